@@ -1,0 +1,94 @@
+//! `echo-frames`: the whole frames path with nothing in between.
+
+use serde_json::Value;
+
+use super::{DEFAULT_RATE, FRAMES_WAITING, rate};
+use crate::{
+    AudioFrame, ConfigError, Emit, Handler, HandlerError, Input, Keys, Media, PcmFormat, Queue, Registered, async_trait,
+};
+
+/// Sends decoded audio back, each frame as soon as it comes and in the buffer it came in.
+#[derive(Debug)]
+pub struct EchoFrames {
+    format: PcmFormat,
+    waiting: Queue<AudioFrame>,
+}
+
+impl EchoFrames {
+    /// Echoes mono audio of `rate` Hz.
+    #[must_use]
+    pub fn new(rate: u32) -> Self {
+        Self { format: PcmFormat::mono(rate), waiting: Queue::new(FRAMES_WAITING) }
+    }
+
+    pub(super) fn configure(config: Value) -> Result<Registered, ConfigError> {
+        let mut keys = Keys::new(config);
+        let rate = rate(&mut keys, DEFAULT_RATE);
+        keys.finish()?;
+        Ok(Registered::Handler(Box::new(Self::new(rate))))
+    }
+}
+
+#[async_trait]
+impl Handler for EchoFrames {
+    fn media(&self) -> Media {
+        Media::Frames { input: self.format, output: self.format }
+    }
+
+    fn copy(&self) -> Box<dyn Handler> {
+        Box::new(Self::new(self.format.rate))
+    }
+
+    async fn receive(&self, input: Input) -> Result<(), HandlerError> {
+        if let Input::Audio(frame) = input {
+            self.waiting.push(frame);
+        }
+        Ok(())
+    }
+
+    async fn emit(&self) -> Result<Emit, HandlerError> {
+        Ok(Emit::Audio(self.waiting.next().await))
+    }
+
+    async fn reset(&self) {
+        self.waiting.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Drive, sine};
+    use crate::{Ended, Pushed, Registry};
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_come_back_at_once_in_order_and_in_their_own_memory() {
+        let Registered::Handler(prototype) = Registry::builtin().get("echo-frames", json!({})).unwrap() else {
+            panic!("echo-frames works on frames");
+        };
+        let format = PcmFormat::mono(24_000);
+        assert_eq!(prototype.media(), Media::Frames { input: format, output: format });
+
+        let mut drive = Drive::start(prototype.copy());
+        let began = tokio::time::Instant::now();
+        for frame in sine(format, 440.0, -20.0).take(50) {
+            let (expected, memory) = (frame.clone(), frame.samples.as_ptr());
+            assert_eq!(drive.push(Input::Audio(frame)), Pushed::Queued);
+            drive.push(Input::Message("is no sound".to_owned()));
+            let Some(Emit::Audio(back)) = drive.next().await else { panic!("an echo") };
+            assert_eq!(back, expected);
+            assert_eq!(back.samples.as_ptr(), memory, "nothing was copied");
+        }
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO, "no frame has waited");
+        drive.cancel();
+        assert_eq!(drive.ended().await, Ended::Cancelled);
+    }
+
+    #[test]
+    fn bad_rates_are_named() {
+        let error = EchoFrames::configure(json!({ "rate": 7999 })).unwrap_err();
+        assert_eq!(error.to_string(), "`rate` must be a whole number from 8000 to 48000, not 7999");
+    }
+}

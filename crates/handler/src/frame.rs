@@ -1,0 +1,272 @@
+//! What travels between a session's tracks and its handler.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::opus;
+
+/// The shape of PCM audio: interleaved signed 16-bit samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PcmFormat {
+    /// Sample rate in Hz, per channel.
+    pub rate: u32,
+    /// Interleaved channels: 1 is mono, 2 is left, right.
+    pub channels: u16,
+}
+
+impl PcmFormat {
+    /// One channel at `rate` Hz.
+    #[must_use]
+    pub const fn mono(rate: u32) -> Self {
+        Self { rate, channels: 1 }
+    }
+
+    /// How long `samples` interleaved samples (all channels counted) play in this format. A format without a rate or
+    /// without channels has no time: zero.
+    #[must_use]
+    pub fn duration_of(&self, samples: usize) -> Duration {
+        if self.rate == 0 || self.channels == 0 {
+            return Duration::ZERO;
+        }
+        let per_channel = samples as u64 / u64::from(self.channels);
+        let rate = u64::from(self.rate);
+        // Split before multiplying: a sample count times 10^9 would overflow after half a day of audio at 192 kHz.
+        Duration::new(per_channel / rate, ((per_channel % rate) * 1_000_000_000 / rate) as u32)
+    }
+
+    /// Interleaved samples (all channels counted) in `time`, rounded down to a whole sample of every channel.
+    #[must_use]
+    pub fn samples_in(&self, time: Duration) -> usize {
+        let per_channel = time.as_nanos() * u128::from(self.rate) / 1_000_000_000;
+        usize::try_from(per_channel * u128::from(self.channels)).unwrap_or(usize::MAX)
+    }
+}
+
+/// A stretch of decoded audio; usually 20 ms, any length from a handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AudioFrame {
+    /// Interleaved samples in native endianness, full scale ±32 767.
+    pub samples: Vec<i16>,
+    /// What the samples mean.
+    pub format: PcmFormat,
+    /// When the first sample plays, counted from the first sample of the track. Frames that a handler emits play in
+    /// the order of emission whatever they say here.
+    pub timestamp: Duration,
+}
+
+impl AudioFrame {
+    /// How long the frame plays.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.format.duration_of(self.samples.len())
+    }
+}
+
+/// The kind of a media track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrackKind {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+}
+
+/// The codecs a session can negotiate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CodecName {
+    /// Opus, RFC 6716; RTP by RFC 7587.
+    Opus,
+    /// G.711 mu-law, RFC 3551 4.5.14.
+    Pcmu,
+    /// G.711 A-law, RFC 3551 4.5.14.
+    Pcma,
+    /// VP8, RFC 6386; RTP by RFC 7741.
+    Vp8,
+    /// H.264; RTP by RFC 6184.
+    H264,
+}
+
+impl CodecName {
+    /// The RTP clock in Hz.
+    #[must_use]
+    pub const fn clock_rate(self) -> u32 {
+        match self {
+            Self::Opus => 48_000,
+            Self::Pcmu | Self::Pcma => 8_000,
+            Self::Vp8 | Self::H264 => 90_000,
+        }
+    }
+
+    /// Which kind of track it can travel on.
+    #[must_use]
+    pub const fn kind(self) -> TrackKind {
+        match self {
+            Self::Opus | Self::Pcmu | Self::Pcma => TrackKind::Audio,
+            Self::Vp8 | Self::H264 => TrackKind::Video,
+        }
+    }
+
+    /// The encoding name as SDP writes it (RFC 8866 6.6).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opus => "opus",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
+            Self::Vp8 => "VP8",
+            Self::H264 => "H264",
+        }
+    }
+
+    /// How long one RTP payload plays; `None` for video and for an Opus payload that breaks RFC 6716 3.4.
+    #[must_use]
+    pub fn payload_duration(self, payload: &[u8]) -> Option<Duration> {
+        match self {
+            Self::Opus => opus::packet_duration(payload),
+            Self::Pcmu | Self::Pcma => Some(PcmFormat::mono(8_000).duration_of(payload.len())),
+            Self::Vp8 | Self::H264 => None,
+        }
+    }
+}
+
+/// One RTP packet's content, as it was or will be on the wire; owned, for the handler's task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedPacket {
+    /// The track's kind.
+    pub kind: TrackKind,
+    /// What the payload is encoded with.
+    pub codec: CodecName,
+    /// Extended sequence number: the RTP sequence number without its wraps.
+    pub index: u64,
+    /// RTP timestamp in units of [`CodecName::clock_rate`]; wraps.
+    pub timestamp: u32,
+    /// RTP marker: first packet after silence (audio), last packet of a picture (video).
+    pub marker: bool,
+    /// RTP payload without padding.
+    pub payload: Bytes,
+}
+
+impl EncodedPacket {
+    /// The same packet, borrowed.
+    #[must_use]
+    pub fn as_packet(&self) -> crate::Packet<'_> {
+        crate::Packet {
+            kind: self.kind,
+            codec: self.codec,
+            index: self.index,
+            timestamp: self.timestamp,
+            marker: self.marker,
+            payload: &self.payload,
+        }
+    }
+
+    /// How long the payload plays; `None` where that cannot be told from it.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        self.codec.payload_duration(&self.payload)
+    }
+}
+
+/// What a handler is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Decoded audio, when [`Media::Frames`] was asked for.
+    Audio(AudioFrame),
+    /// A packet as it came, when [`Media::Packets`] was asked for.
+    Packet(EncodedPacket),
+    /// Text the client sent over the data channel.
+    Message(String),
+}
+
+/// What a handler gives back.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Emit {
+    /// Audio to play to the client.
+    Audio(AudioFrame),
+    /// A packet to send to the client as it is.
+    Packet(EncodedPacket),
+    /// FastRTC's `AdditionalOutputs`: the one value, or an array of several.
+    Output(Value),
+    /// Something to say on the data channel.
+    Message(Message),
+    /// End the session once everything emitted before has been played; the client gets the text, or
+    /// `Stream closed`.
+    EndStream(Option<String>),
+    /// End the track with this `mid` and leave the rest of the session.
+    CloseTrack(String),
+    /// Nothing for now. `emit` is called again after the next input, or after a pause that grows while nothing comes.
+    /// Prefer to wait inside `emit`: that costs nothing.
+    Nothing,
+}
+
+/// What a handler can say on the data channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// `{"type":"log","data":…}`
+    Log(String),
+    /// `{"type":"warning","message":…}`
+    Warning(String),
+    /// `{"type":"error","message":…}`; the session goes on.
+    Error(String),
+    /// The text as it is, without an envelope.
+    Text(String),
+}
+
+/// Which of the two media paths a handler works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// Decoded PCM. The session decodes, conceals losses, resamples and encodes.
+    Frames {
+        /// The format that `receive` is given.
+        input: PcmFormat,
+        /// The format that the handler means to emit; every frame still says its own.
+        output: PcmFormat,
+    },
+    /// RTP payloads untouched, audio and video: no codec time is spent.
+    Packets,
+}
+
+impl Default for Media {
+    /// FastRTC's defaults: 48 000 Hz mono in, 24 000 Hz mono out.
+    fn default() -> Self {
+        Self::Frames { input: PcmFormat::mono(48_000), output: PcmFormat::mono(24_000) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sample_counts_agree() {
+        fn check(rate: u32, channels: u16, samples: usize, expected: Duration) {
+            let format = PcmFormat { rate, channels };
+            assert_eq!(format.duration_of(samples), expected, "{format:?} {samples}");
+        }
+        check(48_000, 1, 960, Duration::from_millis(20));
+        check(48_000, 2, 1920, Duration::from_millis(20));
+        check(24_000, 1, 480, Duration::from_millis(20));
+        check(44_100, 1, 44_100, Duration::from_secs(1));
+        check(8_000, 1, 0, Duration::ZERO);
+        check(0, 1, 960, Duration::ZERO);
+        check(48_000, 0, 960, Duration::ZERO);
+        check(192_000, 1, usize::MAX, Duration::new(96_076_792_050_570, 581_328_125));
+        assert_eq!(PcmFormat { rate: 48_000, channels: 2 }.samples_in(Duration::from_millis(20)), 1920);
+        assert_eq!(PcmFormat::mono(44_100).samples_in(Duration::from_micros(33)), 1, "rounded down");
+        assert_eq!(PcmFormat::mono(0).samples_in(Duration::MAX), 0);
+    }
+
+    #[test]
+    fn payload_durations() {
+        fn check(codec: CodecName, payload: &[u8], expected: Option<Duration>) {
+            assert_eq!(codec.payload_duration(payload), expected, "{codec:?}");
+        }
+        check(CodecName::Opus, &[0x78, 0, 0], Some(Duration::from_millis(20)));
+        check(CodecName::Opus, &[], None);
+        check(CodecName::Pcmu, &[0xff; 160], Some(Duration::from_millis(20)));
+        check(CodecName::Pcma, &[0xd5; 80], Some(Duration::from_millis(10)));
+        check(CodecName::Vp8, &[0; 100], None);
+    }
+}

@@ -1,0 +1,29 @@
+//! Batched UDP sockets and STUN.
+//!
+//! Everything that touches the kernel by hand lives here, and so does all of the product's `unsafe` code. The parts that
+//! decide something ([`stun`], [`demux`], [`Outbox`]) are pure: no socket, no clock.
+//!
+//! Linux only: the point of this crate is `recvmmsg`, `sendmmsg`, UDP segmentation offload and `ppoll`.
+
+mod address;
+pub mod demux;
+mod interfaces;
+mod outbox;
+mod poller;
+mod receiver;
+mod send_plan;
+mod sender;
+mod slab;
+mod socket;
+mod socket_set;
+pub mod stun;
+mod thread;
+
+pub use interfaces::interfaces;
+pub use outbox::{MAX_DATAGRAM, Outbox};
+pub use poller::{Poller, Ready, Waker};
+pub use receiver::{Receiver, RecvBatch};
+pub use sender::{SendReport, Sender};
+pub use socket::{Fragmentation, Offload, ReusePort, SocketOptions, UdpSocket};
+pub use socket_set::SocketSet;
+pub use thread::{raise_descriptor_limit, set_timer_slack, thread_cpu_time};

@@ -1,0 +1,348 @@
+//! Sending in batches.
+
+use crate::address::RawAddress;
+use crate::outbox::Outbox;
+use crate::send_plan::{BATCH, Plan};
+use crate::slab::{Control, Slab};
+use crate::socket::{Offload, UdpSocket};
+use std::io;
+use std::ops::AddAssign;
+
+/// What became of an outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "datagrams may have been dropped"]
+pub struct SendReport {
+    /// Datagrams that the kernel took.
+    pub sent: u32,
+    /// Datagrams that it refused: its buffers were full, or the destination cannot be reached.
+    pub dropped: u32,
+    /// System calls made.
+    pub calls: u32,
+}
+
+impl AddAssign for SendReport {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.dropped += other.dropped;
+        self.calls += other.calls;
+    }
+}
+
+/// Sends outboxes through one socket.
+#[derive(Debug)]
+pub struct Sender {
+    socket: UdpSocket,
+    gso: Offload,
+    plan: Plan,
+    frame: Frame,
+}
+
+impl Sender {
+    pub(crate) fn new(socket: UdpSocket) -> Self {
+        let gso = socket.options().gso;
+        Self { socket, gso, plan: Plan::default(), frame: Frame::new() }
+    }
+
+    /// Sends everything, without waiting, and empties the outbox.
+    ///
+    /// Datagrams to one destination leave in their order. If the socket's buffer is full the rest is dropped, as on any
+    /// full queue; an error about one destination loses no other datagram.
+    pub fn send(&mut self, outbox: &mut Outbox) -> SendReport {
+        let mut report = SendReport::default();
+        let total = outbox.entries().len();
+        let mut from = 0;
+        while from < total {
+            from = self.plan.make(outbox.entries(), from, self.gso);
+            if self.send_plan(outbox, &mut report) == Flow::Congested {
+                break;
+            }
+        }
+        report.dropped = total as u32 - report.sent;
+        outbox.clear();
+        report
+    }
+
+    /// Whether runs go out as one message. Turns itself off where the device cannot.
+    pub fn gso(&self) -> Offload {
+        self.gso
+    }
+
+    fn send_plan(&mut self, outbox: &Outbox, report: &mut SendReport) -> Flow {
+        self.frame.fill(&self.plan, outbox, &self.socket);
+        let (socket, plan, frame) = (&self.socket, &self.plan, &self.frame);
+        let counts = frame.runs.iter().map(|run| plan.runs()[*run].count);
+        let messages = |from: usize| {
+            // SAFETY: the headers from `from` on describe live addresses, control messages and datagrams.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.raw_fd(),
+                    frame.headers.pointer(from),
+                    (frame.runs.len() - from) as libc::c_uint,
+                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                )
+            };
+            usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        };
+        let single = |message: usize, index: usize| {
+            let run = &plan.runs()[frame.runs[message]];
+            let Some(position) = plan.datagrams(run).nth(index) else { return Ok(()) };
+            socket.send_to(outbox.datagram(&outbox.entries()[position]), run.to)
+        };
+        transmit(counts, messages, single, &mut self.gso, report)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Open,
+    Congested,
+}
+
+/// Sends messages of `counts` datagrams each: from a position on through `messages`, which says how many went, and the
+/// datagrams of a message that the kernel refuses through `single`.
+fn transmit(
+    counts: impl Iterator<Item = u32>,
+    mut messages: impl FnMut(usize) -> io::Result<usize>,
+    mut single: impl FnMut(usize, usize) -> io::Result<()>,
+    gso: &mut Offload,
+    report: &mut SendReport,
+) -> Flow {
+    let mut counts = counts.enumerate().peekable();
+    while let Some((message, count)) = counts.peek().copied() {
+        report.calls += 1;
+        let error = match messages(message) {
+            // The kernel sends at least one message or says why not; anything else would be an endless loop here.
+            Ok(0) => return Flow::Congested,
+            Ok(sent) => {
+                report.sent += counts.by_ref().take(sent).map(|(_, count)| count).sum::<u32>();
+                continue;
+            }
+            Err(error) => error,
+        };
+        match verdict(&error, count) {
+            Verdict::Again => continue,
+            Verdict::Congested => return Flow::Congested,
+            Verdict::Skip => {}
+            Verdict::Singly { gso: next } => {
+                *gso = next;
+                if transmit_singly(count as usize, |index| single(message, index), report) == Flow::Congested {
+                    return Flow::Congested;
+                }
+            }
+        }
+        counts.next();
+    }
+    Flow::Open
+}
+
+fn transmit_singly(count: usize, mut single: impl FnMut(usize) -> io::Result<()>, report: &mut SendReport) -> Flow {
+    for index in 0..count {
+        loop {
+            report.calls += 1;
+            let Err(error) = single(index) else {
+                report.sent += 1;
+                break;
+            };
+            match verdict(&error, 1) {
+                Verdict::Again => {}
+                Verdict::Congested => return Flow::Congested,
+                Verdict::Skip | Verdict::Singly { .. } => break,
+            }
+        }
+    }
+    Flow::Open
+}
+
+/// What to do about a message that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The same again.
+    Again,
+    /// No message will be taken now: drop the rest.
+    Congested,
+    /// Drop this one.
+    Skip,
+    /// Its datagrams one by one; and whether to go on making runs.
+    Singly { gso: Offload },
+}
+
+fn verdict(error: &io::Error, datagrams: u32) -> Verdict {
+    match error.raw_os_error() {
+        Some(libc::EINTR) => Verdict::Again,
+        // The socket's buffer, the device's queue, the kernel's memory: nothing that another destination would cure.
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => Verdict::Congested,
+        _ if datagrams == 1 => Verdict::Skip,
+        // What a device without checksum offload answers to a run.
+        Some(libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT) => Verdict::Singly { gso: Offload::Off },
+        // A segment longer than this path's MTU (EINVAL), or an error left over from an earlier datagram (an ICMP
+        // message): the datagrams may still pass by themselves.
+        _ => Verdict::Singly { gso: Offload::On },
+    }
+}
+
+/// What `sendmmsg` reads. The memory stays, its contents are written anew for each call.
+struct Frame {
+    names: Slab<RawAddress>,
+    controls: Slab<Control>,
+    vectors: Vec<libc::iovec>,
+    headers: Slab<libc::mmsghdr>,
+    /// The run that each filled header stands for. A run whose address this socket cannot send to has no header.
+    runs: Vec<usize>,
+}
+
+// SAFETY: the pointers in it are used by the kernel during `sendmmsg` only, after `fill` has set them.
+unsafe impl Send for Frame {}
+
+impl Frame {
+    fn new() -> Self {
+        Self {
+            names: Slab::new(BATCH),
+            controls: Slab::new(BATCH),
+            vectors: Vec::new(),
+            headers: Slab::new(BATCH),
+            runs: Vec::with_capacity(BATCH),
+        }
+    }
+
+    fn fill(&mut self, plan: &Plan, outbox: &Outbox, socket: &UdpSocket) {
+        self.runs.clear();
+        self.vectors.clear();
+        for (i, run) in plan.runs().iter().enumerate() {
+            let Some((name, len)) = RawAddress::new(run.to, socket.family()) else { continue };
+            let slot = self.runs.len();
+            self.runs.push(i);
+            *self.names.get_mut(slot) = name;
+            let first = self.vectors.len();
+            self.vectors.extend(plan.datagrams(run).map(|i| {
+                let datagram = outbox.datagram(&outbox.entries()[i]);
+                // The kernel only reads through a pointer that the C type has as mutable.
+                libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() }
+            }));
+            let header = &mut self.headers.get_mut(slot).msg_hdr;
+            header.msg_name = self.names.pointer(slot).cast();
+            header.msg_namelen = len;
+            header.msg_iovlen = (self.vectors.len() - first) as _;
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+            if run.count > 1 {
+                header.msg_control = self.controls.pointer(slot).cast();
+                write_segment_size(header, run.segment as u16);
+            }
+        }
+        // Only now does the vector no longer move.
+        let mut next = self.vectors.as_mut_ptr();
+        for slot in 0..self.runs.len() {
+            let header = &mut self.headers.get_mut(slot).msg_hdr;
+            header.msg_iov = next;
+            let count = plan.runs()[self.runs[slot]].count as usize;
+            // SAFETY: the vector has `count` entries for each run that has a header, in this order.
+            next = unsafe { next.add(count) };
+        }
+    }
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame").field("messages", &self.runs.len()).finish_non_exhaustive()
+    }
+}
+
+/// Asks for segments of `size` octets, in the [`Control`] that `header` points to.
+fn write_segment_size(header: &mut libc::msghdr, size: u16) {
+    const VALUE: libc::c_uint = size_of::<u16>() as libc::c_uint;
+    // SAFETY: computes a size, touches no memory.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(VALUE) } as _;
+    // SAFETY: the control buffer is aligned for a `cmsghdr`, and larger than the length just set, so this is not null and
+    // the message with its value lies within the buffer.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = libc::SOL_UDP;
+        (*message).cmsg_type = libc::UDP_SEGMENT;
+        (*message).cmsg_len = libc::CMSG_LEN(VALUE) as _;
+        libc::CMSG_DATA(message).cast::<u16>().write_unaligned(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_and_what_follows() {
+        use Verdict::*;
+        let check = |errno, datagrams, expected| {
+            assert_eq!(verdict(&io::Error::from_raw_os_error(errno), datagrams), expected, "{errno} of {datagrams}");
+        };
+        for datagrams in [1, 2, 64] {
+            check(libc::EINTR, datagrams, Again);
+            check(libc::EAGAIN, datagrams, Congested);
+            check(libc::ENOBUFS, datagrams, Congested);
+            check(libc::ENOMEM, datagrams, Congested);
+        }
+        for errno in [libc::ECONNREFUSED, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EMSGSIZE, libc::EPERM] {
+            check(errno, 1, Skip);
+            check(errno, 2, Singly { gso: Offload::On });
+        }
+        check(libc::EINVAL, 1, Skip);
+        check(libc::EINVAL, 2, Singly { gso: Offload::On });
+        check(libc::EIO, 1, Skip);
+        check(libc::EIO, 2, Singly { gso: Offload::Off });
+        check(libc::EOPNOTSUPP, 2, Singly { gso: Offload::Off });
+    }
+
+    /// A kernel that answers by script: to each call for messages how many it takes or an errno, to each single datagram
+    /// 0 or an errno; after the script it takes everything.
+    #[track_caller]
+    fn check(
+        counts: &[u32],
+        answers: &[Result<usize, i32>],
+        singles: &[i32],
+        (sent, calls): (u32, u32),
+        flow: Flow,
+        gso_after: Offload,
+    ) {
+        let (mut answers, mut singles) = (answers.iter(), singles.iter());
+        let (mut gso, mut report, mut next) = (Offload::On, SendReport::default(), 0);
+        let got = transmit(
+            counts.iter().copied(),
+            |from| {
+                assert!(from >= next, "message {from} again");
+                next = from;
+                match answers.next() {
+                    None => Ok(counts.len() - from),
+                    Some(answer) => answer.map_err(io::Error::from_raw_os_error),
+                }
+            },
+            |_, _| match singles.next() {
+                None | Some(0) => Ok(()),
+                Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
+            },
+            &mut gso,
+            &mut report,
+        );
+        assert_eq!((report.sent, report.calls, got, gso), (sent, calls, flow, gso_after));
+        assert!(answers.next().is_none() && singles.next().is_none(), "the script was not followed to its end");
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_dropped_or_split() {
+        use Flow::{Congested, Open};
+        use Offload::{Off, On};
+        check(&[], &[], &[], (0, 0), Open, On);
+        check(&[1, 1, 5], &[], &[], (7, 1), Open, On);
+        check(&[1, 1, 5], &[Ok(2), Ok(1)], &[], (7, 2), Open, On);
+        check(&[1, 1], &[Err(libc::EINTR), Ok(1), Err(libc::EINTR)], &[], (2, 4), Open, On);
+        // Full: what went before counts, the rest is not tried.
+        check(&[1, 4, 1, 1], &[Ok(2), Err(libc::EAGAIN)], &[], (5, 2), Congested, On);
+        check(&[1, 4, 1, 1], &[Err(libc::ENOBUFS)], &[], (0, 1), Congested, On);
+        check(&[1], &[Ok(0)], &[], (0, 1), Congested, On);
+        // One destination is unreachable.
+        check(&[1, 1, 1], &[Ok(1), Err(libc::ENETUNREACH)], &[], (2, 3), Open, On);
+        check(&[1], &[Err(libc::ECONNREFUSED)], &[], (0, 1), Open, On);
+        // A run is refused: for this path, or because the device cannot.
+        check(&[1, 3, 1], &[Ok(1), Err(libc::EINVAL)], &[], (5, 6), Open, On);
+        check(&[3, 1], &[Err(libc::EIO)], &[], (4, 5), Open, Off);
+        check(&[3, 1], &[Err(libc::EINVAL)], &[0, libc::EMSGSIZE, 0], (3, 5), Open, On);
+        check(&[3, 1], &[Err(libc::EINVAL)], &[libc::EINTR, 0, libc::EAGAIN], (1, 4), Congested, On);
+    }
+}

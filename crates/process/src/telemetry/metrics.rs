@@ -1,0 +1,87 @@
+//! Metrics: OpenTelemetry instruments, read by Prometheus.
+
+use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+/// The instruments of one process. Whoever measures something takes a [`Meter`] and keeps its instruments; nothing is
+/// registered globally, so tests do not see each other's counts.
+///
+/// Labels are values of enums only. Ids go into traces and logs.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    provider: SdkMeterProvider,
+}
+
+impl Metrics {
+    /// The media type of [`render`](Self::render)'s text.
+    pub const CONTENT_TYPE: &'static str = prometheus::TEXT_FORMAT;
+
+    /// No instrument yet; `program` and `version` appear in `target_info`.
+    pub fn new(program: &'static str, version: &'static str) -> Self {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()
+            .expect("invariant: a fresh registry accepts its first collector");
+        let resource = Resource::builder()
+            .with_service_name(program)
+            .with_attribute(opentelemetry::KeyValue::new("service.version", version))
+            .build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        Self { registry, provider }
+    }
+
+    /// A factory of instruments. Name them `streamfleet_noun`; counters get their `_total`, and units their suffix
+    /// (`s` becomes `_seconds`), when Prometheus reads them.
+    pub fn meter(&self, owner: &'static str) -> Meter {
+        self.provider.meter(owner)
+    }
+
+    /// All values, in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::warn!(%error, "metrics could not be written");
+        }
+        String::from_utf8(text).expect("invariant: the text format is UTF-8")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instruments_are_read_under_their_prometheus_names() {
+        let metrics = Metrics::new("streamfleet-test", "1.2.3");
+        let meter = metrics.meter("test");
+        meter.u64_counter("streamfleet_offers").build().add(2, &[]);
+        meter.f64_histogram("streamfleet_offer").with_unit("s").with_boundaries(vec![0.1]).build().record(0.05, &[]);
+        let gauge = meter.i64_up_down_counter("streamfleet_sessions").build();
+        gauge.add(5, &[]);
+        gauge.add(-1, &[]);
+        let text = metrics.render();
+        for line in [
+            "streamfleet_offers_total 2",
+            "streamfleet_offer_seconds_bucket{le=\"0.1\"} 1",
+            "streamfleet_offer_seconds_count 1",
+            "streamfleet_sessions 4",
+            "service_name=\"streamfleet-test\"",
+            "service_version=\"1.2.3\"",
+        ] {
+            assert!(text.contains(line), "no {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn two_sets_do_not_mix() {
+        let (one, two) = (Metrics::new("t", "0"), Metrics::new("t", "0"));
+        one.meter("m").u64_counter("c").build().add(1, &[]);
+        assert!(one.render().contains("c_total 1"));
+        assert!(!two.render().contains("c_total"));
+    }
+}

@@ -1,0 +1,34 @@
+//! The words that every part of Streamfleet shares, parsed once at the edge.
+//!
+//! Nothing here opens a socket, reads a clock or makes a random number: time and randomness are arguments. What is
+//! absent: SDP (the media core parses it), placement, transports.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`id`] | session id, user id, service name, path prefix |
+//! | [`metadata`], [`identity`] | what a client says about its user, validated |
+//! | [`lifecycle`] | `connecting → active → ending → closed(reason)` |
+//! | [`limits`] | what one service allows |
+//! | [`token`] | resume and admin tokens |
+//! | [`candidate`], [`early`] | trickled ICE candidates, and those that overtake their offer |
+//! | [`wire`] | HTTP bodies and data-channel messages |
+
+pub mod candidate;
+pub mod early;
+pub mod id;
+pub mod identity;
+pub mod lifecycle;
+pub mod limits;
+pub mod metadata;
+mod text;
+pub mod token;
+pub mod wire;
+
+pub use candidate::{InvalidCandidate, ParsedCandidate, RemoteCandidate};
+pub use early::EarlyCandidates;
+pub use id::{ParseError, PathPrefix, ServiceName, SessionId, UserId};
+pub use identity::{Identity, IdentityPolicy, UserIdSource, Verification, identify};
+pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
+pub use limits::Limits;
+pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};
+pub use token::{AdminToken, ResumeToken};

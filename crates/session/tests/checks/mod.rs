@@ -1,0 +1,86 @@
+//! What must hold for any input to the parsers. The fuzz targets and the replay of their corpus run these same
+//! functions.
+
+use serde_json::Value;
+use streamfleet_session::candidate::MAX_LINE;
+use streamfleet_session::wire::{OfferBody, ServerMessage};
+use streamfleet_session::{
+    IdentityPolicy, Metadata, MetadataLimits, ParsedCandidate, RemoteCandidate, SessionId, UserId, identify,
+};
+
+/// A body as it comes off the wire, and everything that an offer is put through before its SDP is read.
+pub(crate) fn offer_body(bytes: &[u8]) {
+    match OfferBody::parse(bytes) {
+        Err(error) => {
+            let text = error.to_json();
+            let value: Value = serde_json::from_str(&text).expect("an error is JSON");
+            assert!(value["detail"].as_array().is_some_and(|detail| !detail.is_empty()), "{text}");
+            assert!(text.len() <= 64 * 1024, "an error of {} bytes", text.len());
+        }
+        Ok(body) => {
+            let id = body.webrtc_id();
+            assert_eq!(id.as_str().parse::<SessionId>().as_ref(), Ok(id));
+            match body {
+                OfferBody::Candidate { candidate, .. } => candidate_value(&candidate),
+                OfferBody::Offer(offer) => {
+                    let policy = IdentityPolicy::default();
+                    if let Ok(identity) = identify(&offer, |_| Some("header-user"), &policy) {
+                        metadata_is_within(&identity.metadata, &policy.metadata);
+                        let user = identity.user_id.expect("the header names one");
+                        assert_eq!(user.as_str().parse::<UserId>(), Ok(user.clone()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A candidate as JSON, and as a bare line.
+pub(crate) fn candidate(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(value) = serde_json::from_str(text) {
+        candidate_value(&value);
+    }
+    candidate_value(&Value::from(text));
+    if let Ok(candidate) = RemoteCandidate::from_line(text) {
+        candidate_is_stable(&candidate);
+    }
+    // A client may not confuse a server of ours, nor a server a client.
+    if let Ok(message) = ServerMessage::parse(text) {
+        assert_eq!(ServerMessage::parse(&message.to_json()), Ok(message));
+    }
+}
+
+/// Metadata as JSON.
+pub(crate) fn metadata(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+    let limits = MetadataLimits::default();
+    match Metadata::parse(&value, &limits) {
+        Ok(metadata) => metadata_is_within(&metadata, &limits),
+        Err(error) => assert!(error.to_string().len() <= 256, "{error}"),
+    }
+}
+
+fn candidate_value(value: &Value) {
+    if let Ok(ParsedCandidate::Candidate(candidate)) = RemoteCandidate::parse(value) {
+        assert!(candidate.sdp_mid.is_some() || candidate.sdp_mline_index.is_some());
+        let address = candidate.socket_addr().expect("names are ignored");
+        assert!(address.port() != 0 && !address.ip().is_multicast() && !address.ip().is_unspecified());
+        candidate_is_stable(&candidate);
+    }
+}
+
+fn candidate_is_stable(candidate: &RemoteCandidate) {
+    let line = &candidate.line;
+    assert!(line.starts_with("candidate:") && line.len() <= MAX_LINE && !line.contains(char::is_control), "{line:?}");
+    let again = RemoteCandidate::from_line(line).expect("a normalised line is a line");
+    assert_eq!((&again.line, again.address, again.typ), (line, candidate.address, candidate.typ));
+}
+
+fn metadata_is_within(metadata: &Metadata, limits: &MetadataLimits) {
+    let text = serde_json::to_string(metadata).expect("metadata is JSON");
+    assert!(text.len() <= limits.max_bytes, "{} bytes", text.len());
+    assert!(metadata.as_map().len() <= limits.max_keys);
+    let value: Value = serde_json::from_str(&text).expect("metadata is JSON");
+    assert_eq!(Metadata::parse(&value, limits).as_ref(), Ok(metadata));
+}
