@@ -1,0 +1,356 @@
+//! Who may start a session: unique ids, and limits by service and by user.
+//!
+//! The decision is made under one lock and pays for itself in a [`Slot`], which gives everything back when it is
+//! dropped. There is no other way to give it back, so whatever happens to a session (a bad offer, a client that never
+//! connects, a panic), its place is free once nobody holds the slot. What is absent: time limits and transports.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use streamfleet_session::{Limits, SessionId, UserId};
+
+/// The places of a whole worker. Ids are unique in it, over all services; the table is bounded by `capacity`.
+#[derive(Debug, Clone)]
+pub struct Occupancy(Arc<Mutex<Table>>);
+
+#[derive(Debug)]
+struct Table {
+    capacity: NonZeroU32,
+    gate: Gate,
+    ids: HashMap<SessionId, Place>,
+    services: Vec<Counts>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Draining,
+}
+
+/// What a slot takes up besides its id.
+#[derive(Debug)]
+struct Place {
+    service: usize,
+    user: Option<UserId>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    live: u32,
+    users: HashMap<UserId, u32>,
+}
+
+impl Occupancy {
+    /// Sessions of one worker if nothing else limits them. A core carries about two thousand, so this is no limit on
+    /// any machine of today, and still one that keeps the table of a worker under attack below 100 MB.
+    pub const DEFAULT_CAPACITY: NonZeroU32 = NonZeroU32::new(1 << 17).expect("invariant: 2^17 is not zero");
+
+    /// A worker without sessions that takes at most `capacity` of them, whatever its services allow.
+    pub fn new(capacity: NonZeroU32) -> Self {
+        let table = Table { capacity, gate: Gate::Open, ids: HashMap::new(), services: Vec::new() };
+        Self(Arc::new(Mutex::new(table)))
+    }
+
+    /// The admission of one more service of this worker, with counts of its own.
+    pub fn service(&self, limits: Limits) -> Admission {
+        let mut table = self.0.lock();
+        table.services.push(Counts::default());
+        Admission { occupancy: self.clone(), service: table.services.len() - 1, limits }
+    }
+
+    /// Refuses every further session, for good; those that live are not touched.
+    pub fn drain(&self) {
+        self.0.lock().gate = Gate::Draining;
+    }
+
+    /// Whether [`drain`](Self::drain) was called.
+    pub fn is_draining(&self) -> bool {
+        self.0.lock().gate == Gate::Draining
+    }
+
+    /// Slots held now, over all services.
+    pub fn live(&self) -> usize {
+        self.0.lock().ids.len()
+    }
+}
+
+impl Default for Occupancy {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_CAPACITY)
+    }
+}
+
+/// The door of one service.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    occupancy: Occupancy,
+    service: usize,
+    limits: Limits,
+}
+
+/// Why nobody gets in, in the order in which it is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The worker takes no more sessions.
+    #[error("the worker is draining")]
+    Draining,
+    /// A session with this id lives, in this service or in another one of the worker.
+    #[error("a session with this id already exists")]
+    AlreadyExists,
+    /// The service has as many sessions as it may.
+    #[error("the service's limit of {limit} sessions is reached")]
+    Concurrency {
+        /// Sessions that the service may have.
+        limit: NonZeroU32,
+    },
+    /// The user has as many sessions as he may.
+    #[error("the user's limit of {limit} sessions is reached")]
+    UserLimit {
+        /// Sessions that a user may have.
+        limit: NonZeroU32,
+    },
+    /// The worker as a whole is full.
+    #[error("the worker is full")]
+    Full,
+}
+
+impl Admission {
+    /// A worker with a single service.
+    pub fn new(limits: Limits) -> Self {
+        Occupancy::default().service(limits)
+    }
+
+    /// Takes a place for a session, or says why there is none. A session without a user counts for no user.
+    ///
+    /// # Errors
+    /// The first refusal that applies, in the order of [`Refusal`]'s variants.
+    pub fn admit(&self, id: &SessionId, user: Option<&UserId>, now: Instant) -> Result<Slot, Refusal> {
+        let mut table = self.occupancy.0.lock();
+        if table.gate == Gate::Draining {
+            return Err(Refusal::Draining);
+        }
+        if table.ids.contains_key(id) {
+            return Err(Refusal::AlreadyExists);
+        }
+        let counts = &table.services[self.service];
+        reached(self.limits.concurrency, counts.live).map_err(|limit| Refusal::Concurrency { limit })?;
+        if let Some(user) = user {
+            let sessions = counts.users.get(user).copied().unwrap_or(0);
+            reached(self.limits.per_user, sessions).map_err(|limit| Refusal::UserLimit { limit })?;
+        }
+        if table.ids.len() >= table.capacity.get() as usize {
+            return Err(Refusal::Full);
+        }
+        table.ids.insert(id.clone(), Place { service: self.service, user: user.cloned() });
+        let counts = &mut table.services[self.service];
+        counts.live += 1;
+        if let Some(user) = user {
+            *counts.users.entry(user.clone()).or_insert(0) += 1;
+        }
+        Ok(Slot { occupancy: self.occupancy.clone(), id: id.clone(), since: now })
+    }
+
+    /// Slots of this service held now.
+    pub fn live(&self) -> u32 {
+        self.occupancy.0.lock().services[self.service].live
+    }
+
+    /// The limits that this admission keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+fn reached(limit: Option<NonZeroU32>, count: u32) -> Result<(), NonZeroU32> {
+    match limit {
+        Some(limit) if count >= limit.get() => Err(limit),
+        _ => Ok(()),
+    }
+}
+
+/// A session's place. Dropping it, on whatever path, frees the id and the counts at once.
+#[must_use = "a slot that is dropped at once admits nobody"]
+pub struct Slot {
+    occupancy: Occupancy,
+    id: SessionId,
+    since: Instant,
+}
+
+impl Slot {
+    /// The id that this slot reserves.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// When it was taken.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("id", &self.id).field("since", &self.since).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut table = self.occupancy.0.lock();
+        let place = table.ids.remove(&self.id).expect("invariant: a slot's id stays in the table as long as the slot");
+        let counts = &mut table.services[place.service];
+        counts.live -= 1;
+        if let Some(user) = place.user
+            && let Some(sessions) = counts.users.get_mut(&user)
+        {
+            *sessions -= 1;
+            // A user without sessions must leave no trace, or the table would grow by every user ever seen.
+            if *sessions == 0 {
+                counts.users.remove(&user);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn limits(concurrency: u32, per_user: u32) -> Limits {
+        Limits { concurrency: NonZeroU32::new(concurrency), per_user: NonZeroU32::new(per_user), ..Limits::default() }
+    }
+
+    fn number(n: u32) -> NonZeroU32 {
+        NonZeroU32::new(n).unwrap()
+    }
+
+    fn id(n: impl fmt::Display) -> SessionId {
+        format!("s{n}").parse().unwrap()
+    }
+
+    fn user(n: impl fmt::Display) -> UserId {
+        format!("u{n}").parse().unwrap()
+    }
+
+    #[test]
+    fn refusals_and_their_order() {
+        let occupancy = Occupancy::new(number(3));
+        let (a, b) = (occupancy.service(limits(2, 1)), occupancy.service(limits(0, 0)));
+        let check = |door: &Admission, n: u32, who: Option<u32>, expected: Result<(), Refusal>| {
+            let outcome = door.admit(&id(n), who.map(user).as_ref(), Instant::now());
+            assert_eq!(outcome.as_ref().map(|_| ()).map_err(|e| *e), expected, "session {n} of {who:?}");
+            outcome.ok()
+        };
+        let first = check(&a, 1, Some(1), Ok(()));
+        check(&a, 1, Some(1), Err(Refusal::AlreadyExists));
+        check(&b, 1, None, Err(Refusal::AlreadyExists));
+        check(&a, 2, Some(1), Err(Refusal::UserLimit { limit: number(1) }));
+        let second = check(&a, 2, None, Ok(()));
+        check(&a, 3, Some(1), Err(Refusal::Concurrency { limit: number(2) }));
+        check(&a, 1, Some(1), Err(Refusal::AlreadyExists));
+        let third = check(&b, 3, Some(1), Ok(()));
+        check(&b, 4, Some(1), Err(Refusal::Full));
+        assert_eq!((a.live(), b.live(), occupancy.live()), (2, 1, 3));
+        drop(first);
+        let _again = check(&a, 1, Some(1), Ok(()));
+        occupancy.drain();
+        check(&a, 1, None, Err(Refusal::Draining));
+        drop((second, third));
+        check(&a, 9, None, Err(Refusal::Draining));
+        assert_eq!((a.live(), b.live(), occupancy.live()), (1, 0, 1));
+    }
+
+    #[test]
+    fn a_panic_frees_the_slot() {
+        let door = Admission::new(limits(1, 1));
+        let held = door.clone();
+        let crash = std::thread::spawn(move || {
+            let _slot = held.admit(&id(1), Some(&user(1)), Instant::now()).unwrap();
+            panic!("a handler crashed");
+        });
+        assert!(crash.join().is_err());
+        assert_eq!(door.live(), 0);
+        assert!(door.admit(&id(1), Some(&user(1)), Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn threads_never_exceed_the_limits_and_leave_nothing() {
+        let occupancy = Occupancy::default();
+        let door = occupancy.service(limits(5, 2));
+        std::thread::scope(|scope| {
+            for thread in 0..4_u32 {
+                let door = door.clone();
+                scope.spawn(move || {
+                    for round in 0..2_000_u32 {
+                        let slot = door.admit(&id(round % 7), Some(&user((round + thread) % 3)), Instant::now());
+                        assert!(door.live() <= 5);
+                        drop(slot);
+                    }
+                });
+            }
+        });
+        assert_eq!(occupancy.live(), 0);
+        assert!(occupancy.0.lock().services.iter().all(|counts| counts.live == 0 && counts.users.is_empty()));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Admit { service: usize, id: u8, user: Option<u8> },
+        Release(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..2_usize, 0..12_u8, proptest::option::of(0..4_u8))
+                .prop_map(|(service, id, user)| Step::Admit { service, id, user }),
+            2 => (0..16_usize).prop_map(Step::Release),
+        ]
+    }
+
+    proptest! {
+        /// Any interleaving: admissions follow a plain model of the live sessions, and nothing leaks.
+        #[test]
+        fn admission_is_its_model(steps in proptest::collection::vec(step(), 0..200)) {
+            let occupancy = Occupancy::new(number(6));
+            let of = [(4, 2), (3, 0)];
+            let doors = of.map(|(concurrency, per_user)| occupancy.service(limits(concurrency, per_user)));
+            let mut live: Vec<(usize, u8, Option<u8>, Slot)> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Admit { service, id: n, user: who } => {
+                        let (concurrency, per_user) = of[service];
+                        let mine = live.iter().filter(|(s, ..)| *s == service);
+                        let his = mine.clone().filter(|(_, _, w, _)| w.is_some() && *w == who).count();
+                        let expected = if live.iter().any(|(_, i, ..)| *i == n) {
+                            Err(Refusal::AlreadyExists)
+                        } else if mine.count() >= concurrency as usize {
+                            Err(Refusal::Concurrency { limit: number(concurrency) })
+                        } else if per_user > 0 && his >= per_user as usize {
+                            Err(Refusal::UserLimit { limit: number(per_user) })
+                        } else if live.len() >= 6 {
+                            Err(Refusal::Full)
+                        } else {
+                            Ok(())
+                        };
+                        let outcome = doors[service].admit(&id(n), who.map(user).as_ref(), Instant::now());
+                        prop_assert_eq!(outcome.as_ref().map(|_| ()).map_err(|e| *e), expected);
+                        live.extend(outcome.ok().map(|slot| (service, n, who, slot)));
+                    }
+                    Step::Release(at) if !live.is_empty() => {
+                        drop(live.swap_remove(at % live.len()));
+                    }
+                    Step::Release(_) => {}
+                }
+                prop_assert_eq!(occupancy.live(), live.len());
+            }
+            drop(live);
+            prop_assert_eq!(occupancy.live(), 0);
+            prop_assert!(occupancy.0.lock().services.iter().all(|c| c.live == 0 && c.users.is_empty()));
+        }
+    }
+}

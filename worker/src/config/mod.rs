@@ -1,0 +1,250 @@
+//! The worker's configuration: serde data with defaults, and the checked plan that is built from it.
+//!
+//! The keys of a service are those of a StreamService's `spec`, so that the same lines can be written in either.
+
+mod plan;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use streamfleet_process::config::{Secret, duration};
+use streamfleet_process::serve::ServeLimits;
+use streamfleet_process::telemetry::{LogConfig, OtlpConfig};
+use streamfleet_session::metadata::MetadataLimits;
+use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
+
+pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
+
+use crate::admission;
+use crate::http::{IceConfig, Modality};
+
+/// Everything an operator can say about a worker. Keys are `camelCase`; every key has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct WorkerConfig {
+    /// HTTP: offers, candidates, control.
+    pub listen: SocketAddr,
+    /// TLS on `listen`.
+    pub tls: TlsConfig,
+    /// Media: UDP.
+    pub media: MediaConfig,
+    /// What is served. At least one.
+    pub services: Vec<ServiceConfig>,
+    /// Sessions of all services together.
+    pub max_sessions: NonZeroU32,
+    /// HTTP beyond its address.
+    pub http: HttpConfig,
+    /// ICE servers for clients.
+    pub ice: IceConfig,
+    /// Probes, metrics, and who may control sessions.
+    pub admin: AdminConfig,
+    /// The end of the process.
+    pub drain: DrainConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Traces.
+    pub otlp: OtlpConfig,
+}
+
+impl Default for WorkerConfig {
+    /// A worker that echoes at the root, with the ports that Streamfleet's charts expect.
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::UNSPECIFIED, 8081).into(),
+            tls: TlsConfig::default(),
+            media: MediaConfig::default(),
+            services: vec![ServiceConfig { name: Some(name("echo")), ..ServiceConfig::default() }],
+            max_sessions: admission::Occupancy::DEFAULT_CAPACITY,
+            http: HttpConfig::default(),
+            ice: IceConfig::default(),
+            admin: AdminConfig::default(),
+            drain: DrainConfig::default(),
+            log: LogConfig::default(),
+            otlp: OtlpConfig::default(),
+        }
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    text.parse().expect("invariant: our own names are valid")
+}
+
+/// TLS of a listener; without any key, plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsConfig {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key: Option<PathBuf>,
+    /// Names and addresses for a certificate made at the start, instead of the files.
+    pub self_signed: Vec<String>,
+}
+
+/// Media: UDP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct MediaConfig {
+    /// Address of the first loop; each further loop takes the next port.
+    pub udp: SocketAddr,
+    /// Addresses to put into answers, where clients can reach `udp`: several for IPv4 and IPv6, or behind a 1:1 NAT.
+    /// Empty: those of this machine.
+    pub advertise: Vec<IpAddr>,
+    /// Media loops, one thread and one port each. Absent: one for each core that the process may use.
+    pub loops: Option<NonZeroUsize>,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self { udp: (Ipv4Addr::UNSPECIFIED, 5000).into(), advertise: Vec::new(), loops: None }
+    }
+}
+
+/// One service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ServiceConfig {
+    /// Unique name; required.
+    pub name: Option<ServiceName>,
+    /// Path prefix of its routes; absent for the root.
+    pub path: Option<PathPrefix>,
+    /// Further prefixes with the same routes.
+    pub aliases: Vec<PathPrefix>,
+    /// Which media it takes part in.
+    pub modality: Modality,
+    /// What answers.
+    pub handler: HandlerConfig,
+    /// What is allowed.
+    pub limits: LimitsConfig,
+    /// Who is calling.
+    pub identity: IdentityConfig,
+}
+
+/// A registered handler and its configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HandlerConfig {
+    /// Registered name.
+    pub name: String,
+    /// The handler's own keys.
+    pub config: Value,
+}
+
+impl Default for HandlerConfig {
+    fn default() -> Self {
+        Self { name: "echo".to_owned(), config: Value::Null }
+    }
+}
+
+/// Limits of a service; absent means unlimited, but for the time to connect.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct LimitsConfig {
+    /// Sessions at a time.
+    pub concurrency: Option<NonZeroU32>,
+    /// Sessions of one user at a time.
+    pub per_user: Option<NonZeroU32>,
+    /// Offers a minute from one source address. Set it only where clients reach the worker under their own address:
+    /// behind a proxy all of them share the proxy's.
+    pub offers_per_minute: Option<NonZeroU32>,
+    /// Longest session, in seconds from its connection.
+    pub time_limit_seconds: Option<NonZeroU32>,
+    /// Time to connect, in seconds from the answer; 30 if absent.
+    pub connect_timeout_seconds: Option<NonZeroU32>,
+}
+
+/// How a service learns who is calling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct IdentityConfig {
+    /// Where the user id comes from, the first that has one: `metadata:KEY`, `header:NAME`.
+    pub user_id_from: Vec<String>,
+    /// What is kept of a client's metadata.
+    pub metadata: MetadataConfig,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        let user_id_from = IdentityPolicy::default().user_id_from.iter().map(ToString::to_string).collect();
+        Self { user_id_from, metadata: MetadataConfig::default() }
+    }
+}
+
+/// Bounds of a client's metadata.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct MetadataConfig {
+    /// Size as JSON, in bytes.
+    pub max_bytes: usize,
+    /// Nesting.
+    pub max_depth: usize,
+    /// Keys, over all levels.
+    pub max_keys: usize,
+    /// Top-level keys to keep; `*` for all.
+    pub allow: Vec<String>,
+}
+
+impl Default for MetadataConfig {
+    fn default() -> Self {
+        let MetadataLimits { max_bytes, max_depth, max_keys, .. } = MetadataLimits::default();
+        Self { max_bytes, max_depth, max_keys, allow: vec!["*".to_owned()] }
+    }
+}
+
+/// HTTP beyond its address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpConfig {
+    /// Pages that may offer: `*`, or origins such as `https://app.example.com`.
+    pub origins: Vec<String>,
+    /// Names under which the control routes may be called, besides `localhost` and addresses; `*` for every name.
+    pub hosts: Vec<String>,
+    /// Connections at a time; further ones wait.
+    pub connections: NonZeroUsize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        let connections = ServeLimits::default().connections;
+        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections }
+    }
+}
+
+/// Probes, metrics, and who may control sessions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct AdminConfig {
+    /// Probes and metrics: for the cluster, not for the public.
+    pub listen: SocketAddr,
+    /// What the control routes demand. Absent: one is made and printed once.
+    pub token: Option<Secret>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::UNSPECIFIED, 9090).into(), token: None }
+    }
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct DrainConfig {
+    /// From SIGTERM to the end: what sessions have left to finish. Match it to the pod's grace period.
+    #[serde(with = "duration")]
+    pub termination_grace: Duration,
+}
+
+impl Default for DrainConfig {
+    /// Kubernetes' own default, less what it takes to leave.
+    fn default() -> Self {
+        Self { termination_grace: Duration::from_secs(25) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,280 @@
+//! From configuration to plan: what types cannot say is checked here, and every mistake is collected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use streamfleet_process::config::{Layers, Mistakes};
+use streamfleet_process::serve::ServeLimits;
+use streamfleet_process::telemetry::TelemetryConfig;
+use streamfleet_process::tls::Certificate;
+use streamfleet_session::metadata::{AllowList, MetadataLimits};
+use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
+
+use super::{IdentityConfig, LimitsConfig, MediaConfig, MetadataConfig, ServiceConfig, TlsConfig, WorkerConfig};
+use crate::http::{Hosts, IceConfig, Origins, Service, parse_origin};
+
+/// More loops than any machine has cores for; a larger number is a slip.
+const MAX_LOOPS: usize = 256;
+
+/// What the machine and the program bring to a configuration.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Cores that the process may use.
+    pub cores: NonZeroUsize,
+    /// Random bytes, for an admin token if none is configured.
+    pub random: [u8; 32],
+    /// Whether a handler can be made of this name and configuration; the error completes "services[0].handler: …".
+    pub handler: &'a dyn Fn(&str, &Value) -> Result<(), String>,
+}
+
+/// A configuration without mistakes, in terms of the parts that use it.
+#[derive(Debug)]
+pub struct WorkerPlan {
+    /// HTTP address.
+    pub listen: SocketAddr,
+    /// Its certificate; `None` for plain HTTP.
+    pub certificate: Option<Certificate>,
+    /// What a stranger may hold of the HTTP listener.
+    pub serve: ServeLimits,
+    /// Address of the first media loop.
+    pub udp: SocketAddr,
+    /// Addresses to advertise; empty for those of this machine.
+    pub advertise: Vec<IpAddr>,
+    /// Media loops.
+    pub loops: NonZeroUsize,
+    /// At least one; names and paths are unique.
+    pub services: Vec<Arc<Service>>,
+    /// Sessions of all services together.
+    pub max_sessions: NonZeroU32,
+    /// Pages that may offer.
+    pub origins: Origins,
+    /// Names of the control routes.
+    pub hosts: Hosts,
+    /// ICE servers for clients.
+    pub ice: IceConfig,
+    /// Admin address.
+    pub admin_listen: SocketAddr,
+    /// What the control routes demand.
+    pub admin_token: AdminToken,
+    /// Whether the operator knows it already.
+    pub admin_token_origin: TokenOrigin,
+    /// From SIGTERM to the end.
+    pub termination_grace: Duration,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
+/// Where the admin token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOrigin {
+    /// The configuration.
+    Configured,
+    /// It was made just now: print it once, or nobody will ever know it.
+    Made,
+}
+
+impl WorkerConfig {
+    /// The layers of this configuration with everything that is the same for every program which loads it: the
+    /// prefix, the well-known variables, the secrets. Add file, environment and flags.
+    pub fn layers() -> Layers {
+        Layers::new("STREAMFLEET")
+            .alias("STREAMFLEET_LOG", "log.filter")
+            .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
+            .secret("admin.token")
+            .secret("ice.turn.secret")
+    }
+
+    /// Checks what types cannot say, and builds the plan.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn build(self, surroundings: Surroundings<'_>) -> Result<WorkerPlan, Mistakes> {
+        let mut mistakes = Mistakes::new();
+        let services = services(&self.services, surroundings.handler, &mut mistakes);
+        let loops = self.media.loops.unwrap_or(surroundings.cores);
+        check_media(&self.media, loops, &mut mistakes);
+        let certificate = certificate(&self.tls, &mut mistakes);
+        let origins = origins(&self.http.origins, &mut mistakes);
+        let hosts = hosts(&self.http.hosts, &mut mistakes);
+        check_ice(&self.ice, &mut mistakes);
+        let (admin_token, admin_token_origin) = match &self.admin.token {
+            None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
+            Some(token) => {
+                let token = mistakes.check("admin.token", token.reveal().parse());
+                (token.unwrap_or_else(|| AdminToken::from_random([0; 32])), TokenOrigin::Configured)
+            }
+        };
+        mistakes.or(WorkerPlan {
+            listen: self.listen,
+            certificate,
+            serve: ServeLimits { connections: self.http.connections, ..ServeLimits::default() },
+            udp: self.media.udp,
+            advertise: self.media.advertise,
+            loops,
+            services,
+            max_sessions: self.max_sessions,
+            origins,
+            hosts,
+            ice: self.ice,
+            admin_listen: self.admin.listen,
+            admin_token,
+            admin_token_origin,
+            termination_grace: self.drain.termination_grace,
+            telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
+        })
+    }
+}
+
+fn services(
+    configured: &[ServiceConfig],
+    handler: &dyn Fn(&str, &Value) -> Result<(), String>,
+    mistakes: &mut Mistakes,
+) -> Vec<Arc<Service>> {
+    if configured.is_empty() {
+        mistakes.push("services", "at least one service is needed");
+    }
+    let mut names = BTreeMap::new();
+    let mut paths = BTreeMap::new();
+    let mut services = Vec::new();
+    for (n, config) in configured.iter().enumerate() {
+        let key = |key: &str| format!("services[{n}].{key}");
+        let path = config.path.clone().unwrap_or_else(PathPrefix::root);
+        let prefixes = std::iter::once((key("path"), &path));
+        let aliases = config.aliases.iter().enumerate().map(|(a, alias)| (key(&format!("aliases[{a}]")), alias));
+        for (key, path) in prefixes.chain(aliases) {
+            if let Some(first) = paths.insert(path.clone(), n) {
+                let path = if path.is_root() { "/" } else { path.as_str() };
+                mistakes.push(key, format!("{path} is taken already by services[{first}]"));
+            }
+        }
+        if let Err(problem) = handler(&config.handler.name, &config.handler.config) {
+            mistakes.push(key("handler"), problem);
+        }
+        let identity = identity(&config.identity, &key("identity.userIdFrom"), mistakes);
+        let Some(name) = config.name.clone() else {
+            mistakes.push(key("name"), "a service needs a name");
+            continue;
+        };
+        if let Some(first) = names.insert(name.clone(), n) {
+            mistakes.push(key("name"), format!("{name} is the name of services[{first}] already"));
+        }
+        services.push(Arc::new(Service {
+            name,
+            path,
+            aliases: config.aliases.clone(),
+            handler: config.handler.name.clone(),
+            handler_config: config.handler.config.clone(),
+            modality: config.modality,
+            limits: limits(&config.limits),
+            identity,
+        }));
+    }
+    services
+}
+
+fn limits(config: &LimitsConfig) -> Limits {
+    let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
+    let defaults = Limits::default();
+    Limits {
+        concurrency: config.concurrency,
+        per_user: config.per_user,
+        offers_per_minute: config.offers_per_minute,
+        time_limit: config.time_limit_seconds.map(seconds),
+        connect_timeout: config.connect_timeout_seconds.map_or(defaults.connect_timeout, seconds),
+        end_grace: defaults.end_grace,
+    }
+}
+
+fn identity(config: &IdentityConfig, key: &str, mistakes: &mut Mistakes) -> IdentityPolicy {
+    let sources = config.user_id_from.iter().enumerate();
+    let user_id_from =
+        sources.filter_map(|(n, text)| mistakes.check(format!("{key}[{n}]"), text.parse::<UserIdSource>())).collect();
+    let MetadataConfig { max_bytes, max_depth, max_keys, ref allow } = config.metadata;
+    let allow = AllowList::from_keys(allow.iter().cloned());
+    IdentityPolicy { user_id_from, metadata: MetadataLimits { max_bytes, max_depth, max_keys, allow } }
+}
+
+fn check_media(media: &MediaConfig, loops: NonZeroUsize, mistakes: &mut Mistakes) {
+    if loops.get() > MAX_LOOPS {
+        mistakes.push("media.loops", format!("{loops} loops are more than {MAX_LOOPS}"));
+    }
+    // Port 0 takes free ports, one by one, and needs no room above it.
+    let last = usize::from(media.udp.port()) + loops.get().min(MAX_LOOPS) - 1;
+    if media.udp.port() != 0 && last > usize::from(u16::MAX) {
+        mistakes.push("media.udp", format!("{loops} loops would need ports up to {last}"));
+    }
+    for (n, address) in media.advertise.iter().enumerate() {
+        if address.is_unspecified() || address.is_multicast() {
+            mistakes.push(format!("media.advertise[{n}]"), format!("nobody can reach {address}"));
+        }
+    }
+}
+
+fn certificate(tls: &TlsConfig, mistakes: &mut Mistakes) -> Option<Certificate> {
+    match (&tls.certificate, &tls.key, tls.self_signed.as_slice()) {
+        (None, None, []) => None,
+        (Some(chain), Some(key), []) => Some(Certificate::Files { chain: chain.clone(), key: key.clone() }),
+        (None, None, names) => Some(Certificate::SelfSigned { names: names.to_vec() }),
+        (Some(_), None, []) => {
+            mistakes.push("tls.key", "a certificate needs its key");
+            None
+        }
+        (None, Some(_), []) => {
+            mistakes.push("tls.certificate", "a key needs its certificate");
+            None
+        }
+        (_, _, _) => {
+            mistakes.push("tls.selfSigned", "files are given already; choose one");
+            None
+        }
+    }
+}
+
+fn origins(texts: &[String], mistakes: &mut Mistakes) -> Origins {
+    if texts.iter().any(|text| text == "*") {
+        return Origins::Any;
+    }
+    let origins = texts.iter().enumerate();
+    let parsed = origins.filter_map(|(n, text)| mistakes.check(format!("http.origins[{n}]"), parse_origin(text)));
+    Origins::Only(parsed.collect())
+}
+
+fn hosts(texts: &[String], mistakes: &mut Mistakes) -> Hosts {
+    if texts.iter().any(|text| text == "*") {
+        return Hosts::Any;
+    }
+    let hosts = texts.iter().enumerate();
+    let parsed = hosts.filter_map(|(n, text)| mistakes.check(format!("http.hosts[{n}]"), text.parse()));
+    Hosts::Only(parsed.collect::<BTreeSet<_>>())
+}
+
+fn check_ice(ice: &IceConfig, mistakes: &mut Mistakes) {
+    for (n, server) in ice.servers.iter().enumerate() {
+        let key = |key: &str| format!("ice.servers[{n}].{key}");
+        if server.urls.is_empty() {
+            mistakes.push(key("urls"), "a server needs at least one URL");
+        }
+        let turn = server.urls.iter().any(|url| url.is_turn());
+        // RTCPeerConnection throws for a TURN server without them, on every client.
+        if turn && (server.username.is_none() || server.credential.is_none()) {
+            mistakes.push(key("credential"), "a TURN server needs a username and a credential");
+        }
+    }
+    match (ice.turn.urls.as_slice(), &ice.turn.secret) {
+        ([], None) | ([_, ..], Some(_)) => {}
+        ([], Some(_)) => mistakes.push("ice.turn.urls", "a secret is given, but no TURN server"),
+        ([_, ..], None) => mistakes.push("ice.turn.secret", "TURN servers are given, but not their secret"),
+    }
+    for (n, url) in ice.turn.urls.iter().enumerate() {
+        if !url.is_turn() {
+            mistakes.push(format!("ice.turn.urls[{n}]"), "not a turn: or turns: URL");
+        }
+    }
+    if ice.turn.ttl_seconds == 0 {
+        mistakes.push("ice.turn.ttlSeconds", "credentials must be valid for some time");
+    }
+}

@@ -1,0 +1,206 @@
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use streamfleet_process::config::{Loaded, Mistakes, variables};
+use streamfleet_process::tls::Certificate;
+use streamfleet_session::Limits;
+use streamfleet_session::metadata::AllowList;
+
+use super::*;
+use crate::http::{Hosts, Origins};
+
+fn handler(name: &str, config: &Value) -> Result<(), String> {
+    match (name, config) {
+        ("echo" | "tone", Value::Null | Value::Object(_)) => Ok(()),
+        ("echo" | "tone", _) => Err("the configuration must be an object".to_owned()),
+        _ => Err(format!("there is no handler {name:?}")),
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn surroundings() -> Surroundings<'static> {
+    Surroundings { cores: NonZeroUsize::new(2).unwrap(), random: [7; 32], handler: &handler }
+}
+
+fn build(yaml: &str) -> Result<WorkerPlan, Mistakes> {
+    let Loaded { config, mistakes, .. } = WorkerConfig::layers().yaml("w.yaml", yaml).load::<WorkerConfig>();
+    assert_eq!(mistakes.to_string(), "", "{yaml}");
+    config.build(surroundings())
+}
+
+#[test]
+fn the_defaults_are_a_worker_that_echoes() {
+    let plan = build("").unwrap();
+    assert_eq!(plan.listen, "0.0.0.0:8081".parse::<SocketAddr>().unwrap());
+    assert_eq!((plan.udp, plan.loops.get()), (address("0.0.0.0:5000"), 2));
+    assert_eq!(plan.admin_token_origin, TokenOrigin::Made);
+    assert!(plan.admin_token.matches(&"07".repeat(32)));
+    let [service] = plan.services.as_slice() else { panic!("{:?}", plan.services) };
+    assert_eq!((service.name.as_str(), service.path.is_root(), service.handler.as_str()), ("echo", true, "echo"));
+    assert_eq!(service.limits, Limits::default());
+    assert_eq!(service.identity, IdentityPolicy::default());
+    assert_eq!((plan.origins, plan.hosts), (Origins::Any, Hosts::Only(BTreeSet::new())));
+}
+
+#[test]
+fn everything_said_arrives_in_the_plan() {
+    let plan = build(
+        r#"
+listen: "[::]:443"
+tls: { certificate: /etc/tls/tls.crt, key: /etc/tls/tls.key }
+media: { udp: "0.0.0.0:6000", advertise: [192.0.2.1, "2001:db8::1"], loops: 3 }
+maxSessions: 500
+services:
+  - name: voice/assistant
+    path: /assistant/
+    aliases: ["/"]
+    modality: audio
+    handler: { name: tone, config: { hz: 440 } }
+    limits: { concurrency: 100, perUser: 5, offersPerMinute: 60, timeLimitSeconds: 3600, connectTimeoutSeconds: 10 }
+    identity:
+      userIdFrom: ["header:X-User", "metadata:sub"]
+      metadata: { maxBytes: 100, maxDepth: 2, maxKeys: 3, allow: [sub, plan] }
+http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10 }
+ice:
+  servers: [{ urls: ["stun:stun.example.com"] }]
+  turn: { urls: ["turn:turn.example.com"], secret: north, ttlSeconds: 600 }
+admin: { listen: "127.0.0.1:9000", token: correct-horse-battery }
+drain: { terminationGrace: 10m }
+log: { format: json }
+"#,
+    )
+    .unwrap();
+    assert_eq!(plan.listen, "[::]:443".parse::<SocketAddr>().unwrap());
+    assert_eq!(
+        plan.certificate,
+        Some(Certificate::Files { chain: "/etc/tls/tls.crt".into(), key: "/etc/tls/tls.key".into() })
+    );
+    assert_eq!((plan.udp.port(), plan.advertise.len(), plan.loops.get()), (6000, 2, 3));
+    assert_eq!((plan.max_sessions.get(), plan.serve.connections.get()), (500, 10));
+    let service = &plan.services[0];
+    assert_eq!((service.path.as_str(), service.aliases[0].is_root()), ("/assistant", true));
+    assert_eq!((service.modality, &service.handler_config), (Modality::Audio, &json!({ "hz": 440 })));
+    assert_eq!(
+        service.limits,
+        Limits {
+            concurrency: NonZeroU32::new(100),
+            per_user: NonZeroU32::new(5),
+            offers_per_minute: NonZeroU32::new(60),
+            time_limit: Some(Duration::from_secs(3600)),
+            connect_timeout: Duration::from_secs(10),
+            ..Limits::default()
+        }
+    );
+    let sources: Vec<String> = service.identity.user_id_from.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["header:x-user", "metadata:sub"]);
+    assert_eq!(service.identity.metadata.allow, AllowList::from_keys(["sub", "plan"]));
+    assert_eq!(service.identity.metadata.max_depth, 2);
+    assert_eq!(plan.hosts, Hosts::Only(["voice.example.com".parse().unwrap()].into()));
+    assert_eq!((plan.admin_listen.port(), plan.admin_token_origin), (9000, TokenOrigin::Configured));
+    assert!(plan.admin_token.matches("correct-horse-battery"));
+    assert_eq!(plan.termination_grace, Duration::from_secs(600));
+}
+
+#[test]
+fn every_mistake_is_named() {
+    let check = |yaml: &str, expected: &[&str]| {
+        let mistakes = build(yaml).err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+        assert_eq!(mistakes, expected.join("\n"), "{yaml}");
+    };
+    check("services: []", &["services: at least one service is needed"]);
+    check("services: [{}]", &["services[0].name: a service needs a name"]);
+    check(
+        "services: [{ name: a }, { name: a, path: /b }, { name: c, aliases: [/b] }]",
+        &[
+            "services[1].name: a is the name of services[0] already",
+            "services[2].path: / is taken already by services[0]",
+            "services[2].aliases[0]: /b is taken already by services[1]",
+        ],
+    );
+    check(
+        "services: [{ name: a, handler: { name: nobody }, identity: { userIdFrom: [\"cookie:x\"] } }]",
+        &[
+            "services[0].handler: there is no handler \"nobody\"",
+            "services[0].identity.userIdFrom[0]: a user id source must be metadata:KEY or header:NAME",
+        ],
+    );
+    check("media: { loops: 1000 }", &["media.loops: 1000 loops are more than 256"]);
+    check(
+        "media: { udp: \"0.0.0.0:65535\", advertise: [0.0.0.0, 192.0.2.1, 224.0.0.1] }",
+        &[
+            "media.udp: 2 loops would need ports up to 65536",
+            "media.advertise[0]: nobody can reach 0.0.0.0",
+            "media.advertise[2]: nobody can reach 224.0.0.1",
+        ],
+    );
+    check("media: { udp: \"0.0.0.0:0\" }", &[]);
+    check("tls: { certificate: /a }", &["tls.key: a certificate needs its key"]);
+    check("tls: { key: /a }", &["tls.certificate: a key needs its certificate"]);
+    check(
+        "tls: { certificate: /a, key: /b, selfSigned: [localhost] }",
+        &["tls.selfSigned: files are given already; choose one"],
+    );
+    check(
+        "http: { origins: [\"https://a/b\"], hosts: [\"a b\"] }",
+        &[
+            "http.origins[0]: must be \"*\" or an origin such as \"https://app.example.com\", without a path",
+            "http.hosts[0]: must be \"*\" or a host such as \"voice.example.com\" or \"voice.example.com:8443\"",
+        ],
+    );
+    check(
+        "ice: { servers: [{}, { urls: [\"turn:t\"], username: u }], turn: { urls: [\"stun:s\"], ttlSeconds: 0 } }",
+        &[
+            "ice.servers[0].urls: a server needs at least one URL",
+            "ice.servers[1].credential: a TURN server needs a username and a credential",
+            "ice.turn.secret: TURN servers are given, but not their secret",
+            "ice.turn.urls[0]: not a turn: or turns: URL",
+            "ice.turn.ttlSeconds: credentials must be valid for some time",
+        ],
+    );
+    check("ice: { turn: { secret: s } }", &["ice.turn.urls: a secret is given, but no TURN server"]);
+    check(
+        "admin: { token: short }",
+        &["admin.token: an admin token must be at least 16 characters long: it guards every session"],
+    );
+}
+
+#[test]
+fn values_of_the_wrong_type_are_named_by_their_layer() {
+    let vars = [
+        ("STREAMFLEET_MEDIA_LOOPS", "0"),
+        ("STREAMFLEET_LOG", "info,x=loud"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector"),
+        ("STREAMFLEET_ROUTER_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let loaded = WorkerConfig::layers()
+        .environment(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        .yaml("w.yaml", "services: [{ name: No, path: a }]\nadmin: { token: [hunter2] }\n")
+        .load::<WorkerConfig>();
+    let mut keys: Vec<(String, bool)> =
+        loaded.mistakes.iter().map(|m| (m.key.clone(), m.message.contains("hunter2"))).collect();
+    keys.sort();
+    let expected =
+        ["admin.token", "log.filter", "media.loops", "otlp.endpoint", "services[0].name", "services[0].path"];
+    assert_eq!(keys, expected.map(|key| (key.to_owned(), false)));
+    assert_eq!(loaded.unknown_variables, ["STREAMFLEET_ROUTER_SERVICE_HOST"]);
+}
+
+#[test]
+fn variables_are_unique_and_secrets_do_not_show() {
+    let mut names: Vec<String> = variables::<WorkerConfig>("STREAMFLEET").into_iter().map(|(name, _)| name).collect();
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count);
+    for name in ["STREAMFLEET_MEDIA_UDP", "STREAMFLEET_ADMIN_TOKEN", "STREAMFLEET_DRAIN_TERMINATION_GRACE"] {
+        assert!(names.iter().any(|n| n == name), "{name} is missing among {names:?}");
+    }
+    let loaded = WorkerConfig::layers()
+        .yaml("w.yaml", "admin: { token: correct-horse-battery }\nice: { turn: { secret: north-by-northwest } }")
+        .load::<WorkerConfig>();
+    let text = format!("{:?}", loaded.config);
+    assert!(!text.contains("horse") && !text.contains("north"), "{text}");
+}

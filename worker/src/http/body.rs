@@ -1,0 +1,41 @@
+//! Reading a body that a stranger sends: bounded in size and in time.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
+use tokio::time::timeout;
+
+/// The largest body, in bytes. An offer of a browser with sound, pictures and a data channel has 10 kB; one with every
+/// codec and extension of today, 60 kB.
+pub(super) const MAX_BODY: usize = 256 << 10;
+
+/// For the whole body. 256 KiB in this time is 210 kbit/s: slower than a telephone line is no browser.
+pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyFault {
+    /// More than [`MAX_BODY`], announced or sent.
+    TooLarge,
+    /// Not there within [`BODY_TIME`].
+    TooSlow,
+    /// The client broke off, or its framing is wrong.
+    Broken,
+}
+
+/// The whole body.
+pub(super) async fn read(body: Body) -> Result<Bytes, BodyFault> {
+    // What is announced too large is refused before a byte of it is taken.
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(BodyFault::TooLarge);
+    }
+    match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) => {
+            Err(BodyFault::TooLarge)
+        }
+        Ok(Err(_)) => Err(BodyFault::Broken),
+        Err(_) => Err(BodyFault::TooSlow),
+    }
+}

@@ -1,0 +1,162 @@
+//! What the HTTP routes need of the rest of the worker: the services, and somebody who runs sessions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+use streamfleet_handler::Transport;
+use streamfleet_session::candidate::{ParsedCandidate, RemoteCandidate};
+use streamfleet_session::wire::{Answer, Failure};
+use streamfleet_session::{
+    CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ServiceName, SessionId, State, UserId,
+};
+
+use crate::admission::Slot;
+
+/// One service of this worker, as configured and checked.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name: unique in the worker.
+    pub name: ServiceName,
+    /// Where its routes live: unique in the worker.
+    pub path: PathPrefix,
+    /// Further prefixes with the same routes.
+    pub aliases: Vec<PathPrefix>,
+    /// The registered name of its handler.
+    pub handler: String,
+    /// The handler's own configuration: a JSON object, or null.
+    pub handler_config: Value,
+    /// Which media it takes part in.
+    pub modality: Modality,
+    /// What it allows.
+    pub limits: Limits,
+    /// How it reads who is calling.
+    pub identity: IdentityPolicy,
+}
+
+/// Which media a service takes part in, in FastRTC's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Modality {
+    /// Sound.
+    Audio,
+    /// Pictures.
+    Video,
+    /// Whatever of the two the client offers.
+    #[default]
+    AudioVideo,
+}
+
+/// An offer that has passed every check of the HTTP side and holds a place.
+#[derive(Debug)]
+pub struct OpenRequest {
+    /// The service that was called.
+    pub service: Arc<Service>,
+    /// The id the client chose.
+    pub id: SessionId,
+    /// The offer, not yet looked at.
+    pub sdp: String,
+    /// Who is calling.
+    pub identity: Identity,
+    /// The session's place: kept as long as the session, dropped with it.
+    pub slot: Slot,
+    /// Candidates that overtook this offer, in the order of their arrival.
+    pub early: Vec<RemoteCandidate>,
+    /// Where the request came from; a proxy's address if there is one.
+    pub source: SocketAddr,
+}
+
+/// Whoever runs the sessions of this worker.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// Starts a session and answers its offer. From the moment this returns `Ok`, [`candidate`](Self::candidate) and
+    /// [`session`](Self::session) know the id.
+    ///
+    /// The future is dropped when the client goes away before it is done; a session that nobody has been told of must
+    /// then end, and its slot with it.
+    ///
+    /// # Errors
+    /// `invalid_offer` for SDP that cannot be read or has no usable media; whatever else keeps the session from
+    /// starting. The slot is free by then.
+    async fn open(&self, request: OpenRequest) -> Result<Answer, Failure>;
+
+    /// Hands a trickled candidate to its session.
+    ///
+    /// # Errors
+    /// `unknown_connection` for an id that is not known, `connection_closed` for a session that is over or ending.
+    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure>;
+
+    /// The sessions of a service, in any order.
+    fn sessions(&self, service: &ServiceName) -> Vec<SessionView>;
+
+    /// One session, if it is known.
+    fn session(&self, id: &SessionId) -> Option<SessionView>;
+
+    /// Ends a session and waits until it is over, for 5 s at most. Returns the reason with which it closed, which is
+    /// the earlier one if it was closing already; `None` if it is not known, or not over in time.
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason>;
+}
+
+/// A session as `GET {p}/sessions/{id}` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SessionView {
+    /// The id the client chose.
+    pub id: SessionId,
+    /// The service it belongs to.
+    pub service: ServiceName,
+    /// How the client is connected: `webrtc`, `websocket`, `telephone`.
+    #[serde(serialize_with = "transport_label")]
+    pub transport: Transport,
+    /// The user, as far as known.
+    pub user_id: Option<UserId>,
+    /// Whether somebody vouches for the user.
+    pub verified: bool,
+    /// `connecting`, `active`, `ending` or `closed`.
+    #[serde(serialize_with = "state_label")]
+    pub state: State,
+    /// When its offer came, in seconds since the Unix epoch.
+    #[serde(serialize_with = "unix_seconds")]
+    pub since: SystemTime,
+    /// What its media is like; absent until there is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
+}
+
+/// How well a session's media travels. Loss is a share from 0 to 1, times are in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Quality {
+    /// Round trip to the client, by RTCP or STUN.
+    pub rtt_ms: Option<f64>,
+    /// Packets of the client's that did not arrive.
+    pub loss_received: f64,
+    /// Packets of ours that did not arrive, by the client's reports.
+    pub loss_sent: Option<f64>,
+    /// Interarrival jitter (RFC 3550, 6.4.1).
+    pub jitter_ms: f64,
+    /// What the jitter buffer adds now; absent on the encoded path.
+    pub buffer_ms: Option<f64>,
+    /// Packets received.
+    pub packets_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Frames made up because nothing came in time.
+    pub frames_concealed: u64,
+    /// Frames repaired by forward error correction.
+    pub frames_repaired: u64,
+}
+
+fn transport_label<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(transport.as_str())
+}
+
+fn state_label<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.as_str())
+}
+
+fn unix_seconds<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    serializer.serialize_f64((since.as_secs_f64() * 1000.0).round() / 1000.0)
+}

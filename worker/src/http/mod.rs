@@ -1,0 +1,139 @@
+//! The HTTP routes of a worker: FastRTC's offer route, the client's ICE configuration, and control of sessions.
+//!
+//! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
+//! it asks for is decided in [`offer`] and [`control`], and every outcome becomes a response in [`reply`]. Sessions are
+//! run by a [`Host`]. What is absent: sockets and TLS (`streamfleet_process::serve`), media, WebSockets.
+
+mod body;
+mod control;
+mod cors;
+mod host;
+mod ice;
+mod net;
+mod offer;
+mod origin;
+mod rate;
+mod record;
+mod reply;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{Extensions, Method};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use opentelemetry::metrics::Meter;
+use parking_lot::Mutex;
+use streamfleet_session::wire::{Failure, OfferBody};
+use streamfleet_session::{AdminToken, EarlyCandidates};
+
+pub use self::host::{Host, Modality, OpenRequest, Quality, Service, SessionView};
+pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
+pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
+pub use self::record::Audit;
+
+use self::rate::OfferRate;
+use self::record::Record;
+use crate::admission::{Admission, Occupancy};
+
+/// Who may do what over HTTP.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Pages that may call the public routes.
+    pub origins: Origins,
+    /// Names under which the control routes may be called.
+    pub hosts: Hosts,
+    /// What the control routes demand.
+    pub admin_token: AdminToken,
+}
+
+/// All that the routes share.
+struct Api {
+    host: Arc<dyn Host>,
+    access: Access,
+    ice: IceConfig,
+    early: Mutex<EarlyCandidates>,
+    record: Record,
+}
+
+/// One service, and its part of the worker's admission.
+struct Door {
+    service: Arc<Service>,
+    admission: Admission,
+    rate: Option<Mutex<OfferRate>>,
+    api: Arc<Api>,
+}
+
+/// The routes of all `services`, and `pages` beside them.
+///
+/// `pages` may hold any further routes (a demo page, later transports); they get the net under a panic and the JSON
+/// answers for unknown paths and methods, and nothing else. `occupancy` is shared with whoever drains the worker.
+///
+/// # Panics
+/// If two services share a path, or `pages` has one of theirs: the configuration has excluded the former.
+pub fn router(
+    host: Arc<dyn Host>,
+    services: &[Arc<Service>],
+    occupancy: &Occupancy,
+    access: Access,
+    ice: IceConfig,
+    meter: &Meter,
+    pages: Router,
+) -> Router {
+    let record = Record::new(meter, occupancy);
+    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record });
+    let mut router = pages;
+    for service in services {
+        let rate = service.limits.offers_per_minute.map(|per_minute| Mutex::new(OfferRate::new(per_minute)));
+        let admission = occupancy.service(service.limits);
+        let door = Arc::new(Door { service: service.clone(), admission, rate, api: api.clone() });
+        for prefix in std::iter::once(&service.path).chain(&service.aliases) {
+            router = router.merge(routes(prefix.as_str(), &door));
+        }
+    }
+    router
+        .method_not_allowed_fallback(async || reply::method_not_allowed())
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(api, net::catch))
+}
+
+fn routes(prefix: &str, door: &Arc<Door>) -> Router {
+    let path = |route: &str| format!("{prefix}{route}");
+    let public = Router::new()
+        .route(&path("/webrtc/offer"), post(offer::offer).options(cors::preflight))
+        .route(&path("/rtc_configuration"), get(offer::rtc_configuration).options(cors::preflight))
+        .layer(from_fn_with_state(door.api.clone(), cors::allow));
+    let control = Router::new()
+        .route(&path("/sessions"), get(control::list))
+        .route(&path("/sessions/{id}"), get(control::show).delete(control::end))
+        .layer(from_fn_with_state(door.clone(), control::guard));
+    public.merge(control).layer(from_fn(reply::private)).with_state(door.clone())
+}
+
+/// An offer to a service that does not exist is read before it is refused, as wire.md orders the checks: its client
+/// learns of a body that is too large or has the wrong shape wherever it sends it.
+async fn unknown_path(request: Request) -> Response {
+    if request.method() != Method::POST || !request.uri().path().ends_with("/webrtc/offer") {
+        return reply::failure(&Failure::NotFound);
+    }
+    let body = match body::read(request.into_body()).await {
+        Ok(body) => body,
+        Err(fault) => return reply::body_fault(fault),
+    };
+    match OfferBody::parse(&body) {
+        Ok(_) => reply::failure(&Failure::ServiceNotFound),
+        Err(error) => reply::shape(&error),
+    }
+}
+
+/// Where a request came from. Only a router without a listener (a test) does not know.
+fn source(extensions: &Extensions) -> SocketAddr {
+    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    extensions.get::<ConnectInfo<SocketAddr>>().map_or(unknown, |ConnectInfo(peer)| *peer)
+}
+
+#[cfg(test)]
+mod tests;

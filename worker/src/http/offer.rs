@@ -1,0 +1,193 @@
+//! `POST {p}/webrtc/offer`: an offer, or one candidate.
+//!
+//! The order of the checks is part of the protocol: size and shape, service (the route), rate, identity and metadata,
+//! then what a client can learn about ids and limits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::Value;
+use streamfleet_process::telemetry::trace;
+use streamfleet_session::early::Insertion;
+use streamfleet_session::wire::{Answer, Failure, Offer, OfferBody};
+use streamfleet_session::{
+    Identity, IdentityPolicy, ParsedCandidate, RemoteCandidate, SessionId, State as Life, UserIdSource, identify,
+};
+use tokio::time::timeout;
+use tracing::Instrument as _;
+
+use super::body::{self, BodyFault};
+use super::rate::TooMany;
+use super::{Audit, Door, OpenRequest, reply, source};
+use crate::admission::Refusal;
+
+/// For a session to be set up and answered. Browsers wait longer than people do.
+const OPEN_TIME: Duration = Duration::from_secs(30);
+
+/// When a full worker may be asked again: sessions end every few seconds on one that is full.
+const FULL_RETRY: Duration = Duration::from_secs(5);
+
+pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let began = Instant::now();
+    let source = source(request.extensions());
+    let (parts, body) = request.into_parts();
+    let body = match body::read(body).await {
+        Ok(body) => body,
+        Err(fault) => {
+            door.api.record.offer(fault_label(fault));
+            return reply::body_fault(fault);
+        }
+    };
+    match OfferBody::parse(&body) {
+        Err(error) => {
+            door.api.record.offer("invalid_body");
+            reply::shape(&error)
+        }
+        Ok(OfferBody::Candidate { webrtc_id, candidate }) => {
+            let outcome = door.candidate(&webrtc_id, &candidate, source).await;
+            door.api.record.candidate(outcome.as_ref().map_or_else(Failure::as_str, |()| "accepted"));
+            outcome.map_or_else(|failure| reply::failure(&failure), |()| reply::success())
+        }
+        Ok(OfferBody::Offer(offer)) => {
+            let service = &door.service.name;
+            let span = tracing::info_span!("offer", %service, session = %offer.webrtc_id, otel.kind = "server");
+            trace::accept(&span, |name| utf8(&parts.headers, name));
+            let outcome = door.offer(offer, &parts.headers, source, began).instrument(span).await;
+            door.api.record.offer(outcome.as_ref().map_or_else(Failure::as_str, |_| "accepted"));
+            outcome.map_or_else(|failure| reply::failure(&failure), |answer| reply::answer(&answer))
+        }
+    }
+}
+
+pub(super) async fn rtc_configuration(State(door): State<Arc<Door>>) -> Response {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    reply::json(StatusCode::OK, &door.api.ice.rtc_configuration(now, rand::random()))
+}
+
+impl Door {
+    async fn offer(
+        &self,
+        offer: Offer,
+        headers: &HeaderMap,
+        source: SocketAddr,
+        began: Instant,
+    ) -> Result<Answer, Failure> {
+        let session = offer.webrtc_id.clone();
+        let mut audit = Audit { service: &self.service.name, session: &session, user: None };
+        let identity = self.check_rate(source, began).and_then(|()| identity(&offer, headers, &self.service.identity));
+        let user = identity.as_ref().ok().and_then(|identity| identity.user_id.clone());
+        audit.user = user.as_ref();
+        let opened = match identity {
+            Ok(identity) => self.open(offer, identity, source).await,
+            Err(failure) => Err(failure),
+        };
+        match &opened {
+            Ok(_) => {
+                self.api.record.offer_took(began.elapsed());
+                audit.accepted(source);
+            }
+            Err(failure) => audit.refused(source, failure.as_str()),
+        }
+        opened
+    }
+
+    fn check_rate(&self, source: SocketAddr, now: Instant) -> Result<(), Failure> {
+        match &self.rate {
+            None => Ok(()),
+            Some(rate) => {
+                rate.lock().take(source.ip(), now).map_err(|TooMany(wait)| Failure::RateLimited { retry_after: wait })
+            }
+        }
+    }
+
+    async fn open(&self, offer: Offer, identity: Identity, source: SocketAddr) -> Result<Answer, Failure> {
+        let Offer { webrtc_id: id, sdp, .. } = offer;
+        let now = Instant::now();
+        let slot = self.admission.admit(&id, identity.user_id.as_ref(), now)?;
+        let early = self.api.early.lock().offer_arrived(&id, now);
+        let service = self.service.clone();
+        let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, early, source };
+        let answer = match timeout(OPEN_TIME, self.api.host.open(request)).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+        };
+        self.flush(&id).await;
+        Ok(answer)
+    }
+
+    async fn candidate(&self, id: &SessionId, candidate: &Value, source: SocketAddr) -> Result<(), Failure> {
+        let host = &self.api.host;
+        let Ok(candidate) = RemoteCandidate::parse(candidate) else {
+            // What is wrong with the session comes before what is wrong with the candidate.
+            return Err(match host.session(id).map(|session| session.state) {
+                None => Failure::UnknownConnection,
+                Some(Life::Ending(_) | Life::Closed(_)) => Failure::ConnectionClosed,
+                Some(_) => Failure::InvalidCandidateFormat,
+            });
+        };
+        match host.candidate(id, candidate.clone()).await {
+            Err(Failure::UnknownConnection) => {}
+            told => return told,
+        }
+        match self.api.early.lock().insert(id, source.ip(), candidate, Instant::now()) {
+            Insertion::Refused => return Err(Failure::UnknownConnection),
+            Insertion::Buffered => {}
+        }
+        // The offer may have been answered between the two: then nobody else would ever look into the buffer.
+        if host.session(id).is_some() {
+            self.flush(id).await;
+        }
+        Ok(())
+    }
+
+    /// Hands over the candidates that came while their session was being set up.
+    async fn flush(&self, id: &SessionId) {
+        let late = self.api.early.lock().offer_arrived(id, Instant::now());
+        for candidate in late {
+            // Their senders have been told that all is well; a session that is over by now needs none.
+            let _ = self.api.host.candidate(id, ParsedCandidate::Candidate(candidate)).await;
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Draining => Failure::Draining,
+            Refusal::AlreadyExists => Failure::ConnectionAlreadyExists,
+            Refusal::Concurrency { limit } => Failure::ConcurrencyLimitReached { limit },
+            Refusal::UserLimit { limit } => Failure::UserLimitReached { limit },
+            Refusal::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
+        }
+    }
+}
+
+fn fault_label(fault: BodyFault) -> &'static str {
+    match fault {
+        BodyFault::TooLarge => Failure::PayloadTooLarge.as_str(),
+        BodyFault::TooSlow => "request_timeout",
+        BodyFault::Broken => "incomplete_body",
+    }
+}
+
+fn identity(offer: &Offer, headers: &HeaderMap, policy: &IdentityPolicy) -> Result<Identity, Failure> {
+    // A header that is there and cannot be read must not be passed over: the next source would name another user.
+    for source in &policy.user_id_from {
+        if let UserIdSource::Header(name) = source
+            && headers.contains_key(name)
+            && utf8(headers, name).is_none()
+        {
+            return Err(Failure::InvalidMetadata { detail: format!("the header {name} must be UTF-8") });
+        }
+    }
+    Ok(identify(offer, |name| utf8(headers, name), policy)?)
+}
+
+/// A header's text. Names of people travel as UTF-8, which HTTP neither forbids nor knows (RFC 9110, 5.5).
+fn utf8<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+}

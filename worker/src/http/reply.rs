@@ -1,0 +1,104 @@
+//! Every outcome as an HTTP response. Nothing else in this module's siblings chooses a status.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use streamfleet_session::CloseReason;
+use streamfleet_session::SessionId;
+use streamfleet_session::wire::{Answer, BodyError, Failure, Success};
+
+use super::body::BodyFault;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Most JSON answers are text already, with bytes that tests hold.
+fn text(status: StatusCode, json: String) -> Response {
+    (status, [(header::CONTENT_TYPE, JSON)], Body::from(json)).into_response()
+}
+
+/// Anything of ours as JSON.
+pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
+    let json = serde_json::to_string(value).expect("invariant: our views have string keys and no failing serializer");
+    text(status, json)
+}
+
+pub(super) fn answer(answer: &Answer) -> Response {
+    text(StatusCode::OK, answer.to_json())
+}
+
+pub(super) fn success() -> Response {
+    text(StatusCode::OK, Success.to_json())
+}
+
+pub(super) fn shape(error: &BodyError) -> Response {
+    text(status(BodyError::STATUS), error.to_json())
+}
+
+pub(super) fn failure(failure: &Failure) -> Response {
+    let mut response = text(status(failure.status()), failure.to_json());
+    if let Some(after) = failure.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().into());
+    }
+    if *failure == Failure::Unauthorized {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// A body that could not be taken in whole leaves the connection in the middle of it, so the connection ends too.
+pub(super) fn body_fault(fault: BodyFault) -> Response {
+    let mut response = match fault {
+        BodyFault::TooLarge => failure(&Failure::PayloadTooLarge),
+        BodyFault::TooSlow => other(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+        BodyFault::Broken => other(StatusCode::BAD_REQUEST, "incomplete_body"),
+    };
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The path exists, the method does not; the router adds `Allow`.
+pub(super) fn method_not_allowed() -> Response {
+    other(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
+}
+
+/// A session is over at a caller's wish.
+pub(super) fn ended(id: &SessionId, reason: CloseReason) -> Response {
+    #[derive(Serialize)]
+    struct Ended<'a> {
+        status: &'static str,
+        id: &'a SessionId,
+        reason: &'static str,
+    }
+    json(StatusCode::OK, &Ended { status: "success", id, reason: reason.as_str() })
+}
+
+/// A session is still on its way to its end; the caller may look again.
+pub(super) fn ending(id: &SessionId) -> Response {
+    #[derive(Serialize)]
+    struct Ending<'a> {
+        status: &'static str,
+        id: &'a SessionId,
+    }
+    json(StatusCode::ACCEPTED, &Ending { status: "ending", id })
+}
+
+/// What HTTP itself refuses, in the shape of the protocol's failures.
+fn other(status: StatusCode, error: &'static str) -> Response {
+    text(status, format!(r#"{{"status":"failed","meta":{{"error":"{error}"}}}}"#))
+}
+
+fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code).expect("invariant: the protocol's statuses are HTTP's")
+}
+
+/// Keeps answers out of caches, and browsers from taking them for something else.
+pub(super) async fn private(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

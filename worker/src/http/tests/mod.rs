@@ -1,0 +1,231 @@
+//! The routes, asked in process, over a host that does what the offer's SDP says.
+
+mod audit;
+mod candidates;
+mod control;
+mod cors;
+mod offers;
+mod socket;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use streamfleet_handler::Transport;
+use streamfleet_process::telemetry::Metrics;
+use streamfleet_session::candidate::ParsedCandidate;
+use streamfleet_session::wire::{Answer, Failure};
+use streamfleet_session::{CloseReason, Identity, IdentityPolicy, Limits, ServiceName, SessionId, State};
+use tokio::sync::Notify;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::admission::Slot;
+
+/// An SDP that the host accepts.
+const SDP: &str = "v=0";
+const TOKEN: &str = "correct-horse-battery";
+const CLIENT: &str = "192.0.2.7:40000";
+
+/// A host whose sessions are entries of a table.
+#[derive(Default)]
+struct FakeHost {
+    sessions: Mutex<HashMap<SessionId, FakeSession>>,
+    /// Lets one `slow` offer go on.
+    go: Notify,
+}
+
+struct FakeSession {
+    service: ServiceName,
+    state: State,
+    identity: Identity,
+    /// Lines of the candidates: those that came early with the offer first.
+    candidates: Vec<String>,
+    _slot: Slot,
+}
+
+impl FakeHost {
+    fn set(&self, id: &str, state: State) {
+        self.sessions.lock().get_mut(id).unwrap().state = state;
+    }
+
+    fn candidates(&self, id: &str) -> Vec<String> {
+        self.sessions.lock()[id].candidates.clone()
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    async fn open(&self, request: OpenRequest) -> Result<Answer, Failure> {
+        match request.sdp.as_str() {
+            "v=0" => {}
+            "slow" => self.go.notified().await,
+            "hang" => std::future::pending().await,
+            "panic" => panic!("as the offer wished"),
+            "full" => return Err(Failure::NoCapacity { retry_after: Duration::from_millis(1500) }),
+            "gone" => return Err(Failure::UpstreamUnavailable),
+            _ => return Err(Failure::InvalidOffer { detail: "no media".to_owned() }),
+        }
+        let OpenRequest { service, id, identity, slot, early, .. } = request;
+        let candidates = early.iter().map(|candidate| candidate.line.clone()).collect();
+        let service = service.name.clone();
+        let session = FakeSession { service, state: State::Connecting, identity, candidates, _slot: slot };
+        self.sessions.lock().insert(id, session);
+        Ok(Answer { sdp: "v=0 answer".to_owned(), resume: None })
+    }
+
+    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure> {
+        let mut sessions = self.sessions.lock();
+        let session = sessions.get_mut(id).ok_or(Failure::UnknownConnection)?;
+        match (session.state, candidate) {
+            (State::Ending(_) | State::Closed(_), _) => return Err(Failure::ConnectionClosed),
+            (_, ParsedCandidate::Candidate(candidate)) => session.candidates.push(candidate.line),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, service: &ServiceName) -> Vec<SessionView> {
+        let ids: Vec<SessionId> = self.sessions.lock().keys().cloned().collect();
+        ids.iter().filter_map(|id| self.session(id)).filter(|session| session.service == *service).collect()
+    }
+
+    fn session(&self, id: &SessionId) -> Option<SessionView> {
+        self.sessions.lock().get(id).map(|session| SessionView {
+            id: id.clone(),
+            service: session.service.clone(),
+            transport: Transport::WebRtc,
+            user_id: session.identity.user_id.clone(),
+            verified: session.identity.verified.is_verified(),
+            state: session.state,
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+            quality: None,
+        })
+    }
+
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason> {
+        let mut sessions = self.sessions.lock();
+        // A session that is ending already takes longer than anybody waits.
+        if let State::Ending(_) = sessions.get(id)?.state {
+            return None;
+        }
+        sessions.remove(id).map(|_| reason)
+    }
+}
+
+/// A worker's HTTP side with a service at the root, `limited` with every limit, and `/deep/path`.
+struct World {
+    host: Arc<FakeHost>,
+    occupancy: Occupancy,
+    metrics: Metrics,
+    app: Router,
+}
+
+fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
+    Arc::new(Service {
+        name: name.parse().unwrap(),
+        path: path.parse().unwrap(),
+        aliases: Vec::new(),
+        handler: "echo".to_owned(),
+        handler_config: Value::Null,
+        modality: Modality::default(),
+        limits,
+        identity: IdentityPolicy::default(),
+    })
+}
+
+fn access() -> Access {
+    Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() }
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(access())
+    }
+
+    fn with(access: Access) -> Self {
+        let limits = Limits {
+            concurrency: NonZeroU32::new(2),
+            per_user: NonZeroU32::new(1),
+            offers_per_minute: NonZeroU32::new(20),
+            ..Limits::default()
+        };
+        let mut deep = Arc::unwrap_or_clone(service("deep", "/deep/path", Limits::default()));
+        deep.aliases = vec!["/alias".parse().unwrap()];
+        let services = [service("root", "", Limits::default()), service("limited", "/limited", limits), Arc::new(deep)];
+        let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
+        let metrics = Metrics::new("test", "0");
+        let ice = serde_json::from_value(json!({ "servers": [{ "urls": ["stun:stun.example.com"] }] })).unwrap();
+        let pages = Router::new().route("/", get(async || "a page"));
+        let app = router(host.clone(), &services, &occupancy, access, ice, &metrics.meter("http"), pages);
+        Self { host, occupancy, metrics, app }
+    }
+
+    async fn send(&self, request: Request<Body>) -> Reply {
+        let mut request = request;
+        request.extensions_mut().insert(ConnectInfo(CLIENT.parse::<SocketAddr>().unwrap()));
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        Reply { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
+        self.send(Request::post(path).body(body.into()).unwrap()).await
+    }
+
+    async fn offer(&self, path: &str, id: &str, sdp: &str) -> Reply {
+        let body = json!({ "type": "offer", "webrtc_id": id, "sdp": sdp });
+        self.post(&format!("{path}/webrtc/offer"), body.to_string()).await
+    }
+
+    async fn trickle(&self, id: &str, candidate: Value) -> Reply {
+        let body = json!({ "type": "ice-candidate", "webrtc_id": id, "candidate": candidate });
+        self.post("/webrtc/offer", body.to_string()).await
+    }
+
+    /// A request to a control route, from the machine itself and with the token.
+    async fn control(&self, method: &str, path: &str) -> Reply {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost:8081")
+            .header("authorization", format!("Bearer {TOKEN}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    fn counted(&self, line: &str) {
+        let text = self.metrics.render();
+        assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+}
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Reply {
+    fn is(&self, status: u16, body: &str) {
+        assert_eq!((self.status, self.body.as_str()), (status, body));
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+}
+
+fn failed(error: &str) -> String {
+    format!(r#"{{"status":"failed","meta":{{"error":"{error}"}}}}"#)
+}

@@ -1,0 +1,10 @@
+//! The media worker: a complete FastRTC-compatible server for one or more services.
+
+pub mod admission;
+pub mod config;
+pub mod http;
+pub mod media;
+pub mod metrics;
+pub mod program;
+pub mod sessions;
+pub mod worker;

@@ -1,0 +1,7 @@
+//! The worker as it comes: every built-in handler, nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    streamfleet_worker::program::run(&streamfleet_handler::Registry::builtin())
+}

@@ -1,0 +1,162 @@
+//! The frames path of one session: packets → jitter buffer → decoder → handler → encoder → paced packets.
+//!
+//! It runs on the media loop, in steps of about 20 ms that the jitter buffer and the sender ask for. A session in which
+//! nobody speaks asks for none.
+
+use std::time::{Duration, Instant};
+
+use streamfleet_audio::{AudioError, AudioReceiver, AudioSender, Codec, DelayBounds, PulledKind, ReceiverStats};
+use streamfleet_handler::{AudioFrame, CodecName, Emit, Input, LoopEnd, PcmFormat, Pushed};
+
+/// The sender is given this much ahead of the packet that is due. More would delay what an interruption cannot take
+/// back; less would starve the encoder when a handler's task is a few milliseconds late.
+const AHEAD: Duration = Duration::from_millis(40);
+/// A handler that left a packet unfinished is given this long to go on, then the packet is padded with silence.
+const UNFINISHED: Duration = Duration::from_millis(60);
+
+/// What the handler said besides audio.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Said {
+    /// An output, a message, or a track to close: to be acted on now, all audio before it has been sent.
+    Now(Emit),
+    /// The stream ends; everything before has been sent.
+    End(Option<String>),
+}
+
+/// Whether the handler is still given audio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listening {
+    Yes,
+    No,
+}
+
+pub(crate) struct Frames {
+    receiver: AudioReceiver,
+    sender: AudioSender,
+    input: PcmFormat,
+    /// Interleaved samples handed to the handler so far, for the timestamp of the next frame.
+    position: u64,
+    fed_at: Option<Instant>,
+    /// What comes after the audio that is queued now.
+    behind: Option<Emit>,
+    ended: bool,
+    pub(crate) dropped: u64,
+}
+
+impl Frames {
+    pub(crate) fn new(codec: CodecName, input: PcmFormat, bounds: DelayBounds) -> Result<Self, AudioError> {
+        let codec = match codec {
+            CodecName::Pcmu => Codec::Pcmu,
+            CodecName::Pcma => Codec::Pcma,
+            CodecName::Opus | CodecName::Vp8 | CodecName::H264 => Codec::Opus,
+        };
+        let output = streamfleet_audio::PcmFormat { rate: input.rate, channels: input.channels };
+        Ok(Frames {
+            receiver: AudioReceiver::new(codec, output, bounds)?,
+            sender: AudioSender::new(codec)?,
+            input,
+            position: 0,
+            fed_at: None,
+            behind: None,
+            ended: false,
+            dropped: 0,
+        })
+    }
+
+    /// One packet of the client's audio.
+    pub(crate) fn insert(&mut self, now: Instant, index: u64, timestamp: u32, payload: &[u8]) {
+        self.receiver.insert(now, index, timestamp, payload);
+    }
+
+    /// The client reported this loss of our packets, 0..=1.
+    pub(crate) fn report(&mut self, now: Instant, fraction_lost: f32) {
+        self.sender.report(now, fraction_lost);
+    }
+
+    pub(crate) fn stats(&self) -> ReceiverStats {
+        self.receiver.stats()
+    }
+
+    /// Everything that was queued for the client is forgotten.
+    pub(crate) fn clear(&mut self) {
+        self.sender.clear();
+    }
+
+    /// Plays out what is due into the handler.
+    pub(crate) fn play(&mut self, now: Instant, link: &LoopEnd) {
+        while self.receiver.poll_timeout().is_some_and(|at| at <= now) {
+            let mut samples = link.buffer();
+            samples.clear();
+            let pulled = self.receiver.pull(now, &mut samples);
+            if samples.is_empty() {
+                link.recycle(samples);
+                if pulled.kind == PulledKind::Empty {
+                    break;
+                }
+                continue;
+            }
+            let timestamp = self.input.duration_of(usize::try_from(self.position).unwrap_or(usize::MAX));
+            self.position += samples.len() as u64;
+            let frame = AudioFrame { samples, format: self.input, timestamp };
+            if !matches!(link.push(Input::Audio(frame)), Pushed::Queued) {
+                self.dropped += 1;
+            }
+        }
+    }
+
+    /// Takes from the handler what the sender has room for, in order. Returns what is not audio.
+    pub(crate) fn feed(&mut self, now: Instant, link: &LoopEnd) -> Option<Said> {
+        loop {
+            if let Some(emit) = self.behind.take() {
+                // Outputs and ends come after the audio before them.
+                if self.sender.queued() > Duration::ZERO {
+                    self.sender.flush();
+                    self.behind = Some(emit);
+                    return None;
+                }
+                return Some(match emit {
+                    Emit::EndStream(message) => {
+                        self.ended = true;
+                        Said::End(message)
+                    }
+                    other => Said::Now(other),
+                });
+            }
+            if self.ended || self.sender.queued() >= AHEAD {
+                return None;
+            }
+            match link.pop()? {
+                Emit::Audio(frame) => {
+                    let format =
+                        streamfleet_audio::PcmFormat { rate: frame.format.rate, channels: frame.format.channels };
+                    if self.sender.push(now, &frame.samples, format).is_ok() {
+                        self.fed_at = Some(now);
+                    } else {
+                        self.dropped += 1;
+                    }
+                    link.recycle(frame.samples);
+                }
+                // A handler of frames that emits packets: there is no place for them on this path.
+                Emit::Packet(_) => self.dropped += 1,
+                Emit::Nothing => {}
+                other => self.behind = Some(other),
+            }
+        }
+    }
+
+    /// The next packet that is due: its RTP timestamp and marker; the payload is appended to `payload`.
+    pub(crate) fn poll(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<(u32, bool)> {
+        if self.fed_at.is_some_and(|at| now.saturating_duration_since(at) >= UNFINISHED) {
+            self.fed_at = None;
+            self.sender.flush();
+        }
+        self.sender.poll(now, payload).map(|info| (info.timestamp, info.marker))
+    }
+
+    /// When `play`, `feed` and `poll` are to be called again; `None` when nothing is under way.
+    pub(crate) fn poll_timeout(&self, listening: Listening) -> Option<Instant> {
+        let play = self.receiver.poll_timeout().filter(|_| listening == Listening::Yes);
+        let unfinished = self.fed_at.filter(|_| self.sender.queued() > Duration::ZERO).map(|at| at + UNFINISHED);
+        [play, self.sender.poll_timeout(), unfinished].into_iter().flatten().min()
+    }
+}

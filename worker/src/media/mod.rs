@@ -1,0 +1,21 @@
+//! The media loop: everything between a client's datagrams and its handler.
+
+pub(crate) mod answer;
+mod counters;
+pub(crate) mod driver;
+mod frames;
+mod path;
+mod peer;
+mod sdp;
+pub(crate) mod session;
+pub(crate) mod shard;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod tick;
+mod tracks;
+
+pub use answer::{NoIdentity, PeerFactory};
+pub use counters::{Counters, Drop, Reading};
+pub use sdp::InvalidOffer;
+pub use shared::{Playout, Quality, Shared, Stage, TrackView};

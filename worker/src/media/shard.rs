@@ -1,0 +1,330 @@
+//! One media loop without its socket and its clock: sessions, the tables that find them, and their timers.
+//!
+//! Fed with datagrams, commands and time, it fills an [`Outbox`]. The driver does the same with real sockets as the
+//! tests do with a simulated network.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use streamfleet_net::demux::{Kind, classify};
+use streamfleet_net::{Outbox, stun};
+use streamfleet_rtp::rtcp::WallClock;
+use streamfleet_session::candidate::RemoteCandidate;
+use streamfleet_session::lifecycle::CloseReason;
+use streamfleet_session::wire::ServerMessage;
+
+use super::counters::{Counters, Drop};
+use super::session::{Io, NewSession, Route, Session};
+use super::shared::Token;
+
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// What the rest of the process asks of a loop.
+pub(crate) enum Command {
+    Open(Box<NewSession>),
+    Candidate(Token, Box<RemoteCandidate>),
+    /// End the session for this reason, telling the client so.
+    End(Token, CloseReason),
+    HandlerFailed(Token, String),
+    Reconnect(Token, Box<ServerMessage>),
+}
+
+/// Sessions whose handler has something for the client. Bounded by the number of sessions: each is in it once, since a
+/// handler's link wakes only when its queue was empty.
+pub(crate) type Ready = Arc<Mutex<Vec<Token>>>;
+
+/// A media loop's state.
+pub(crate) struct Shard {
+    sessions: Vec<Option<Box<Session>>>,
+    free: Vec<u32>,
+    by_token: FastMap<Token, u32>,
+    by_ufrag: FastMap<Box<str>, u32>,
+    by_address: FastMap<SocketAddr, u32>,
+    by_source: FastMap<u32, u32>,
+    timers: BinaryHeap<Reverse<(Instant, u32)>>,
+    dirty: Vec<u32>,
+    routes: Vec<Route>,
+    payload: Vec<u8>,
+    clock: WallClock,
+    counters: Arc<Counters>,
+}
+
+impl Shard {
+    pub(crate) fn new(counters: Arc<Counters>, clock: WallClock) -> Self {
+        Shard {
+            sessions: Vec::new(),
+            free: Vec::new(),
+            by_token: FastMap::default(),
+            by_ufrag: FastMap::default(),
+            by_address: FastMap::default(),
+            by_source: FastMap::default(),
+            timers: BinaryHeap::new(),
+            dirty: Vec::new(),
+            routes: Vec::new(),
+            payload: Vec::new(),
+            clock,
+            counters,
+        }
+    }
+
+    /// Sessions that are not over.
+    pub(crate) fn len(&self) -> usize {
+        self.by_token.len()
+    }
+
+    /// Table entries of all kinds: a test of leaks.
+    #[cfg(test)]
+    pub(crate) fn table_sizes(&self) -> [usize; 4] {
+        [self.by_token.len(), self.by_ufrag.len(), self.by_address.len(), self.by_source.len()]
+    }
+
+    /// Carries out a command. What follows from it is done by [`Self::settle`].
+    pub(crate) fn handle_command(&mut self, command: Command, now: Instant, out: &mut Outbox) {
+        match command {
+            Command::Open(new) => self.open(*new, now),
+            Command::Candidate(token, candidate) => {
+                self.with(token, |session| {
+                    session.add_candidate(&candidate);
+                });
+            }
+            Command::End(token, reason) => {
+                let goodbye = ServerMessage::UpdateConnection;
+                self.with(token, |session| session.end(reason, Some(goodbye), now));
+            }
+            Command::HandlerFailed(token, message) => {
+                self.with(token, |session| session.handler_failed(&message, now));
+            }
+            Command::Reconnect(token, message) => {
+                if let Some(i) = self.by_token.get(&token).copied() {
+                    self.run(i, now, out, |session, io| session.ask_to_reconnect(&message, io));
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, new: NewSession, now: Instant) {
+        let session = Box::new(Session::new(new, now));
+        let i = match self.free.pop() {
+            Some(i) => i,
+            None => {
+                self.sessions.push(None);
+                u32::try_from(self.sessions.len() - 1).expect("fewer than 2^32 sessions fit in memory")
+            }
+        };
+        self.by_ufrag.insert(session.ufrag().into(), i);
+        self.by_token.insert(session.shared.token(), i);
+        self.sessions[i as usize] = Some(session);
+        self.dirty.push(i);
+        self.counters.set_sessions(self.len());
+    }
+
+    fn with<T>(&mut self, token: Token, f: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        let i = *self.by_token.get(&token)?;
+        let session = self.sessions[i as usize].as_deref_mut()?;
+        self.dirty.push(i);
+        Some(f(session))
+    }
+
+    /// These sessions' handlers have something to send.
+    pub(crate) fn handle_ready(&mut self, tokens: &[Token]) {
+        let by_token = &self.by_token;
+        self.dirty.extend(tokens.iter().filter_map(|t| by_token.get(t).copied()));
+    }
+
+    /// One datagram; it is decrypted where it lies.
+    pub(crate) fn handle_datagram(&mut self, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outbox) {
+        match classify(data) {
+            Kind::Stun => self.stun(from, data, now, out),
+            Kind::Dtls => {
+                let Some(i) = self.by_address(from) else { return };
+                self.run(i, now, out, |session, io| session.dtls(from, data, io));
+            }
+            Kind::Rtcp => {
+                let Some(i) = self.by_address(from) else { return };
+                self.run(i, now, out, |session, io| session.rtcp(from, data, io));
+            }
+            Kind::Rtp => self.rtp(from, data, now, out),
+            _ => self.counters.dropped(Drop::NotMedia),
+        }
+    }
+
+    fn stun(&mut self, from: SocketAddr, data: &[u8], now: Instant, out: &mut Outbox) {
+        let Ok(message) = stun::Message::parse(data) else {
+            self.counters.dropped(Drop::StunMalformed);
+            return;
+        };
+        // Requests name the session; answers to our own checks do not.
+        let named = message.username().and_then(|name| name.split_once(':')).map(|(local, _)| local);
+        let found = match named {
+            Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
+            None => self.by_address.get(&from).copied(),
+        };
+        match found {
+            Some(i) => self.run(i, now, out, |session, io| session.stun(from, data, &message, io)),
+            None => self.counters.dropped(Drop::UnknownPeer),
+        }
+    }
+
+    fn rtp(&mut self, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outbox) {
+        let known = self.by_address.get(&from).copied();
+        // A client whose NAT gave it a new port is known by its source, if the packet then proves to be its.
+        let found = known.or_else(|| {
+            let ssrc = data.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)?;
+            self.by_source.get(&ssrc).copied()
+        });
+        let Some(i) = found else {
+            self.counters.dropped(Drop::UnknownPeer);
+            return;
+        };
+        // Most packets change nothing but their track: the session is not put on the list of those to settle.
+        let Some(session) = self.sessions[i as usize].as_deref_mut() else { return };
+        let mut io = Io {
+            now,
+            clock: &self.clock,
+            out,
+            counters: &self.counters,
+            routes: &mut self.routes,
+            payload: &mut self.payload,
+        };
+        session.rtp(from, data, &mut io);
+        let wants = session.wants_settling();
+        if !self.routes.is_empty() {
+            self.learn(i);
+        }
+        if wants {
+            self.dirty.push(i);
+        }
+    }
+
+    fn by_address(&self, from: SocketAddr) -> Option<u32> {
+        let found = self.by_address.get(&from).copied();
+        if found.is_none() {
+            self.counters.dropped(Drop::UnknownPeer);
+        }
+        found
+    }
+
+    fn run(&mut self, i: u32, now: Instant, out: &mut Outbox, f: impl FnOnce(&mut Session, &mut Io<'_>)) {
+        let Some(session) = self.sessions[i as usize].as_deref_mut() else { return };
+        let mut io = Io {
+            now,
+            clock: &self.clock,
+            out,
+            counters: &self.counters,
+            routes: &mut self.routes,
+            payload: &mut self.payload,
+        };
+        f(session, &mut io);
+        self.dirty.push(i);
+        self.learn(i);
+    }
+
+    fn learn(&mut self, i: u32) {
+        for route in self.routes.drain(..) {
+            match route {
+                Route::Proven(address) => {
+                    self.by_address.insert(address, i);
+                }
+                // An address that another session proved is not taken from it by a check that was sent there.
+                Route::Asked(address) => {
+                    if self.by_address.contains_key(&address) {
+                        continue;
+                    }
+                    if let Some(session) = self.sessions[i as usize].as_deref_mut()
+                        && session.remember(address)
+                    {
+                        self.by_address.insert(address, i);
+                    }
+                }
+                Route::Source(ssrc) => {
+                    self.by_source.entry(ssrc).or_insert(i);
+                }
+            }
+        }
+    }
+
+    /// Runs timers that are due and everything that the inputs since the last call led to.
+    pub(crate) fn settle(&mut self, now: Instant, out: &mut Outbox) {
+        while let Some(Reverse((at, i))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let due = self.sessions[i as usize].as_deref_mut().is_some_and(|s| s.deadline == Some(at));
+            if due {
+                if let Some(session) = self.sessions[i as usize].as_deref_mut() {
+                    session.deadline = None;
+                }
+                self.run(i, now, out, |session, io| session.handle_timeout(io));
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        for i in dirty.drain(..) {
+            if out.is_full() {
+                // The rest waits for the next turn, when what is queued has been sent.
+                self.dirty.push(i);
+                continue;
+            }
+            let Some(session) = self.sessions[i as usize].as_deref_mut() else { continue };
+            let mut io = Io {
+                now,
+                clock: &self.clock,
+                out,
+                counters: &self.counters,
+                routes: &mut self.routes,
+                payload: &mut self.payload,
+            };
+            session.settle(&mut io);
+            let closed = session.closed();
+            let next = session.poll_timeout(now);
+            if next != session.deadline
+                && let Some(at) = next
+            {
+                session.deadline = next;
+                self.timers.push(Reverse((at, i)));
+            }
+            self.learn(i);
+            if let Some(reason) = closed {
+                self.remove(i, reason);
+            }
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    fn remove(&mut self, i: u32, reason: CloseReason) {
+        let Some(session) = self.sessions[i as usize].take() else { return };
+        self.by_ufrag.remove(session.ufrag());
+        self.by_token.remove(&session.shared.token());
+        for address in &session.addresses {
+            if self.by_address.get(address) == Some(&i) {
+                self.by_address.remove(address);
+            }
+        }
+        for ssrc in &session.sources {
+            if self.by_source.get(ssrc) == Some(&i) {
+                self.by_source.remove(ssrc);
+            }
+        }
+        self.free.push(i);
+        self.counters.set_sessions(self.len());
+        session.shared.closed(reason);
+    }
+
+    /// Whether [`Self::settle`] is to be called again at once.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// When [`Self::settle`] is to be called if nothing comes.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+}

@@ -1,0 +1,118 @@
+//! The encoded path under good and bad networks.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
+use streamfleet_handler::Registry;
+
+use super::network::Conditions;
+use super::world::World;
+use crate::media::session::Endpoint;
+
+pub(super) fn echo() -> Endpoint {
+    match Registry::builtin().get("echo", serde_json::Value::Null).unwrap() {
+        streamfleet_handler::Registered::Packets(handler) => Endpoint::Packets(handler),
+        streamfleet_handler::Registered::Handler(_) => panic!("echo runs on the loop"),
+    }
+}
+
+/// The test to look at when the version of `rtc` is raised: keys are learnt, RTP passes the core in both directions,
+/// RTCP goes through it.
+#[test]
+fn an_rtc_client_is_echoed_under_both_profiles() {
+    for profile in [SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm, SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80] {
+        let mut world = World::with_profile(1, Conditions::CLEAN, profile);
+        let (c, shared) = world.call(echo(), World::limits());
+        world.run(Duration::from_secs(30));
+        let client = &world.clients[c];
+        let connected = client.connected_at.expect("connected") - world.started;
+        assert!(connected < Duration::from_millis(400), "{connected:?}");
+        // Over the rollover of the 16-bit sequence number, every packet, in order, after one round trip.
+        let sent = client.sent_at.len();
+        assert!(sent > 1_400, "{sent}");
+        assert!(client.echoes.len() >= sent - 4, "{} of {sent}", client.echoes.len());
+        assert!(client.echoes.windows(2).all(|w| w[1].number == w[0].number + 1));
+        for echo in &client.echoes {
+            let delay = echo.at - client.sent_at[echo.number as usize];
+            assert!(delay <= Duration::from_millis(21), "{delay:?}");
+        }
+        let quality = shared.quality();
+        let rtt = quality.rtt_ms.expect("the client's reports reach us");
+        assert!((15.0..40.0).contains(&rtt), "{rtt}");
+        assert_eq!(quality.tracks[0].packets_lost, 0);
+    }
+}
+
+/// Where both ends are the core's, its DTLS gives up on some orders of loss and repetition (it spends its seven
+/// retransmissions within eight seconds); a browser's does not. What is tested here is what follows.
+#[test]
+fn a_bad_network_loses_only_what_it_lost() {
+    let mut connected = 0;
+    for seed in 0..6 {
+        let conditions = Conditions {
+            loss: 0.05,
+            duplication: 0.05,
+            delay: (Duration::from_millis(5), Duration::from_millis(60)),
+        };
+        let mut world = World::new(seed, conditions);
+        let (c, _) = world.call(echo(), World::limits());
+        world.run(Duration::from_secs(30));
+        let client = &world.clients[c];
+        if client.connected_at.is_none() {
+            continue;
+        }
+        connected += 1;
+        let distinct: HashSet<u32> = client.echoes.iter().map(|e| e.number).collect();
+        assert_eq!(distinct.len(), client.echoes.len(), "seed {seed}: nothing is echoed twice");
+        // 5 % on each of two ways.
+        let share = distinct.len() as f64 / client.sent_at.len() as f64;
+        assert!((0.86..0.94).contains(&share), "seed {seed}: {share}");
+    }
+    assert!(connected >= 4, "{connected} of 6 connected");
+}
+
+#[test]
+fn many_sessions_share_a_loop() {
+    let mut world = World::new(3, Conditions::CLEAN);
+    for _ in 0..40 {
+        world.call(echo(), World::limits());
+    }
+    world.run(Duration::from_secs(5));
+    for client in &world.clients {
+        assert!(client.echoes.len() > 200, "{}", client.echoes.len());
+    }
+    assert_eq!(world.shard.len(), 40);
+}
+
+#[test]
+fn messages_get_their_log() {
+    let mut world = World::new(4, Conditions::CLEAN);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(2));
+    assert!(shared.has_channel());
+    let now = world.now;
+    world.clients[c].say("hello \"you\"", now);
+    world.run(Duration::from_secs(1));
+    let expected = r#"{"type":"log","data":"Server received: hello \"you\""}"#;
+    assert!(world.clients[c].messages.iter().any(|m| m == expected), "{:?}", world.clients[c].messages);
+}
+
+/// The same seed gives the same run: loss, order and time of every echo.
+#[test]
+fn runs_repeat() {
+    let run = |seed| {
+        let conditions =
+            Conditions { loss: 0.1, duplication: 0.0, delay: (Duration::from_millis(1), Duration::from_millis(30)) };
+        let mut world = World::new(seed, Conditions::CLEAN);
+        let (c, _) = world.call(echo(), World::limits());
+        world.run(Duration::from_secs(2));
+        world.network = super::network::Network::new(seed, conditions);
+        let from = world.clients[c].echoes.len();
+        world.run(Duration::from_secs(5));
+        world.clients[c].echoes[from..].iter().map(|e| e.number).collect::<Vec<_>>().len()
+    };
+    // The core draws its own random numbers, so single packets may differ; what the network did may not differ much.
+    let (a, b) = (run(7), run(7));
+    assert!(a.abs_diff(b) <= 8, "{a} {b}");
+}

@@ -1,0 +1,183 @@
+//! A worker as a program: flags, environment and a file in, an exit code out.
+//!
+//! A worker with handlers of its own is this and a registry:
+//!
+//! ```no_run
+//! use streamfleet_handler::Registry;
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let registry = Registry::builtin();
+//!     // registry.register("mine", …);
+//!     streamfleet_worker::program::run(&registry)
+//! }
+//! ```
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use axum::Router;
+use clap::Parser;
+use streamfleet_handler::Registry;
+use streamfleet_process::config::Mistakes;
+use streamfleet_process::telemetry::{Program, Telemetry};
+
+use crate::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
+use crate::worker::{Addresses, Worker};
+
+/// A configuration that cannot be used (`EX_USAGE` of sysexits).
+pub const EXIT_CONFIG: u8 = 64;
+/// A part of the process failed.
+pub const EXIT_FAILED: u8 = 1;
+
+/// The media worker: serves real-time audio and video handlers to FastRTC's clients.
+///
+/// Every key of the configuration file can also be given as an environment variable: `media.udp` is
+/// `STREAMFLEET_MEDIA_UDP`. Flags win over variables, variables over the file.
+#[derive(Parser, Debug)]
+#[command(name = "streamfleet-worker", version)]
+struct Flags {
+    /// YAML file with the configuration.
+    #[arg(long, env = "STREAMFLEET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address of HTTP.
+    #[arg(long)]
+    listen: Option<String>,
+    /// Address of the first media loop; each further loop takes the next port.
+    #[arg(long)]
+    udp: Option<String>,
+    /// Addresses to put into answers, comma-separated.
+    #[arg(long, value_delimiter = ',')]
+    advertise: Vec<String>,
+    /// Media loops; default: the cores that the process may use.
+    #[arg(long)]
+    loops: Option<String>,
+    /// Address of probes and metrics.
+    #[arg(long)]
+    admin_listen: Option<String>,
+    /// What to log, as `info` or `streamfleet_worker=debug`.
+    #[arg(long)]
+    log: Option<String>,
+}
+
+/// Runs a worker with these handlers until it is told to stop.
+#[must_use]
+pub fn run(registry: &Registry) -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
+            // A closed terminal is no reason to fail differently.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    let mut layers = WorkerConfig::layers()
+        .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
+    if let Some(path) = &flags.config {
+        layers = layers.file(path);
+    }
+    let layers = layers
+        .flag("--listen", "listen", flags.listen)
+        .flag("--udp", "media.udp", flags.udp)
+        .flag("--loops", "media.loops", flags.loops)
+        .flag("--admin-listen", "admin.listen", flags.admin_listen)
+        .flag("--log", "log.filter", flags.log);
+    let layers =
+        if flags.advertise.is_empty() { layers } else { layers.flags("--advertise", "media.advertise", flags.advertise) };
+    let loaded = layers.load::<WorkerConfig>();
+    if !loaded.mistakes.is_empty() {
+        return refuse(&loaded.mistakes);
+    }
+    let plan = match plan(loaded.config, registry) {
+        Ok(plan) => plan,
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    let program = Program { name: "streamfleet-worker", version: env!("CARGO_PKG_VERSION") };
+    serve(plan, registry, program, |_| Router::new(), announce)
+}
+
+/// Checks a configuration against this machine and these handlers.
+///
+/// # Errors
+/// Every mistake, by key.
+pub fn plan(config: WorkerConfig, registry: &Registry) -> Result<WorkerPlan, Mistakes> {
+    let handler = |name: &str, config: &serde_json::Value| {
+        registry.get(name, config.clone()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    config.build(Surroundings {
+        cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        random: rand::random(),
+        handler: &handler,
+    })
+}
+
+/// Runs a worker from its plan: telemetry, sockets, serving, draining.
+#[must_use]
+pub fn serve(
+    plan: WorkerPlan,
+    registry: &Registry,
+    program: Program,
+    pages: impl FnOnce(&Addresses) -> Router,
+    announce: impl FnOnce(&Addresses, Option<&str>),
+) -> ExitCode {
+    let telemetry = match Telemetry::start(&plan.telemetry, program) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let made = (plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
+    let worker = match Worker::bind(plan, registry, telemetry.metrics().clone()) {
+        Ok(worker) => worker,
+        Err(error) => return fail(&error),
+    };
+    let addresses = worker.addresses();
+    announce(&addresses, made.as_ref().map(|token| token.reveal()));
+    let code = match runtime.block_on(worker.run(pages(&addresses))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    };
+    // Handlers that would not end are left behind with the process.
+    runtime.shutdown_background();
+    telemetry.shutdown();
+    code
+}
+
+/// What a program says on standard output once it listens: one fact a line.
+pub fn announce(addresses: &Addresses, token: Option<&str>) {
+    let mut out = std::io::stdout().lock();
+    let media: Vec<String> = addresses.media.iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "listening on {}://{}\nadmin on http://{}\nmedia on {}\n",
+        addresses.scheme,
+        addresses.http,
+        addresses.admin,
+        media.join(" "),
+    );
+    if let Some(token) = token {
+        text.push_str(&format!("admin token: {token}\n"));
+    }
+    // Without a reader of standard output there is nobody to tell.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    for mistake in mistakes.iter() {
+        tell(&mistake.to_string());
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    tell(&error.to_string());
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// Telemetry is not there yet, or no longer.
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}

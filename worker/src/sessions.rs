@@ -1,0 +1,392 @@
+//! All sessions of the process: who is live, on which loop, with which handler.
+//!
+//! This is where an admitted offer becomes a session: an answer is made, a loop is chosen, the handler's task is
+//! started. What a session holds here it gives back by being dropped, on whichever way it ends.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use streamfleet_audio::DelayBounds;
+use streamfleet_handler::{self as sdk, Ended, LinkConfig, Registered, link};
+use streamfleet_session::candidate::ParsedCandidate;
+use streamfleet_session::wire::{Answer, Failure, ServerMessage};
+use streamfleet_session::{CloseReason, ServiceName, SessionId, State};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Slot;
+use crate::http::{Audit, Host, Modality, OpenRequest, Quality, SessionView};
+use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
+use crate::media::driver::{LoopHandle, Overloaded};
+use crate::media::session::{Endpoint, NewSession};
+use crate::media::shard::Command;
+use crate::media::{Shared, Stage, TrackView};
+use crate::metrics::SessionMetrics;
+
+/// How long `end` waits for a session to be over: longer than the grace that a session gives its client.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Clients that the deadline of a drain would cut off are asked to offer elsewhere this long before it.
+const RECONNECT_LEAD: Duration = Duration::from_secs(10);
+
+/// When a client may come again that found its loop behind with its work.
+const OVERLOADED: Duration = Duration::from_secs(2);
+
+/// What clients are told to send media to.
+#[derive(Clone, Debug)]
+pub struct Advertised(pub Vec<IpAddr>);
+
+struct Live {
+    shared: Arc<Shared>,
+    on: usize,
+    admitted: Instant,
+    time_limit: Option<Duration>,
+}
+
+struct Table {
+    by_id: Mutex<HashMap<SessionId, Live>>,
+}
+
+/// The sessions of this process.
+#[derive(Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    factory: PeerFactory,
+    loops: Vec<LoopHandle>,
+    advertised: Advertised,
+    bounds: DelayBounds,
+    handlers: HashMap<ServiceName, Registered>,
+    table: Arc<Table>,
+    tasks: TaskTracker,
+    tokens: AtomicU64,
+    metrics: SessionMetrics,
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        factory: PeerFactory,
+        loops: Vec<LoopHandle>,
+        advertised: Advertised,
+        bounds: DelayBounds,
+        handlers: HashMap<ServiceName, Registered>,
+        metrics: SessionMetrics,
+    ) -> Self {
+        Sessions {
+            inner: Arc::new(Inner {
+                factory,
+                loops,
+                advertised,
+                bounds,
+                handlers,
+                table: Arc::new(Table { by_id: Mutex::new(HashMap::new()) }),
+                tasks: TaskTracker::new(),
+                tokens: AtomicU64::new(1),
+                metrics,
+            }),
+        }
+    }
+
+    /// Sessions that are not over.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner.table.by_id.lock().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits for the last session, at most until `deadline`. Clients that the deadline would cut off are asked to
+    /// reconnect shortly before it; what is left then is ended. New offers must be refused by now.
+    pub async fn drain(&self, deadline: Instant) {
+        let mut asked = false;
+        loop {
+            let now = Instant::now();
+            if self.is_empty() {
+                return;
+            }
+            if now >= deadline {
+                break;
+            }
+            if !asked && now + RECONNECT_LEAD >= deadline {
+                asked = true;
+                self.ask_to_reconnect(now, deadline);
+            }
+            tokio::time::sleep(Duration::from_millis(50).min(deadline - now)).await;
+        }
+        let ids: Vec<SessionId> = self.inner.table.by_id.lock().keys().cloned().collect();
+        tracing::info!(sessions = ids.len(), "the drain's deadline is over");
+        let ends = ids.iter().map(|id| self.end(id, CloseReason::Draining));
+        futures_util::future::join_all(ends).await;
+    }
+
+    fn ask_to_reconnect(&self, now: Instant, deadline: Instant) {
+        let table = self.inner.table.by_id.lock();
+        for live in table.values() {
+            // A session whose own limit comes first is not cut off by the deadline.
+            let own_end = live.time_limit.map(|limit| live.admitted + limit);
+            if own_end.is_some_and(|end| end <= deadline) {
+                continue;
+            }
+            let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
+            let message = ServerMessage::reconnect(after, CloseReason::Draining, None);
+            let command = Command::Reconnect(live.shared.token(), Box::new(message));
+            if self.inner.loops[live.on].send(command).is_err() {
+                tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
+            }
+        }
+    }
+
+    /// Waits until every handler has shut down, at most `limit`.
+    pub async fn handlers_done(&self, limit: Duration) {
+        self.inner.tasks.close();
+        if tokio::time::timeout(limit, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.inner.tasks.len(), "handlers did not shut down in time");
+        }
+    }
+
+    /// Makes the loops look at whether they are to stop.
+    pub(crate) fn wake_loops(&self) {
+        for media in &self.inner.loops {
+            media.wake();
+        }
+    }
+
+    fn live(&self, id: &SessionId) -> Option<(Arc<Shared>, usize)> {
+        self.inner.table.by_id.lock().get(id).map(|live| (live.shared.clone(), live.on))
+    }
+
+    fn least_loaded(&self) -> usize {
+        let sessions = |l: &LoopHandle| l.counters.read().sessions;
+        (0..self.inner.loops.len()).min_by_key(|i| sessions(&self.inner.loops[*i])).unwrap_or(0)
+    }
+}
+
+fn credentials() -> IceCredentials {
+    use rand::Rng;
+    let mut rng = rand::rng();
+    let mut text = |n: usize| (0..n).map(|_| char::from(rng.sample(rand::distr::Alphanumeric))).collect();
+    // RFC 8445 5.3 asks for 24 and 128 bits; a character carries almost six.
+    IceCredentials { ufrag: text(16), pwd: text(24) }
+}
+
+fn view(shared: &Shared) -> SessionView {
+    let state = match shared.stage() {
+        Stage::Connecting => State::Connecting,
+        Stage::Active => State::Active,
+        Stage::Ending(reason) => State::Ending(reason),
+        Stage::Closed(reason) => State::Closed(reason),
+    };
+    let figures = shared.quality();
+    let sum = |count: fn(&TrackView) -> u64| figures.tracks.iter().map(count).sum::<u64>();
+    let (received, lost) = (sum(|t| t.packets_received), sum(|t| t.packets_lost));
+    let quality = (!figures.tracks.is_empty()).then(|| Quality {
+        rtt_ms: figures.rtt_ms,
+        loss_received: if received + lost == 0 { 0.0 } else { lost as f64 / (received + lost) as f64 },
+        loss_sent: figures.tracks.iter().find_map(|t| t.remote_fraction_lost).map(f64::from),
+        jitter_ms: figures.tracks.first().map_or(0.0, |t| t.jitter_ms),
+        buffer_ms: figures.playout.as_ref().map(|p| p.current_delay_ms),
+        packets_received: received,
+        packets_sent: sum(|t| t.packets_sent),
+        frames_concealed: figures.playout.as_ref().map_or(0, |p| p.concealed),
+        frames_repaired: figures.playout.as_ref().map_or(0, |p| p.fec_repaired),
+    });
+    SessionView {
+        id: shared.id().clone(),
+        service: shared.service().clone(),
+        transport: sdk::Transport::WebRtc,
+        user_id: shared.user().cloned(),
+        verified: shared.verified().is_verified(),
+        state,
+        since: shared.since(),
+        quality,
+    }
+}
+
+/// Everything that a session gives back when it is over, on whichever way.
+struct Guard {
+    table: Arc<Table>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    metrics: SessionMetrics,
+    began: Instant,
+    _slot: Slot,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        let mut table = self.table.by_id.lock();
+        // The id may be another session's by now.
+        if table.get(self.shared.id()).is_some_and(|live| live.shared.token() == self.shared.token()) {
+            table.remove(self.shared.id());
+        }
+        drop(table);
+        let reason = self.shared.stage().reason().unwrap_or(CloseReason::InternalError);
+        self.metrics.ended(reason, self.began.elapsed());
+        Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
+            .ended(reason, self.began.elapsed());
+    }
+}
+
+#[async_trait]
+impl Host for Sessions {
+    async fn open(&self, request: OpenRequest) -> Result<Answer, Failure> {
+        let inner = &self.inner;
+        let prototype = inner.handlers.get(&request.service.name).ok_or(Failure::ServiceNotFound)?.copy();
+        let modality = request.service.modality;
+        let wants = Wants {
+            audio: modality != Modality::Video,
+            // Frames are audio: pictures travel on the encoded path only.
+            video: modality != Modality::Audio && prototype.media() == sdk::Media::Packets,
+        };
+        let on = self.least_loaded();
+        let port = inner.loops[on].port;
+        let advertised: Vec<SocketAddr> = inner.advertised.0.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+        let answer_request = AnswerRequest {
+            offer: &request.sdp,
+            credentials: credentials(),
+            advertised: &advertised,
+            wants,
+            early: &request.early,
+        };
+        let answered = answer(&inner.factory, answer_request, Instant::now())
+            .map_err(|error| Failure::InvalidOffer { detail: error.to_string() })?;
+        let sdp = answered.sdp.clone();
+
+        let token = inner.tokens.fetch_add(1, Relaxed);
+        let service = request.service.name.clone();
+        let identity = request.identity;
+        let shared = Arc::new(Shared::new(token, request.id.clone(), service.clone(), &identity));
+        let cancel = CancellationToken::new();
+        let endpoint = match prototype {
+            Registered::Packets(handler) => Endpoint::Packets(handler),
+            Registered::Handler(handler) => {
+                let media = handler.media();
+                let (loop_end, task_end) = link(LinkConfig::default(), inner.loops[on].ready(token));
+                let context = sdk::Context {
+                    session_id: request.id.clone(),
+                    transport: sdk::Transport::WebRtc,
+                    service: service.clone(),
+                    user_id: identity.user_id,
+                    verified: identity.verified,
+                    metadata: identity.metadata,
+                    trace_id: None,
+                };
+                let session = sdk::Session::new(context, &task_end);
+                let task = HandlerTask {
+                    handler,
+                    session,
+                    end: task_end,
+                    shared: shared.clone(),
+                    cancel: cancel.clone(),
+                    to: inner.loops[on].clone(),
+                };
+                inner.tasks.spawn(task.run());
+                Endpoint::Task { link: loop_end, media }
+            }
+        };
+        let limits = request.service.limits;
+        let guard = Guard {
+            table: inner.table.clone(),
+            shared: shared.clone(),
+            cancel,
+            metrics: inner.metrics.clone(),
+            began: Instant::now(),
+            _slot: request.slot,
+        };
+        let live =
+            Live { shared: shared.clone(), on, admitted: Instant::now(), time_limit: limits.time_limit };
+        inner.table.by_id.lock().insert(request.id, live);
+        let new = NewSession {
+            answered,
+            endpoint,
+            limits: limits.life(),
+            bounds: inner.bounds,
+            shared,
+            provider: inner.factory.provider().clone(),
+            guard: Box::new(guard),
+        };
+        // Refused, the session is dropped here and its guard cleans up.
+        inner.loops[on].send(Command::Open(Box::new(new))).map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
+        Ok(Answer { sdp, resume: None })
+    }
+
+    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure> {
+        let Some((shared, on)) = self.live(id) else { return Err(Failure::UnknownConnection) };
+        if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
+            return Err(Failure::ConnectionClosed);
+        }
+        if let ParsedCandidate::Candidate(candidate) = candidate {
+            let command = Command::Candidate(shared.token(), Box::new(candidate));
+            self.inner.loops[on].send(command).map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, service: &ServiceName) -> Vec<SessionView> {
+        let table = self.inner.table.by_id.lock();
+        table.values().filter(|live| live.shared.service() == service).map(|live| view(&live.shared)).collect()
+    }
+
+    fn session(&self, id: &SessionId) -> Option<SessionView> {
+        self.live(id).map(|(shared, _)| view(&shared))
+    }
+
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason> {
+        let (shared, on) = self.live(id)?;
+        let mut stage = shared.watch();
+        if self.inner.loops[on].send(Command::End(shared.token(), reason)).is_err() {
+            return None;
+        }
+        let over = stage.wait_for(|stage| matches!(stage, Stage::Closed(_)));
+        match tokio::time::timeout(END_TIMEOUT, over).await {
+            Ok(Ok(stage)) => stage.reason(),
+            Ok(Err(_)) | Err(_) => shared.stage().reason(),
+        }
+    }
+}
+
+/// A session's handler, which begins when the client has connected.
+struct HandlerTask {
+    handler: Box<dyn sdk::Handler>,
+    session: sdk::Session,
+    end: sdk::TaskEnd,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    to: LoopHandle,
+}
+
+impl HandlerTask {
+    async fn run(self) {
+        let mut stage = self.shared.watch();
+        let connected = async { stage.wait_for(|stage| *stage == Stage::Active).await.is_ok() };
+        let begins = tokio::select! {
+            begins = connected => begins,
+            () = self.cancel.cancelled() => false,
+        };
+        if !begins {
+            return;
+        }
+        let ended = sdk::run(self.handler, self.session, self.end, self.cancel.clone()).await;
+        let Ended::Failed(error) = ended else { return };
+        tracing::warn!(session = %self.shared.id(), %error, "handler failed");
+        let message = error.client_message().to_owned();
+        // A loop that is behind takes it a little later; the session must not stay connected and silent.
+        while self.to.send(Command::HandlerFailed(self.shared.token(), message.clone())).is_err() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                () = self.cancel.cancelled() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! A worker from its plan to its last session: bind everything, then start everything, then wait, then drain.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use streamfleet_audio::DelayBounds;
+use streamfleet_handler::{ConfigError, Registered, Registry};
+use streamfleet_process::admin::Admin;
+use streamfleet_process::readiness::Readiness;
+use streamfleet_process::serve::Listener;
+use streamfleet_process::signals::{Demand, Signals};
+use streamfleet_process::tasks::Subsystems;
+use streamfleet_process::telemetry::Metrics;
+use streamfleet_process::tls::{self, TlsError};
+use streamfleet_session::ServiceName;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Occupancy;
+use crate::config::WorkerPlan;
+use crate::http::{self, Access};
+use crate::media::answer::{NoIdentity, PeerFactory};
+use crate::media::driver::{Loop, LoopHandle};
+use crate::metrics::{SessionMetrics, observe_loops};
+use crate::sessions::{Advertised, Sessions};
+
+/// More addresses in an answer only make clients try longer.
+const MAX_ADVERTISED: usize = 8;
+/// What is left of the HTTP connections after the last session: replies under way.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// Handlers may say goodbye to what they talk to.
+const HANDLER_GRACE: Duration = Duration::from_secs(5);
+/// Subsystems stop within this, or are named as overdue.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A socket could not be bound.
+    #[error("{what} cannot listen on {address}: {error}")]
+    Bind {
+        /// Which of the worker's sockets.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No DTLS certificate.
+    #[error(transparent)]
+    Identity(#[from] NoIdentity),
+    /// A handler could not be made.
+    #[error("service {service}: {error}")]
+    Handler {
+        /// Whose.
+        service: ServiceName,
+        /// Why not.
+        error: ConfigError,
+    },
+    /// The operating system refused something else.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Where a worker listens, once it does.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+    /// What clients are told to send media to: every advertised address with the port of every loop.
+    pub media: Vec<SocketAddr>,
+}
+
+/// A worker whose sockets are bound and that has not begun.
+pub struct Worker {
+    plan: WorkerPlan,
+    metrics: Metrics,
+    listener: Listener,
+    admin: Listener,
+    loops: Vec<Loop>,
+    handles: Vec<LoopHandle>,
+    advertised: Advertised,
+    handlers: HashMap<ServiceName, Registered>,
+    factory: PeerFactory,
+}
+
+impl Worker {
+    /// Binds every socket and makes every handler's prototype, so that what can go wrong goes wrong now.
+    ///
+    /// # Errors
+    /// A port is taken, the certificate unusable, or a handler's configuration wrong.
+    pub fn bind(plan: WorkerPlan, registry: &Registry, metrics: Metrics) -> Result<Worker, StartError> {
+        streamfleet_process::crypto::install();
+        let bind = |what, address| {
+            Listener::bind(address).map_err(|error| StartError::Bind { what, address, error })
+        };
+        let mut listener = bind("HTTP", plan.listen)?;
+        if let Some(certificate) = &plan.certificate {
+            listener = listener.with_tls(tls::server_config(certificate)?);
+        }
+        let admin = bind("the admin port", plan.admin_listen)?;
+        let (mut loops, mut handles) = (Vec::new(), Vec::new());
+        for i in 0..plan.loops.get() {
+            // Port 0 takes a free port for each loop.
+            let port = if plan.udp.port() == 0 { 0 } else { plan.udp.port() + u16::try_from(i).unwrap_or(u16::MAX) };
+            let address = SocketAddr::new(plan.udp.ip(), port);
+            let (media, handle) =
+                Loop::bind(address).map_err(|error| StartError::Bind { what: "media", address, error })?;
+            loops.push(media);
+            handles.push(handle);
+        }
+        let mut handlers = HashMap::new();
+        for service in &plan.services {
+            let handler = registry
+                .get(&service.handler, service.handler_config.clone())
+                .map_err(|error| StartError::Handler { service: service.name.clone(), error })?;
+            handlers.insert(service.name.clone(), handler);
+        }
+        let advertised = advertised(&plan)?;
+        let factory = PeerFactory::new()?;
+        Ok(Worker { plan, metrics, listener, admin, loops, handles, advertised, handlers, factory })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        let ports: Vec<u16> = self.handles.iter().map(|h| h.port).collect();
+        let media =
+            self.advertised.0.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
+        Addresses {
+            scheme: self.listener.scheme(),
+            http: self.listener.address(),
+            admin: self.admin.address(),
+            media,
+        }
+    }
+
+    /// Serves until a signal says drain, then until the last session is over or the grace is.
+    ///
+    /// `pages` are further routes beside the services'.
+    ///
+    /// # Errors
+    /// A part of the process ended before it was told to; the error says which and why.
+    pub async fn run(self, pages: Router) -> Result<(), StartError> {
+        let mut signals = Signals::install()?;
+        let mut subsystems = Subsystems::new();
+        let readiness = Readiness::new();
+        let starting = readiness.hold("starting");
+
+        let stop_loops = Arc::new(AtomicBool::new(false));
+        for media in self.loops {
+            let stop = stop_loops.clone();
+            subsystems.spawn_thread("media", move || media.run(&stop))?;
+        }
+        let meter = self.metrics.meter("worker");
+        observe_loops(&meter, self.handles.iter().map(|h| h.counters.clone()).collect());
+        let sessions = Sessions::new(
+            self.factory,
+            self.handles,
+            self.advertised,
+            DelayBounds::default(),
+            self.handlers,
+            SessionMetrics::new(&meter),
+        );
+        let occupancy = Occupancy::new(self.plan.max_sessions);
+        let access =
+            Access { origins: self.plan.origins, hosts: self.plan.hosts, admin_token: self.plan.admin_token };
+        let router = http::router(
+            Arc::new(sessions.clone()),
+            &self.plan.services,
+            &occupancy,
+            access,
+            self.plan.ice,
+            &meter,
+            pages,
+        );
+        // Control stays reachable while sessions finish, so HTTP stops after the drain and not with it.
+        let stop_http = CancellationToken::new();
+        subsystems.spawn("http", self.listener.serve(router, self.plan.serve, stop_http.clone(), HTTP_GRACE));
+        let admin = Admin { readiness, metrics: self.metrics };
+        let stopping = subsystems.stopping();
+        admin.start(self.admin, &mut subsystems, stopping)?;
+        drop(starting);
+        tracing::info!("ready");
+
+        tokio::select! {
+            _ = signals.next() => {}
+            Some(exit) = subsystems.next_exit() => {
+                return Err(io::Error::other(exit.to_string()).into());
+            }
+        }
+        // Draining leaves the worker ready: not-ready pods are the first to lose their endpoints and to be deleted.
+        occupancy.drain();
+        let deadline = Instant::now() + self.plan.termination_grace;
+        tracing::info!(sessions = sessions.len(), grace = ?self.plan.termination_grace, "draining");
+        tokio::select! {
+            () = sessions.drain(deadline) => tracing::info!("drained"),
+            Demand::Leave = signals.next() => tracing::warn!(sessions = sessions.len(), "leaving at once"),
+            Some(exit) = subsystems.next_exit() => {
+                return Err(io::Error::other(exit.to_string()).into());
+            }
+        }
+        sessions.handlers_done(HANDLER_GRACE).await;
+        stop_http.cancel();
+        stop_loops.store(true, Relaxed);
+        sessions.wake_loops();
+        for exit in subsystems.stop(STOP_GRACE).await.iter().filter(|exit| !exit.is_clean()) {
+            tracing::warn!(%exit, "a part did not stop cleanly");
+        }
+        Ok(())
+    }
+}
+
+/// What clients are told: what is configured, else what the sockets are bound to, else this machine's addresses.
+fn advertised(plan: &WorkerPlan) -> Result<Advertised, StartError> {
+    if !plan.advertise.is_empty() {
+        return Ok(Advertised(plan.advertise.clone()));
+    }
+    let bound = plan.udp.ip();
+    if !bound.is_unspecified() {
+        return Ok(Advertised(vec![bound]));
+    }
+    let mut addresses: Vec<IpAddr> = streamfleet_net::interfaces()?;
+    addresses.retain(|ip| ip.is_ipv4() || bound.is_ipv6());
+    // A machine without a network still serves itself.
+    addresses.sort_by_key(IpAddr::is_loopback);
+    addresses.truncate(MAX_ADVERTISED);
+    Ok(Advertised(addresses))
+}
