@@ -1,0 +1,327 @@
+//! The report of a call: figures, a verdict, and how both are shown.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use streamfleet_client::{CallStats, EndReason, Message, Summary};
+
+use super::latency;
+use super::sound::{AUDIBLE_DBFS, Recording};
+
+/// Least audible audio that counts as an answer: a word, or two bursts.
+const LEAST_AUDIBLE: Duration = Duration::from_millis(120);
+/// Messages that the report keeps.
+pub(crate) const MAX_MESSAGES: usize = 50;
+
+/// What the exit status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// Audible audio came back.
+    Heard,
+    /// There was no connection.
+    NotConnected,
+    /// Connected, but nothing audible came back.
+    Silent,
+    /// The connection was lost during the call.
+    Lost,
+}
+
+impl Verdict {
+    pub(crate) fn status(self) -> u8 {
+        match self {
+            Self::Heard => 0,
+            Self::NotConnected => 1,
+            Self::Silent => 2,
+            Self::Lost => 3,
+        }
+    }
+}
+
+/// All figures. Times are milliseconds, levels dBFS (RMS), shares 0..1.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Report {
+    pub(crate) verdict: Verdict,
+    pub(crate) url: String,
+    pub(crate) id: String,
+    /// Why the call ended.
+    pub(crate) end: String,
+    pub(crate) setup_ms: Setup,
+    pub(crate) mouth_to_ear_ms: Option<f64>,
+    /// How much the heard audio resembles the spoken one at that latency.
+    pub(crate) resemblance: Option<f32>,
+    pub(crate) round_trip_ms: Option<f64>,
+    pub(crate) jitter_ms: Option<f64>,
+    pub(crate) buffer_ms: Option<f64>,
+    pub(crate) packets_sent: u64,
+    pub(crate) packets_received: u64,
+    pub(crate) loss: f32,
+    /// The share of our packets that the server says were lost.
+    pub(crate) remote_loss: Option<f32>,
+    pub(crate) concealed_ms: Option<f64>,
+    pub(crate) level_sent_dbfs: f32,
+    pub(crate) level_received_dbfs: f32,
+    pub(crate) audible_ms: f64,
+    pub(crate) dominant_tone_hz: Option<u32>,
+    pub(crate) reconnects: u32,
+    pub(crate) messages: Vec<String>,
+}
+
+/// When each step was done, from the beginning of the call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Setup {
+    pub(crate) gathered: f64,
+    pub(crate) answered: f64,
+    pub(crate) ice: Option<f64>,
+    pub(crate) connected: Option<f64>,
+    pub(crate) data_channel: Option<f64>,
+    pub(crate) first_media: Option<f64>,
+}
+
+/// What a call was about.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) url: String,
+    pub(crate) id: String,
+}
+
+impl Report {
+    pub(crate) fn new(
+        subject: Subject,
+        summary: &Summary,
+        spoken: &Recording,
+        heard: &Recording,
+        messages: Vec<String>,
+    ) -> Self {
+        let stats = &summary.stats;
+        let latency = latency::measure(spoken, heard);
+        let audible = heard.audible_time();
+        Self {
+            verdict: verdict(&summary.reason, audible),
+            url: subject.url,
+            id: subject.id,
+            end: end(&summary.reason),
+            setup_ms: Setup::new(stats),
+            mouth_to_ear_ms: latency.map(|found| ms(found.mouth_to_ear)),
+            resemblance: latency.map(|found| found.resemblance),
+            round_trip_ms: stats.round_trip.map(ms),
+            jitter_ms: stats.playout.map(|playout| ms(playout.jitter)),
+            buffer_ms: stats.playout.map(|playout| ms(playout.target_delay)),
+            packets_sent: stats.audio.sent,
+            packets_received: stats.audio.received,
+            loss: stats.loss(),
+            remote_loss: stats.remote_loss,
+            concealed_ms: stats.playout.map(|playout| ms(playout.concealed_time)),
+            level_sent_dbfs: spoken.level(),
+            level_received_dbfs: heard.level(),
+            audible_ms: ms(audible),
+            dominant_tone_hz: heard.dominant_tone(),
+            reconnects: stats.reconnects,
+            messages,
+        }
+    }
+}
+
+impl Setup {
+    fn new(stats: &CallStats) -> Self {
+        let setup = &stats.setup;
+        Self {
+            gathered: ms(setup.gathered),
+            answered: ms(setup.answered),
+            ice: setup.ice.map(ms),
+            connected: setup.connected.map(ms),
+            data_channel: setup.channel.map(ms),
+            first_media: setup.first_media.map(ms),
+        }
+    }
+}
+
+/// A handler that ends its stream early has answered all the same; a lost connection is a fault whatever came before.
+pub(crate) fn verdict(reason: &EndReason, audible: Duration) -> Verdict {
+    match reason {
+        EndReason::Lost(_) => Verdict::Lost,
+        _ if audible >= LEAST_AUDIBLE => Verdict::Heard,
+        _ => Verdict::Silent,
+    }
+}
+
+fn end(reason: &EndReason) -> String {
+    match reason {
+        EndReason::HungUp => "hung up".to_owned(),
+        EndReason::EndStream(message) => format!("the handler ended the stream: {}", plain(message)),
+        EndReason::ClosedByServer => "closed by the server".to_owned(),
+        EndReason::Lost(why) => format!("lost: {}", plain(why)),
+    }
+}
+
+/// One line of a message, for people.
+pub(crate) fn message_line(message: &Message) -> String {
+    match message {
+        Message::SendInput => "send_input".to_owned(),
+        Message::FetchOutput => "fetch_output".to_owned(),
+        Message::EndStream(text) => format!("end_stream: {}", plain(text)),
+        Message::StopWord => "stopword".to_owned(),
+        Message::Error(text) => format!("error: {}", plain(text)),
+        Message::Warning(text) => format!("warning: {}", plain(text)),
+        Message::Log(text) => format!("log: {}", plain(text)),
+        Message::Close => "update_connection: closed".to_owned(),
+        Message::Reconnect { reason, .. } => format!("reconnect: {}", plain(reason)),
+        Message::Other(text) => plain(text),
+        other => format!("{other:?}"),
+    }
+}
+
+/// A server's text on a terminal: no control characters, at most 200 of the others.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e4).round() / 10.0
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |value: Option<f64>| value.map_or_else(|| "—".to_owned(), |ms| format!("{ms:.1} ms"));
+        let share =
+            |value: Option<f32>| value.map_or_else(|| "—".to_owned(), |share| format!("{:.1} %", share * 100.0));
+        let tone = self.dominant_tone_hz.map_or_else(|| "no single tone".to_owned(), |hz| format!("tone {hz} Hz"));
+        let latency = match (self.mouth_to_ear_ms, self.resemblance) {
+            (Some(ms), Some(resemblance)) => format!("{ms:.0} ms (resemblance {resemblance:.2})"),
+            _ => "not measurable: what came back does not resemble what was sent".to_owned(),
+        };
+        let setup = &self.setup_ms;
+        writeln!(f, "{}  id {}", self.url, self.id)?;
+        writeln!(
+            f,
+            "  connect       gathered {:.1} ms, answer {:.1} ms, ICE {}, DTLS {}",
+            setup.gathered,
+            setup.answered,
+            time(setup.ice),
+            time(setup.connected)
+        )?;
+        writeln!(
+            f,
+            "                data channel {}, first media {}",
+            time(setup.data_channel),
+            time(setup.first_media)
+        )?;
+        writeln!(f, "  mouth to ear  {latency}")?;
+        writeln!(
+            f,
+            "  network       round trip {}, jitter {}, buffer {}",
+            time(self.round_trip_ms),
+            time(self.jitter_ms),
+            time(self.buffer_ms)
+        )?;
+        writeln!(
+            f,
+            "  packets       {} sent (lost {}), {} received (lost {}), concealed {}",
+            self.packets_sent,
+            share(self.remote_loss),
+            self.packets_received,
+            share(Some(self.loss)),
+            time(self.concealed_ms)
+        )?;
+        writeln!(
+            f,
+            "  sound         sent {:.1} dBFS, received {:.1} dBFS, audible {:.1} s, {tone}",
+            self.level_sent_dbfs,
+            self.level_received_dbfs,
+            self.audible_ms / 1_000.0
+        )?;
+        if self.reconnects > 0 {
+            writeln!(f, "  reconnects    {}", self.reconnects)?;
+        }
+        for message in &self.messages {
+            writeln!(f, "  message       {message}")?;
+        }
+        writeln!(f, "  end           {}", self.end)?;
+        match self.verdict {
+            Verdict::Heard => write!(f, "audio came back"),
+            Verdict::Silent if self.packets_received == 0 => write!(
+                f,
+                "connected, but no audio packet came back: the handler may only listen, or UDP is blocked one way"
+            ),
+            Verdict::Silent => write!(
+                f,
+                "connected, but nothing louder than {AUDIBLE_DBFS:.0} dBFS came back: look at the handler's own level"
+            ),
+            Verdict::Lost | Verdict::NotConnected => write!(f, "the connection was lost during the call"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use streamfleet_client::{SetupTimes, TrackCounters};
+
+    #[test]
+    fn verdicts() {
+        fn check(reason: EndReason, audible_ms: u64, expected: Verdict, status: u8) {
+            let found = verdict(&reason, Duration::from_millis(audible_ms));
+            assert_eq!((found, found.status()), (expected, status), "{reason:?} {audible_ms}");
+        }
+        check(EndReason::HungUp, 2_000, Verdict::Heard, 0);
+        check(EndReason::HungUp, 100, Verdict::Silent, 2);
+        check(EndReason::EndStream("bye".into()), 500, Verdict::Heard, 0);
+        check(EndReason::ClosedByServer, 0, Verdict::Silent, 2);
+        check(EndReason::Lost("gone".into()), 2_000, Verdict::Lost, 3);
+        assert_eq!(Verdict::NotConnected.status(), 1);
+    }
+
+    fn example() -> Report {
+        let stats = CallStats {
+            setup: SetupTimes {
+                gathered: Duration::from_micros(1_240),
+                answered: Duration::from_millis(9),
+                ice: Some(Duration::from_millis(15)),
+                connected: Some(Duration::from_millis(22)),
+                channel: None,
+                first_media: Some(Duration::from_millis(41)),
+            },
+            round_trip: Some(Duration::from_micros(350)),
+            audio: TrackCounters { sent: 100, received: 98, lost: 2 },
+            remote_loss: Some(0.01),
+            ..CallStats::default()
+        };
+        let summary = Summary { reason: EndReason::HungUp, stats };
+        let silence = Recording::new(48_000, Duration::from_secs(1));
+        let subject = Subject { url: "http://h/echo".into(), id: "abc".into() };
+        Report::new(subject, &summary, &silence, &silence, vec!["log: hi".into()])
+    }
+
+    #[test]
+    fn the_report_reads_well() {
+        let expected = "\
+http://h/echo  id abc
+  connect       gathered 1.2 ms, answer 9.0 ms, ICE 15.0 ms, DTLS 22.0 ms
+                data channel —, first media 41.0 ms
+  mouth to ear  not measurable: what came back does not resemble what was sent
+  network       round trip 0.4 ms, jitter —, buffer —
+  packets       100 sent (lost 1.0 %), 98 received (lost 2.0 %), concealed —
+  sound         sent -100.0 dBFS, received -100.0 dBFS, audible 0.0 s, no single tone
+  message       log: hi
+  end           hung up
+connected, but nothing louder than -50 dBFS came back: look at the handler's own level";
+        assert_eq!(example().to_string(), expected);
+    }
+
+    #[test]
+    fn the_json_has_all_of_it() {
+        let json = serde_json::to_value(example()).unwrap();
+        assert_eq!(json["verdict"], "silent");
+        assert_eq!(json["setup_ms"]["connected"], 22.0);
+        assert_eq!(json["mouth_to_ear_ms"], serde_json::Value::Null);
+        assert_eq!(json["packets_received"], 98);
+        assert_eq!(json["messages"][0], "log: hi");
+    }
+
+    #[test]
+    fn messages_cannot_drive_the_terminal() {
+        let line = message_line(&Message::Error(format!("\u{1b}[2J{}", "x".repeat(500))));
+        assert_eq!(line, format!("error: [2J{}", "x".repeat(197)));
+    }
+}

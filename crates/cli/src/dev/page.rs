@@ -1,0 +1,80 @@
+//! The demo page, served from the binary: no file is read, nothing is asked of another host.
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde_json::{Value, json};
+use streamfleet_handler::Registry;
+
+/// Only what the page itself is made of; no frame, no form, no other host.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src 'self' data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+macro_rules! files {
+    ($($path:literal $kind:ident $file:literal),+ $(,)?) => {
+        [$(($path, $kind, include_str!(concat!("../../page/", $file)))),+]
+    };
+}
+
+const FILES: [(&str, &str, &str); 16] = files! {
+    "/" HTML "index.html",
+    "/_demo/style.css" STYLE "style.css",
+    "/_demo/app.js" SCRIPT "app.js",
+    "/_demo/app/advice.js" SCRIPT "app/advice.js",
+    "/_demo/app/call.js" SCRIPT "app/call.js",
+    "/_demo/app/config.js" SCRIPT "app/config.js",
+    "/_demo/app/diagnostics.js" SCRIPT "app/diagnostics.js",
+    "/_demo/app/latency.js" SCRIPT "app/latency.js",
+    "/_demo/app/peer.js" SCRIPT "app/peer.js",
+    "/_demo/app/problem.js" SCRIPT "app/problem.js",
+    "/_demo/app/signalling.js" SCRIPT "app/signalling.js",
+    "/_demo/app/sound.js" SCRIPT "app/sound.js",
+    "/_demo/app/source.js" SCRIPT "app/source.js",
+    "/_demo/app/stats.js" SCRIPT "app/stats.js",
+    "/_demo/app/trace.js" SCRIPT "app/trace.js",
+    "/_demo/app/view.js" SCRIPT "app/view.js",
+};
+
+/// What the page offers.
+pub(super) fn config(registry: &Registry, default: &str) -> Value {
+    let handlers: Vec<Value> = registry
+        .iter()
+        .map(|(name, description)| {
+            json!({
+                "name": name,
+                "title": description.title,
+                "path": format!("/{name}"),
+                "modality": description.modality.as_str(),
+                "description": description.summary,
+            })
+        })
+        .collect();
+    json!({ "handlers": handlers, "default": default })
+}
+
+/// The page's routes.
+pub(super) fn routes(config: Value) -> Router {
+    let mut router = Router::new();
+    for (path, kind, text) in FILES {
+        router = router.route(path, get(async move || file(kind, text)));
+    }
+    let config = config.to_string();
+    router.route("/_demo/config.json", get(async move || file("application/json", config)))
+}
+
+fn file(kind: &'static str, text: impl IntoResponse) -> impl IntoResponse {
+    let headers = [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        // The page belongs to the binary that serves it: another version must not use what this one left behind.
+        (CACHE_CONTROL, "no-cache"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ];
+    (headers, text)
+}

@@ -1,0 +1,185 @@
+//! The command line of `streamfleet load`, and what it means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use streamfleet_client::{HeaderMap, HeaderName, HeaderValue, ServiceUrl};
+use streamfleet_rtp::Profile;
+
+use super::signal::{Service, Trust};
+
+/// Most sessions of one process: each has a socket, and a machine has 28 000 ports for them by default.
+const MAX_SESSIONS: u64 = 20_000;
+
+/// Make many calls to a service at once, and measure how it bears them
+///
+/// Every session is a real WebRTC connection that speaks Opus, encoded once for all, in packets of 20 ms. Latency is
+/// measured on each packet where a service sends packets back as they came (`echo`), and by tone bursts of some sessions
+/// where it decodes them and encodes again (`echo-frames`). One thread carries the media: with a second core for the
+/// server, the report's `client` part shows whether the limit found is the server's or this program's.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "Exit status:
+  0   all sessions are well
+  1   none is
+  2   some are not
+  64  the command line cannot be understood
+
+Examples:
+  streamfleet load http://127.0.0.1:8080/echo -n 300
+  streamfleet load http://127.0.0.1:8080/echo-frames -n 100 --seconds 30 --json report.json
+  taskset -c 1 streamfleet load http://127.0.0.1:8080/echo -n 1000 --json -")]
+pub(crate) struct Args {
+    /// The service, such as http://127.0.0.1:8080/echo
+    url: ServiceUrl,
+    /// How many sessions
+    #[arg(short = 'n', long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=MAX_SESSIONS))]
+    sessions: u64,
+    /// New sessions per second
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    ramp: u32,
+    /// How long to measure, once all sessions are there
+    #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Sessions that speak tone bursts instead of speech, and decode what comes back
+    #[arg(long, value_name = "N", default_value = "16")]
+    probes: u64,
+    /// The SRTP profile to offer
+    #[arg(long, value_name = "PROFILE", default_value = "any")]
+    srtp: Srtp,
+    /// Who calls: each session gets this with its number appended
+    #[arg(long, value_name = "ID")]
+    user_id: Option<String>,
+    /// A header of every request: 'Name: value'
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// Accept any certificate, such as the self-signed one of `streamfleet dev --tls`
+    #[arg(long)]
+    insecure: bool,
+    /// Write the report as JSON to this file, or to standard output if it is -
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// SRTP profiles to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Srtp {
+    /// AES-GCM before AES-CM
+    Any,
+    /// AEAD_AES_128_GCM only
+    Gcm,
+    /// AES128_CM_HMAC_SHA1_80 only, which is what browsers choose
+    Cm,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) service: Service,
+    pub(super) sessions: usize,
+    /// From one session's beginning to the next one's.
+    pub(super) spacing: Duration,
+    pub(super) measure: Duration,
+    pub(super) probes: usize,
+    pub(super) profiles: Vec<Profile>,
+    pub(super) output: Output,
+}
+
+/// Where the report goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// To a file for programs, and for people.
+    Both(PathBuf),
+}
+
+impl Args {
+    /// # Errors
+    /// The first argument that does not parse, by its name.
+    pub(super) fn plan(&self) -> anyhow::Result<Plan> {
+        Ok(Plan {
+            service: Service {
+                url: self.url.clone(),
+                headers: headers(&self.headers)?,
+                user_id: self.user_id.clone(),
+                trust: if self.insecure { Trust::Any } else { Trust::System },
+            },
+            sessions: self.sessions as usize,
+            spacing: Duration::from_secs(1) / self.ramp,
+            measure: Duration::from_secs(self.seconds),
+            probes: self.probes.min(self.sessions) as usize,
+            profiles: match self.srtp {
+                Srtp::Any => vec![Profile::AeadAes128Gcm, Profile::Aes128CmSha1_80],
+                Srtp::Gcm => vec![Profile::AeadAes128Gcm],
+                Srtp::Cm => vec![Profile::Aes128CmSha1_80],
+            },
+            output: match &self.json {
+                None => Output::Text,
+                Some(path) if path.as_os_str() == "-" => Output::Json,
+                Some(path) => Output::Both(path.clone()),
+            },
+        })
+    }
+}
+
+fn headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(':').with_context(|| format!("--header {line}: write 'Name: value'"))?;
+        let name: HeaderName = name.trim().parse().with_context(|| format!("--header {line}: not a header's name"))?;
+        let value =
+            HeaderValue::from_str(value.trim()).with_context(|| format!("--header {line}: not a header's value"))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(words: &str) -> anyhow::Result<Plan> {
+        let words = std::iter::once("load").chain(words.split(' '));
+        Command::try_parse_from(words)?.args.plan()
+    }
+
+    #[test]
+    fn plans() {
+        let plain = plan("http://h/echo").unwrap();
+        assert_eq!((plain.sessions, plain.probes, plain.spacing), (10, 10, Duration::from_millis(20)));
+        assert_eq!((plain.measure, plain.output), (Duration::from_secs(10), Output::Text));
+        assert_eq!((plain.profiles.len(), plain.service.trust), (2, Trust::System));
+        let full =
+            plan("http://h/echo -n 300 --ramp 10 --seconds 5 --srtp cm --insecure --json - --header a:b").unwrap();
+        assert_eq!((full.sessions, full.probes, full.spacing), (300, 16, Duration::from_millis(100)));
+        assert_eq!((full.profiles, full.output), (vec![Profile::Aes128CmSha1_80], Output::Json));
+        assert_eq!(full.service.headers.get("a").unwrap(), "b");
+        assert_eq!(plan("http://h/echo --json x.json").unwrap().output, Output::Both("x.json".into()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (words, part) in [
+            ("ftp://h/echo", "http://"),
+            ("http://h/echo -n 0", "--sessions"),
+            ("http://h/echo -n 20001", "--sessions"),
+            ("http://h/echo --ramp 0", "--ramp"),
+            ("http://h/echo --srtp null", "--srtp"),
+            ("http://h/echo --header nocolon", "--header"),
+        ] {
+            let error = format!("{:#}", plan(words).unwrap_err());
+            assert!(error.contains(part), "{words}: {error}");
+        }
+    }
+}
