@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# The stages of `make test`, in order of how soon they find a mistake. Any failure stops with a non-zero status.
+# Usage: test.sh [STAGE...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
+cd "$root"
+
+all=(tools fmt clippy build unit deny browser aiortc process hostile)
+stages=("$@")
+(($#)) || stages=("${all[@]}")
+deny_version=0.20.2
+
+# Continuous integration clones afresh each time. Its target directory is in the cache, where the dependencies are built
+# already. Cargo tells a workspace member's staleness by file times, which mean nothing between two clones: the files of this
+# one are made new under the lock, so that every member is built again and none is mistaken for another clone's.
+if [[ -n ${CI:-} && -z ${CARGO_TARGET_DIR:-} && ! -d target ]]; then
+    compiler=$(rustc -vV | sha256sum | cut -c1-12)
+    export CARGO_TARGET_DIR=$cache/target-$compiler
+    mkdir -p "$CARGO_TARGET_DIR"
+    exec 8>"$CARGO_TARGET_DIR.lock"
+    flock 8
+    # One directory per compiler: those of older ones only fill the disk.
+    find "$cache" -maxdepth 1 -name 'target-*' -type d ! -path "$CARGO_TARGET_DIR" -exec rm -rf {} +
+    find . -path ./.git -prune -o -type f -exec touch {} +
+    # Incremental state is of no use to a build that starts from changed file times.
+    export CARGO_INCREMENTAL=0
+fi
+
+# The whole workspace is selected in every stage: Cargo unifies features over what is selected, and another selection would
+# build the dependencies a second time.
+suite() { cargo test --workspace --locked --test "$1"; }
+
+stage_tools() { tools >/dev/null; }
+stage_fmt() { cargo fmt --all --check; }
+stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
+stage_build() { cargo build --workspace --all-targets --locked; }
+# Unit, property, golden and documentation tests, and the fuzzers' corpora replayed through the same functions.
+stage_unit() { cargo test --workspace --exclude streamfleet-tests --locked; }
+stage_browser() { suite browser; }
+stage_aiortc() { suite aiortc; }
+stage_process() { suite process; }
+stage_hostile() { suite hostile; }
+stage_deny() {
+    install_deny() {
+        # Unoptimised: it runs for a second, and the optimised build would take minutes longer than that.
+        CARGO_TARGET_DIR=$1/build CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --root "$1" "cargo-deny@$deny_version" &&
+            rm -rf "$1/build"
+    }
+    once "$cache/cargo-deny-$deny_version" install_deny &&
+        "$cache/cargo-deny-$deny_version/bin/cargo-deny" --all-features --locked check licenses bans
+}
+
+# Puts the locations of the tools into the environment, once.
+tools() {
+    local lines
+    lines=$("$root/tests/setup/tools.sh")
+    printf '%s\n' "$lines"
+    set -a
+    source /dev/stdin <<<"$lines"
+    set +a
+}
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+summary=()
+finish() {
+    printf '\n'
+    printf '%s\n' "${summary[@]}"
+    awk -v seconds="$SECONDS" '
+        /^test result: / { passed += $4; failed += $6 }
+        END { printf "tests: %d passed, %d failed, in %d s\n", passed, failed, seconds }' "$log"
+}
+
+for stage in "${stages[@]}"; do
+    declare -F "stage_$stage" >/dev/null || die "no such stage: $stage (there are: ${all[*]})"
+done
+for stage in "${stages[@]}"; do
+    say "$stage"
+    started=$SECONDS
+    # Not in a pipeline of the stage itself: `tools` sets variables that later stages need.
+    status=0
+    if [[ $stage == tools ]]; then
+        stage_tools
+    else
+        ("stage_$stage") 2>&1 | sed -u 's/\x1b\[[0-9;]*m//g; s/\x1b(B//g' | tee -a "$log" || status=$?
+    fi
+    took=$((SECONDS - started))
+    if ((status)); then
+        summary+=("$(printf '%-8s FAILED after %4d s' "$stage" "$took")")
+        finish
+        exit "$status"
+    fi
+    summary+=("$(printf '%-8s ok %8d s' "$stage" "$took")")
+    say "$stage: ok in $took s"
+done
+finish

@@ -1,0 +1,105 @@
+//! A client outside this process: a browser driven by Node, or a Python program.
+
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::lines::{Lines, Tail};
+use crate::program;
+
+/// A running script. It takes one JSON argument, prints one JSON object per line, each with a member `event`, and ends when
+/// its standard input does.
+pub struct Script {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Lines,
+    stderr: Lines,
+    tail: Tail,
+}
+
+impl Script {
+    /// Starts `tests/browser/{name}.mjs` with `options`.
+    ///
+    /// # Errors
+    /// When Node, the packages or Chromium are missing.
+    pub fn browser(name: &str, options: &Value) -> Result<Self> {
+        let mut command = Command::new(program::tool("STREAMFLEET_TEST_NODE")?);
+        command.arg(program::root().join(format!("tests/browser/{name}.mjs")));
+        for variable in ["STREAMFLEET_TEST_NODE_MODULES", "STREAMFLEET_TEST_CHROMIUM"] {
+            command.env(variable, program::tool(variable)?);
+        }
+        Self::spawn(command, options)
+    }
+
+    /// Starts `tests/aiortc/{name}.py` with `options`.
+    ///
+    /// # Errors
+    /// When Python or its packages are missing.
+    pub fn python(name: &str, options: &Value) -> Result<Self> {
+        let mut command = Command::new(program::tool("STREAMFLEET_TEST_PYTHON")?);
+        command.arg("-u").arg(program::root().join(format!("tests/aiortc/{name}.py")));
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        Self::spawn(command, options)
+    }
+
+    fn spawn(mut command: Command, options: &Value) -> Result<Self> {
+        command.arg(options.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let tail = Tail::default();
+        let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
+        let stdin = child.stdin.take();
+        Ok(Self { child, stdin, stdout: Lines::read(stdout, &tail), stderr: Lines::read(stderr, &tail), tail })
+    }
+
+    /// Waits for the event `name` and returns it; events before it are skipped.
+    ///
+    /// # Errors
+    /// When the script reports `failed`, ends, or `limit` passes, with what it printed.
+    pub fn expect(&mut self, name: &str, limit: Duration) -> Result<Value> {
+        let deadline = Instant::now() + limit;
+        while let Some(line) = self.stdout.next_before(deadline) {
+            let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
+            if event["event"] == name {
+                return Ok(event);
+            }
+            if event["event"] == "failed" {
+                break;
+            }
+        }
+        self.stderr.drain(Duration::from_millis(500));
+        bail!("no event {name:?} within {limit:?}; the script printed:\n{}", self.tail.text())
+    }
+
+    /// Asks the script to end and waits for exit status 0.
+    ///
+    /// # Errors
+    /// When it fails, or still runs after `limit`.
+    pub fn finish(mut self, limit: Duration) -> Result<()> {
+        drop(self.stdin.take());
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.stderr.drain(Duration::from_millis(500));
+                ensure!(status.success(), "the script failed, {status}; it printed:\n{}", self.tail.text());
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the script still runs after {limit:?}; it printed:\n{}",
+                self.tail.text()
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        // A browser closes with the script's pipe to it, so killing the script is enough.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

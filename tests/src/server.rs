@@ -1,0 +1,262 @@
+//! The `streamfleet dev` process under test.
+
+use std::fs;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::http::{self, Response};
+use crate::lines::{Lines, Tail};
+use crate::metrics::Metrics;
+use crate::program;
+
+/// Loading the program from a cold disk on a machine that also compiles takes seconds.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// A running server on free ports of the loopback address. It is killed when dropped; what it printed last then goes to the
+/// test's own output, which cargo shows of failed tests.
+pub struct Server {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    tail: Tail,
+    url: String,
+    admin: String,
+    token: String,
+}
+
+/// What the process prints on stdout before it is ready.
+#[derive(Default)]
+struct Printed {
+    url: Option<String>,
+    admin: Option<String>,
+    token: Option<String>,
+}
+
+impl Printed {
+    fn line(&mut self, line: &str) {
+        let word_after =
+            |mark: &str| line.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned);
+        if let Some(token) = word_after("admin token: ") {
+            self.token = Some(token);
+        } else if let Some(url) = word_after("admin on ") {
+            self.admin = Some(url);
+        } else if let Some(url) = word_after("listening on ") {
+            self.url = Some(url);
+        }
+    }
+}
+
+impl Server {
+    /// Starts `streamfleet dev` with `settings` in its environment (`STREAMFLEET_*`) and waits until it has printed its
+    /// addresses.
+    ///
+    /// # Errors
+    /// When the program is missing, exits, or is not ready within 30 s.
+    pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
+        let program = program::streamfleet()?;
+        let mut command = Command::new(&program);
+        command.args(["dev", "--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.envs(settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let tail = Tail::default();
+        let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
+        let (stdout, stderr) = (Lines::read(stdout, &tail), Lines::read(stderr, &tail));
+        let mut server =
+            Self { child, stdout, stderr, tail, url: String::new(), admin: String::new(), token: String::new() };
+        server.await_addresses()?;
+        Ok(server)
+    }
+
+    fn await_addresses(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut printed = Printed::default();
+        while let Some(line) = self.stdout.next_before(deadline) {
+            printed.line(&line);
+            if let Printed { url: Some(url), admin: Some(admin), token: Some(token) } = &printed {
+                (self.url, self.admin, self.token) =
+                    (url.trim_end_matches('/').to_owned(), admin.trim_end_matches('/').to_owned(), token.clone());
+                return Ok(());
+            }
+        }
+        self.stderr.drain(Duration::from_secs(1));
+        bail!("the server is not ready ({:?}); it printed:\n{}", self.child.try_wait()?, self.tail.text())
+    }
+
+    /// `http://127.0.0.1:PORT`, without a path.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The token of the control routes.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The last lines of its output.
+    pub fn printed(&self) -> String {
+        self.tail.text()
+    }
+
+    /// Posts an offer or a candidate to the service at `path` (`/echo`).
+    ///
+    /// # Errors
+    /// When there is no well-formed HTTP response.
+    pub fn offer(&self, path: &str, body: &Value) -> Result<Response> {
+        http::request(
+            "POST",
+            &format!("{}{path}/webrtc/offer", self.url),
+            &[("content-type", "application/json")],
+            body.to_string().as_bytes(),
+        )
+    }
+
+    /// A control request with the admin token.
+    ///
+    /// # Errors
+    /// When there is no well-formed HTTP response.
+    pub fn control(&self, method: &str, path: &str) -> Result<Response> {
+        http::request(
+            method,
+            &format!("{}{path}", self.url),
+            &[("authorization", &format!("Bearer {}", self.token))],
+            b"",
+        )
+    }
+
+    /// The sessions of the service at `path`, as the control route lists them.
+    ///
+    /// # Errors
+    /// When the answer is not the documented list.
+    pub fn sessions(&self, path: &str) -> Result<Vec<Value>> {
+        let response = self.control("GET", &format!("{path}/sessions"))?;
+        ensure!(response.status == 200, "GET {path}/sessions: {response:?}");
+        let body = response.json()?;
+        let list = if body.is_array() { &body } else { &body["sessions"] };
+        list.as_array().cloned().with_context(|| format!("no list of sessions: {body}"))
+    }
+
+    /// A scrape of the admin port.
+    ///
+    /// # Errors
+    /// When it does not answer 200 with text.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let response = http::request("GET", &format!("{}/metrics", self.admin), &[], b"")?;
+        ensure!(response.status == 200, "GET /metrics: {response:?}");
+        Ok(Metrics::parse(&response.text()?))
+    }
+
+    /// The status of an admin route (`/readyz`).
+    ///
+    /// # Errors
+    /// When there is no well-formed HTTP response.
+    pub fn admin_status(&self, path: &str) -> Result<u16> {
+        Ok(http::request("GET", &format!("{}{path}", self.admin), &[], b"")?.status)
+    }
+
+    /// Resident memory, bytes.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS: the process has ended")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// Open file descriptors.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
+    /// Threads.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn threads(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/task", self.child.id()))?.count())
+    }
+
+    /// Sends SIGTERM.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn terminate(&self) -> Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill: {status}");
+        Ok(())
+    }
+
+    /// Waits for the exit, at most `limit`.
+    ///
+    /// # Errors
+    /// When it still runs then.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.stderr.drain(Duration::from_secs(1));
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "still running after {limit:?}; it printed:\n{}", self.tail.text());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Polls until no service of `paths` has a session, at most `limit`; returns how long that took.
+    ///
+    /// # Errors
+    /// When some remain, with the first of them.
+    pub fn await_no_sessions(&self, paths: &[&str], limit: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        loop {
+            let mut left = Vec::new();
+            for path in paths {
+                left.extend(self.sessions(path)?);
+            }
+            let Some(first) = left.first() else { return Ok(started.elapsed()) };
+            ensure!(started.elapsed() < limit, "{} sessions remain after {limit:?}; one is {first}", left.len());
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        #[expect(clippy::print_stderr, reason = "the output of a test")]
+        {
+            eprintln!("the server printed last:\n{}", self.tail.text());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Printed;
+
+    #[test]
+    fn addresses_are_found_whatever_surrounds_them() {
+        let mut printed = Printed::default();
+        for line in [
+            "streamfleet 0.1.0",
+            "listening on http://127.0.0.1:41234/ (3 handlers)",
+            "  admin on http://127.0.0.1:9091",
+            "admin token: abc",
+        ] {
+            printed.line(line);
+        }
+        assert_eq!(printed.url.as_deref(), Some("http://127.0.0.1:41234/"));
+        assert_eq!(printed.admin.as_deref(), Some("http://127.0.0.1:9091"));
+        assert_eq!(printed.token.as_deref(), Some("abc"));
+    }
+}

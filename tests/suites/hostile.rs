@@ -1,0 +1,294 @@
+//! Ten thousand bad or abandoned offers, and datagrams of strangers: the documented answer to each, and nothing left behind.
+
+use std::net::UdpSocket;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use streamfleet_tests::{Server, http};
+
+/// Offers of a round; two rounds are compared.
+const ROUND: u32 = 5_000;
+/// Clients at a time.
+const CLIENTS: u32 = 4;
+/// Every this-many-th offer is a good one whose client then vanishes.
+const GOOD_EVERY: u32 = 5;
+/// The time to connect that the product documents, and its sweep.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30 + 15);
+/// What an allocator may keep after the second round that it did not after the first: a leak of 1 kB an offer is 5 MB.
+const GROWTH: u64 = 4 << 20;
+
+/// What a browser offers: Opus and a data channel, on one transport, with a fingerprint nobody has the key of.
+fn good_sdp(seed: u32) -> String {
+    let fingerprint: Vec<String> =
+        (0..32_u32).map(|i| format!("{:02X}", (seed.wrapping_mul(31) + i * 7) % 256)).collect();
+    let transport = format!(
+        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:u{seed:05}\r\na=ice-pwd:abandoned0abandoned0ab{seed:05}\r\na=ice-options:trickle\r\n\
+         a=fingerprint:sha-256 {}\r\na=setup:actpass\r\n",
+        fingerprint.join(":")
+    );
+    format!(
+        "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=extmap-allow-mixed\r\n\
+         a=msid-semantic: WMS stream\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 0 8\r\n{transport}a=mid:0\r\na=sendrecv\r\n\
+         a=msid:stream track\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
+         a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=ssrc:{} cname:x\r\n\
+         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=mid:1\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n",
+        seed.max(1)
+    )
+}
+
+/// One bad request and what wire.md promises for it: the status, and the failure's name where there is one.
+struct Bad {
+    name: &'static str,
+    body: fn(u32) -> Vec<u8>,
+    status: u16,
+    error: &'static str,
+}
+
+fn offer(id: &str, sdp: &str) -> Vec<u8> {
+    json!({ "sdp": sdp, "type": "offer", "webrtc_id": id }).to_string().into_bytes()
+}
+
+const BAD: &[Bad] = &[
+    Bad { name: "nothing", body: |_| Vec::new(), status: 422, error: "" },
+    Bad { name: "no JSON", body: |_| b"{\"sdp\": ".to_vec(), status: 422, error: "" },
+    Bad { name: "no UTF-8", body: |_| vec![b'"', 0xff, 0xfe, b'"'], status: 422, error: "" },
+    Bad { name: "deep JSON", body: |_| [&b"["[..]; 10_000].concat(), status: 422, error: "" },
+    Bad { name: "no object", body: |_| b"[1, 2]".to_vec(), status: 422, error: "" },
+    Bad { name: "no id", body: |_| br#"{"type":"offer","sdp":"v=0"}"#.to_vec(), status: 422, error: "" },
+    Bad {
+        name: "an id of numbers",
+        body: |_| br#"{"type":"offer","sdp":"v=0","webrtc_id":5}"#.to_vec(),
+        status: 422,
+        error: "",
+    },
+    Bad { name: "an id with a path", body: |n| offer(&format!("../{n}"), "v=0"), status: 422, error: "" },
+    Bad { name: "an endless id", body: |_| offer(&"x".repeat(10_000), "v=0"), status: 422, error: "" },
+    Bad { name: "nonsense", body: |n| offer(&format!("n{n}"), "nonsense"), status: 400, error: "invalid_offer" },
+    Bad {
+        name: "control characters",
+        body: |n| offer(&format!("c{n}"), "v=0\r\n\0\u{1}\u{7f}\r\n"),
+        status: 400,
+        error: "invalid_offer",
+    },
+    Bad {
+        name: "no media",
+        body: |n| offer(&format!("e{n}"), "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"),
+        status: 400,
+        error: "invalid_offer",
+    },
+    Bad {
+        name: "no fingerprint",
+        body: |n| offer(&format!("f{n}"), &good_sdp(n).replace("a=fingerprint:", "a=fingerprint-was:")),
+        status: 400,
+        error: "invalid_offer",
+    },
+    Bad {
+        name: "no credentials",
+        body: |n| offer(&format!("i{n}"), &good_sdp(n).replace("a=ice-", "a=ice-not-")),
+        status: 400,
+        error: "invalid_offer",
+    },
+    Bad {
+        name: "a cut offer",
+        body: |n| offer(&format!("h{n}"), &good_sdp(n)[..180 + n as usize % 60]),
+        status: 400,
+        error: "invalid_offer",
+    },
+    Bad {
+        name: "a candidate of nobody, in no form",
+        body: |n| {
+            json!({ "candidate": { "candidate": "candidate:x y z" }, "type": "ice-candidate", "webrtc_id": format!("k{n}") }).to_string().into_bytes()
+        },
+        status: 200,
+        error: "invalid_candidate_format",
+    },
+];
+
+fn post(server: &Server, body: &[u8]) -> Result<http::Response> {
+    http::request("POST", &format!("{}/echo/webrtc/offer", server.url()), &[("content-type", "application/json")], body)
+}
+
+/// One offer of a round: a good one that is abandoned, a connection that breaks off, or a row of the table.
+fn one(server: &Server, n: u32) -> Result<()> {
+    if n.is_multiple_of(GOOD_EVERY) {
+        let response = post(server, &offer(&format!("g{n}"), &good_sdp(n)))?;
+        ensure!(response.status == 200 && response.json()?["type"] == "answer", "a good offer: {response:?}");
+        return Ok(());
+    }
+    let bad = &BAD[(n as usize * 7 / 3) % (BAD.len() + 1) % BAD.len()];
+    let body = (bad.body)(n);
+    if n % 97 == 1 {
+        // The client is gone before its request is complete.
+        let (host, path) = http::split(server.url())?;
+        let head = format!(
+            "POST {path}echo/webrtc/offer HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n\r\n",
+            body.len() + 1
+        );
+        return http::abandon(host, &[head.as_bytes(), &body].concat());
+    }
+    let response = post(server, &body)?;
+    ensure!(
+        (response.status, response.refusal().as_str()) == (bad.status, bad.error),
+        "{} ({n}): {response:?} {:?}",
+        bad.name,
+        response.text()
+    );
+    Ok(())
+}
+
+fn round(server: &Server, first: u32) -> Result<()> {
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let failures = &failures;
+            scope.spawn(move || {
+                for n in (first + client..first + ROUND).step_by(CLIENTS as usize) {
+                    if let Err(error) = one(server, n) {
+                        failures.lock().expect("invariant: no thread panics with the lock").push(error);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner()?;
+    ensure!(failures.is_empty(), "{failures:#?}");
+    Ok(())
+}
+
+#[test]
+fn ten_thousand_bad_or_abandoned_offers_leave_nothing() -> Result<()> {
+    let server = Server::start(&[])?;
+    // Each row once, alone, so that a wrong answer is reported by its name and not in a crowd.
+    for (n, bad) in (1..).zip(BAD) {
+        let response = post(&server, &(bad.body)(n))?;
+        assert_eq!(
+            (response.status, response.refusal().as_str()),
+            (bad.status, bad.error),
+            "{}: {:?}",
+            bad.name,
+            response.text()
+        );
+    }
+    let mut levels = Vec::new();
+    for first in [0, ROUND] {
+        let started = Instant::now();
+        round(&server, first)?;
+        let offered = started.elapsed();
+        let waited = server.await_no_sessions(&["/echo"], CONNECT_TIMEOUT)?;
+        let metrics = server.metrics()?;
+        let sessions = metrics
+            .sum("streamfleet_media_sessions")
+            .with_context(|| format!("no gauge of sessions:\n{}", metrics.names()))?;
+        assert_eq!(sessions, 0.0, "sessions on the media loops");
+        let level = (server.resident()?, server.descriptors()?, server.threads()?);
+        println!(
+            "{ROUND} offers in {} ms, none left {} ms later; {:.1} MB, {} descriptors, {} threads",
+            offered.as_millis(),
+            waited.as_millis(),
+            level.0 as f64 / 1e6,
+            level.1,
+            level.2
+        );
+        levels.push(level);
+    }
+    let (first, second) = (levels[0], levels[1]);
+    assert!(second.0 < first.0 + GROWTH, "memory grew from {} to {} bytes", first.0, second.0);
+    assert!(second.1 <= first.1 && second.2 <= first.2, "descriptors and threads: {first:?}, then {second:?}");
+    // It still serves.
+    assert_eq!(post(&server, &offer("after", &good_sdp(1)))?.status, 200);
+    assert_eq!(server.admin_status("/readyz")?, 200);
+    Ok(())
+}
+
+/// The documented refusals that need no crowd: too large, and too slow.
+#[test]
+fn an_oversized_body_is_refused_before_it_is_read() -> Result<()> {
+    let server = Server::start(&[])?;
+    let (host, _) = http::split(server.url())?;
+    // 100 MB announced, none of it sent: the refusal cannot have waited for it.
+    let head = format!(
+        "POST /echo/webrtc/offer HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: 100000000\r\nconnection: close\r\n\r\n"
+    );
+    let started = Instant::now();
+    let response = http::raw(host, head.as_bytes())?;
+    assert_eq!((response.status, response.refusal().as_str()), (413, "payload_too_large"), "{response:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let whole = post(&server, &offer("big", &"x".repeat(300 << 10)))?;
+    assert_eq!((whole.status, whole.refusal().as_str()), (413, "payload_too_large"), "{whole:?}");
+    Ok(())
+}
+
+/// Bytes of a small generator (Knuth's MMIX constants): the same datagrams in every run.
+fn noise(state: &mut u64) -> u8 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 56) as u8
+}
+
+/// Strangers' datagrams of every class that shares the port (RFC 7983) get no answer longer than themselves, and calls that
+/// were offered before still have their sessions after.
+#[test]
+fn datagrams_of_strangers_are_not_amplified() -> Result<()> {
+    let server = Server::start(&[])?;
+    let answer = post(&server, &offer("victim", &good_sdp(7)))?.json()?;
+    let sdp = answer["sdp"].as_str().context("no answer")?;
+    let candidate = sdp
+        .lines()
+        .find_map(|line| line.strip_prefix("a=candidate:").filter(|line| line.contains(" 127.0.0.1 ")))
+        .context("no loopback candidate")?;
+    let port: u16 = candidate.split(' ').nth(5).context("no port")?.parse()?;
+    let ufrag = sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).context("no ufrag")?;
+
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(("127.0.0.1", port))?;
+    socket.set_nonblocking(true)?;
+    let (mut state, mut sent, mut received) = (1_u64, 0_usize, 0_usize);
+    let mut buffer = [0; 2048];
+    for n in 0..10_000_u32 {
+        let length = 1 + usize::from(noise(&mut state)) * 5;
+        let mut datagram: Vec<u8> = (0..length).map(|_| noise(&mut state)).collect();
+        // The first byte chooses the class: STUN, DTLS, RTP and RTCP, TURN channel, anything.
+        datagram[0] = match n % 5 {
+            0 => 0,
+            1 => 20 + noise(&mut state) % 44,
+            2 => 128 + noise(&mut state) % 64,
+            3 => 64 + noise(&mut state) % 16,
+            _ => datagram[0],
+        };
+        if n % 10 == 0 {
+            // A binding request with the victim's name and no valid integrity.
+            let name = format!("{ufrag}:u00007");
+            let padded = name.len().next_multiple_of(4);
+            datagram = [
+                &[0, 1][..],
+                &u16::try_from(padded + 4)?.to_be_bytes(),
+                &0x2112_A442_u32.to_be_bytes(),
+                &n.to_be_bytes(),
+                &[7; 8],
+                &[0, 6],
+                &u16::try_from(name.len())?.to_be_bytes(),
+                name.as_bytes(),
+                &vec![0; padded - name.len()],
+            ]
+            .concat();
+        }
+        // A full socket buffer loses the datagram: nothing was asked then.
+        sent += socket.send(&datagram).unwrap_or(0);
+        while let Ok(count) = socket.recv(&mut buffer) {
+            received += count;
+        }
+    }
+    thread::sleep(Duration::from_millis(300));
+    while let Ok(count) = socket.recv(&mut buffer) {
+        received += count;
+    }
+    println!("{sent} bytes sent, {received} received");
+    assert!(received * 3 <= sent, "{received} bytes for {sent}: fewer than a third is what guesses may cost");
+    let listed: Vec<Value> = server.sessions("/echo")?;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(server.admin_status("/healthz")?, 200);
+    Ok(())
+}
