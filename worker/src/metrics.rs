@@ -20,8 +20,10 @@ impl SessionMetrics {
     /// Registers the instruments.
     #[must_use]
     pub fn new(meter: &Meter) -> Self {
-        let ended =
-            meter.u64_counter("streamfleet_sessions_ended").with_description("Sessions that are over, by reason.").build();
+        let ended = meter
+            .u64_counter("streamfleet_sessions_ended")
+            .with_description("Sessions that are over, by reason.")
+            .build();
         // Every reason is there from the start, so that a rate over it is defined.
         for reason in CloseReason::ALL {
             ended.add(0, &[KeyValue::new("reason", reason.as_str())]);

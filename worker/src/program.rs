@@ -84,8 +84,11 @@ pub fn run(registry: &Registry) -> ExitCode {
         .flag("--loops", "media.loops", flags.loops)
         .flag("--admin-listen", "admin.listen", flags.admin_listen)
         .flag("--log", "log.filter", flags.log);
-    let layers =
-        if flags.advertise.is_empty() { layers } else { layers.flags("--advertise", "media.advertise", flags.advertise) };
+    let layers = if flags.advertise.is_empty() {
+        layers
+    } else {
+        layers.flags("--advertise", "media.advertise", flags.advertise)
+    };
     let loaded = layers.load::<WorkerConfig>();
     if !loaded.mistakes.is_empty() {
         return refuse(&loaded.mistakes);

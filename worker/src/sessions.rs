@@ -304,8 +304,7 @@ impl Host for Sessions {
             began: Instant::now(),
             _slot: request.slot,
         };
-        let live =
-            Live { shared: shared.clone(), on, admitted: Instant::now(), time_limit: limits.time_limit };
+        let live = Live { shared: shared.clone(), on, admitted: Instant::now(), time_limit: limits.time_limit };
         inner.table.by_id.lock().insert(request.id, live);
         let new = NewSession {
             answered,
@@ -317,7 +316,9 @@ impl Host for Sessions {
             guard: Box::new(guard),
         };
         // Refused, the session is dropped here and its guard cleans up.
-        inner.loops[on].send(Command::Open(Box::new(new))).map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
+        inner.loops[on]
+            .send(Command::Open(Box::new(new)))
+            .map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
         Ok(Answer { sdp, resume: None })
     }
 

@@ -102,9 +102,7 @@ impl Worker {
     /// A port is taken, the certificate unusable, or a handler's configuration wrong.
     pub fn bind(plan: WorkerPlan, registry: &Registry, metrics: Metrics) -> Result<Worker, StartError> {
         streamfleet_process::crypto::install();
-        let bind = |what, address| {
-            Listener::bind(address).map_err(|error| StartError::Bind { what, address, error })
-        };
+        let bind = |what, address| Listener::bind(address).map_err(|error| StartError::Bind { what, address, error });
         let mut listener = bind("HTTP", plan.listen)?;
         if let Some(certificate) = &plan.certificate {
             listener = listener.with_tls(tls::server_config(certificate)?);
@@ -138,12 +136,7 @@ impl Worker {
         let ports: Vec<u16> = self.handles.iter().map(|h| h.port).collect();
         let media =
             self.advertised.0.iter().flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port))).collect();
-        Addresses {
-            scheme: self.listener.scheme(),
-            http: self.listener.address(),
-            admin: self.admin.address(),
-            media,
-        }
+        Addresses { scheme: self.listener.scheme(), http: self.listener.address(), admin: self.admin.address(), media }
     }
 
     /// Serves until a signal says drain, then until the last session is over or the grace is.
@@ -174,8 +167,7 @@ impl Worker {
             SessionMetrics::new(&meter),
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
-        let access =
-            Access { origins: self.plan.origins, hosts: self.plan.hosts, admin_token: self.plan.admin_token };
+        let access = Access { origins: self.plan.origins, hosts: self.plan.hosts, admin_token: self.plan.admin_token };
         let router = http::router(
             Arc::new(sessions.clone()),
             &self.plan.services,

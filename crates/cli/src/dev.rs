@@ -142,11 +142,8 @@ fn services(registry: &Registry, args: &Args, folder: &Path) -> Vec<ServiceConfi
 /// Names for the certificate: what a browser on this machine or on its network will type.
 fn names(advertised: &[IpAddr]) -> Vec<String> {
     let mut names = vec!["localhost".to_owned()];
-    let addresses = if advertised.is_empty() {
-        streamfleet_net::interfaces().unwrap_or_default()
-    } else {
-        advertised.to_vec()
-    };
+    let addresses =
+        if advertised.is_empty() { streamfleet_net::interfaces().unwrap_or_default() } else { advertised.to_vec() };
     names.extend(addresses.iter().map(ToString::to_string));
     names
 }

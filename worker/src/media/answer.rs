@@ -67,12 +67,9 @@ impl PeerFactory {
         let provider = rtc::crypto::default_provider().map_err(|e| NoIdentity(e.to_string()))?;
         let parameters =
             CertificateParams::new(vec!["streamfleet".to_owned()]).map_err(|e| NoIdentity(e.to_string()))?;
-        let certificate = RTCCertificate::generate(
-            provider.crypto(),
-            rtc::crypto::SignatureScheme::EcdsaP256Sha256,
-            parameters,
-        )
-        .map_err(|e| NoIdentity(e.to_string()))?;
+        let certificate =
+            RTCCertificate::generate(provider.crypto(), rtc::crypto::SignatureScheme::EcdsaP256Sha256, parameters)
+                .map_err(|e| NoIdentity(e.to_string()))?;
         Ok(PeerFactory {
             certificate,
             provider,
@@ -300,8 +297,7 @@ pub(crate) fn add_remote(pc: &mut RTCPeerConnection, base: &LocalAddresses, cand
     if base.for_peer(address).is_none() {
         return false;
     }
-    pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.line.clone(), ..Default::default() })
-        .is_ok()
+    pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.line.clone(), ..Default::default() }).is_ok()
 }
 
 /// At most one audio and one video m-line carry media; FastRTC's clients never offer more.
@@ -426,7 +422,6 @@ fn offered_candidates(offer: &str) -> Vec<RemoteCandidate> {
 
 /// BUNDLE leaves one transport, so the first credentials are the session's (RFC 8843).
 fn remote_credentials(offer: &str) -> Option<IceCredentials> {
-    let value =
-        |key: &str| offer.lines().find_map(|l| l.trim_end().strip_prefix(key)).map(|v| v.trim().to_owned());
+    let value = |key: &str| offer.lines().find_map(|l| l.trim_end().strip_prefix(key)).map(|v| v.trim().to_owned());
     Some(IceCredentials { ufrag: value("a=ice-ufrag:")?, pwd: value("a=ice-pwd:")? })
 }

@@ -117,9 +117,10 @@ impl Paths {
         if remote == self.current {
             return usize::MAX;
         }
-        self.others.iter().find(|p| p.remote == remote).map_or(0, |p| {
-            if p.validated_at.is_some() { usize::MAX } else { p.received.saturating_sub(p.sent) }
-        })
+        self.others
+            .iter()
+            .find(|p| p.remote == remote)
+            .map_or(0, |p| if p.validated_at.is_some() { usize::MAX } else { p.received.saturating_sub(p.sent) })
     }
 
     /// `size` octets went to an address that may not be validated.

@@ -160,7 +160,8 @@ impl Peer {
 
     fn read(&mut self, now: Instant, peer_addr: SocketAddr, data: &[u8]) {
         let Some(local_addr) = self.base.for_peer(peer_addr) else { return };
-        let transport = TransportContext { local_addr, peer_addr, ecn: None, transport_protocol: TransportProtocol::UDP };
+        let transport =
+            TransportContext { local_addr, peer_addr, ecn: None, transport_protocol: TransportProtocol::UDP };
         // What the core refuses it has logged; a datagram can be wrong without the session being so.
         drop(self.pc.handle_read(TaggedBytesMut { now, transport, message: BytesMut::from(data) }));
     }

@@ -551,7 +551,8 @@ impl Session {
 
     /// Nothing is sent or taken on this track any more.
     pub(crate) fn close_track(&mut self, mid: &str) -> bool {
-        let Some(track) = self.media.as_mut().and_then(|m| m.tracks.iter_mut().find(|t| t.negotiated.mid == mid)) else {
+        let Some(track) = self.media.as_mut().and_then(|m| m.tracks.iter_mut().find(|t| t.negotiated.mid == mid))
+        else {
             return false;
         };
         track.closed = true;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use streamfleet_handler::{CodecName, Packet, TrackKind};
 use streamfleet_net::Outbox;
+use streamfleet_rtp::Index;
 use streamfleet_rtp::header::Extensions;
 use streamfleet_rtp::rtcp::{self, Event, Feedback, Packets, Reception, RtcpInbox, Transmission, WallClock};
 use streamfleet_rtp::srtp::{Outgoing, Refused, Rx, Tx};
-use streamfleet_rtp::Index;
 
 use super::answer::NegotiatedTrack;
 use super::path::Newest;
@@ -96,17 +96,17 @@ impl Media {
         let opened = self.rx.open(datagram)?;
         let header = &opened.header;
         // One codec was negotiated for each m-line, so the payload type names the track (RFC 8843 9.2).
-        let Some(i) = self.tracks.iter().position(|t| {
-            t.negotiated.receives && !t.closed && t.negotiated.payload_type == header.payload_type
-        }) else {
+        let Some(i) = self
+            .tracks
+            .iter()
+            .position(|t| t.negotiated.receives && !t.closed && t.negotiated.payload_type == header.payload_type)
+        else {
             return Ok(None);
         };
         let track = &mut self.tracks[i];
         let reception = match &mut track.reception {
             Some(r) if r.ssrc() == header.ssrc => r,
-            other => {
-                other.insert(Reception::new(header.ssrc, track.negotiated.codec.clock_rate(), opened.index, now))
-            }
+            other => other.insert(Reception::new(header.ssrc, track.negotiated.codec.clock_rate(), opened.index, now)),
         };
         reception.packet(opened.index, header.timestamp, opened.payload.len(), now);
         let (source, new_source) = match track.source {
@@ -153,7 +153,7 @@ impl Media {
             marker: packet.marker,
             payload_type: track.negotiated.payload_type,
             timestamp: packet.timestamp,
-            extensions: &Extensions::NONE,
+            extensions: Extensions::NONE,
             payload: packet.payload,
         };
         let tx = &mut self.tx;

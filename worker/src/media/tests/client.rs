@@ -69,9 +69,8 @@ impl Client {
         let mut engine = MediaEngine::default();
         let codec = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: 111 };
         engine.register_codec(codec, RtpCodecKind::Audio).unwrap();
-        let settings = SettingEngineBuilder::new()
-            .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
-            .build();
+        let settings =
+            SettingEngineBuilder::new().with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled).build();
         let mut pc = RTCPeerConnectionBuilder::new()
             .with_media_engine(engine)
             .with_setting_engine(settings)
@@ -83,8 +82,7 @@ impl Client {
             codec: opus(),
             ..Default::default()
         };
-        let track =
-            MediaStreamTrack::new("s".into(), "a".into(), "a".into(), RtpCodecKind::Audio, vec![encoding]);
+        let track = MediaStreamTrack::new("s".into(), "a".into(), "a".into(), RtpCodecKind::Audio, vec![encoding]);
         let sender = pc.add_track(track).unwrap();
         let channel = pc.create_data_channel("text", None).unwrap().id();
         let candidate = format!("candidate:1 1 udp 2130706431 {} {} typ host", inside.ip(), inside.port());
@@ -131,11 +129,10 @@ impl Client {
         if !self.alive {
             return;
         }
-        if self.pc.poll_timeout().is_some_and(|at| at <= now) {
-            if self.pc.handle_timeout(now).is_err() {
-                self.alive = false;
-                return;
-            }
+        if self.pc.poll_timeout().is_some_and(|at| at <= now) && self.pc.handle_timeout(now).is_err() {
+            // Its DTLS has given up.
+            self.alive = false;
+            return;
         }
         while let Some(event) = self.pc.poll_event() {
             match event {

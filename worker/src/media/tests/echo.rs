@@ -50,11 +50,8 @@ fn an_rtc_client_is_echoed_under_both_profiles() {
 fn a_bad_network_loses_only_what_it_lost() {
     let mut connected = 0;
     for seed in 0..6 {
-        let conditions = Conditions {
-            loss: 0.05,
-            duplication: 0.05,
-            delay: (Duration::from_millis(5), Duration::from_millis(60)),
-        };
+        let conditions =
+            Conditions { loss: 0.05, duplication: 0.05, delay: (Duration::from_millis(5), Duration::from_millis(60)) };
         let mut world = World::new(seed, conditions);
         let (c, _) = world.call(echo(), World::limits());
         world.run(Duration::from_secs(30));

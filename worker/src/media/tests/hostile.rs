@@ -10,8 +10,7 @@ use super::network::Conditions;
 use super::world::World;
 use crate::media::counters::Drop;
 
-const STRANGER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9)), 9);
+const STRANGER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9)), 9);
 
 #[test]
 fn strangers_are_dropped_and_counted_and_never_answered() {

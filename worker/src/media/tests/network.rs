@@ -19,11 +19,8 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    pub(crate) const CLEAN: Conditions = Conditions {
-        loss: 0.0,
-        duplication: 0.0,
-        delay: (Duration::from_millis(10), Duration::from_millis(10)),
-    };
+    pub(crate) const CLEAN: Conditions =
+        Conditions { loss: 0.0, duplication: 0.0, delay: (Duration::from_millis(10), Duration::from_millis(10)) };
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]

@@ -56,7 +56,10 @@ impl World {
         World {
             now,
             started: now,
-            shard: Shard::new(counters.clone(), WallClock::new(now, std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000))),
+            shard: Shard::new(
+                counters.clone(),
+                WallClock::new(now, std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
+            ),
             counters,
             network: Network::new(seed, conditions),
             clients: vec![],
@@ -70,11 +73,7 @@ impl World {
     }
 
     pub(crate) fn limits() -> LifeLimits {
-        LifeLimits {
-            connect_timeout: Duration::from_secs(30),
-            time_limit: None,
-            end_grace: Duration::from_secs(1),
-        }
+        LifeLimits { connect_timeout: Duration::from_secs(30), time_limit: None, end_grace: Duration::from_secs(1) }
     }
 
     /// A client that offers; its session runs `endpoint`. Returns the client's number and the session.
