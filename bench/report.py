@@ -27,6 +27,11 @@ def number(value, digits):
     return "—" if value is None else f"{value:.{digits}f}"
 
 
+def quantile(summary, name):
+    """A quantile of the client's report; None where nothing was measured."""
+    return summary and summary[name]
+
+
 def table(head, rows):
     return "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -44,11 +49,11 @@ def grouped(points, figure, median):
 FIGURES = [
     ("Server CPU per session, % of one core", 3, lambda p: p["core_pct_per_session"]),
     ("Server CPU in total, % of one core", 1, lambda p: p["core_pct"]),
-    ("Packets back, %", 2, lambda p: p["load"]["echoed_pct"]),
-    ("Echo latency p50, ms", 2, lambda p: p["load"]["latency_ms"]["p50"]),
-    ("Echo latency p95, ms", 2, lambda p: p["load"]["latency_ms"]["p95"]),
-    ("Offer to answer p50, ms", 1, lambda p: p["load"]["offer_to_answer_ms"]["p50"]),
-    ("Offer to first media p50, ms", 1, lambda p: p["load"]["offer_to_media_ms"]["p50"]),
+    ("Packets back, %", 2, lambda p: 100 * p["load"]["packets"]["share"]),
+    ("Echo latency p50, ms", 2, lambda p: quantile(p["load"]["echo"], "p50")),
+    ("Echo latency p95, ms", 2, lambda p: quantile(p["load"]["echo"], "p95")),
+    ("Offer to answer p50, ms", 1, lambda p: quantile(p["load"]["offer_to_answer_ms"], "p50")),
+    ("Offer to first media p50, ms", 1, lambda p: quantile(p["load"]["offer_to_first_media_ms"], "p50")),
     ("Resident memory per session, kB", 0, lambda p: p["kb_per_session"]),
 ]
 
@@ -99,6 +104,8 @@ sessions that send pre-encoded Opus, 20 ms a packet. Run it yourself: `make benc
 - *Encoded* forwards payloads; *frames* decodes, resamples and encodes, which is what FastRTC does with every frame.
 - FastRTC runs as its documentation shows: one process, uvicorn, an asynchronous echo handler. Python servers are usually scaled by
   processes; the figures are per core, so that multiplies both sides alike.
+- Echo latency is of each packet where packets come back as they went; where they are decoded and encoded again, of tone bursts that some
+  of the sessions send, without any buffer of the client's own.
 - Loopback has no loss, no jitter and no network card: the kernel's part is smaller than on a network.
 """
 

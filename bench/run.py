@@ -6,6 +6,7 @@ slow minute of the machine falls on all of them. Everything is bounded: counts b
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -42,13 +43,14 @@ def arguments():
 def measure(kind, count, seconds, streamfleet):
     """One point: a fresh server, `count` sessions for `seconds`."""
     # A faster ramp for counts that would otherwise spend minutes on it; those servers set up a session in 10 ms or less.
-    ramp = max(RAMP, count / 10)
+    ramp = max(RAMP, count // 10)
     with Server(kind, SERVER_CORE) as server:
         idle = server.resident_bytes()
-        lasts = count / ramp + SETTLE_S + seconds + 1
+        # The client measures from the moment when all sessions are there: its window holds ours.
+        lasts = math.ceil(SETTLE_S + seconds + 1)
         command = [
             "taskset", "-c", str(CLIENT_CORE), str(streamfleet), "load", server.url,
-            "-n", str(count), "--ramp", f"{ramp:g}", "--seconds", f"{lasts:g}", "--json",
+            "-n", str(count), "--ramp", str(ramp), "--seconds", str(lasts), "--json", "-",
         ]
         started = time.monotonic()
         client = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -60,12 +62,13 @@ def measure(kind, count, seconds, streamfleet):
             wait_until(at + seconds, server)
             cpu, client_cpu, window = server.cpu_s() - before, cpu_s(client.pid) - client_before, time.monotonic() - at
             # The client reports when its sessions are closed; a server that hangs must not hang the benchmark.
-            out, said = client.communicate(timeout=lasts + 60)
+            out, said = client.communicate(timeout=count / ramp + lasts + 60)
         finally:
             client.kill()
             client.wait()
     if not out.strip():
         raise RuntimeError(f"no report: {' '.join(command)}\n{said.decode(errors='replace')}")
+    # Status 1 and 2 say that sessions failed; the report says how many.
     load = json.loads(out)
     return {
         "server": kind.name,
@@ -90,8 +93,8 @@ def wait_until(moment, server):
 def carried(point):
     """Whether every session was served well enough."""
     load = point["load"]
-    p95 = load["latency_ms"]["p95"]
-    return load["sessions_failed"] == 0 and load["echoed_pct"] >= MIN_ECHOED_PCT and p95 is not None and p95 < MAX_P95_MS
+    p95 = report.quantile(load["echo"], "p95")
+    return load["sessions"]["failed"] == 0 and 100 * load["packets"]["share"] >= MIN_ECHOED_PCT and p95 is not None and p95 < MAX_P95_MS
 
 
 def search(kind, args, note):
@@ -133,10 +136,10 @@ def attempt(kind, count, args, note):
         note(f"{kind} × {count}: {error}")
         return None
     load = point["load"]
-    p95 = load["latency_ms"]["p95"]
+    p95 = report.number(report.quantile(load["echo"], "p95"), 1)
     note(
-        f"{kind} × {count}: {point['core_pct']:.1f} % of a core, {load['echoed_pct']:.2f} % back, "
-        f"p95 {'—' if p95 is None else f'{p95:.1f}'} ms, {load['sessions_failed']} failed{'' if carried(point) else '; not carried'}"
+        f"{kind} × {count}: {point['core_pct']:.1f} % of a core, client {point['client_core_pct']:.0f} %, {100 * load['packets']['share']:.2f} % back, "
+        f"p95 {p95} ms, {load['sessions']['failed']} failed{'' if carried(point) else '; not carried'}"
     )
     return point
 

@@ -1,10 +1,11 @@
 // One call: connects, then does what the options ask for, in this order, and reports each result as an event.
 //   url, id, shape: "complete" | "trickle" | "none", addresses: "plain" | "hidden"
-//   tones: [Hz], video: "VP8" | "H264" with colours: [[r, g, b]], messages: [text], await_end: ms
+//   tones: [Hz], video: "VP8" | "H264" with colours: [[r, g, b]], messages: [text], await_end: ms,
+//   hang_up: true closes the connection as a page does; else the browser is closed with it open
 import { dismissed, emptyPage, options, report, withPage } from "./chromium.mjs";
 
 await withPage(async (page) => {
-  const { url, id, shape, tones = [], video = null, colours = [], messages = [], await_end = 0 } = options;
+  const { url, id, shape, tones = [], video = null, colours = [], messages = [], await_end = 0, hang_up = false } = options;
   const gone = dismissed();
   await emptyPage(page, url);
   report("connected", await page.evaluate((how) => client.connect(how), { url, id, shape, audio: true, video }));
@@ -15,4 +16,5 @@ await withPage(async (page) => {
   if (await_end) report("ended", await page.evaluate((limit) => client.closed(limit), await_end));
   report("done");
   await gone;
+  if (hang_up) await page.evaluate(() => call.pc.close());
 });

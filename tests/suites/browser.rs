@@ -170,15 +170,28 @@ fn an_admin_ends_a_call_and_the_page_notices() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_page_that_closes_leaves_no_session() -> Result<()> {
+/// How long the server keeps the session of a page that has gone, one way or the other.
+fn freed_after(hang_up: &Value) -> Result<Duration> {
     let server = Server::start(&[])?;
-    let mut script = call(&server, "/echo", &json!({}))?;
+    let mut script = call(&server, "/echo", hang_up)?;
     script.expect("done", LIMIT)?;
     assert_eq!(server.sessions("/echo")?.len(), 1);
     script.finish(LIMIT)?;
-    let took = server.await_no_sessions(&["/echo"], Duration::from_secs(10))?;
+    let took = server.await_no_sessions(&["/echo"], Duration::from_secs(60))?;
     println!("freed {} ms after the browser closed", took.as_millis());
+    Ok(took)
+}
+
+#[test]
+fn a_page_that_hangs_up_leaves_no_session() -> Result<()> {
+    assert!(freed_after(&json!({ "hang_up": true }))? < Duration::from_secs(5));
+    Ok(())
+}
+
+/// The browser is gone without a word: nothing arrives any more, and that alone ends the session.
+#[test]
+fn a_browser_that_vanishes_leaves_no_session() -> Result<()> {
+    assert!(freed_after(&json!({ "hang_up": false }))? < Duration::from_secs(30));
     Ok(())
 }
 

@@ -103,7 +103,7 @@ const BAD: &[Bad] = &[
             json!({ "candidate": { "candidate": "candidate:x y z" }, "type": "ice-candidate", "webrtc_id": format!("k{n}") }).to_string().into_bytes()
         },
         status: 200,
-        error: "invalid_candidate_format",
+        error: "unknown_connection",
     },
 ];
 

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{self as sdk, Ended, LinkConfig, Registered, link};
+use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, ServiceName, SessionId, State};
@@ -280,7 +281,7 @@ impl Host for Sessions {
                     user_id: identity.user_id,
                     verified: identity.verified,
                     metadata: identity.metadata,
-                    trace_id: None,
+                    trace_id: trace_id(&tracing::Span::current()),
                 };
                 let session = sdk::Session::new(context, &task_end);
                 let task = HandlerTask {

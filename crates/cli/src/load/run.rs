@@ -237,18 +237,14 @@ impl<'a> Load<'a> {
         happen(&mut line.session, &mut turn);
         self.send_errors += line.transmit(&mut self.out);
         match line.session.poll_change() {
-            Some(Change::Connected(remote)) => {
-                // Without it, sends take a little longer.
-                if line.socket.as_ref().is_some_and(|socket| socket.connect(remote).is_ok()) {
-                    line.connected = Connected::Yes;
-                }
-            }
+            // Where the kernel refuses, sends take a little longer.
+            Some(Change::Connected(remote)) if line.connect(remote).is_ok() => line.connected = Connected::Yes,
+            Some(Change::Connected(_)) | None => {}
             Some(Change::Failed) => {
                 line.session.close(now, &mut self.out);
                 line.transmit(&mut self.out);
                 line.socket = None;
             }
-            None => {}
         }
         let deadline = line.session.poll_timeout(now);
         if deadline != line.deadline {
@@ -309,6 +305,9 @@ impl<'a> Load<'a> {
                 if begun && self.phase_end > now + SETTLE && self.lines.iter().all(decided) {
                     self.phase_end = now + SETTLE;
                 }
+                if begun && self.lines.iter().all(|line| line.session.is_over()) {
+                    return false;
+                }
                 if now >= self.phase_end {
                     self.tally.phase = Phase::Measure;
                     self.measured = Window::open(&self.tally, now);
@@ -344,6 +343,10 @@ impl<'a> Load<'a> {
 }
 
 impl Line {
+    fn connect(&self, remote: SocketAddr) -> std::io::Result<()> {
+        self.socket.as_ref().map_or(Ok(()), |socket| socket.connect(remote))
+    }
+
     /// Sends what is in `out`; returns how many datagrams the kernel did not take.
     fn transmit(&self, out: &mut Outbox) -> u64 {
         let mut errors = 0;

@@ -87,7 +87,7 @@ impl fmt::Display for Report {
                 };
                 writeln!(f, "  echo          {} ({method}, {} of them)", Times(ms), ms.count)?;
             }
-            None => writeln!(f, "  echo          not measurable: what came back is not what was sent")?,
+            None => writeln!(f, "  echo          not measured: no packet and no burst was recognised")?,
         }
         for (name, times) in [("answer", &self.offer_to_answer_ms), ("first media", &self.offer_to_first_media_ms)] {
             if let Some(times) = times {
@@ -149,7 +149,7 @@ mod tests {
         let outcomes = vec![(Setup::default(), Err(Failure::Refused("concurrency_limit_reached".to_owned()))); 3];
         let text =
             Report::new(Run { url: "http://x".to_owned(), ..Run::default() }, &outcomes, &Tally::default()).to_string();
-        for part in ["0 of 3 ok", "3 × refused: concurrency_limit_reached", "nothing came back", "not measurable"] {
+        for part in ["0 of 3 ok", "3 × refused: concurrency_limit_reached", "nothing came back", "not measured"] {
             assert!(text.contains(part), "{part}:\n{text}");
         }
     }
