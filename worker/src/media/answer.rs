@@ -31,8 +31,9 @@ use streamfleet_session::candidate::{ParsedCandidate, RemoteCandidate};
 
 use super::sdp::{self, Direction, InvalidOffer, OfferedCodec, Section, SectionKind};
 
-/// A data-channel message of a client may be this long, octets; conversations send text, not files.
-pub(crate) const MAX_MESSAGE: u32 = 64 * 1024;
+/// The longest data-channel message, either way, octets. Conversations send lines of JSON, not files; and the core keeps a
+/// buffer of this size for every session.
+pub(crate) const MAX_MESSAGE: u32 = 16 * 1024;
 /// SCTP's receive window, octets: bounds what one client can make the worker hold.
 const SCTP_RECEIVE_BUFFER: u32 = 256 * 1024;
 /// Candidates taken from one offer. A check goes to each, so the number bounds what a hostile offer can have us send.

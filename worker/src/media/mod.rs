@@ -4,6 +4,8 @@ pub(crate) mod answer;
 mod counters;
 pub(crate) mod driver;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod path;
 mod peer;
 mod sdp;
