@@ -124,10 +124,16 @@ impl Sessions {
             }
             tokio::time::sleep(Duration::from_millis(50).min(deadline - now)).await;
         }
+        tracing::info!(sessions = self.len(), "the drain's deadline is over");
+        self.end_all(CloseReason::Draining, END_TIMEOUT).await;
+    }
+
+    /// Ends every session for this reason, and waits until they are over, at most `limit`.
+    pub async fn end_all(&self, reason: CloseReason, limit: Duration) {
         let ids: Vec<SessionId> = self.inner.table.by_id.lock().keys().cloned().collect();
-        tracing::info!(sessions = ids.len(), "the drain's deadline is over");
-        let ends = ids.iter().map(|id| self.end(id, CloseReason::Draining));
-        futures_util::future::join_all(ends).await;
+        let ends = futures_util::future::join_all(ids.iter().map(|id| self.end(id, reason)));
+        // Those that are not over then end with their loop.
+        drop(tokio::time::timeout(limit, ends).await);
     }
 
     fn ask_to_reconnect(&self, now: Instant, deadline: Instant) {
@@ -210,6 +216,7 @@ fn view(shared: &Shared) -> SessionView {
         state,
         since: shared.since(),
         quality,
+        outputs: shared.outputs(),
     }
 }
 
@@ -232,7 +239,11 @@ impl Drop for Guard {
             table.remove(self.shared.id());
         }
         drop(table);
-        let reason = self.shared.stage().reason().unwrap_or(CloseReason::InternalError);
+        if self.shared.is_refused() {
+            return;
+        }
+        // A loop that stops drops its sessions as they are.
+        let reason = self.shared.stage().reason().unwrap_or(CloseReason::Shutdown);
         self.metrics.ended(reason, self.began.elapsed());
         Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
             .ended(reason, self.began.elapsed());
@@ -306,20 +317,29 @@ impl Host for Sessions {
             _slot: request.slot,
         };
         let live = Live { shared: shared.clone(), on, admitted: Instant::now(), time_limit: limits.time_limit };
-        inner.table.by_id.lock().insert(request.id, live);
-        let new = NewSession {
+        let new = Box::new(NewSession {
             answered,
             endpoint,
             limits: limits.life(),
             bounds: inner.bounds,
-            shared,
+            shared: shared.clone(),
             provider: inner.factory.provider().clone(),
             guard: Box::new(guard),
+        });
+        // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
+        let opened = {
+            let mut table = inner.table.by_id.lock();
+            let opened = inner.loops[on].open(new);
+            if opened.is_ok() {
+                table.insert(request.id, live);
+            }
+            opened
         };
-        // Refused, the session is dropped here and its guard cleans up.
-        inner.loops[on]
-            .send(Command::Open(Box::new(new)))
-            .map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
+        if let Err(refused) = opened {
+            shared.refuse();
+            drop(refused);
+            return Err(Failure::NoCapacity { retry_after: OVERLOADED });
+        }
         Ok(Answer { sdp, resume: None })
     }
 
@@ -336,8 +356,12 @@ impl Host for Sessions {
     }
 
     fn sessions(&self, service: &ServiceName) -> Vec<SessionView> {
+        // Loops take this lock when a session ends: it is held for the list of them and not for their views.
         let table = self.inner.table.by_id.lock();
-        table.values().filter(|live| live.shared.service() == service).map(|live| view(&live.shared)).collect()
+        let of_service = table.values().filter(|live| live.shared.service() == service);
+        let shared: Vec<Arc<Shared>> = of_service.map(|live| live.shared.clone()).collect();
+        drop(table);
+        shared.iter().map(|shared| view(shared)).collect()
     }
 
     fn session(&self, id: &SessionId) -> Option<SessionView> {

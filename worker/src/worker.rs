@@ -17,7 +17,7 @@ use streamfleet_process::signals::{Demand, Signals};
 use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
-use streamfleet_session::ServiceName;
+use streamfleet_session::{CloseReason, ServiceName};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Occupancy;
@@ -32,6 +32,8 @@ use crate::sessions::{Advertised, Sessions};
 const MAX_ADVERTISED: usize = 8;
 /// What is left of the HTTP connections after the last session: replies under way.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// On the second signal: for clients to be told.
+const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// Handlers may say goodbye to what they talk to.
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
 /// Subsystems stop within this, or are named as overdue.
@@ -198,15 +200,19 @@ impl Worker {
         tracing::info!(sessions = sessions.len(), grace = ?self.plan.termination_grace, "draining");
         tokio::select! {
             () = sessions.drain(deadline) => tracing::info!("drained"),
-            Demand::Leave = signals.next() => tracing::warn!(sessions = sessions.len(), "leaving at once"),
+            Demand::Leave = signals.next() => {
+                tracing::warn!(sessions = sessions.len(), "leaving at once");
+                sessions.end_all(CloseReason::Shutdown, LEAVE_GRACE).await;
+            }
             Some(exit) = subsystems.next_exit() => {
                 return Err(io::Error::other(exit.to_string()).into());
             }
         }
-        sessions.handlers_done(HANDLER_GRACE).await;
+        // The loops go first: what is left of sessions goes with them, and that is what ends their handlers.
         stop_http.cancel();
         stop_loops.store(true, Relaxed);
         sessions.wake_loops();
+        sessions.handlers_done(HANDLER_GRACE).await;
         for exit in subsystems.stop(STOP_GRACE).await.iter().filter(|exit| !exit.is_clean()) {
             tracing::warn!(%exit, "a part did not stop cleanly");
         }

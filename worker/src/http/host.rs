@@ -123,6 +123,9 @@ pub struct SessionView {
     /// What its media is like; absent until there is any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
+    /// The handler's last additional outputs, the oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Value>,
 }
 
 /// How well a session's media travels. Loss is a share from 0 to 1, times are in milliseconds.

@@ -185,6 +185,7 @@ pub(crate) fn answer(
     now: Instant,
 ) -> Result<Answered, InvalidOffer> {
     let sections = sdp::sections(request.offer)?;
+    check_transport(request.offer, &sections)?;
     let chosen = choose_tracks(&sections, request.wants)?;
     let refused = |e: rtc::shared::error::Error| InvalidOffer::Refused(e.to_string());
 
@@ -249,8 +250,7 @@ pub(crate) fn answer(
         });
     }
 
-    let stripped = without_candidates(request.offer);
-    let offer = RTCSessionDescription::offer(stripped).map_err(refused)?;
+    let offer = RTCSessionDescription::offer(normalised(request.offer, &sections)).map_err(refused)?;
     pc.set_remote_description(now, offer).map_err(refused)?;
     // m-lines that nothing was chosen for are answered, but nothing flows on them.
     let ids: Vec<_> = pc.get_transceivers().collect();
@@ -270,6 +270,12 @@ pub(crate) fn answer(
     let local = pc.create_answer(None).map_err(refused)?;
     pc.set_local_description(now, local).map_err(refused)?;
     let answer = pc.local_description().ok_or_else(|| InvalidOffer::Refused("no answer came about".to_owned()))?.sdp;
+
+    // An m-line outside of BUNDLE, and whatever else the core cannot use, it rejects without a word.
+    let answered = sdp::sections(&answer)?;
+    if !tracks.iter().all(|t| answered.iter().any(|s| s.mid == t.mid && !s.rejected)) {
+        return Err(InvalidOffer::Refused("an m-line with media is not in the BUNDLE group".to_owned()));
+    }
 
     let remote = remote_credentials(request.offer)
         .ok_or_else(|| InvalidOffer::Refused("the offer has no ICE credentials".to_owned()))?;
@@ -299,6 +305,21 @@ pub(crate) fn add_remote(pc: &mut RTCPeerConnection, base: &LocalAddresses, cand
         return false;
     }
     pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.line.clone(), ..Default::default() }).is_ok()
+}
+
+/// What would be answered and then never connect.
+fn check_transport(offer: &str, sections: &[Section]) -> Result<(), InvalidOffer> {
+    let refuse = |why: &str| Err(InvalidOffer::Refused(why.to_owned()));
+    for (i, section) in sections.iter().enumerate() {
+        if sections[..i].iter().any(|s| s.mid == section.mid) {
+            return refuse("two m-lines have the same a=mid");
+        }
+    }
+    // RFC 5763 5: an offer says actpass; active goes well with our passive, these two do not.
+    if offer.lines().map(str::trim_end).any(|l| l == "a=setup:passive" || l == "a=setup:holdconn") {
+        return refuse("the offer's a=setup leaves the worker no passive role");
+    }
+    Ok(())
 }
 
 /// At most one audio and one video m-line carry media; FastRTC's clients never offer more.
@@ -392,15 +413,44 @@ fn with_candidates(answer: &str, advertised: &[SocketAddr]) -> String {
     out
 }
 
-/// The core would parse `.local` names, TCP and eight-token candidates in ways of its own; they are read here instead.
-fn without_candidates(offer: &str) -> String {
-    let mut out = String::with_capacity(offer.len());
-    for line in offer.lines().map(str::trim_end) {
-        if !line.is_empty() && !line.starts_with("a=candidate:") && line != "a=end-of-candidates" {
-            out.push_str(line);
+/// The offer as the core reads it without surprises. Left out are the candidates: it would take `.local` names, TCP and
+/// eight-token forms in ways of its own, so they are read here. Written out is what RFC 8866 and RFC 3551 imply and the core
+/// wants to see: each m-line's direction, and the names of the static payload types.
+fn normalised(offer: &str, sections: &[Section]) -> String {
+    let mut out = String::with_capacity(offer.len() + 64);
+    let mut rest = sections.iter();
+    let mut current: Option<&Section> = None;
+    let mut named: Vec<u8> = Vec::new();
+    let finish = |out: &mut String, section: Option<&Section>, named: &[u8]| {
+        let Some(section) = section else { return };
+        for codec in section.codecs.iter().filter(|c| !named.contains(&c.payload_type)) {
+            let name = codec.name.as_str();
+            out.push_str(&format!("a=rtpmap:{} {name}/{}\r\n", codec.payload_type, codec.clock_rate));
+        }
+        if matches!(section.kind, SectionKind::Media(_)) {
+            out.push_str("a=");
+            out.push_str(section.direction.as_str());
             out.push_str("\r\n");
         }
+    };
+    for line in offer.lines().map(str::trim_end).filter(|l| !l.is_empty()) {
+        if line.starts_with("m=") {
+            finish(&mut out, current, &named);
+            current = rest.next();
+            named.clear();
+        }
+        if let Some(pt) = line.strip_prefix("a=rtpmap:").and_then(|map| map.split(' ').next()) {
+            named.extend(pt.parse::<u8>());
+        }
+        let direction = line.strip_prefix("a=").is_some_and(|a| Direction::parse(a).is_some());
+        let media = current.is_none_or(|s| matches!(s.kind, SectionKind::Media(_)));
+        if line.starts_with("a=candidate:") || line == "a=end-of-candidates" || (direction && media) {
+            continue;
+        }
+        out.push_str(line);
+        out.push_str("\r\n");
     }
+    finish(&mut out, current, &named);
     out
 }
 
@@ -425,4 +475,82 @@ fn offered_candidates(offer: &str) -> Vec<RemoteCandidate> {
 fn remote_credentials(offer: &str) -> Option<IceCredentials> {
     let value = |key: &str| offer.lines().find_map(|l| l.trim_end().strip_prefix(key)).map(|v| v.trim().to_owned());
     Some(IceCredentials { ufrag: value("a=ice-ufrag:")?, pwd: value("a=ice-pwd:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(media: &str) -> String {
+        let fingerprint = ["AB"; 32].join(":");
+        format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n{media}c=IN IP4 0.0.0.0\r\n\
+             a=mid:0\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\n\
+             a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\n"
+        )
+    }
+
+    fn check(offer: &str) -> Result<(String, Vec<NegotiatedTrack>), InvalidOffer> {
+        let factory = PeerFactory::new().unwrap();
+        let advertised = [SocketAddr::from(([203, 0, 113, 1], 5000)), SocketAddr::from(([0u16; 8], 5000))];
+        let request = AnswerRequest {
+            offer,
+            credentials: IceCredentials { ufrag: "serverufrag".into(), pwd: "0123456789abcdefghijklmn".into() },
+            advertised: &advertised,
+            wants: Wants { audio: true, video: true },
+            early: &[],
+        };
+        answer(&factory, request, Instant::now()).map(|a| (a.sdp, a.tracks))
+    }
+
+    #[test]
+    fn an_answer_has_what_clients_rely_on() {
+        let (sdp, tracks) =
+            check(&offer("m=audio 9 UDP/TLS/RTP/SAVPF 96 0\r\na=rtpmap:96 opus/48000/2\r\na=sendrecv\r\n")).unwrap();
+        assert_eq!((tracks[0].payload_type, tracks[0].codec), (96, CodecName::Opus), "the offerer's payload type");
+        for line in [
+            "a=setup:passive",
+            "a=rtcp-mux",
+            "a=group:BUNDLE 0",
+            "a=rtpmap:96 opus/48000/2",
+            "a=candidate:1 1 udp 2130706431 203.0.113.1 5000 typ host",
+            "a=end-of-candidates",
+            "a=ice-ufrag:serverufrag",
+            "a=sendrecv",
+        ] {
+            assert!(sdp.lines().any(|l| l == line), "no {line} in\n{sdp}");
+        }
+        assert!(sdp.contains("a=msid:streamfleet "), "clients read event.streams[0]\n{sdp}");
+        assert_eq!(sdp.matches("a=candidate:").count(), 2, "one for each advertised address\n{sdp}");
+    }
+
+    #[test]
+    fn what_is_implied_is_understood() {
+        // No direction is sendrecv, a static payload type needs no name, and a direction may stand before the m-lines.
+        let (sdp, tracks) = check(&offer("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n")).unwrap();
+        assert_eq!(tracks[0].codec, CodecName::Pcmu);
+        assert!(sdp.contains("a=sendrecv"), "{sdp}");
+        let early = offer("m=audio 9 UDP/TLS/RTP/SAVPF 8\r\n").replace("t=0 0\r\n", "t=0 0\r\na=recvonly\r\n");
+        let (sdp, tracks) = check(&early).unwrap();
+        assert!(tracks[0].sends && !tracks[0].receives, "{sdp}");
+        assert!(sdp.contains("a=sendonly"), "{sdp}");
+    }
+
+    #[test]
+    fn what_could_never_connect_is_refused() {
+        let good = offer("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=sendrecv\r\n");
+        assert!(check(&good).is_ok());
+        for bad in [
+            good.replace("BUNDLE 0", "BUNDLE 7"),
+            good.replace("actpass", "passive"),
+            good.replace("actpass", "holdconn"),
+            good.replace("a=ice-ufrag:abcd\r\n", ""),
+            good.replace("a=mid:0\r\n", ""),
+            good.replace("m=audio 9", "m=audio 0"),
+            good.replace("a=sendrecv", "a=inactive"),
+            good.replace("SAVPF 0", "SAVPF 13"),
+        ] {
+            assert!(check(&bad).is_err(), "{bad}");
+        }
+    }
 }

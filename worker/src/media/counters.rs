@@ -16,8 +16,12 @@ pub enum Drop {
     StunMalformed,
     /// STUN without valid MESSAGE-INTEGRITY.
     StunIntegrity,
-    /// A session has too many addresses already.
-    TooManyAddresses,
+    /// STUN that is neither a request nor an answer to one of ours.
+    StunUnasked,
+    /// DTLS that no client sends, or more of a handshake than one has.
+    DtlsRefused,
+    /// What would have been more than three times what an unproven address sent.
+    Unaffordable,
     /// RTP before there were keys.
     EarlyRtp,
     /// RTP that is malformed.
@@ -44,12 +48,14 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, for the metrics endpoint.
-    pub const ALL: [Drop; 16] = [
+    pub const ALL: [Drop; 18] = [
         Drop::NotMedia,
         Drop::UnknownPeer,
         Drop::StunMalformed,
         Drop::StunIntegrity,
-        Drop::TooManyAddresses,
+        Drop::StunUnasked,
+        Drop::DtlsRefused,
+        Drop::Unaffordable,
         Drop::EarlyRtp,
         Drop::RtpMalformed,
         Drop::RtpAuth,
@@ -71,7 +77,9 @@ impl Drop {
             Drop::UnknownPeer => "unknown_peer",
             Drop::StunMalformed => "stun_malformed",
             Drop::StunIntegrity => "stun_integrity",
-            Drop::TooManyAddresses => "too_many_addresses",
+            Drop::StunUnasked => "stun_unasked",
+            Drop::DtlsRefused => "dtls_refused",
+            Drop::Unaffordable => "unaffordable",
             Drop::EarlyRtp => "early_rtp",
             Drop::RtpMalformed => "rtp_malformed",
             Drop::RtpAuth => "rtp_auth",
@@ -129,6 +137,12 @@ pub struct Reading {
 impl Counters {
     pub(crate) fn dropped(&self, reason: Drop) {
         self.drops[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dropped_many(&self, reason: Drop, n: u64) {
+        if n > 0 {
+            self.drops[reason as usize].fetch_add(n, Relaxed);
+        }
     }
 
     pub(crate) fn received(&self, octets: usize) {

@@ -11,6 +11,7 @@ use streamfleet_net::{Outbox, Poller, SocketOptions, UdpSocket, Waker, set_timer
 use streamfleet_rtp::rtcp::WallClock;
 
 use super::counters::Counters;
+use super::session::NewSession;
 use super::shard::{Command, Ready, Shard};
 use super::shared::Token;
 use super::tick::Ticker;
@@ -47,6 +48,20 @@ impl LoopHandle {
                 Ok(())
             }
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(Overloaded),
+        }
+    }
+
+    /// The same for a new session, which comes back if the loop does not take it: dropping it gives back what it holds.
+    pub(crate) fn open(&self, session: Box<NewSession>) -> Result<(), Box<NewSession>> {
+        match self.commands.try_send(Command::Open(session)) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(Command::Open(session)) | TrySendError::Disconnected(Command::Open(session))) => {
+                Err(session)
+            }
+            Err(_) => unreachable!("a queue gives back what it was given"),
         }
     }
 

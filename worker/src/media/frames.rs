@@ -11,6 +11,8 @@ use streamfleet_handler::{AudioFrame, CodecName, Emit, Input, LoopEnd, PcmFormat
 /// The sender is given this much ahead of the packet that is due. More would delay what an interruption cannot take
 /// back; less would starve the encoder when a handler's task is a few milliseconds late.
 const AHEAD: Duration = Duration::from_millis(40);
+/// What is sent at a time.
+const PACKET: Duration = Duration::from_millis(20);
 /// A handler that left a packet unfinished is given this long to go on, then the packet is padded with silence.
 const UNFINISHED: Duration = Duration::from_millis(60);
 
@@ -40,7 +42,7 @@ pub(crate) struct Frames {
     /// What comes after the audio that is queued now.
     behind: Option<Emit>,
     ended: bool,
-    pub(crate) dropped: u64,
+    dropped: u64,
 }
 
 impl Frames {
@@ -108,9 +110,15 @@ impl Frames {
     pub(crate) fn feed(&mut self, now: Instant, link: &LoopEnd) -> Option<Said> {
         loop {
             if let Some(emit) = self.behind.take() {
-                // Outputs and ends come after the audio before them.
-                if self.sender.queued() > Duration::ZERO {
+                // Ends come after the last sample before them; all else need not tear a sentence apart.
+                let left = self.sender.queued();
+                let waits = if matches!(emit, Emit::EndStream(_)) {
                     self.sender.flush();
+                    self.sender.queued() > Duration::ZERO
+                } else {
+                    left >= PACKET
+                };
+                if waits {
                     self.behind = Some(emit);
                     return None;
                 }
@@ -151,6 +159,16 @@ impl Frames {
             self.sender.flush();
         }
         self.sender.poll(now, payload).map(|info| (info.timestamp, info.marker))
+    }
+
+    /// Whether something waits for the audio before it.
+    pub(crate) fn has_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// Frames and emits that were lost since the last call.
+    pub(crate) fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// When `play`, `feed` and `poll` are to be called again; `None` when nothing is under way.

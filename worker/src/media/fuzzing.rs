@@ -111,8 +111,12 @@ pub fn datagrams(bytes: &[u8]) {
         live.step(&step);
     }
     if moment == Moment::Connected {
-        // Nobody here can answer the worker's checks but the client, so media has not moved, and nobody got more than
-        // they had sent themselves.
+        // The client has not hung up, and nobody else can: not even who sends under its address.
+        if live.now < live.until - (MAX_TIME - TIME_LIMIT) {
+            assert_eq!(live.shared.stage(), Stage::Active);
+        }
+        // Nobody but the client can answer the worker's checks, so media has not moved, and nobody got more than they had
+        // sent themselves.
         assert_eq!(live.shared.remote(), Some(HOME));
         for (stranger, sent) in &live.astray {
             let received = live.strange.get(stranger).copied().unwrap_or_default();
@@ -124,8 +128,10 @@ pub fn datagrams(bytes: &[u8]) {
 
 /// Things that happen in one input: more find nothing that these do not, and take longer.
 const MAX_STEPS: usize = 48;
-/// Simulated time of one input at most.
+/// Simulated time of one input at most: longer than the session.
 const MAX_TIME: Duration = Duration::from_secs(90);
+/// The session's limit, counted from its connection.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// What a client sent and an attacker may send again.
 const MAX_OVERHEARD: usize = 32;
 /// Exchanges at one instant, of which an undisturbed handshake takes about ten.
@@ -243,7 +249,7 @@ impl Live {
             endpoint,
             limits: LifeLimits {
                 connect_timeout: Duration::from_secs(30),
-                time_limit: Some(Duration::from_secs(60)),
+                time_limit: Some(TIME_LIMIT),
                 end_grace: Duration::from_secs(1),
             },
             bounds: DelayBounds::default(),

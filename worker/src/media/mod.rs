@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 mod counters;
 pub(crate) mod driver;
+mod dtls;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

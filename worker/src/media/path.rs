@@ -21,7 +21,7 @@ const MAX_PATHS: usize = 4;
 /// A check to the same address is not repeated sooner: bounds what a flood of replayed requests has us send.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Octets of a check at most: an address that is not validated must have sent more than it gets.
-const CHECK_COST: usize = 128;
+const CHECK_COST: usize = 100;
 /// Checks without an answer before a candidate path is forgotten.
 const MAX_CHECKS: u8 = 5;
 /// A validated path stays so for this long without traffic (RFC 7675 consent).
@@ -61,18 +61,31 @@ pub(crate) enum PathAction {
 pub(crate) struct Paths {
     current: SocketAddr,
     heard_at: Instant,
+    /// When an answer to a check of ours last came, over whichever path.
+    proved_at: Instant,
     others: Vec<Path>,
 }
 
 impl Paths {
     /// `current` is what ICE selected and DTLS came from.
     pub(crate) fn new(current: SocketAddr, now: Instant) -> Self {
-        Paths { current, heard_at: now, others: Vec::new() }
+        Paths { current, heard_at: now, proved_at: now, others: Vec::new() }
     }
 
     /// Where media goes.
     pub(crate) fn current(&self) -> SocketAddr {
         self.current
+    }
+
+    /// When the client last consented to be sent to (RFC 7675) by answering one of this machine's checks. The agent has checks
+    /// of its own, but those of a client that keeps moving are lost while it moves.
+    pub(crate) fn proved_at(&self) -> Instant {
+        self.proved_at
+    }
+
+    /// Whether the session still has a use for this address.
+    pub(crate) fn knows(&self, remote: SocketAddr) -> bool {
+        remote == self.current || self.others.iter().any(|p| p.remote == remote)
     }
 
     /// Whether any packet may be answered there: the current path, or one that was validated.
@@ -131,8 +144,10 @@ impl Paths {
     }
 
     /// The check asked for by [`PathAction::Check`] left with this id.
-    pub(crate) fn checked(&mut self, remote: SocketAddr, transaction: TransactionId) {
+    pub(crate) fn checked(&mut self, remote: SocketAddr, transaction: TransactionId, now: Instant) {
         if let Some(p) = self.others.iter_mut().find(|p| p.remote == remote) {
+            p.checks += 1;
+            p.checked_at = now;
             p.transaction = Some(transaction);
         }
     }
@@ -144,6 +159,7 @@ impl Paths {
             // The answer took another way than the question: a symmetric NAT or a reflection; validates neither.
             return Some(PathAction::Keep);
         }
+        self.proved_at = now;
         path.transaction = None;
         path.validated_at = Some(now);
         path.checks = 0;
@@ -183,7 +199,7 @@ impl Paths {
     fn check(&mut self, remote: SocketAddr, now: Instant) -> PathAction {
         let Some(i) = self.others.iter().position(|p| p.remote == remote) else { return PathAction::Keep };
         let p = &mut self.others[i];
-        // Two packets of speech pay for it; it leaves with the second.
+        // A client's check pays for it, or two packets of speech.
         if p.received.saturating_sub(p.sent) < CHECK_COST {
             return PathAction::Keep;
         }
@@ -194,8 +210,6 @@ impl Paths {
             self.others.swap_remove(i);
             return PathAction::Keep;
         }
-        p.checks += 1;
-        p.checked_at = now;
         PathAction::Check(remote)
     }
 
@@ -250,7 +264,7 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         assert_eq!(p.media(addr(2), Newest::Yes, 150, t), PathAction::Check(addr(2)));
-        p.checked(addr(2), ID);
+        p.checked(addr(2), ID, t);
         assert_eq!(p.current(), addr(1));
         assert_eq!(p.response(addr(2), &ID, t + 30 * MS), Some(PathAction::Moved(addr(2))));
         assert_eq!(p.current(), addr(2));
@@ -264,7 +278,7 @@ mod tests {
         let mut p = Paths::new(addr(1), t);
         // The attacker replays the client's nominating check from its own address; it cannot answer ours.
         assert_eq!(p.request(addr(66), true, 150, t), PathAction::Check(addr(66)));
-        p.checked(addr(66), ID);
+        p.checked(addr(66), ID, t);
         for i in 1..100u32 {
             let action = p.request(addr(66), true, 150, t + i * MS);
             assert_eq!(action, PathAction::Keep, "one check in {CHECK_INTERVAL:?}");
@@ -284,8 +298,8 @@ mod tests {
         assert_eq!(p.allowance(addr(9)), 90);
         p.sent(addr(9), 80);
         assert_eq!(p.allowance(addr(9)), 10);
-        assert_eq!(p.request(addr(9), false, 110, t), PathAction::Keep);
-        assert_eq!(p.request(addr(9), false, 110, t), PathAction::Check(addr(9)));
+        assert_eq!(p.request(addr(9), false, 80, t), PathAction::Keep);
+        assert_eq!(p.request(addr(9), false, 80, t), PathAction::Check(addr(9)));
         assert_eq!(p.allowance(addr(10)), 0);
         assert_eq!(p.allowance(addr(1)), usize::MAX);
     }
@@ -295,7 +309,7 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         p.media(addr(2), Newest::Yes, 150, t);
-        p.checked(addr(2), ID);
+        p.checked(addr(2), ID, t);
         p.response(addr(2), &ID, t);
         assert_eq!(p.media(addr(1), Newest::No, 100, t + MS), PathAction::Keep);
         assert_eq!(p.current(), addr(2));
@@ -306,7 +320,7 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         assert_eq!(p.request(addr(2), false, 150, t), PathAction::Check(addr(2)));
-        p.checked(addr(2), ID);
+        p.checked(addr(2), ID, t);
         assert_eq!(p.response(addr(2), &ID, t + MS), Some(PathAction::Keep));
         p.media(addr(1), Newest::Yes, 150, t + 1900 * MS);
         assert_eq!(p.request(addr(2), false, 150, t + 2000 * MS), PathAction::Keep);
@@ -319,7 +333,7 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         assert_eq!(p.request(addr(2), false, 150, t + 3000 * MS), PathAction::Check(addr(2)));
-        p.checked(addr(2), ID);
+        p.checked(addr(2), ID, t);
         assert_eq!(p.response(addr(2), &ID, t + 3010 * MS), Some(PathAction::Moved(addr(2))));
     }
 
@@ -332,7 +346,14 @@ mod tests {
         }
         assert!(p.others.len() <= MAX_PATHS);
         let mut p = Paths::new(addr(1), t);
-        let checks = (0..100u32).filter(|i| p.request(addr(2), true, 150, t + *i * CHECK_INTERVAL) != PathAction::Keep);
+        let checks = (0..100u32).filter(|i| {
+            let now = t + *i * CHECK_INTERVAL;
+            let asked = p.request(addr(2), true, 150, now) != PathAction::Keep;
+            if asked {
+                p.checked(addr(2), ID, now);
+            }
+            asked
+        });
         // After five unanswered checks the path is forgotten, and begins anew with the next request.
         assert!(checks.count() <= 90);
         assert_eq!(p.current(), addr(1));

@@ -29,6 +29,7 @@ use streamfleet_rtp::srtp::{Keys, Profile, Role};
 use streamfleet_session::candidate::RemoteCandidate;
 
 use super::answer::{Answered, LocalAddresses, MAX_REMOTE_CANDIDATES, add_remote};
+use super::dtls::{Gate, Phase};
 
 /// Datagrams of a first DTLS flight that are kept until ICE has selected a pair. Chromium's flight is two.
 const MAX_EARLY: usize = 8;
@@ -55,7 +56,7 @@ pub(crate) enum PeerEvent {
     /// The data channel is open.
     ChannelOpen,
     /// A message of the client.
-    Message { text: String },
+    Message { text: String, channel: RTCDataChannelId },
     /// The client closed the connection.
     ClosedByPeer,
     /// No check was answered for too long, or DTLS failed.
@@ -92,6 +93,12 @@ pub(crate) struct Peer {
     lost_at: Option<Instant>,
     /// When DTLS or SCTP last moved.
     active: Instant,
+    gate: Gate,
+    /// Something was asked of the core since it was last emptied. Each look into it sweeps all of its layers, so it is
+    /// left alone while only RTP flows.
+    dirty: bool,
+    /// The core's next timer, until something is asked of it again.
+    timer: Option<Option<Instant>>,
 }
 
 impl Peer {
@@ -113,6 +120,9 @@ impl Peer {
             ticked: now,
             lost_at: None,
             active: now,
+            gate: Gate::default(),
+            dirty: true,
+            timer: None,
         }
     }
 
@@ -122,6 +132,7 @@ impl Peer {
 
     /// A candidate that the client trickled. False if there are too many or the core cannot use it.
     pub(crate) fn add_candidate(&mut self, candidate: &RemoteCandidate) -> bool {
+        self.touch();
         if self.remote_candidates == MAX_REMOTE_CANDIDATES || !add_remote(&mut self.pc, &self.base, candidate) {
             return false;
         }
@@ -143,14 +154,18 @@ impl Peer {
         }
     }
 
-    /// A DTLS record.
-    pub(crate) fn read_dtls(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+    /// DTLS records. False if the core must not see them.
+    pub(crate) fn read_dtls(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
+        if !self.gate.admit(data, if self.connected { Phase::Connected } else { Phase::Handshake }) {
+            return false;
+        }
         self.active = now;
         if self.selected {
             self.read(now, from, data);
         } else if self.early.len() < MAX_EARLY {
             self.early.push((from, data.to_vec()));
         }
+        true
     }
 
     /// An SRTCP packet.
@@ -160,10 +175,21 @@ impl Peer {
 
     fn read(&mut self, now: Instant, peer_addr: SocketAddr, data: &[u8]) {
         let Some(local_addr) = self.base.for_peer(peer_addr) else { return };
+        self.touch();
         let transport =
             TransportContext { local_addr, peer_addr, ecn: None, transport_protocol: TransportProtocol::UDP };
-        // What the core refuses it has logged; a datagram can be wrong without the session being so.
+        // A datagram can be wrong without the session being so.
         drop(self.pc.handle_read(TaggedBytesMut { now, transport, message: BytesMut::from(data) }));
+    }
+
+    fn touch(&mut self) {
+        self.dirty = true;
+        self.timer = None;
+    }
+
+    /// The client has answered otherwise: it is not given up yet.
+    pub(crate) fn reprieve(&mut self, now: Instant) {
+        self.lost_at = Some(now + LOST_AFTER);
     }
 
     /// Runs the core's timers if they are due.
@@ -173,6 +199,7 @@ impl Peer {
             self.events.push_back(PeerEvent::Lost);
         }
         if self.pc.poll_timeout().is_some_and(|t| t <= now) {
+            self.touch();
             self.ticked = now;
             if self.pc.handle_timeout(now).is_err() {
                 // DTLS has retransmitted as often as it may, or ICE cannot go on.
@@ -183,7 +210,11 @@ impl Peer {
 
     /// When [`Self::handle_timeout`] is to be called.
     pub(crate) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        let mut at = self.pc.poll_timeout()?;
+        let core = match self.timer {
+            Some(timer) => timer,
+            None => *self.timer.insert(self.pc.poll_timeout()),
+        };
+        let mut at = core?;
         // The agent's fixed tick hides the timers of DTLS and SCTP, so it is overruled only when those are at rest.
         if self.connected && at == self.ticked + ICE_TICK && self.active + SETTLED < now {
             at = self.ticked + RELAXED_TICK;
@@ -197,6 +228,9 @@ impl Peer {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
+            if !self.dirty {
+                return None;
+            }
             if let Some(event) = self.pc.poll_event() {
                 self.core_event(event, now);
                 continue;
@@ -207,7 +241,8 @@ impl Peer {
                     if !self.channels.contains(&id) {
                         self.channels.push(id);
                     }
-                    return Some(PeerEvent::Message { text: String::from_utf8_lossy(&message.data).into_owned() });
+                    let text = String::from_utf8_lossy(&message.data).into_owned();
+                    return Some(PeerEvent::Message { text, channel: id });
                 }
                 Some(_) => {}
                 None => return None,
@@ -295,7 +330,13 @@ impl Peer {
             self.waiting.push_back(text);
             return MessageSent::Yes;
         };
+        self.send_on(now, id, text)
+    }
+
+    /// Sends text on this channel.
+    pub(crate) fn send_on(&mut self, now: Instant, id: RTCDataChannelId, text: String) -> MessageSent {
         self.active = now;
+        self.touch();
         match self.pc.data_channel(id) {
             Some(mut channel) if channel.outstanding_bytes() + text.len() <= MAX_OUTSTANDING => {
                 if channel.send_text(now, text).is_ok() { MessageSent::Yes } else { MessageSent::Dropped }
@@ -306,6 +347,7 @@ impl Peer {
 
     /// Sends RTCP, which the core protects with keys and indices of its own.
     pub(crate) fn send_rtcp(&mut self, now: Instant, packets: Packets) {
+        self.touch();
         let message = RTCMessage::RtcpPacket(String::new(), packets);
         // Fails only when the connection is closed, of which there is an event.
         drop(self.pc.handle_write(TaggedRTCMessage { now, message }));
@@ -313,8 +355,14 @@ impl Peer {
 
     /// The next datagram that the core wants sent, and to whom.
     pub(crate) fn poll_write(&mut self, now: Instant) -> Option<(SocketAddr, BytesMut)> {
+        if !self.dirty {
+            return None;
+        }
         loop {
-            let message = self.pc.poll_write()?;
+            let Some(message) = self.pc.poll_write() else {
+                self.dirty = false;
+                return None;
+            };
             let to = message.transport.peer_addr;
             match message.message.first() {
                 Some(20..64) => {
@@ -332,6 +380,7 @@ impl Peer {
 
     /// Tells the client (SCTP abort, close_notify) and stops; what is to be sent is in [`Self::poll_write`].
     pub(crate) fn close(&mut self) {
+        self.touch();
         // An error means that it was closed already.
         drop(self.pc.close());
     }

@@ -114,7 +114,7 @@ pub(crate) fn sections(sdp: &str) -> Result<Vec<Section>, InvalidOffer> {
             continue;
         }
         let Some(attribute) = line.strip_prefix("a=") else { continue };
-        if let Some(d) = direction(attribute) {
+        if let Some(d) = Direction::parse(attribute) {
             match sections.last_mut() {
                 Some(s) => s.direction = d,
                 None => default_direction = d,
@@ -150,14 +150,25 @@ fn finish(section: &mut Section, order: &[u8]) {
     section.codecs.sort_by_key(|c| order.iter().position(|pt| *pt == c.payload_type));
 }
 
-fn direction(attribute: &str) -> Option<Direction> {
-    Some(match attribute {
-        "sendrecv" => Direction::SendRecv,
-        "sendonly" => Direction::SendOnly,
-        "recvonly" => Direction::RecvOnly,
-        "inactive" => Direction::Inactive,
-        _ => return None,
-    })
+impl Direction {
+    pub(crate) fn parse(attribute: &str) -> Option<Self> {
+        Some(match attribute {
+            "sendrecv" => Direction::SendRecv,
+            "sendonly" => Direction::SendOnly,
+            "recvonly" => Direction::RecvOnly,
+            "inactive" => Direction::Inactive,
+            _ => return None,
+        })
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Direction::SendRecv => "sendrecv",
+            Direction::SendOnly => "sendonly",
+            Direction::RecvOnly => "recvonly",
+            Direction::Inactive => "inactive",
+        }
+    }
 }
 
 /// Payload types 0 and 8 need no rtpmap (RFC 3551).

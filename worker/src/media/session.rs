@@ -1,15 +1,18 @@
 //! One session on its loop: peer, paths, tracks, handler and life, fed with datagrams and time.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rtc::data_channel::RTCDataChannelId;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{
     Emit, EncodedPacket, Input, LoopEnd, Media as HandlerMedia, Message, Packet, PacketHandler, PacketSink, TrackKind,
 };
+use streamfleet_net::stun::TransactionId;
 use streamfleet_net::{Outbox, stun};
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_rtp::srtp;
@@ -26,6 +29,14 @@ use super::tracks::{Media, Track};
 
 /// Addresses that one session may be reached from while it connects: as many as candidates are taken.
 const MAX_ADDRESSES: usize = 24;
+/// Checks of ours that may be answered: the agent sends one to each candidate every 200 ms and gives each up after 4 s.
+const MAX_ASKED: usize = 64;
+/// A client that sends media and is then silent for this long, packets and reports alike, is gone, whatever its ICE says.
+const SILENT: Duration = Duration::from_secs(30);
+/// An answered check counts as the client's consent for this long.
+const CONSENT: Duration = Duration::from_secs(10);
+/// Packets and messages taken from a handler in one turn, so that one that always has more shares the loop.
+const MAX_EMITS: usize = 64;
 /// How long an ended session waits for the client to go by itself once it has been told.
 const CLOSE_GRACE: Duration = Duration::from_millis(700);
 
@@ -65,10 +76,17 @@ pub(crate) struct Io<'a> {
 /// What the loop's tables are to learn of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// Packets from there are this session's: it proved so with valid integrity.
+    /// A check with valid integrity came from there. Integrity does not cover the source address, so this takes the address
+    /// from nobody.
+    Claimed(SocketAddr),
+    /// A check of ours was answered from there: whoever is there is this session's client.
     Proven(SocketAddr),
-    /// A check of ours went there; its answer carries no name.
-    Asked(SocketAddr),
+    /// The session has no more use for it.
+    Forgotten(SocketAddr),
+    /// A check of ours left with this id; its answer carries no name.
+    Asked(TransactionId),
+    /// It was answered, or is too old to be.
+    Answered(TransactionId),
     /// Authenticated media has this SSRC.
     Source(u32),
 }
@@ -94,11 +112,29 @@ pub(crate) struct Session {
     next_index: u64,
     /// Dropped with the session: what it holds in the rest of the process.
     _guard: Box<dyn std::any::Any + Send>,
+    /// When the client was last heard of on a track or about one.
+    heard_at: Option<Instant>,
+    /// More may be done than was done in one turn.
+    pub(crate) more: bool,
+    /// The loop has it on its list.
+    pub(crate) queued: bool,
     /// All that the loop's tables know of this session.
     pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) asked: VecDeque<TransactionId>,
+    /// Addresses that checks came from before the session connected, and that no answer of theirs has proven yet.
+    unproven: Vec<Unproven>,
+    /// And those that one has.
+    proven: Vec<SocketAddr>,
     pub(crate) sources: Vec<u32>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) deadline: Option<Instant>,
+}
+
+/// Octets from and to an address of which only a check is known.
+struct Unproven {
+    address: SocketAddr,
+    received: usize,
+    sent: usize,
 }
 
 struct Ending {
@@ -129,7 +165,13 @@ impl Session {
             touched: false,
             next_index: 0,
             _guard: new.guard,
+            heard_at: None,
+            more: false,
+            queued: false,
             addresses: Vec::new(),
+            asked: VecDeque::new(),
+            unproven: Vec::new(),
+            proven: Vec::new(),
             sources: Vec::new(),
             shared: new.shared,
             deadline: None,
@@ -163,6 +205,8 @@ impl Session {
                     io.counters.dropped(Drop::StunIntegrity);
                     return;
                 }
+                self.learn(from, Route::Proven(from), io);
+                self.prove(from);
                 let id = message.transaction();
                 if let Some(action) = self.paths.as_mut().and_then(|p| p.response(from, &id, io.now)) {
                     self.path(action, io);
@@ -170,8 +214,8 @@ impl Session {
                 }
                 self.peer.read_stun(io.now, self.as_known(from), data, StunKind::Success);
             }
-            // An error response to a check of the agent's, or an indication: neither changes anything by itself.
-            _ => self.peer.read_stun(io.now, self.as_known(from), data, StunKind::Other),
+            // The agent would take an indication for a sign of life without asking who it is from; it has no use for errors.
+            _ => io.counters.dropped(Drop::StunUnasked),
         }
     }
 
@@ -186,15 +230,27 @@ impl Session {
         }
         let nominates = message.use_candidate();
         let Some(paths) = self.paths.as_mut() else {
-            if self.learn(from, Route::Proven(from), io) {
-                let kind = if nominates { StunKind::NominatingRequest } else { StunKind::Other };
-                self.peer.read_stun(io.now, from, data, kind);
+            self.learn(from, Route::Claimed(from), io);
+            let known = self.unproven.iter().position(|u| u.address == from);
+            match known {
+                Some(i) => self.unproven[i].received += data.len(),
+                None if self.proven.contains(&from) => {}
+                None if self.unproven.len() == MAX_ADDRESSES => {
+                    io.counters.dropped(Drop::Unaffordable);
+                    return;
+                }
+                None => self.unproven.push(Unproven { address: from, received: data.len(), sent: 0 }),
             }
+            let kind = if nominates { StunKind::NominatingRequest } else { StunKind::Other };
+            self.peer.read_stun(io.now, from, data, kind);
             return;
         };
         // Once connected the loop answers checks itself: to the agent the path never changes.
         let action = paths.request(from, nominates, data.len(), io.now);
-        let allowance = paths.allowance(from);
+        self.learn(from, Route::Claimed(from), io);
+        // Our own check goes first: an unproven address has not paid for both, and only the check's answer proves it.
+        self.path(action, io);
+        let allowance = self.paths.as_ref().map_or(0, |p| p.allowance(from));
         let response = stun::BindingSuccess { transaction: message.transaction(), mapped: from };
         let key = self.local.pwd.as_bytes();
         let mut size = 0;
@@ -207,14 +263,15 @@ impl Session {
         if sent && let Some(paths) = self.paths.as_mut() {
             paths.sent(from, size);
         }
-        self.learn(from, Route::Proven(from), io);
-        self.path(action, io);
     }
 
     /// A DTLS record.
     pub(crate) fn dtls(&mut self, from: SocketAddr, data: &[u8], io: &mut Io<'_>) {
         let alert = data.first() == Some(&21);
-        self.peer.read_dtls(io.now, self.as_known(from), data);
+        if !self.peer.read_dtls(io.now, self.as_known(from), data) {
+            io.counters.dropped(Drop::DtlsRefused);
+            return;
+        }
         if alert && self.media.is_some() && self.peer.is_dtls_closed() {
             self.end(CloseReason::ClientClosed, None, io.now);
         }
@@ -251,6 +308,7 @@ impl Session {
             io.routes.push(Route::Source(inbound.ssrc));
         }
         io.counters.received(size);
+        self.heard_at = Some(io.now);
         let mut panicked = false;
         if !inbound.payload.is_empty() && self.ending.is_none() {
             let track = &media.tracks[inbound.track].negotiated;
@@ -272,7 +330,7 @@ impl Session {
                     frames.insert(io.now, packet.index, packet.timestamp, packet.payload);
                 }
                 (Endpoint::Task { link, media: HandlerMedia::Packets }, _) => {
-                    link.push(Input::Packet(EncodedPacket {
+                    let pushed = link.push(Input::Packet(EncodedPacket {
                         kind: packet.kind,
                         codec: packet.codec,
                         index: packet.index,
@@ -280,6 +338,9 @@ impl Session {
                         marker: packet.marker,
                         payload: Bytes::copy_from_slice(packet.payload),
                     }));
+                    if pushed != streamfleet_handler::Pushed::Queued {
+                        io.counters.dropped(Drop::HandlerAudio);
+                    }
                 }
                 // A handler of audio frames has no use for pictures.
                 (Endpoint::Task { .. }, _) => io.counters.dropped(Drop::UnwantedTrack),
@@ -305,7 +366,7 @@ impl Session {
         let Some(paths) = self.paths.as_mut() else { return };
         match action {
             PathAction::Check(_) => {
-                let id = stun::TransactionId(rand::random());
+                let id = TransactionId(rand::random());
                 let allowance = paths.allowance(to);
                 let request = stun::BindingRequest {
                     transaction: id,
@@ -325,8 +386,8 @@ impl Session {
                 });
                 if sent {
                     paths.sent(to, size);
-                    paths.checked(to, id);
-                    io.routes.push(Route::Asked(to));
+                    paths.checked(to, id, io.now);
+                    self.ask(id, io);
                 }
             }
             PathAction::Moved(_) => {
@@ -338,16 +399,40 @@ impl Session {
         }
     }
 
-    fn learn(&mut self, address: SocketAddr, route: Route, io: &mut Io<'_>) -> bool {
+    fn learn(&mut self, address: SocketAddr, route: Route, io: &mut Io<'_>) {
         if !self.addresses.contains(&address) {
             if self.addresses.len() == MAX_ADDRESSES {
-                io.counters.dropped(Drop::TooManyAddresses);
-                return false;
+                let unused = |a: &SocketAddr| self.paths.as_ref().is_none_or(|paths| !paths.knows(*a));
+                let oldest = self.addresses.iter().position(unused).unwrap_or(0);
+                io.routes.push(Route::Forgotten(self.addresses.remove(oldest)));
             }
             self.addresses.push(address);
         }
         io.routes.push(route);
-        true
+    }
+
+    /// An answer to a check of ours came from there.
+    fn prove(&mut self, address: SocketAddr) {
+        if self.paths.is_none() && !self.proven.contains(&address) && self.proven.len() < MAX_ADDRESSES {
+            self.unproven.retain(|u| u.address != address);
+            self.proven.push(address);
+        }
+    }
+
+    /// Whether so much may be sent to an address that has proven nothing: as in RFC 9000 8.1, three times what came.
+    fn affords(&mut self, to: SocketAddr, size: usize) -> bool {
+        let Some(unproven) = self.unproven.iter_mut().find(|u| u.address == to) else { return true };
+        unproven.sent += size;
+        unproven.sent <= 3 * unproven.received
+    }
+
+    /// A check leaves with this id.
+    fn ask(&mut self, id: TransactionId, io: &mut Io<'_>) {
+        if self.asked.len() == MAX_ASKED {
+            io.routes.extend(self.asked.pop_front().map(Route::Answered));
+        }
+        self.asked.push_back(id);
+        io.routes.push(Route::Asked(id));
     }
 
     // ---- what time and the handler bring ----
@@ -356,6 +441,10 @@ impl Session {
     pub(crate) fn handle_timeout(&mut self, io: &mut Io<'_>) {
         self.peer.handle_timeout(io.now);
         self.life.handle_timeout(io.now);
+        // Looked at with each report: to the second is near enough.
+        if self.heard_at.is_some_and(|at| io.now.saturating_duration_since(at) >= SILENT) {
+            self.end(CloseReason::MediaTimeout, Some(ServerMessage::UpdateConnection), io.now);
+        }
         if let Some(reports) = self.media.as_mut().and_then(|m| m.reports(io.now, io.clock)) {
             self.peer.send_rtcp(io.now, reports);
             self.publish();
@@ -377,8 +466,14 @@ impl Session {
                 Some(paths) if Some(to) == self.selected => paths.current(),
                 _ => to,
             };
-            if data.first() == Some(&0) && data.get(1) == Some(&1) {
-                io.routes.push(Route::Asked(to));
+            if self.paths.is_none() && !self.affords(to, data.len()) {
+                io.counters.dropped(Drop::Unaffordable);
+                continue;
+            }
+            if data.starts_with(&[0, 1])
+                && let Some(id) = data.get(8..20).and_then(|id| id.try_into().ok())
+            {
+                self.ask(TransactionId(id), io);
             }
             io.out.push_slice(to, &data);
         }
@@ -388,9 +483,16 @@ impl Session {
         match event {
             PeerEvent::Connected { keys, remote } => self.connected(&keys, remote, io),
             PeerEvent::ChannelOpen => self.shared.channel_opened(),
-            PeerEvent::Message { text } => self.message(text, io),
+            PeerEvent::Message { text, channel } => self.message(text, channel, io),
             PeerEvent::ClosedByPeer => self.end(CloseReason::ClientClosed, None, io.now),
-            PeerEvent::Lost => self.end(CloseReason::ConnectionLost, None, io.now),
+            PeerEvent::Lost => {
+                let proved = self.paths.as_ref().map(Paths::proved_at);
+                if proved.is_some_and(|at| io.now.saturating_duration_since(at) < CONSENT) {
+                    self.peer.reprieve(io.now);
+                } else {
+                    self.end(CloseReason::ConnectionLost, None, io.now);
+                }
+            }
             PeerEvent::Broken(why) => {
                 tracing::error!(session = %self.shared.id(), why, "a session cannot go on");
                 self.end(CloseReason::InternalError, None, io.now);
@@ -408,7 +510,7 @@ impl Session {
                 return;
             }
         };
-        let mut media = Media::new(rx, tx, &self.tracks, rand::random(), io.now);
+        let media = Media::new(rx, tx, &self.tracks, rand::random(), io.now);
         if let Endpoint::Task { media: HandlerMedia::Frames { input, .. }, .. } = &self.endpoint
             && let Some(codec) = media.codec(TrackKind::Audio)
         {
@@ -421,19 +523,20 @@ impl Session {
                 }
             }
         }
-        if let Some(request) = media.key_frame_request(io.now) {
-            self.peer.send_rtcp(io.now, request);
-        }
         self.media = Some(Box::new(media));
         self.paths = Some(Paths::new(remote, io.now));
         self.selected = Some(remote);
+        (self.unproven, self.proven) = (Vec::new(), Vec::new());
         self.life.handle(LifeEvent::Connected, io.now);
         self.shared.connected(remote);
     }
 
-    fn message(&mut self, text: String, io: &mut Io<'_>) {
+    fn message(&mut self, text: String, channel: RTCDataChannelId, io: &mut Io<'_>) {
         io.counters.message();
-        self.say(&ServerMessage::log_received(&text), io);
+        let log = ServerMessage::log_received(&text).to_json();
+        if self.peer.send_on(io.now, channel, log) == MessageSent::Dropped {
+            io.counters.dropped(Drop::ClientMessages);
+        }
         match &mut self.endpoint {
             Endpoint::Packets(handler) => {
                 if let (Some(media), Some(paths)) = (self.media.as_mut(), &self.paths) {
@@ -461,6 +564,9 @@ impl Session {
     fn feedback(&mut self, io: &mut Io<'_>) {
         let Some(media) = self.media.as_mut() else { return };
         let reported = media.feedback(self.peer.rtcp(), io.clock);
+        if reported.heard && self.heard_at.is_some() {
+            self.heard_at = Some(io.now);
+        }
         if let (Some(loss), Some(frames)) = (reported.audio_loss, self.frames.as_mut()) {
             frames.report(io.now, loss);
         }
@@ -474,7 +580,13 @@ impl Session {
 
     /// Moves audio between network and handler, and does what the handler said.
     fn work(&mut self, io: &mut Io<'_>) {
+        self.more = false;
+        let mut emits = 0;
         loop {
+            if emits >= MAX_EMITS || io.out.is_full() {
+                self.more = true;
+                return;
+            }
             let (Some(media), Some(paths)) = (self.media.as_mut(), &self.paths) else { return };
             let Endpoint::Task { link, media: kind } = &self.endpoint else { return };
             let to = paths.current();
@@ -484,6 +596,7 @@ impl Session {
                         frames.play(io.now, link);
                     }
                     let said = frames.feed(io.now, link);
+                    let mut sent = false;
                     loop {
                         io.payload.clear();
                         let Some((timestamp, marker)) = frames.poll(io.now, io.payload) else { break };
@@ -493,11 +606,21 @@ impl Session {
                             let packet =
                                 Packet { kind: TrackKind::Audio, codec, index, timestamp, marker, payload: io.payload };
                             media.send(&packet, to, io.now, io.out);
+                            sent = true;
                         }
+                    }
+                    io.counters.dropped_many(Drop::HandlerAudio, frames.take_dropped());
+                    if said.is_none() && sent && frames.has_behind() {
+                        // What waited for that packet may be next.
+                        continue;
                     }
                     said
                 }
                 (None, HandlerMedia::Packets) => loop {
+                    emits += 1;
+                    if emits >= MAX_EMITS || io.out.is_full() {
+                        break None;
+                    }
                     match link.pop() {
                         Some(Emit::Packet(packet)) => {
                             if !media.send(&packet.as_packet(), to, io.now, io.out) {
@@ -523,8 +646,10 @@ impl Session {
                     let goodbye = ServerMessage::end_stream(message);
                     self.end(CloseReason::EndStream, Some(goodbye), io.now);
                 }
+                None if emits >= MAX_EMITS || io.out.is_full() => {}
                 None => return,
             }
+            emits += 1;
         }
     }
 
@@ -561,7 +686,8 @@ impl Session {
 
     // ---- ending ----
 
-    /// Begins the end: what is queued plays out if the reason lets it, then `goodbye` is said, then the peer is closed.
+    /// Begins the end: `goodbye` is said, and a moment later the peer is closed. A handler's own end comes here when all that
+    /// it emitted before has been sent.
     pub(crate) fn end(&mut self, reason: CloseReason, goodbye: Option<ServerMessage>, now: Instant) {
         if self.ending.is_some() || self.closed().is_some() {
             return;
@@ -645,15 +771,6 @@ impl Session {
                 (Some(_), None) => true,
                 (None, _) => false,
             }
-    }
-
-    /// Remembers an address that only a check of ours names. False if there are too many.
-    pub(crate) fn remember(&mut self, address: SocketAddr) -> bool {
-        if self.addresses.len() == MAX_ADDRESSES {
-            return false;
-        }
-        self.addresses.push(address);
-        true
     }
 
     /// Shows the rest of the process how this session's media fares.

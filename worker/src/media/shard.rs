@@ -4,8 +4,9 @@
 //! tests do with a simulated network.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -33,8 +34,8 @@ pub(crate) enum Command {
     Reconnect(Token, Box<ServerMessage>),
 }
 
-/// Sessions whose handler has something for the client. Bounded by the number of sessions: each is in it once, since a
-/// handler's link wakes only when its queue was empty.
+/// Sessions whose handler has something for the client. Bounded: a handler's link wakes only when its queue was empty, and only
+/// the loop empties it, which takes this list first.
 pub(crate) type Ready = Arc<Mutex<Vec<Token>>>;
 
 /// A media loop's state.
@@ -45,8 +46,9 @@ pub(crate) struct Shard {
     by_ufrag: FastMap<Box<str>, u32>,
     by_address: FastMap<SocketAddr, u32>,
     by_source: FastMap<u32, u32>,
+    by_check: FastMap<[u8; 12], u32>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
-    dirty: Vec<u32>,
+    dirty: VecDeque<u32>,
     routes: Vec<Route>,
     payload: Vec<u8>,
     clock: WallClock,
@@ -62,8 +64,9 @@ impl Shard {
             by_ufrag: FastMap::default(),
             by_address: FastMap::default(),
             by_source: FastMap::default(),
+            by_check: FastMap::default(),
             timers: BinaryHeap::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             routes: Vec::new(),
             payload: Vec::new(),
             clock,
@@ -78,8 +81,9 @@ impl Shard {
 
     /// Table entries of all kinds: a test of leaks.
     #[cfg(test)]
-    pub(crate) fn table_sizes(&self) -> [usize; 4] {
-        [self.by_token.len(), self.by_ufrag.len(), self.by_address.len(), self.by_source.len()]
+    pub(crate) fn table_sizes(&self) -> [usize; 5] {
+        let addresses = self.by_address.len();
+        [self.by_token.len(), self.by_ufrag.len(), addresses, self.by_source.len(), self.by_check.len()]
     }
 
     /// Carries out a command. What follows from it is done by [`Self::settle`].
@@ -118,21 +122,24 @@ impl Shard {
         self.by_ufrag.insert(session.ufrag().into(), i);
         self.by_token.insert(session.shared.token(), i);
         self.sessions[i as usize] = Some(session);
-        self.dirty.push(i);
+        self.mark(i);
         self.counters.set_sessions(self.len());
     }
 
     fn with<T>(&mut self, token: Token, f: impl FnOnce(&mut Session) -> T) -> Option<T> {
         let i = *self.by_token.get(&token)?;
-        let session = self.sessions[i as usize].as_deref_mut()?;
-        self.dirty.push(i);
-        Some(f(session))
+        let done = f(self.sessions[i as usize].as_deref_mut()?);
+        self.mark(i);
+        Some(done)
     }
 
     /// These sessions' handlers have something to send.
     pub(crate) fn handle_ready(&mut self, tokens: &[Token]) {
-        let by_token = &self.by_token;
-        self.dirty.extend(tokens.iter().filter_map(|t| by_token.get(t).copied()));
+        for token in tokens {
+            if let Some(i) = self.by_token.get(token).copied() {
+                self.mark(i);
+            }
+        }
     }
 
     /// One datagram; it is decrypted where it lies.
@@ -161,7 +168,7 @@ impl Shard {
         let named = message.username().and_then(|name| name.split_once(':')).map(|(local, _)| local);
         let found = match named {
             Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => self.by_address.get(&from).copied(),
+            None => self.by_check.get(&message.transaction().0).copied(),
         };
         match found {
             Some(i) => self.run(i, now, out, |session, io| session.stun(from, data, &message, io)),
@@ -181,22 +188,12 @@ impl Shard {
             return;
         };
         // Most packets change nothing but their track: the session is not put on the list of those to settle.
-        let Some(session) = self.sessions[i as usize].as_deref_mut() else { return };
-        let mut io = Io {
-            now,
-            clock: &self.clock,
-            out,
-            counters: &self.counters,
-            routes: &mut self.routes,
-            payload: &mut self.payload,
-        };
-        session.rtp(from, data, &mut io);
-        let wants = session.wants_settling();
-        if !self.routes.is_empty() {
-            self.learn(i);
-        }
-        if wants {
-            self.dirty.push(i);
+        let wants = self.contained(i, now, out, |session, io| {
+            session.rtp(from, data, io);
+            session.wants_settling()
+        });
+        if wants == Some(true) {
+            self.mark(i);
         }
     }
 
@@ -209,7 +206,56 @@ impl Shard {
     }
 
     fn run(&mut self, i: u32, now: Instant, out: &mut Outbox, f: impl FnOnce(&mut Session, &mut Io<'_>)) {
-        let Some(session) = self.sessions[i as usize].as_deref_mut() else { return };
+        self.contained(i, now, out, f);
+        self.mark(i);
+    }
+
+    fn learn(&mut self, i: u32) {
+        for route in self.routes.drain(..) {
+            match route {
+                Route::Claimed(address) => {
+                    self.by_address.entry(address).or_insert(i);
+                }
+                Route::Proven(address) => {
+                    self.by_address.insert(address, i);
+                }
+                Route::Forgotten(address) => {
+                    if self.by_address.get(&address) == Some(&i) {
+                        self.by_address.remove(&address);
+                    }
+                }
+                Route::Asked(id) => {
+                    self.by_check.insert(id.0, i);
+                }
+                Route::Answered(id) => {
+                    self.by_check.remove(&id.0);
+                }
+                Route::Source(ssrc) => {
+                    self.by_source.entry(ssrc).or_insert(i);
+                }
+            }
+        }
+    }
+
+    /// Puts a session on the list of those to settle, once.
+    fn mark(&mut self, i: u32) {
+        if let Some(session) = self.sessions[i as usize].as_deref_mut()
+            && !session.queued
+        {
+            session.queued = true;
+            self.dirty.push_back(i);
+        }
+    }
+
+    /// One session's share of work. A fault in it ends that session and no other.
+    fn contained<T>(
+        &mut self,
+        i: u32,
+        now: Instant,
+        out: &mut Outbox,
+        work: impl FnOnce(&mut Session, &mut Io<'_>) -> T,
+    ) -> Option<T> {
+        let session = self.sessions[i as usize].as_deref_mut()?;
         let mut io = Io {
             now,
             clock: &self.clock,
@@ -218,33 +264,15 @@ impl Shard {
             routes: &mut self.routes,
             payload: &mut self.payload,
         };
-        f(session, &mut io);
-        self.dirty.push(i);
-        self.learn(i);
-    }
-
-    fn learn(&mut self, i: u32) {
-        for route in self.routes.drain(..) {
-            match route {
-                Route::Proven(address) => {
-                    self.by_address.insert(address, i);
-                }
-                // An address that another session proved is not taken from it by a check that was sent there.
-                Route::Asked(address) => {
-                    if self.by_address.contains_key(&address) {
-                        continue;
-                    }
-                    if let Some(session) = self.sessions[i as usize].as_deref_mut()
-                        && session.remember(address)
-                    {
-                        self.by_address.insert(address, i);
-                    }
-                }
-                Route::Source(ssrc) => {
-                    self.by_source.entry(ssrc).or_insert(i);
-                }
-            }
+        let done = catch_unwind(AssertUnwindSafe(|| work(session, &mut io))).ok();
+        if !self.routes.is_empty() {
+            self.learn(i);
         }
+        if done.is_none() {
+            tracing::error!(session = i, "a session panicked on the media loop");
+            self.remove(i, CloseReason::InternalError);
+        }
+        done
     }
 
     /// Runs timers that are due and everything that the inputs since the last call led to.
@@ -262,40 +290,31 @@ impl Shard {
                 self.run(i, now, out, |session, io| session.handle_timeout(io));
             }
         }
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.sort_unstable();
-        dirty.dedup();
-        for i in dirty.drain(..) {
+        // Those that come onto the list meanwhile have their turn in the next one.
+        for _ in 0..self.dirty.len() {
             if out.is_full() {
-                // The rest waits for the next turn, when what is queued has been sent.
-                self.dirty.push(i);
-                continue;
+                // The rest waits until what is queued has been sent.
+                break;
             }
+            let Some(i) = self.dirty.pop_front() else { break };
             let Some(session) = self.sessions[i as usize].as_deref_mut() else { continue };
-            let mut io = Io {
-                now,
-                clock: &self.clock,
-                out,
-                counters: &self.counters,
-                routes: &mut self.routes,
-                payload: &mut self.payload,
-            };
-            session.settle(&mut io);
-            let closed = session.closed();
-            let next = session.poll_timeout(now);
-            if next != session.deadline
-                && let Some(at) = next
-            {
+            session.queued = false;
+            let settled = self.contained(i, now, out, |session, io| {
+                session.settle(io);
+                let next = session.poll_timeout(now);
+                let timer = next.filter(|_| next != session.deadline);
                 session.deadline = next;
+                (session.closed(), timer, session.more)
+            });
+            let Some((closed, timer, more)) = settled else { continue };
+            if let Some(at) = timer {
                 self.timers.push(Reverse((at, i)));
             }
-            self.learn(i);
-            if let Some(reason) = closed {
-                self.remove(i, reason);
+            match closed {
+                Some(reason) => self.remove(i, reason),
+                None if more => self.mark(i),
+                None => {}
             }
-        }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
         }
     }
 
@@ -313,9 +332,18 @@ impl Shard {
                 self.by_source.remove(ssrc);
             }
         }
+        for id in &session.asked {
+            self.by_check.remove(&id.0);
+        }
         self.free.push(i);
         self.counters.set_sessions(self.len());
-        session.shared.closed(reason);
+        // Whoever waits for the end may offer the same id at once: its place must be free by then.
+        let shared = session.shared.clone();
+        shared.ending(reason);
+        if catch_unwind(AssertUnwindSafe(|| drop(session))).is_err() {
+            tracing::error!(session = %shared.id(), "a handler panicked while it was dropped");
+        }
+        shared.closed(reason);
     }
 
     /// Whether [`Self::settle`] is to be called again at once.

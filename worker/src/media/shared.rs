@@ -49,7 +49,7 @@ impl Stage {
     }
 }
 
-/// How a session's media fares; refreshed with each report, about every five seconds, and when it is asked for.
+/// How a session's media fares; refreshed with each report, about every five seconds.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Quality {
     /// Milliseconds, from RTCP; absent until the client has reported.
@@ -106,6 +106,7 @@ pub struct Shared {
     since: SystemTime,
     stage: watch::Sender<Stage>,
     channel: AtomicBool,
+    refused: AtomicBool,
     remote: Mutex<Option<SocketAddr>>,
     quality: Mutex<Quality>,
     outputs: Mutex<VecDeque<Value>>,
@@ -125,6 +126,7 @@ impl Shared {
             since: SystemTime::now(),
             stage: watch::Sender::new(Stage::Connecting),
             channel: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             remote: Mutex::new(None),
             quality: Mutex::new(Quality::default()),
             outputs: Mutex::new(VecDeque::new()),
@@ -173,6 +175,15 @@ impl Shared {
     /// The client's address that media goes to.
     pub fn remote(&self) -> Option<SocketAddr> {
         *self.remote.lock()
+    }
+
+    /// The loop did not take it: it never was.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     /// Whether the client has opened a data channel.

@@ -113,7 +113,8 @@ impl Media {
             Some(s) if s.ssrc == header.ssrc => (s, false),
             _ => (track.continue_with(header.ssrc, opened.index.get(), header.timestamp), true),
         };
-        let index = opened.index.get().wrapping_add_signed(source.index_shift);
+        // A packet that was overtaken by the change of source may lie before the stream's beginning.
+        let Some(index) = opened.index.get().checked_add_signed(source.index_shift) else { return Ok(None) };
         let timestamp = header.timestamp.wrapping_add(source.timestamp_shift);
         let newest = if track.newest.is_none_or(|(top, _)| index > top) {
             track.newest = Some((index, timestamp));
@@ -168,6 +169,7 @@ impl Media {
     pub(crate) fn feedback(&mut self, inbox: &RtcpInbox, clock: &WallClock) -> Reported {
         let mut reported = Reported::default();
         while let Some((at, packets)) = inbox.pop() {
+            reported.heard = true;
             rtcp::read(&packets, at, clock, |event| self.event(&event, at, &mut reported));
         }
         reported
@@ -238,6 +240,8 @@ pub(crate) struct Reported {
     /// Fraction of our audio packets that did not arrive since the last report, 0..=1.
     pub(crate) audio_loss: Option<f32>,
     pub(crate) key_frame: bool,
+    /// There was any report at all.
+    pub(crate) heard: bool,
 }
 
 impl Track {

@@ -109,6 +109,7 @@ impl Host for FakeHost {
             state: session.state,
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
             quality: None,
+            outputs: Vec::new(),
         })
     }
 

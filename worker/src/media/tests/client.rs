@@ -51,6 +51,8 @@ pub(crate) struct Client {
     /// Payloads to send instead of numbered ones.
     pub(crate) script: Option<Vec<Vec<u8>>>,
     pub(crate) alive: bool,
+    /// Sends neither RTP nor RTCP.
+    pub(crate) mute: bool,
 }
 
 fn opus() -> RTCRtpCodec {
@@ -106,6 +108,7 @@ impl Client {
             channel: Some(channel),
             script: None,
             alive: true,
+            mute: false,
         };
         (client, sdp)
     }
@@ -183,7 +186,10 @@ impl Client {
             self.pc.rtp_sender(self.sender).unwrap().write_rtp(now, packet).unwrap();
         }
         while let Some(m) = self.pc.poll_write() {
-            send(m.transport.peer_addr, &m.message);
+            let media = m.message.first().is_some_and(|first| (128..192).contains(first));
+            if !(self.mute && media) {
+                send(m.transport.peer_addr, &m.message);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::media::shard::Command;
 use crate::media::shared::Stage;
 
 fn gone(world: &World) {
-    assert_eq!(world.shard.table_sizes(), [0; 4]);
+    assert_eq!(world.shard.table_sizes(), [0; 5]);
 }
 
 #[test]
@@ -129,4 +129,18 @@ fn a_handler_that_panics_on_the_loop_ends_only_its_session() {
     assert_eq!(other.stage(), Stage::Active);
     let error = r#"{"type":"error","message":"The handler failed"}"#;
     assert!(world.clients[c].messages.iter().any(|m| m == error), "{:?}", world.clients[c].messages);
+}
+
+/// ICE alone keeps no place: a client that sent media and then neither packets nor reports is gone.
+#[test]
+fn a_client_without_media_or_reports_frees_its_place() {
+    let mut world = World::new(9, Conditions::CLEAN);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(3));
+    world.clients[c].mute = true;
+    world.run(Duration::from_secs(20));
+    assert_eq!(shared.stage(), Stage::Active);
+    world.run(Duration::from_secs(20));
+    assert_eq!(shared.stage(), Stage::Closed(CloseReason::MediaTimeout));
+    gone(&world);
 }

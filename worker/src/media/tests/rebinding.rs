@@ -103,3 +103,34 @@ fn a_spoofed_victim_gets_no_media() {
     assert_eq!(shared.remote(), Some(world.clients[c].outside));
     assert_ne!(server(), victim);
 }
+
+/// The same with another session's client as the victim: a session may not take its traffic by naming its address.
+#[test]
+fn a_session_takes_no_address_from_another() {
+    let mut world = World::new(5, Conditions::CLEAN);
+    let (attacker, _) = world.call(echo(), World::limits());
+    let (victim, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(3));
+    let home = world.clients[attacker].outside;
+    let check = world.overheard.iter().rfind(|(from, d)| *from == home && d.starts_with(&[0, 1])).unwrap().1.clone();
+    let at = world.clients[victim].outside;
+    let from = world.now;
+    for _ in 0..200 {
+        world.inject(at, &check);
+        world.run(Duration::from_millis(100));
+    }
+    assert_eq!(shared.stage(), crate::media::shared::Stage::Active);
+    assert!(gap(&world, victim, from) <= Duration::from_millis(25), "{:?}", gap(&world, victim, from));
+}
+
+#[test]
+fn it_may_move_for_ever() {
+    let mut world = World::new(6, Conditions::CLEAN);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(3));
+    for port in 7_000..7_060 {
+        world.clients[c].outside.set_port(port);
+        world.run(Duration::from_millis(500));
+        assert_eq!(shared.remote().map(|a| a.port()), Some(port), "{:?}", shared.stage());
+    }
+}
