@@ -271,10 +271,16 @@ pub(crate) fn answer(
     pc.set_local_description(now, local).map_err(refused)?;
     let answer = pc.local_description().ok_or_else(|| InvalidOffer::Refused("no answer came about".to_owned()))?.sdp;
 
-    // An m-line outside of BUNDLE, and whatever else the core cannot use, it rejects without a word.
+    // What the core cannot use (an m-line outside of BUNDLE) it rejects without a word, and of an offer that contradicts
+    // itself it may have understood something else than was chosen here.
     let answered = sdp::sections(&answer)?;
-    if !tracks.iter().all(|t| answered.iter().any(|s| s.mid == t.mid && !s.rejected)) {
-        return Err(InvalidOffer::Refused("an m-line with media is not in the BUNDLE group".to_owned()));
+    for track in &tracks {
+        let Some(section) = answered.iter().find(|s| s.mid == track.mid && !s.rejected) else {
+            return Err(InvalidOffer::Refused("an m-line with media is not in the BUNDLE group".to_owned()));
+        };
+        if section.codecs.iter().map(|c| c.payload_type).ne([track.payload_type]) {
+            return Err(InvalidOffer::Refused("an m-line's codecs contradict each other".to_owned()));
+        }
     }
 
     let remote = remote_credentials(request.offer)
