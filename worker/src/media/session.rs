@@ -120,7 +120,7 @@ pub(crate) struct Session {
     pub(crate) queued: bool,
     /// All that the loop's tables know of this session.
     pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) asked: VecDeque<TransactionId>,
+    pub(crate) asked: VecDeque<(TransactionId, SocketAddr)>,
     /// Addresses that checks came from before the session connected, and that no answer of theirs has proven yet.
     unproven: Vec<Unproven>,
     /// And those that one has.
@@ -205,9 +205,15 @@ impl Session {
                     io.counters.dropped(Drop::StunIntegrity);
                     return;
                 }
+                let id = message.transaction();
+                // RFC 8445 7.2.5.2.1: the answer comes from where the check went. A client knows the ids of the checks that
+                // reached it, and could answer one of them in another's name.
+                if !self.asked.contains(&(id, from)) {
+                    io.counters.dropped(Drop::StunUnasked);
+                    return;
+                }
                 self.learn(from, Route::Proven(from), io);
                 self.prove(from);
-                let id = message.transaction();
                 if let Some(action) = self.paths.as_mut().and_then(|p| p.response(from, &id, io.now)) {
                     self.path(action, io);
                     return;
@@ -387,7 +393,7 @@ impl Session {
                 if sent {
                     paths.sent(to, size);
                     paths.checked(to, id, io.now);
-                    self.ask(id, io);
+                    self.ask(id, to, io);
                 }
             }
             PathAction::Moved(_) => {
@@ -426,12 +432,12 @@ impl Session {
         unproven.sent <= 3 * unproven.received
     }
 
-    /// A check leaves with this id.
-    fn ask(&mut self, id: TransactionId, io: &mut Io<'_>) {
+    /// A check leaves with this id, for this address.
+    fn ask(&mut self, id: TransactionId, to: SocketAddr, io: &mut Io<'_>) {
         if self.asked.len() == MAX_ASKED {
-            io.routes.extend(self.asked.pop_front().map(Route::Answered));
+            io.routes.extend(self.asked.pop_front().map(|(old, _)| Route::Answered(old)));
         }
-        self.asked.push_back(id);
+        self.asked.push_back((id, to));
         io.routes.push(Route::Asked(id));
     }
 
@@ -473,7 +479,7 @@ impl Session {
             if data.starts_with(&[0, 1])
                 && let Some(id) = data.get(8..20).and_then(|id| id.try_into().ok())
             {
-                self.ask(TransactionId(id), io);
+                self.ask(TransactionId(id), to, io);
             }
             io.out.push_slice(to, &data);
         }

@@ -332,7 +332,7 @@ impl Shard {
                 self.by_source.remove(ssrc);
             }
         }
-        for id in &session.asked {
+        for (id, _) in &session.asked {
             self.by_check.remove(&id.0);
         }
         self.free.push(i);

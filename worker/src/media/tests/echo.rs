@@ -95,9 +95,9 @@ fn messages_get_their_log() {
     assert!(world.clients[c].messages.iter().any(|m| m == expected), "{:?}", world.clients[c].messages);
 }
 
-/// The same seed gives the same run: loss, order and time of every echo.
+/// The same seed gives the same network; the core's own random numbers leave a few packets of difference.
 #[test]
-fn runs_repeat() {
+fn runs_nearly_repeat() {
     let run = |seed| {
         let conditions =
             Conditions { loss: 0.1, duplication: 0.0, delay: (Duration::from_millis(1), Duration::from_millis(30)) };
@@ -109,7 +109,6 @@ fn runs_repeat() {
         world.run(Duration::from_secs(5));
         world.clients[c].echoes[from..].iter().map(|e| e.number).collect::<Vec<_>>().len()
     };
-    // The core draws its own random numbers, so single packets may differ; what the network did may not differ much.
     let (a, b) = (run(7), run(7));
     assert!(a.abs_diff(b) <= 8, "{a} {b}");
 }
