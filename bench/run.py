@@ -182,11 +182,11 @@ def main():
 
 
 def shown(argv):
-    """The arguments that the reader of the report would give: not where this machine keeps the program."""
+    """The arguments that the reader of the report would give: not where this machine keeps the program and the report."""
     kept, skip = [], False
     for argument in argv:
-        if skip or argument.startswith("--streamfleet"):
-            skip = argument == "--streamfleet"
+        if skip or argument.startswith(("--streamfleet", "--out")):
+            skip = argument in ("--streamfleet", "--out")
             continue
         kept.append(argument)
     return kept
