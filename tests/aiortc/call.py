@@ -8,7 +8,11 @@
   calls     how many, in a row
   hz        the tone to send; call n sends hz + 50 * n, so that no call can be satisfied by another's audio
   seconds   to listen once media flows
-  hold      the last call stays until standard input ends
+  gate      each call reports "ready" when its offer is made and waits for the command "call" before it posts it; a refusal
+            is then reported as "refused", and "call" posts the same offer again
+  hold      the last call stays until standard input ends; meanwhile the command "hear" listens anew and reports "heard"
+
+Commands are lines on standard input.
 """
 
 import asyncio
@@ -32,6 +36,23 @@ FRAME = RATE // 50
 
 def report(event, **fields):
     print(json.dumps({"event": event, **fields}), flush=True)
+
+
+async def commands_of(pipe):
+    """A function that waits for the next line; it returns None at the end, again and again."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+
+    async def next_command():
+        return (await reader.readline()).decode().strip() or None
+
+    return next_command
+
+
+class Refused(Exception):
+    def __init__(self, status, answer):
+        super().__init__(f"refused: {status} {answer}")
+        self.status, self.answer = status, answer
 
 
 class Tone(MediaStreamTrack):
@@ -90,9 +111,10 @@ class Call:
     def __init__(self, url, id, mode, hz):
         self.url, self.id, self.mode, self.hz = url, id, mode, hz
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-        self.messages, self.heard, self.heard_at = [], numpy.zeros(0, numpy.int16), None
+        self.messages = []
+        self.forget()
         self.connected, self.over = asyncio.Event(), asyncio.Event()
-        self.sink = None
+        self.sink, self.gap, self.frame_at = None, 0.0, None
         self.channel = self.pc.createDataChannel("text")
         self.channel.on("message", self.messages.append)
         self.channel.on("close", self.over.set)
@@ -109,24 +131,31 @@ class Call:
     def track(self, track):
         self.sink = asyncio.ensure_future(self.listen(track))
 
+    def forget(self):
+        """What was heard until now counts no longer; the longest pause between two frames does."""
+        self.heard, self.heard_at = numpy.zeros(0, numpy.int16), None
+
     async def listen(self, track):
         resampler = AudioResampler(format="s16", layout="mono", rate=RATE)
         while True:
             frame = await track.recv()
-            if self.heard_at is None:
-                self.heard_at = time.monotonic()
+            now = time.monotonic()
+            self.gap, self.frame_at = max(self.gap, now - (self.frame_at or now)), now
+            self.heard_at = self.heard_at or now
             for part in resampler.resample(frame):
                 self.heard = numpy.concatenate([self.heard, part.to_ndarray().reshape(-1)])[-RATE:]
 
-    async def open(self):
+    async def make(self):
         self.pc.addTrack(Tone(self.hz))
         await self.pc.setLocalDescription(await self.pc.createOffer())
+
+    async def open(self):
         sdp = self.pc.localDescription.sdp
         self.posted = time.monotonic()
         offered = sdp if self.mode == "complete" else without_candidates(sdp)
         status, answer = await asyncio.to_thread(post, self.url, {"sdp": offered, "type": "offer", "webrtc_id": self.id})
         if status != 200 or answer.get("status") == "failed":
-            raise RuntimeError(f"refused: {status} {answer}")
+            raise Refused(status, answer)
         replies = []
         if self.mode == "trickle":
             for candidate in candidates_of(self.pc):
@@ -147,7 +176,22 @@ class Call:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{len(self.heard)} samples heard; states {self.pc.iceConnectionState} {self.pc.connectionState}")
             await asyncio.sleep(0.05)
-        return {"first_media_ms": 1000 * (self.heard_at - self.posted), **judge(self.heard, self.hz), "messages": self.messages}
+        gap, self.gap = self.gap, 0.0
+        figures = {"first_media_ms": 1000 * (self.heard_at - self.posted), "gap_ms": 1000 * gap}
+        return {"hz": self.hz, **figures, **judge(self.heard, self.hz), "messages": self.messages}
+
+    async def hold(self, next_command, seconds):
+        """Does what it is told until standard input or the call ends."""
+        over = asyncio.ensure_future(self.over.wait())
+        while True:
+            command = asyncio.ensure_future(next_command())
+            await asyncio.wait([command, over], return_when=asyncio.FIRST_COMPLETED)
+            if over.done() or command.result() is None:
+                return {"over": over.done(), "messages": self.messages}
+            if command.result() != "hear":
+                raise RuntimeError(f"no such command: {command.result()}")
+            self.forget()
+            report("heard", **await self.hear(seconds))
 
     async def close(self):
         if self.sink:
@@ -155,16 +199,31 @@ class Call:
         await self.pc.close()
 
 
-async def main(url, id, mode="complete", calls=1, hz=440, seconds=2.0, hold=False):
+async def admitted(call, next_command):
+    """Posts the offer as often as it is told to, until it is accepted; None when there is nothing more to be told."""
+    while True:
+        report("ready")
+        if await next_command() is None:
+            return None
+        try:
+            return await call.open()
+        except Refused as refusal:
+            report("refused", status=refusal.status, answer=refusal.answer)
+
+
+async def main(url, id, mode="complete", calls=1, hz=440, seconds=2.0, gate=False, hold=False):
+    next_command = await commands_of(sys.stdin)
     for n in range(calls):
         call = Call(url, f"{id}-{n}", mode, hz + 50 * n)
         try:
-            report("connected", call=n, **await call.open())
-            report("heard", call=n, hz=call.hz, **await call.hear(seconds))
+            await call.make()
+            connected = await (admitted(call, next_command) if gate else call.open())
+            if connected is None:
+                return
+            report("connected", call=n, **connected)
+            report("heard", call=n, **await call.hear(seconds))
             if hold and n == calls - 1:
-                stdin = asyncio.ensure_future(asyncio.to_thread(sys.stdin.read))
-                await asyncio.wait([stdin, asyncio.ensure_future(call.over.wait())], return_when=asyncio.FIRST_COMPLETED)
-                report("ended", over=call.over.is_set(), messages=call.messages)
+                report("ended", **await call.hold(next_command, seconds))
         finally:
             await call.close()
     report("done")

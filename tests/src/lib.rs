@@ -1,15 +1,20 @@
 //! Harness of the whole-system tests: starts the built `streamfleet` program and drives it from outside, as its clients do.
 //!
 //! Nothing of the product is linked in. A [`Server`] is a process with its printed addresses, a [`Script`] is a browser or a
-//! Python client that reports events as lines of JSON, [`http`] is a client small enough to send what no library would.
+//! Python client that reports events as lines of JSON, [`http`] is a client small enough to send what no library would, and a
+//! [`Nat`] is a bad network between the two.
 
 pub mod http;
 mod lines;
 pub mod metrics;
+mod nat;
 mod program;
 mod script;
 mod server;
+mod signalling;
 
+pub use nat::{Figures, Loss, Nat};
 pub use program::streamfleet;
 pub use script::Script;
 pub use server::Server;
+pub use signalling::WithoutCandidates;

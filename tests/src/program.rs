@@ -20,10 +20,22 @@ pub fn streamfleet() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("STREAMFLEET_BIN") {
         return Ok(path.into());
     }
-    // <target>/<profile>/deps/<suite>-<hash> → <target>/<profile>/streamfleet
+    built("streamfleet")
+}
+
+/// The `streamfleet-worker` program that was built beside this test.
+///
+/// # Errors
+/// When there is none yet.
+pub(crate) fn worker() -> Result<PathBuf> {
+    built("streamfleet-worker")
+}
+
+fn built(name: &str) -> Result<PathBuf> {
+    // <target>/<profile>/deps/<suite>-<hash> → <target>/<profile>/<name>
     let suite = std::env::current_exe()?;
     let profile = suite.ancestors().nth(2).context("the test runs outside a target directory")?;
-    let program = profile.join("streamfleet");
+    let program = profile.join(name);
     ensure!(
         program.is_file(),
         "{} is missing: `cargo build --workspace` makes it, `make test` does so first",

@@ -1,5 +1,6 @@
 //! A client outside this process: a browser driven by Node, or a Python program.
 
+use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use serde_json::Value;
 use crate::lines::{Lines, Tail};
 use crate::program;
 
-/// A running script. It takes one JSON argument, prints one JSON object per line, each with a member `event`, and ends when
-/// its standard input does.
+/// A running script. It takes one JSON argument, reads commands from its standard input, prints one JSON object per line, each
+/// with a member `event`, and ends when its standard input does.
 pub struct Script {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -59,10 +60,18 @@ impl Script {
     /// # Errors
     /// When the script reports `failed`, ends, or `limit` passes, with what it printed.
     pub fn expect(&mut self, name: &str, limit: Duration) -> Result<Value> {
+        self.expect_any(&[name], limit)
+    }
+
+    /// Waits for the first event with one of these `names`, likewise.
+    ///
+    /// # Errors
+    /// As of [`Self::expect`].
+    pub fn expect_any(&mut self, names: &[&str], limit: Duration) -> Result<Value> {
         let deadline = Instant::now() + limit;
         while let Some(line) = self.stdout.next_before(deadline) {
             let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-            if event["event"] == name {
+            if event["event"].as_str().is_some_and(|name| names.contains(&name)) {
                 return Ok(event);
             }
             if event["event"] == "failed" {
@@ -70,7 +79,21 @@ impl Script {
             }
         }
         self.stderr.drain(Duration::from_millis(500));
-        bail!("no event {name:?} within {limit:?}; the script printed:\n{}", self.tail.text())
+        bail!("no event {names:?} within {limit:?}; the script printed:\n{}", self.tail.text())
+    }
+
+    /// Gives the script a command: a line on its standard input.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        let stdin = self.stdin.as_mut().context("its standard input is closed")?;
+        writeln!(stdin, "{command}").with_context(|| format!("the script has ended:\n{}", self.tail.text()))
+    }
+
+    /// Kills the script with SIGKILL: it says goodbye to nobody.
+    pub fn vanish(self) {
+        drop(self);
     }
 
     /// Asks the script to end and waits for exit status 0.

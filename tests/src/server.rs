@@ -1,6 +1,8 @@
-//! The `streamfleet dev` process under test.
+//! The server process under test.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ pub struct Server {
     tail: Tail,
     url: String,
     admin: String,
+    media: Vec<SocketAddr>,
     token: String,
 }
 
@@ -33,6 +36,7 @@ pub struct Server {
 struct Printed {
     url: Option<String>,
     admin: Option<String>,
+    media: Vec<SocketAddr>,
     token: Option<String>,
 }
 
@@ -40,7 +44,9 @@ impl Printed {
     fn line(&mut self, line: &str) {
         let word_after =
             |mark: &str| line.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned);
-        if let Some(token) = word_after("admin token: ") {
+        if let Some(media) = line.strip_prefix("media on ") {
+            self.media = media.split_whitespace().filter_map(|address| address.parse().ok()).collect();
+        } else if let Some(token) = word_after("admin token: ") {
             self.token = Some(token);
         } else if let Some(url) = word_after("admin on ") {
             self.admin = Some(url);
@@ -51,23 +57,37 @@ impl Printed {
 }
 
 impl Server {
-    /// Starts `streamfleet dev` with `settings` in its environment (`STREAMFLEET_*`) and waits until it has printed its
-    /// addresses.
+    /// Starts `streamfleet dev`, every built-in handler at its name, with `settings` in its environment (`STREAMFLEET_*`),
+    /// and waits until it has printed its addresses.
     ///
     /// # Errors
     /// When the program is missing, exits, or is not ready within 30 s.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
-        let program = program::streamfleet()?;
+        Self::run(program::streamfleet()?, &["dev"], settings)
+    }
+
+    /// Starts `streamfleet-worker` with these services (the list of its configuration), and otherwise likewise.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_worker(services: &Value, settings: &[(&str, &str)]) -> Result<Self> {
+        let services = services.to_string();
+        let settings: Vec<_> = settings.iter().copied().chain([("STREAMFLEET_SERVICES", services.as_str())]).collect();
+        Self::run(program::worker()?, &[], &settings)
+    }
+
+    fn run(program: PathBuf, arguments: &[&str], settings: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(&program);
-        command.args(["dev", "--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+        command.args(arguments);
+        command.args(["--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.envs(settings.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
         let tail = Tail::default();
         let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let (stdout, stderr) = (Lines::read(stdout, &tail), Lines::read(stderr, &tail));
-        let mut server =
-            Self { child, stdout, stderr, tail, url: String::new(), admin: String::new(), token: String::new() };
+        let (url, admin, token) = (String::new(), String::new(), String::new());
+        let mut server = Self { child, stdout, stderr, tail, url, admin, media: Vec::new(), token };
         server.await_addresses()?;
         Ok(server)
     }
@@ -77,9 +97,10 @@ impl Server {
         let mut printed = Printed::default();
         while let Some(line) = self.stdout.next_before(deadline) {
             printed.line(&line);
-            if let Printed { url: Some(url), admin: Some(admin), token: Some(token) } = &printed {
+            if let Printed { url: Some(url), admin: Some(admin), token: Some(token), media } = &printed {
                 (self.url, self.admin, self.token) =
                     (url.trim_end_matches('/').to_owned(), admin.trim_end_matches('/').to_owned(), token.clone());
+                self.media.clone_from(media);
                 return Ok(());
             }
         }
@@ -90,6 +111,11 @@ impl Server {
     /// `http://127.0.0.1:PORT`, without a path.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where clients are told to send media to: one address for each loop and advertised address.
+    pub fn media(&self) -> &[SocketAddr] {
+        &self.media
     }
 
     /// The token of the control routes.
@@ -169,6 +195,16 @@ impl Server {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
+    /// Bytes that the process has allocated and not freed.
+    ///
+    /// # Errors
+    /// When there is no such gauge: the product has it wherever these tests run.
+    pub fn heap(&self) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let bytes = metrics.sum("streamfleet_process_heap_bytes");
+        Ok(bytes.with_context(|| format!("no gauge of the heap:\n{}", metrics.names()))? as u64)
+    }
+
     /// Open file descriptors.
     ///
     /// # Errors
@@ -216,14 +252,25 @@ impl Server {
     /// # Errors
     /// When some remain, with the first of them.
     pub fn await_no_sessions(&self, paths: &[&str], limit: Duration) -> Result<Duration> {
+        self.await_sessions(paths, 0, limit)
+    }
+
+    /// Polls until the services of `paths` have at most `count` sessions together, at most `limit`; returns how long that
+    /// took.
+    ///
+    /// # Errors
+    /// When more remain, with the first of them.
+    pub fn await_sessions(&self, paths: &[&str], count: usize, limit: Duration) -> Result<Duration> {
         let started = Instant::now();
         loop {
             let mut left = Vec::new();
             for path in paths {
                 left.extend(self.sessions(path)?);
             }
-            let Some(first) = left.first() else { return Ok(started.elapsed()) };
-            ensure!(started.elapsed() < limit, "{} sessions remain after {limit:?}; one is {first}", left.len());
+            if left.len() <= count {
+                return Ok(started.elapsed());
+            }
+            ensure!(started.elapsed() < limit, "{} sessions remain after {limit:?}; one is {}", left.len(), left[0]);
             thread::sleep(Duration::from_millis(200));
         }
     }
@@ -251,6 +298,7 @@ mod tests {
             "streamfleet 0.1.0",
             "listening on http://127.0.0.1:41234/ (3 handlers)",
             "  admin on http://127.0.0.1:9091",
+            "media on 127.0.0.2:5000 [::1]:5000",
             "admin token: abc",
         ] {
             printed.line(line);
@@ -258,5 +306,6 @@ mod tests {
         assert_eq!(printed.url.as_deref(), Some("http://127.0.0.1:41234/"));
         assert_eq!(printed.admin.as_deref(), Some("http://127.0.0.1:9091"));
         assert_eq!(printed.token.as_deref(), Some("abc"));
+        assert_eq!(printed.media, ["127.0.0.2:5000".parse().unwrap(), "[::1]:5000".parse().unwrap()]);
     }
 }

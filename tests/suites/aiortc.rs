@@ -1,8 +1,8 @@
 //! The Python client that FastRTC's users have: aiortc from PyPI, with its own candidates, judged by what it hears.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_tests::{Script, Server};
 
@@ -120,4 +120,113 @@ fn a_live_id_is_refused_and_the_call_goes_on() -> Result<()> {
     assert_eq!(event["over"], true, "the client notices the end: {event}");
     script.expect("done", LIMIT)?;
     script.finish(LIMIT)
+}
+
+/// Tells a gated script to post its offer, again and again, until it is admitted. Its refusals must all be the documented one.
+fn call_until_admitted(script: &mut Script, limit: u32) -> Result<u32> {
+    let started = Instant::now();
+    for refusals in 0.. {
+        script.expect("ready", LIMIT)?;
+        script.tell("call")?;
+        let event = script.expect_any(&["connected", "refused"], LIMIT)?;
+        if event["event"] == "connected" {
+            return Ok(refusals);
+        }
+        assert_limit(&event, limit);
+        ensure!(started.elapsed() < Duration::from_secs(5), "still refused: {event}");
+    }
+    unreachable!("invariant: the range has no end")
+}
+
+#[track_caller]
+fn assert_limit(refused: &Value, limit: u32) {
+    let expected = json!({ "status": "failed", "meta": { "error": "concurrency_limit_reached", "limit": limit } });
+    assert_eq!((&refused["status"], &refused["answer"]), (&json!(200), &expected), "{refused}");
+}
+
+/// The reasons with which sessions have ended, and how often.
+fn endings(server: &Server) -> Result<(f64, f64, f64)> {
+    let metrics = server.metrics()?;
+    let of = |reason: &str| {
+        let label = format!("reason=\"{reason}\"");
+        metrics.sum_where("streamfleet_sessions_ended_total", &label).with_context(|| metrics.names())
+    };
+    let all = metrics.sum("streamfleet_sessions_ended_total").with_context(|| metrics.names())?;
+    Ok((of("client_closed")?, of("connection_lost")?, all))
+}
+
+/// A full service refuses the next caller and says how many it takes; a place is free again when one has left, and also when
+/// one is gone without a word.
+#[test]
+fn a_place_is_free_again_when_a_client_leaves_and_when_it_vanishes() -> Result<()> {
+    let server =
+        Server::start_worker(&json!([{ "name": "echo", "path": "/echo", "limits": { "concurrency": 2 } }]), &[])?;
+    let caller = |id: &str| {
+        let options = json!({
+            "url": format!("{}/echo", server.url()), "id": id, "seconds": 1.0, "gate": true, "hold": true
+        });
+        Script::python("call", &options)
+    };
+    let (mut first, mut second, mut third, mut fourth) = (caller("a")?, caller("b")?, caller("c")?, caller("d")?);
+    for live in [&mut first, &mut second] {
+        assert_eq!(call_until_admitted(live, 2)?, 0, "there is room");
+        assert_heard(&live.expect("heard", LIMIT)?);
+    }
+    for full in [&mut third, &mut fourth] {
+        full.expect("ready", LIMIT)?;
+        full.tell("call")?;
+        assert_limit(&full.expect("refused", LIMIT)?, 2);
+    }
+    first.tell("hear")?;
+    assert_heard(&first.expect("heard", LIMIT)?);
+
+    first.finish(LIMIT)?;
+    let left = server.await_sessions(&["/echo"], 1, Duration::from_secs(10))?;
+    call_until_admitted(&mut third, 2)?;
+    assert_heard(&third.expect("heard", LIMIT)?);
+    assert_eq!(endings(&server)?, (1.0, 0.0, 1.0), "closed, lost, all");
+
+    second.vanish();
+    // Documented: 15 s without an answer to connectivity checks.
+    let vanished = server.await_sessions(&["/echo"], 1, Duration::from_secs(15 + 10))?;
+    call_until_admitted(&mut fourth, 2)?;
+    assert_heard(&fourth.expect("heard", LIMIT)?);
+    assert_eq!(endings(&server)?, (1.0, 1.0, 2.0), "closed, lost, all");
+    println!("a place was free {} ms after a goodbye, {} ms after a kill", left.as_millis(), vanished.as_millis());
+    third.finish(LIMIT)?;
+    fourth.finish(LIMIT)?;
+    server.await_no_sessions(&["/echo"], Duration::from_secs(10))?;
+    Ok(())
+}
+
+/// The answer to `DELETE` means that the session is over: its id can be offered again with the next request.
+#[test]
+fn a_deleted_id_can_be_offered_at_once() -> Result<()> {
+    let server = Server::start(&[])?;
+    let caller = |hz: u32| {
+        let options = json!({
+            "url": format!("{}/echo", server.url()), "id": "same", "hz": hz, "seconds": 1.0, "gate": true, "hold": true
+        });
+        Script::python("call", &options)
+    };
+    let (mut old, mut new) = (caller(440)?, caller(1_000)?);
+    old.expect("ready", LIMIT)?;
+    new.expect("ready", LIMIT)?;
+    old.tell("call")?;
+    assert_heard(&old.expect("heard", LIMIT)?);
+
+    let deleted = server.control("DELETE", "/echo/sessions/same-0")?;
+    new.tell("call")?;
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+    let event = new.expect_any(&["connected", "refused"], LIMIT)?;
+    assert_eq!(event["event"], "connected", "{event}");
+    let ended = old.expect("ended", Duration::from_secs(20))?;
+    assert_eq!(ended["over"], true, "{ended}");
+    // The old client's goodbye, which comes by now at the latest, is not the new one's.
+    old.finish(LIMIT)?;
+    assert_heard(&new.expect("heard", LIMIT)?);
+    new.tell("hear")?;
+    assert_heard(&new.expect("heard", LIMIT)?);
+    assert_eq!(server.sessions("/echo")?.len(), 1);
+    new.finish(LIMIT)
 }

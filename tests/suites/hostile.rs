@@ -1,5 +1,8 @@
 //! Ten thousand bad or abandoned offers, and datagrams of strangers: the documented answer to each, and nothing left behind.
 
+#![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
+
+use std::fmt;
 use std::net::UdpSocket;
 use std::sync::Mutex;
 use std::thread;
@@ -17,8 +20,13 @@ const CLIENTS: u32 = 4;
 const GOOD_EVERY: u32 = 5;
 /// The time to connect that the product documents, and its sweep.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30 + 15);
-/// What an allocator may keep after the second round that it did not after the first: a leak of 1 kB an offer is 5 MB.
-const GROWTH: u64 = 4 << 20;
+/// Heap in use after the second round beyond that after the first: what threads keep for themselves, measured as 25 to 50 kB. A
+/// leak of 200 bytes is 1 MB if each offer has it, and 200 kB if only the accepted ones do.
+const HEAP_GROWTH: u64 = 150 << 10;
+/// Resident memory depends on what the allocator gives back, and when: a wide net for what is no heap.
+const RESIDENT_GROWTH: u64 = 32 << 20;
+/// How long the process may take to be again what it was: connections close and idle threads end after the last answer.
+const SETTLE: Duration = Duration::from_secs(20);
 
 /// What a browser offers: Opus and a data channel, on one transport, with a fingerprint nobody has the key of.
 fn good_sdp(seed: u32) -> String {
@@ -159,6 +167,91 @@ fn round(server: &Server, first: u32) -> Result<()> {
     Ok(())
 }
 
+/// What the process holds.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    heap: u64,
+    resident: u64,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Level {
+    fn of(server: &Server) -> Result<Self> {
+        Ok(Self {
+            heap: server.heap()?,
+            resident: server.resident()?,
+            descriptors: server.descriptors()?,
+            threads: server.threads()?,
+        })
+    }
+
+    fn is_back_at(&self, before: &Self) -> bool {
+        self.heap <= before.heap + HEAP_GROWTH
+            && self.resident <= before.resident + RESIDENT_GROWTH
+            && self.descriptors <= before.descriptors
+            && self.threads <= before.threads
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { heap, resident, descriptors, threads } = self;
+        let [heap, resident] = [heap, resident].map(|bytes| *bytes as f64 / 1e6);
+        write!(f, "{heap:.3} MB of heap, {resident:.1} MB resident, {descriptors} descriptors, {threads} threads")
+    }
+}
+
+/// The level that the process comes down to: it is reached when three seconds have brought nothing lower.
+fn lowest(server: &Server) -> Result<Level> {
+    let (started, mut lowest, mut since) = (Instant::now(), Level::of(server)?, Instant::now());
+    while since.elapsed() < Duration::from_secs(3) && started.elapsed() < SETTLE {
+        thread::sleep(Duration::from_millis(200));
+        let now = Level::of(server)?;
+        // Less than this is the noise of the measurement itself, which is a request.
+        let lower =
+            now.heap + (16 << 10) < lowest.heap || now.descriptors < lowest.descriptors || now.threads < lowest.threads;
+        if lower {
+            since = Instant::now();
+        }
+        lowest = Level {
+            heap: now.heap.min(lowest.heap),
+            resident: now.resident.min(lowest.resident),
+            descriptors: now.descriptors.min(lowest.descriptors),
+            threads: now.threads.min(lowest.threads),
+        };
+    }
+    Ok(lowest)
+}
+
+/// Waits until the process is back at the level `before`.
+fn settled(server: &Server, before: &Level) -> Result<Level> {
+    let started = Instant::now();
+    loop {
+        let now = Level::of(server)?;
+        if now.is_back_at(before) {
+            return Ok(now);
+        }
+        ensure!(started.elapsed() < SETTLE, "it was {before}; {SETTLE:?} after the second round it is {now}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A round, and the time until the last of its sessions is given up.
+fn play_round(server: &Server, first: u32) -> Result<()> {
+    let started = Instant::now();
+    round(server, first)?;
+    let offered = started.elapsed();
+    let waited = server.await_no_sessions(&["/echo"], CONNECT_TIMEOUT)?;
+    println!("{ROUND} offers in {} ms, none left {} ms later", offered.as_millis(), waited.as_millis());
+    let metrics = server.metrics()?;
+    for gauge in ["streamfleet_media_sessions", "streamfleet_sessions_admitted"] {
+        let count = metrics.sum(gauge).with_context(|| format!("no gauge {gauge}:\n{}", metrics.names()))?;
+        ensure!(count == 0.0, "{gauge}: {count}");
+    }
+    Ok(())
+}
+
 #[test]
 fn ten_thousand_bad_or_abandoned_offers_leave_nothing() -> Result<()> {
     let server = Server::start(&[])?;
@@ -173,31 +266,12 @@ fn ten_thousand_bad_or_abandoned_offers_leave_nothing() -> Result<()> {
             response.text()
         );
     }
-    let mut levels = Vec::new();
-    for first in [0, ROUND] {
-        let started = Instant::now();
-        round(&server, first)?;
-        let offered = started.elapsed();
-        let waited = server.await_no_sessions(&["/echo"], CONNECT_TIMEOUT)?;
-        let metrics = server.metrics()?;
-        let sessions = metrics
-            .sum("streamfleet_media_sessions")
-            .with_context(|| format!("no gauge of sessions:\n{}", metrics.names()))?;
-        assert_eq!(sessions, 0.0, "sessions on the media loops");
-        let level = (server.resident()?, server.descriptors()?, server.threads()?);
-        println!(
-            "{ROUND} offers in {} ms, none left {} ms later; {:.1} MB, {} descriptors, {} threads",
-            offered.as_millis(),
-            waited.as_millis(),
-            level.0 as f64 / 1e6,
-            level.1,
-            level.2
-        );
-        levels.push(level);
-    }
-    let (first, second) = (levels[0], levels[1]);
-    assert!(second.0 < first.0 + GROWTH, "memory grew from {} to {} bytes", first.0, second.0);
-    assert!(second.1 <= first.1 && second.2 <= first.2, "descriptors and threads: {first:?}, then {second:?}");
+    play_round(&server, 0)?;
+    let first = lowest(&server)?;
+    println!("after the first round {first}");
+    play_round(&server, ROUND)?;
+    let second = settled(&server, &first)?;
+    println!("after the second round {second}");
     // It still serves.
     assert_eq!(post(&server, &offer("after", &good_sdp(1)))?.status, 200);
     assert_eq!(server.admin_status("/readyz")?, 200);
@@ -228,6 +302,22 @@ fn noise(state: &mut u64) -> u8 {
     (*state >> 56) as u8
 }
 
+/// Datagrams between two looks at the counter: 1.4 kB of kernel memory each, well within the socket's 200 kB.
+const BURST: u32 = 100;
+
+/// Waits until the loops have refused `count` datagrams.
+fn await_dropped(server: &Server, count: u32) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let metrics = server.metrics()?;
+        let dropped = metrics.sum("streamfleet_media_dropped_total").context("no counter of what is dropped")?;
+        if dropped >= f64::from(count) {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < Duration::from_secs(20), "{dropped} of {count} counted:\n{}", metrics.names());
+    }
+}
+
 /// Strangers' datagrams of every class that shares the port (RFC 7983) get no answer longer than themselves, and calls that
 /// were offered before still have their sessions after.
 #[test]
@@ -247,7 +337,7 @@ fn datagrams_of_strangers_are_not_amplified() -> Result<()> {
     socket.set_nonblocking(true)?;
     let (mut state, mut sent, mut received) = (1_u64, 0_usize, 0_usize);
     let mut buffer = [0; 2048];
-    for n in 0..10_000_u32 {
+    for n in 1..=10_000_u32 {
         let length = 1 + usize::from(noise(&mut state)) * 5;
         let mut datagram: Vec<u8> = (0..length).map(|_| noise(&mut state)).collect();
         // The first byte chooses the class: STUN, DTLS, RTP and RTCP, TURN channel, anything.
@@ -275,15 +365,15 @@ fn datagrams_of_strangers_are_not_amplified() -> Result<()> {
             ]
             .concat();
         }
-        // A full socket buffer loses the datagram: nothing was asked then.
-        sent += socket.send(&datagram).unwrap_or(0);
-        while let Ok(count) = socket.recv(&mut buffer) {
-            received += count;
+        sent += socket.send(&datagram)?;
+        // As many as the loop's socket holds at a time, so that none is lost before it is read.
+        if n.is_multiple_of(BURST) {
+            await_dropped(&server, n)?;
+            // The answers to what was read are sent before the next turn of the loop, and so before the next burst is counted.
+            while let Ok(count) = socket.recv(&mut buffer) {
+                received += count;
+            }
         }
-    }
-    thread::sleep(Duration::from_millis(300));
-    while let Ok(count) = socket.recv(&mut buffer) {
-        received += count;
     }
     println!("{sent} bytes sent, {received} received");
     assert!(received * 3 <= sent, "{received} bytes for {sent}: fewer than a third is what guesses may cost");

@@ -24,6 +24,7 @@ use streamfleet_process::config::Mistakes;
 use streamfleet_process::telemetry::{Program, Telemetry};
 
 use crate::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
+use crate::metrics::observe_process;
 use crate::worker::{Addresses, Worker};
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits).
@@ -133,6 +134,7 @@ pub fn serve(
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
+    observe_process(&telemetry.metrics().meter("process"));
     let made = (plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
     let worker = match Worker::bind(plan, registry, telemetry.metrics().clone()) {
         Ok(worker) => worker,

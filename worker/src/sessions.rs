@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::{self as sdk, Ended, LinkConfig, Registered, link};
+use streamfleet_handler::{self as sdk, LinkConfig, Registered, link};
 use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Slot;
-use crate::http::{Audit, Host, Modality, OpenRequest, Quality, SessionView};
+use crate::http::{Audit, Ended, Host, Modality, OpenRequest, Quality, SessionView};
 use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
 use crate::media::driver::{LoopHandle, Overloaded};
 use crate::media::session::{Endpoint, NewSession};
@@ -36,6 +36,9 @@ const RECONNECT_LEAD: Duration = Duration::from_secs(10);
 
 /// When a client may come again that found its loop behind with its work.
 const OVERLOADED: Duration = Duration::from_secs(2);
+
+/// Between two attempts to give a loop that is behind a command which must not get lost.
+const REDELIVERY: Duration = Duration::from_millis(20);
 
 /// What clients are told to send media to.
 #[derive(Clone, Debug)]
@@ -343,8 +346,14 @@ impl Host for Sessions {
         Ok(Answer { sdp, resume: None })
     }
 
-    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure> {
-        let Some((shared, on)) = self.live(id) else { return Err(Failure::UnknownConnection) };
+    async fn candidate(
+        &self,
+        service: &ServiceName,
+        id: &SessionId,
+        candidate: ParsedCandidate,
+    ) -> Result<(), Failure> {
+        let live = self.live(id).filter(|(shared, _)| shared.service() == service);
+        let Some((shared, on)) = live else { return Err(Failure::UnknownConnection) };
         if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
             return Err(Failure::ConnectionClosed);
         }
@@ -368,17 +377,29 @@ impl Host for Sessions {
         self.live(id).map(|(shared, _)| view(&shared))
     }
 
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason> {
-        let (shared, on) = self.live(id)?;
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
+        let (shared, on) = self.live(id).ok_or(Failure::NotFound)?;
         let mut stage = shared.watch();
-        if self.inner.loops[on].send(Command::End(shared.token(), reason)).is_err() {
-            return None;
+        let end = async {
+            deliver(&self.inner.loops[on], || Command::End(shared.token(), reason)).await;
+            // The session's own `Shared` sends: it cannot be gone.
+            stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
+        };
+        // Whether the time was enough is what the stage says.
+        let _ = tokio::time::timeout(END_TIMEOUT, end).await;
+        match shared.stage() {
+            Stage::Closed(reason) => Ok(Ended::Closed(reason)),
+            Stage::Ending(_) => Ok(Ended::Ending),
+            // The loop has not come to it.
+            Stage::Connecting | Stage::Active => Err(Failure::NoCapacity { retry_after: OVERLOADED }),
         }
-        let over = stage.wait_for(|stage| matches!(stage, Stage::Closed(_)));
-        match tokio::time::timeout(END_TIMEOUT, over).await {
-            Ok(Ok(stage)) => stage.reason(),
-            Ok(Err(_)) | Err(_) => shared.stage().reason(),
-        }
+    }
+}
+
+/// Sends a command to a loop that may be behind with its work: it takes it a little later.
+async fn deliver(to: &LoopHandle, command: impl Fn() -> Command) {
+    while to.send(command()).is_err() {
+        tokio::time::sleep(REDELIVERY).await;
     }
 }
 
@@ -395,24 +416,27 @@ struct HandlerTask {
 impl HandlerTask {
     async fn run(self) {
         let mut stage = self.shared.watch();
-        let connected = async { stage.wait_for(|stage| *stage == Stage::Active).await.is_ok() };
-        let begins = tokio::select! {
-            begins = connected => begins,
-            () = self.cancel.cancelled() => false,
+        // Between two looks a session may have come and gone: whatever it is, it is not connecting any more.
+        let left = async { stage.wait_for(|stage| *stage != Stage::Connecting).await.map(|stage| *stage) };
+        let stage = tokio::select! {
+            left = left => left.ok(),
+            () = self.cancel.cancelled() => None,
         };
-        if !begins {
+        // A client that is gone needs no handler, even if it was there for a moment.
+        if stage != Some(Stage::Active) {
             return;
         }
         let ended = sdk::run(self.handler, self.session, self.end, self.cancel.clone()).await;
-        let Ended::Failed(error) = ended else { return };
+        let sdk::Ended::Failed(error) = ended else { return };
         tracing::warn!(session = %self.shared.id(), %error, "handler failed");
         let message = error.client_message().to_owned();
-        // A loop that is behind takes it a little later; the session must not stay connected and silent.
-        while self.to.send(Command::HandlerFailed(self.shared.token(), message.clone())).is_err() {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(20)) => {}
-                () = self.cancel.cancelled() => return,
-            }
+        // The session must not stay connected and silent.
+        tokio::select! {
+            () = deliver(&self.to, || Command::HandlerFailed(self.shared.token(), message.clone())) => {}
+            () = self.cancel.cancelled() => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

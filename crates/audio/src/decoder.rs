@@ -7,8 +7,6 @@ use crate::{AudioError, Codec, PcmFormat, g711, opus_packet};
 
 /// The rates that libopus decodes to and encodes from, in Hz.
 pub(crate) const OPUS_RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
-/// The longest packet: 120 ms at 48 kHz (RFC 6716, 3.2.5).
-const LONGEST_OPUS: u32 = 5_760;
 
 /// The cheapest rate of Opus that loses nothing of `rate`.
 pub(crate) fn opus_rate(rate: u32) -> u32 {
@@ -19,11 +17,11 @@ pub(crate) fn opus_rate(rate: u32) -> u32 {
 pub(crate) fn inspect(codec: Codec, payload: &[u8]) -> Option<(u32, Traits)> {
     match codec {
         Codec::Opus => {
-            let ticks = u32::try_from(opus::packet::get_nb_samples(payload, 48_000).ok()?).ok()?;
+            let ticks = opus_packet::ticks(payload)?;
             let redundancy = if opus_packet::has_redundancy(payload) { Redundancy::Previous } else { Redundancy::None };
             let continuity =
                 if opus_packet::is_discontinuous(payload) { Continuity::Discontinuous } else { Continuity::Continuous };
-            (1..=LONGEST_OPUS).contains(&ticks).then_some((ticks, Traits { redundancy, continuity }))
+            Some((ticks, Traits { redundancy, continuity }))
         }
         Codec::Pcmu | Codec::Pcma => {
             let ticks = u32::try_from(payload.len()).ok()?;

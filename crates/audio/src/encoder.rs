@@ -10,8 +10,16 @@ const LARGEST: usize = 1_276;
 /// Encodes mono blocks of 20 ms.
 #[derive(Debug)]
 pub(crate) enum Encoder {
-    Opus { encoder: opus::Encoder, rate: u32, mode: EncoderMode },
-    G711 { law: fn(i16) -> u8 },
+    Opus {
+        encoder: opus::Encoder,
+        rate: u32,
+        mode: EncoderMode,
+        /// The first octet of the last packet; `None` before the first.
+        toc: Option<u8>,
+    },
+    G711 {
+        law: fn(i16) -> u8,
+    },
 }
 
 impl Encoder {
@@ -27,7 +35,7 @@ impl Encoder {
                 // one that is reset, click, and need a second state of 32 kB.
                 let encoder = opus::Encoder::new(rate, opus::Channels::Mono, opus::Application::Audio)?;
                 let mode = mode(rate);
-                let mut this = Self::Opus { encoder, rate, mode };
+                let mut this = Self::Opus { encoder, rate, mode, toc: None };
                 this.apply(mode)?;
                 Ok(this)
             }
@@ -81,13 +89,24 @@ impl Encoder {
         payload.clear();
         match self {
             Self::G711 { law } => payload.extend(block.iter().map(|&sample| law(sample))),
-            Self::Opus { encoder, .. } => {
+            Self::Opus { encoder, toc, .. } => {
                 payload.resize(LARGEST, 0);
                 let length = encoder.encode(block, payload);
                 payload.truncate(*length.as_ref().unwrap_or(&0));
                 length?;
+                *toc = payload.first().copied();
             }
         }
         Ok(())
+    }
+
+    /// The packet that says that nothing is sent for now: one without a frame, as libopus makes it (RFC 6716, 2.1.9).
+    /// G.711 has none.
+    pub(crate) fn pause(&self) -> Option<u8> {
+        match self {
+            // Code 0: one frame, which is all that follows.
+            Self::Opus { toc, .. } => toc.map(|toc| toc & !0b11),
+            Self::G711 { .. } => None,
+        }
     }
 }

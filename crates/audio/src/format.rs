@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-/// The shape of interleaved 16-bit PCM.
+use crate::decoder::inspect;
+
+/// The shape of PCM audio: interleaved signed 16-bit samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PcmFormat {
-    /// Samples per second and channel, in Hz.
+    /// Sample rate in Hz, per channel.
     pub rate: u32,
-    /// Interleaved channels.
+    /// Interleaved channels: 1 is mono, 2 is left, right.
     pub channels: u16,
 }
 
@@ -25,11 +27,30 @@ impl PcmFormat {
         Self { rate, channels: 1 }
     }
 
-    /// How long `samples` interleaved samples last.
+    /// How long `samples` interleaved samples (all channels counted) last. A format without a rate or without channels
+    /// has no time: zero.
     #[must_use]
     pub fn duration(self, samples: usize) -> Duration {
-        let frames = samples as u64 / u64::from(self.channels.max(1));
-        Duration::from_nanos(frames.saturating_mul(1_000_000_000) / u64::from(self.rate.max(1)))
+        if self.rate == 0 || self.channels == 0 {
+            return Duration::ZERO;
+        }
+        let frames = samples as u64 / u64::from(self.channels);
+        let rate = u64::from(self.rate);
+        // Split before multiplying: a sample count times 10^9 would overflow after half a day of audio at 192 kHz.
+        Duration::new(frames / rate, ((frames % rate) * 1_000_000_000 / rate) as u32)
+    }
+
+    /// The same as [`Self::duration`].
+    #[must_use]
+    pub fn duration_of(self, samples: usize) -> Duration {
+        self.duration(samples)
+    }
+
+    /// Interleaved samples (all channels counted) in `time`, rounded down to a whole sample of every channel.
+    #[must_use]
+    pub fn samples_in(self, time: Duration) -> usize {
+        let frames = time.as_nanos() * u128::from(self.rate) / 1_000_000_000;
+        usize::try_from(frames * u128::from(self.channels)).unwrap_or(usize::MAX)
     }
 
     /// Refuses what the resampler and the mixer are not built for.
@@ -69,6 +90,14 @@ impl Codec {
             return None;
         }
         [Self::Opus, Self::Pcmu, Self::Pcma].into_iter().find(|codec| codec.name().eq_ignore_ascii_case(name))
+    }
+
+    /// How long an RTP payload lasts, read from it without decoding. `None` if it is empty or, for Opus, longer than
+    /// the 120 ms of RFC 6716, 3.4.
+    #[must_use]
+    pub fn payload_duration(self, payload: &[u8]) -> Option<Duration> {
+        let (ticks, _) = inspect(self, payload)?;
+        Some(PcmFormat::mono(self.clock_rate()).duration(ticks as usize))
     }
 
     /// The encoding name of `a=rtpmap`.
@@ -136,12 +165,35 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
-        fn check(format: PcmFormat, samples: usize, expected: Duration) {
-            assert_eq!(format.duration(samples), expected);
+    fn durations_and_sample_counts() {
+        fn check(rate: u32, channels: u16, samples: usize, expected: Duration) {
+            let format = PcmFormat { rate, channels };
+            assert_eq!(format.duration(samples), expected, "{format:?} {samples}");
         }
-        check(PcmFormat::mono(8_000), 160, Duration::from_millis(20));
-        check(PcmFormat { rate: 48_000, channels: 2 }, 1_920, Duration::from_millis(20));
-        check(PcmFormat { rate: 0, channels: 0 }, 0, Duration::ZERO);
+        check(8_000, 1, 160, Duration::from_millis(20));
+        check(24_000, 1, 480, Duration::from_millis(20));
+        check(48_000, 1, 960, Duration::from_millis(20));
+        check(48_000, 2, 1_920, Duration::from_millis(20));
+        check(44_100, 1, 44_100, Duration::from_secs(1));
+        check(8_000, 1, 0, Duration::ZERO);
+        check(0, 1, 960, Duration::ZERO);
+        check(48_000, 0, 960, Duration::ZERO);
+        check(192_000, 1, usize::MAX, Duration::new(96_076_792_050_570, 581_328_125));
+        assert_eq!(PcmFormat { rate: 48_000, channels: 2 }.samples_in(Duration::from_millis(20)), 1_920);
+        assert_eq!(PcmFormat::mono(44_100).samples_in(Duration::from_micros(33)), 1, "rounded down");
+        assert_eq!(PcmFormat::mono(0).samples_in(Duration::MAX), 0);
+    }
+
+    #[test]
+    fn payload_durations() {
+        fn check(codec: Codec, payload: &[u8], expected: Option<Duration>) {
+            assert_eq!(codec.payload_duration(payload), expected, "{codec:?}");
+        }
+        check(Codec::Opus, &[0x78, 0, 0], Some(Duration::from_millis(20)));
+        check(Codec::Opus, &[16 << 3, 0, 0], Some(Duration::from_micros(2_500)));
+        check(Codec::Opus, &[], None);
+        check(Codec::Pcmu, &[0xff; 160], Some(Duration::from_millis(20)));
+        check(Codec::Pcma, &[0xd5; 80], Some(Duration::from_millis(10)));
+        check(Codec::Pcma, &[], None);
     }
 }

@@ -8,8 +8,8 @@
 //! [`AudioSender::poll_timeout`] when to come back, and come back then. `None` means that nothing is to be done until
 //! something is put in, so a silent track costs nothing.
 //!
-//! The pieces ([`jitter`], [`resample`], [`policy`], [`analysis`], [`tone`], [`wav`]) are public because clients, load
-//! generators and tests use them by themselves.
+//! [`g711`], [`resample`], [`analysis`], [`tone`] and [`wav`] are also used by themselves: by clients, load generators,
+//! handlers and tests. [`jitter`] and [`policy`] are public for what they decide to be seen and tested.
 
 pub mod analysis;
 mod decoder;
@@ -17,6 +17,7 @@ mod delay;
 mod encoder;
 mod format;
 pub mod g711;
+mod gate;
 pub mod jitter;
 mod opus_packet;
 mod plc;

@@ -1,5 +1,39 @@
 //! What can be read from an Opus packet without decoding it (RFC 6716, section 3).
 
+/// Length of the packet on the 48 kHz clock of Opus; `None` if its header breaks RFC 6716, 3.4.
+pub(crate) fn ticks(packet: &[u8]) -> Option<u32> {
+    let (&toc, rest) = packet.split_first()?;
+    let frames = match toc & 0b11 {
+        0 => 1,
+        1 | 2 => 2,
+        _ => u32::from(rest.first()? & 0b0011_1111),
+    };
+    let ticks = frame_ticks(toc >> 3) * frames;
+    (1..=LONGEST).contains(&ticks).then_some(ticks)
+}
+
+/// The longest packet: 120 ms (RFC 6716, 3.4, R5).
+const LONGEST: u32 = 5_760;
+
+/// Length of a frame by its configuration number, 0 to 31 (RFC 6716, 3.1, table 2).
+fn frame_ticks(configuration: u8) -> u32 {
+    match (configuration, configuration & 0b11) {
+        // SILK: 10, 20, 40, 60 ms.
+        (0..12, 0) => 480,
+        (0..12, 1) => 960,
+        (0..12, 2) => 1_920,
+        (0..12, _) => 2_880,
+        // Hybrid: 10, 20 ms.
+        (12..16, 0 | 2) => 480,
+        (12..16, _) => 960,
+        // CELT: 2.5, 5, 10, 20 ms.
+        (_, 0) => 120,
+        (_, 1) => 240,
+        (_, 2) => 480,
+        (_, _) => 960,
+    }
+}
+
 /// Whether the packet can repair the one before it: its first SILK frame carries low-bitrate redundancy.
 ///
 /// RFC 6716, 4.2.3 and 4.2.4: the frame starts with one voice-activity bit per SILK frame and then the LBRR bit, all of
@@ -64,7 +98,52 @@ pub(crate) fn is_discontinuous(packet: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn lengths_by_table_of_contents() {
+        fn check(packet: &[u8], expected: Option<u32>) {
+            assert_eq!(ticks(packet), expected, "{packet:02x?}");
+        }
+        for (configuration, expected) in [
+            (0, 480),
+            (1, 960),
+            (2, 1_920),
+            (3, 2_880),
+            (11, 2_880),
+            (12, 480),
+            (13, 960),
+            (14, 480),
+            (15, 960),
+            (16, 120),
+            (17, 240),
+            (18, 480),
+            (31, 960),
+        ] {
+            check(&[configuration << 3], Some(expected));
+            // The stereo bit says nothing of time.
+            check(&[configuration << 3 | 0b100], Some(expected));
+        }
+        let celt_20 = 31 << 3;
+        check(&[celt_20 | 1, 0, 0], Some(1_920));
+        check(&[celt_20 | 2, 1, 0, 0], Some(1_920));
+        check(&[celt_20 | 3, 6], Some(5_760));
+        check(&[celt_20 | 3, 0b1100_0000 | 3], Some(2_880));
+        check(&[celt_20 | 3, 7], None);
+        check(&[celt_20 | 3, 0], None);
+        check(&[celt_20 | 3], None);
+        check(&[], None);
+    }
+
+    proptest! {
+        #[test]
+        fn lengths_are_those_of_the_decoder(packet in proptest::collection::vec(any::<u8>(), 1..4)) {
+            let theirs = opus::packet::get_nb_samples(&packet, 48_000).ok().filter(|&samples| samples > 0);
+            prop_assert_eq!(ticks(&packet).map(|ticks| ticks as usize), theirs);
+        }
+    }
 
     #[test]
     fn redundancy_bit() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::encoder::Encoder;
+use crate::gate::{Gate, Verdict};
 use crate::policy::{EncoderMode, LossHistory, LossReport, decide};
 use crate::resample::Resampler;
 use crate::{AudioError, Codec, PcmFormat};
@@ -34,10 +35,19 @@ pub struct AudioSender {
     head: usize,
     /// When the next packet is due, if it is complete by then.
     due: Option<Instant>,
-    /// RTP timestamp of the next packet if it continues the talk spurt; `None` before the first.
+    /// RTP timestamp of the next packet if it is not late; `None` before the first.
     timestamp: Option<u32>,
+    spurt: Spurt,
+    gate: Gate,
     tail: Tail,
     failures: u64,
+}
+
+/// Whether the next packet begins a talk spurt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spurt {
+    Begins,
+    Continues,
 }
 
 #[derive(Debug)]
@@ -92,9 +102,19 @@ impl AudioSender {
             head: 0,
             due: None,
             timestamp: None,
+            spurt: Spurt::Begins,
+            gate: Gate::Open,
             tail: Tail::Out,
             failures: 0,
         })
+    }
+
+    /// The same sender, which does not encode silence: after 200 ms of it nothing is sent but, for Opus, a packet of one
+    /// octet every 400 ms, until there is sound again (discontinuous transmission: RFC 6716, 2.1.9; RFC 3551, 4.1).
+    #[must_use]
+    pub fn discontinuous(mut self) -> Self {
+        self.gate = Gate::Watching { silent: 0 };
+        self
     }
 
     /// Queues interleaved PCM: any rate from 8 to 192 kHz, up to eight channels, which are mixed to one. Opus encodes at
@@ -157,40 +177,57 @@ impl AudioSender {
         self.compact();
     }
 
-    /// When [`Self::poll`] has a packet; `None` while less than one is queued.
+    /// When to call [`Self::poll`]; `None` while less than one packet is queued.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let block = self.engine.as_ref()?.block;
         if self.queue.len() - self.head < block { None } else { self.due }
     }
 
-    /// Puts the packet that is due into `payload`, whose old content is replaced.
+    /// Puts the packet that is due into `payload`, whose old content is lost in any case. Silence that is not sent goes by
+    /// without one.
     pub fn poll(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<PacketInfo> {
-        let due = self.poll_timeout().filter(|&due| due <= now)?;
-        let Some(Engine { encoder, block, .. }) = &mut self.engine else { return None };
+        while let Some(due) = self.poll_timeout().filter(|&due| due <= now) {
+            let info = self.step(now, due, payload);
+            if info.is_some() {
+                return info;
+            }
+        }
+        None
+    }
+
+    /// Takes the block that was due at `due` from the queue.
+    fn step(&mut self, now: Instant, due: Instant, payload: &mut Vec<u8>) -> Option<PacketInfo> {
+        let Engine { encoder, block, .. } = self.engine.as_mut()?;
         let samples = &self.queue[self.head..][..*block];
-        let encoded = encoder.encode(samples, payload);
+        let verdict = self.gate.judge(samples);
+        let encoded = match verdict {
+            Verdict::Encode => encoder.encode(samples, payload).map(Some),
+            Verdict::Pause => Ok(encoder.pause().map(|toc| {
+                payload.clear();
+                payload.push(toc);
+            })),
+            Verdict::Skip => Ok(None),
+        };
         self.head += *block;
         self.compact();
 
         let clock = self.codec.clock_rate();
         let late = now.saturating_duration_since(due);
-        let (timestamp, marker) = match self.timestamp {
-            None => (0, true),
+        let (timestamp, at, spurt) = match self.timestamp {
+            None => (0, now, Spurt::Begins),
             Some(next) if late > CONTINUED => {
                 let pause = late.as_micros() * u128::from(clock) / 1_000_000;
-                (next.wrapping_add(pause as u32), true)
+                (next.wrapping_add(pause as u32), now, Spurt::Begins)
             }
-            Some(next) => (next, false),
+            Some(next) => (next, due, self.spurt),
         };
-        self.due = Some(if marker { now } else { due } + PACKET);
+        self.due = Some(at + PACKET);
         self.timestamp = Some(timestamp.wrapping_add(clock / PACKETS_PER_SECOND));
-        let info = PacketInfo { timestamp, marker, duration: PACKET };
-        if encoded.is_err() {
-            self.failures += 1;
-            return None;
-        }
-        Some(info)
+        self.spurt = if verdict == Verdict::Encode { Spurt::Continues } else { Spurt::Begins };
+        let marker = verdict == Verdict::Encode && spurt == Spurt::Begins;
+        self.failures += u64::from(encoded.is_err());
+        encoded.ok().flatten().map(|()| PacketInfo { timestamp, marker, duration: PACKET })
     }
 
     /// The receiver has reported its loss (RTCP, 0.0 to 1.0): the encoder may change its mode.

@@ -13,7 +13,12 @@ pub enum WavError {
     #[error(transparent)]
     File(#[from] hound::Error),
     /// The header gives a rate or channels that nothing can be done with.
-    #[error("unsupported WAV format: {rate} Hz, {channels} channels")]
+    #[error(
+        "{rate} Hz and {channels} channels; {} to {} Hz and 1 to {} channels can be used",
+        PcmFormat::MIN_RATE,
+        PcmFormat::MAX_RATE,
+        PcmFormat::MAX_CHANNELS
+    )]
     Format {
         /// Hz.
         rate: u32,
@@ -44,10 +49,10 @@ pub struct Clip {
 pub fn read(source: impl Read, limit: Duration) -> Result<Clip, WavError> {
     let mut reader = hound::WavReader::new(source)?;
     let hound::WavSpec { channels, sample_rate: rate, bits_per_sample: bits, sample_format } = reader.spec();
-    let format = PcmFormat::mono(rate);
-    if channels == 0 || format.check(1).is_err() {
+    if (PcmFormat { rate, channels }).check(PcmFormat::MAX_CHANNELS).is_err() {
         return Err(WavError::Format { rate, channels });
     }
+    let format = PcmFormat::mono(rate);
     let most = (limit.as_secs_f64() * f64::from(rate)).ceil() as usize;
     let samples = match sample_format {
         hound::SampleFormat::Float => {
@@ -185,6 +190,24 @@ mod tests {
     }
 
     #[test]
+    fn extremes_are_kept_and_fractions_rounded() {
+        fn check(name: &str, bytes: &[u8], expected: &[i16]) {
+            assert_eq!(read(bytes, LIMIT).unwrap().samples, expected, "{name}");
+        }
+        let integers = |channels: u16, bits: u16, samples: &[i32]| {
+            file(bits, hound::SampleFormat::Int, channels, |writer| {
+                samples.iter().for_each(|&sample| writer.write_sample(sample).unwrap());
+            })
+        };
+        check("8 bits", &integers(1, 8, &[0, 127, -128]), &[0, 127 << 8, i16::MIN]);
+        check("16 bits", &integers(1, 16, &[0, 32_767, -32_768, 5]), &[0, 32_767, -32_768, 5]);
+        check("24 bits", &integers(1, 24, &[0, 0x7f_ffff, -0x80_0000, 0x100]), &[0, 32_767, -32_768, 1]);
+        check("32 bits", &integers(1, 32, &[0, i32::MAX, i32::MIN, 0x1_0000]), &[0, 32_767, -32_768, 1]);
+        let stereo = integers(2, 16, &[100, 300, -32_768, -32_768, 32_767, -32_767]);
+        check("two channels", &stereo, &[200, -32_768, 0]);
+    }
+
+    #[test]
     fn bad_files_are_refused() {
         fn check(bytes: &[u8]) {
             assert!(read(bytes, LIMIT).is_err());
@@ -200,6 +223,7 @@ mod tests {
         let mut no_rate = whole.clone();
         no_rate[24..28].fill(0);
         check(&no_rate);
+        check(&file(16, hound::SampleFormat::Int, 9, |writer| (0..9).for_each(|_| writer.write_sample(1i16).unwrap())));
         assert!(matches!(read(&whole[..], Duration::from_millis(4)), Err(WavError::TooLong { .. })));
         assert!(read(&whole[..], Duration::from_millis(5)).is_ok());
     }

@@ -50,6 +50,7 @@ mod call;
 mod codecs;
 mod driver;
 mod error;
+mod feedback;
 mod join;
 mod life;
 mod local;

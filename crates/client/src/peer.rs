@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rtc::ice::mdns::MulticastDnsMode;
+use rtc::interceptor::Slot;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::{RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind};
@@ -25,6 +26,7 @@ use webrtc::runtime::Runtime;
 
 use crate::codecs;
 use crate::error::ClientError;
+use crate::feedback::{Feedback, RemoteLoss};
 use crate::local;
 use crate::options::{ClientOptions, Media};
 use crate::runtime::Prompt;
@@ -63,6 +65,9 @@ pub(crate) struct Status {
     pub(crate) connected_at: Option<Instant>,
 }
 
+/// Where reports are read: beside the interceptor that makes ours. It only looks on, so any place would do.
+const FEEDBACK: Slot = Slot::Custom(10_500);
+
 /// A local track, with the numbers of its RTP stream.
 pub(crate) struct Outbound {
     track: Arc<TrackLocalStaticRTP>,
@@ -84,6 +89,7 @@ pub(crate) struct Peer {
     closed: CancellationToken,
     runtime: Arc<Prompt>,
     negotiated: Negotiated,
+    remote_loss: RemoteLoss,
 }
 
 /// What the answer chose.
@@ -125,7 +131,9 @@ impl Peer {
 
         let mut engine = MediaEngine::default();
         codecs::register(&mut engine, options.media)?;
-        let registry = configure_rtcp_reports(configure_nack(Registry::new(), &mut engine));
+        let remote_loss = RemoteLoss::default();
+        let registry = configure_rtcp_reports(configure_nack(Registry::new(), &mut engine))
+            .with(FEEDBACK, Feedback::new(remote_loss.clone()));
         // Half of the silence makes a connection doubtful, the other half failed.
         let half = options.timeouts.liveness / 2;
         let settings = SettingEngineBuilder::new()
@@ -171,6 +179,7 @@ impl Peer {
             closed,
             runtime,
             negotiated: Negotiated::default(),
+            remote_loss,
         };
         Ok((peer, candidates))
     }
@@ -230,7 +239,7 @@ impl Peer {
     }
 
     pub(crate) async fn report(&self, now: Instant) -> Report {
-        Report::read(&self.connection().get_stats(now, StatsSelector::None).await)
+        Report::read(&self.connection().get_stats(now, StatsSelector::None).await, self.remote_loss.last())
     }
 
     /// Closes the connection and tells the peer.

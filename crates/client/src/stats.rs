@@ -71,17 +71,15 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn read(report: &RTCStatsReport) -> Self {
-        let mut found = Self::default();
+    /// `remote_loss` is read from RTCP beside the stack, whose statistics have none of it.
+    pub(crate) fn read(report: &RTCStatsReport, remote_loss: Option<f32>) -> Self {
+        let mut found = Self { round_trip: None, remote_loss };
         for entry in report.iter() {
-            match entry {
-                RTCStatsReportEntry::IceCandidatePair(pair) if pair.nominated && pair.responses_received > 0 => {
-                    found.round_trip = seconds(pair.current_round_trip_time);
-                }
-                RTCStatsReportEntry::RemoteInboundRtp(remote) if remote.round_trip_time_measurements > 0 => {
-                    found.remote_loss = Some((remote.fraction_lost as f32).clamp(0.0, 1.0));
-                }
-                _ => {}
+            if let RTCStatsReportEntry::IceCandidatePair(pair) = entry
+                && pair.nominated
+                && pair.responses_received > 0
+            {
+                found.round_trip = seconds(pair.current_round_trip_time);
             }
         }
         found

@@ -4,45 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-
-use crate::opus;
-
-/// The shape of PCM audio: interleaved signed 16-bit samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PcmFormat {
-    /// Sample rate in Hz, per channel.
-    pub rate: u32,
-    /// Interleaved channels: 1 is mono, 2 is left, right.
-    pub channels: u16,
-}
-
-impl PcmFormat {
-    /// One channel at `rate` Hz.
-    #[must_use]
-    pub const fn mono(rate: u32) -> Self {
-        Self { rate, channels: 1 }
-    }
-
-    /// How long `samples` interleaved samples (all channels counted) play in this format. A format without a rate or
-    /// without channels has no time: zero.
-    #[must_use]
-    pub fn duration_of(&self, samples: usize) -> Duration {
-        if self.rate == 0 || self.channels == 0 {
-            return Duration::ZERO;
-        }
-        let per_channel = samples as u64 / u64::from(self.channels);
-        let rate = u64::from(self.rate);
-        // Split before multiplying: a sample count times 10^9 would overflow after half a day of audio at 192 kHz.
-        Duration::new(per_channel / rate, ((per_channel % rate) * 1_000_000_000 / rate) as u32)
-    }
-
-    /// Interleaved samples (all channels counted) in `time`, rounded down to a whole sample of every channel.
-    #[must_use]
-    pub fn samples_in(&self, time: Duration) -> usize {
-        let per_channel = time.as_nanos() * u128::from(self.rate) / 1_000_000_000;
-        usize::try_from(per_channel * u128::from(self.channels)).unwrap_or(usize::MAX)
-    }
-}
+use streamfleet_audio::{Codec, PcmFormat};
 
 /// A stretch of decoded audio; usually 20 ms, any length from a handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +22,7 @@ impl AudioFrame {
     /// How long the frame plays.
     #[must_use]
     pub fn duration(&self) -> Duration {
-        self.format.duration_of(self.samples.len())
+        self.format.duration(self.samples.len())
     }
 }
 
@@ -89,22 +51,32 @@ pub enum CodecName {
 }
 
 impl CodecName {
+    /// What decodes and encodes it on the frames path; `None` for video, which has none.
+    #[must_use]
+    pub const fn audio(self) -> Option<Codec> {
+        match self {
+            Self::Opus => Some(Codec::Opus),
+            Self::Pcmu => Some(Codec::Pcmu),
+            Self::Pcma => Some(Codec::Pcma),
+            Self::Vp8 | Self::H264 => None,
+        }
+    }
+
     /// The RTP clock in Hz.
     #[must_use]
     pub const fn clock_rate(self) -> u32 {
-        match self {
-            Self::Opus => 48_000,
-            Self::Pcmu | Self::Pcma => 8_000,
-            Self::Vp8 | Self::H264 => 90_000,
+        match self.audio() {
+            Some(codec) => codec.clock_rate(),
+            None => 90_000,
         }
     }
 
     /// Which kind of track it can travel on.
     #[must_use]
     pub const fn kind(self) -> TrackKind {
-        match self {
-            Self::Opus | Self::Pcmu | Self::Pcma => TrackKind::Audio,
-            Self::Vp8 | Self::H264 => TrackKind::Video,
+        match self.audio() {
+            Some(_) => TrackKind::Audio,
+            None => TrackKind::Video,
         }
     }
 
@@ -112,22 +84,19 @@ impl CodecName {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Opus => "opus",
-            Self::Pcmu => "PCMU",
-            Self::Pcma => "PCMA",
+            Self::Opus => Codec::Opus.name(),
+            Self::Pcmu => Codec::Pcmu.name(),
+            Self::Pcma => Codec::Pcma.name(),
             Self::Vp8 => "VP8",
             Self::H264 => "H264",
         }
     }
 
-    /// How long one RTP payload plays; `None` for video and for an Opus payload that breaks RFC 6716 3.4.
+    /// How long one RTP payload plays; `None` for video, for an empty payload, and for an Opus payload that breaks
+    /// RFC 6716 3.4.
     #[must_use]
     pub fn payload_duration(self, payload: &[u8]) -> Option<Duration> {
-        match self {
-            Self::Opus => opus::packet_duration(payload),
-            Self::Pcmu | Self::Pcma => Some(PcmFormat::mono(8_000).duration_of(payload.len())),
-            Self::Vp8 | Self::H264 => None,
-        }
+        self.audio()?.payload_duration(payload)
     }
 }
 
@@ -240,22 +209,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sample_counts_agree() {
-        fn check(rate: u32, channels: u16, samples: usize, expected: Duration) {
-            let format = PcmFormat { rate, channels };
-            assert_eq!(format.duration_of(samples), expected, "{format:?} {samples}");
+    fn codecs() {
+        fn check(codec: CodecName, name: &str, clock_rate: u32, kind: TrackKind) {
+            assert_eq!((codec.as_str(), codec.clock_rate(), codec.kind()), (name, clock_rate, kind));
         }
-        check(48_000, 1, 960, Duration::from_millis(20));
-        check(48_000, 2, 1920, Duration::from_millis(20));
-        check(24_000, 1, 480, Duration::from_millis(20));
-        check(44_100, 1, 44_100, Duration::from_secs(1));
-        check(8_000, 1, 0, Duration::ZERO);
-        check(0, 1, 960, Duration::ZERO);
-        check(48_000, 0, 960, Duration::ZERO);
-        check(192_000, 1, usize::MAX, Duration::new(96_076_792_050_570, 581_328_125));
-        assert_eq!(PcmFormat { rate: 48_000, channels: 2 }.samples_in(Duration::from_millis(20)), 1920);
-        assert_eq!(PcmFormat::mono(44_100).samples_in(Duration::from_micros(33)), 1, "rounded down");
-        assert_eq!(PcmFormat::mono(0).samples_in(Duration::MAX), 0);
+        check(CodecName::Opus, "opus", 48_000, TrackKind::Audio);
+        check(CodecName::Pcmu, "PCMU", 8_000, TrackKind::Audio);
+        check(CodecName::Pcma, "PCMA", 8_000, TrackKind::Audio);
+        check(CodecName::Vp8, "VP8", 90_000, TrackKind::Video);
+        check(CodecName::H264, "H264", 90_000, TrackKind::Video);
     }
 
     #[test]

@@ -57,7 +57,7 @@
 //! while 400 ms of audio wait to be played. An error or a panic ends the one session. A [`PacketHandler`] has neither
 //! task nor link: it runs on the media loop itself.
 //!
-//! What is absent: codecs, sockets, clocks of media. A handler is tested without any of them, see [`testing`].
+//! What is absent: sockets, transports, clocks of media. A handler is tested without any of them, see [`testing`].
 
 pub mod builtin;
 mod config;
@@ -65,7 +65,6 @@ mod error;
 mod frame;
 mod handler;
 mod link;
-mod opus;
 mod packet;
 mod queue;
 mod registry;
@@ -78,7 +77,7 @@ pub mod testing;
 pub use async_trait::async_trait;
 pub use config::{ConfigError, Keys, Mistake, Switch};
 pub use error::{HandlerError, Reason, Step};
-pub use frame::{AudioFrame, CodecName, Emit, EncodedPacket, Input, Media, Message, PcmFormat, TrackKind};
+pub use frame::{AudioFrame, CodecName, Emit, EncodedPacket, Input, Media, Message, TrackKind};
 pub use handler::{Handler, Registered};
 pub use link::{Closed, LinkConfig, LinkCounters, LoopEnd, MAX_TEXT, Pushed, SendError, TaskEnd, link};
 pub use packet::{Packet, PacketHandler, PacketSink};
@@ -86,3 +85,4 @@ pub use queue::Queue;
 pub use registry::{Description, Modality, Registry};
 pub use runner::{Ended, SHUTDOWN_LIMIT, START_UP_LIMIT, run};
 pub use session::{Context, Session, Transport};
+pub use streamfleet_audio::PcmFormat;

@@ -7,6 +7,7 @@
 
 mod address;
 pub mod demux;
+mod heap;
 mod interfaces;
 mod outbox;
 mod poller;
@@ -19,6 +20,7 @@ mod socket_set;
 pub mod stun;
 mod thread;
 
+pub use heap::heap_in_use;
 pub use interfaces::interfaces;
 pub use outbox::{MAX_DATAGRAM, Outbox};
 pub use poller::{Poller, Ready, Waker};

@@ -2,8 +2,11 @@
 //!
 //! A client may post its candidates before its offer is answered, and requests overtake each other. Nobody has proved
 //! anything at that point, so everything here is bounded: per id, per source, in number and in time.
+//!
+//! What names a session is the caller's choice: its id, or its id within a service.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -41,13 +44,13 @@ pub enum Insertion {
     Refused,
 }
 
-/// The candidates of ids whose offer has not arrived.
-#[derive(Debug, Default)]
-pub struct EarlyCandidates {
+/// The candidates of ids whose offer has not arrived; `K` is what an id is here.
+#[derive(Debug)]
+pub struct EarlyCandidates<K = SessionId> {
     limits: EarlyLimits,
-    entries: HashMap<SessionId, Entry>,
+    entries: HashMap<K, Entry>,
     /// Entries by age. The number tells entries of the same instant apart.
-    deadlines: BTreeMap<(Instant, u64), SessionId>,
+    deadlines: BTreeMap<(Instant, u64), K>,
     per_source: HashMap<IpAddr, usize>,
     next_number: u64,
 }
@@ -60,15 +63,21 @@ struct Entry {
     candidates: Vec<RemoteCandidate>,
 }
 
-impl EarlyCandidates {
+impl<K: Clone + Eq + Hash> Default for EarlyCandidates<K> {
+    fn default() -> Self {
+        Self::new(EarlyLimits::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> EarlyCandidates<K> {
     /// An empty buffer.
     pub fn new(limits: EarlyLimits) -> Self {
-        Self { limits, ..Self::default() }
+        Self { limits, entries: HashMap::new(), deadlines: BTreeMap::new(), per_source: HashMap::new(), next_number: 0 }
     }
 
     /// Keeps a candidate for an id without an offer. The end of candidates and ignored ones count as messages, so that
     /// the reply does not depend on what a candidate was, and take no room.
-    pub fn insert(&mut self, id: &SessionId, source: IpAddr, candidate: ParsedCandidate, now: Instant) -> Insertion {
+    pub fn insert(&mut self, id: &K, source: IpAddr, candidate: ParsedCandidate, now: Instant) -> Insertion {
         self.expire(now);
         if !self.entries.contains_key(id) && !self.begin(id, source, now) {
             return Insertion::Refused;
@@ -84,7 +93,7 @@ impl EarlyCandidates {
     }
 
     /// Makes an entry for an id, if the bounds allow one more.
-    fn begin(&mut self, id: &SessionId, source: IpAddr, now: Instant) -> bool {
+    fn begin(&mut self, id: &K, source: IpAddr, now: Instant) -> bool {
         let source = source_key(source);
         let of_source = self.per_source.get(&source).copied().unwrap_or(0);
         let Some(due) = now.checked_add(self.limits.keep) else { return false };
@@ -100,7 +109,7 @@ impl EarlyCandidates {
     }
 
     /// Takes what came early for an offer, in the order of arrival.
-    pub fn offer_arrived(&mut self, id: &SessionId, now: Instant) -> Vec<RemoteCandidate> {
+    pub fn offer_arrived(&mut self, id: &K, now: Instant) -> Vec<RemoteCandidate> {
         self.expire(now);
         self.remove(id).map_or_else(Vec::new, |entry| entry.candidates)
     }
@@ -131,7 +140,7 @@ impl EarlyCandidates {
         self.entries.is_empty()
     }
 
-    fn remove(&mut self, id: &SessionId) -> Option<Entry> {
+    fn remove(&mut self, id: &K) -> Option<Entry> {
         let entry = self.entries.remove(id)?;
         self.deadlines.remove(&entry.deadline);
         if let Some(ids) = self.per_source.get_mut(&entry.source) {

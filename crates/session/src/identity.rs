@@ -97,7 +97,22 @@ impl Default for IdentityPolicy {
     }
 }
 
-/// Reads the identity of an offer.
+/// What a request says about its sender besides its headers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claims<'a> {
+    /// Top-level `metadata`, unread.
+    pub metadata: Option<&'a Value>,
+    /// An offer's `candidate`, in whose `additionalProp*` some clients put metadata.
+    pub candidate: Option<&'a Value>,
+}
+
+impl<'a> From<&'a Offer> for Claims<'a> {
+    fn from(offer: &'a Offer) -> Self {
+        Self { metadata: offer.metadata.as_ref(), candidate: offer.candidate.as_ref() }
+    }
+}
+
+/// Reads the identity of an offer, or of whoever sends a candidate.
 ///
 /// Metadata is the union of top-level `metadata` and every object at `candidate.additionalProp*`. For a key named
 /// twice the top level wins, then the additional property whose name sorts first (`additionalProp2` before
@@ -111,12 +126,12 @@ impl Default for IdentityPolicy {
 /// # Errors
 /// When the metadata breaks a limit, or the first user id that is present is not a user id. (A broken one is not
 /// skipped: the session would silently run under the next source's user.)
-pub fn identify<'h>(
-    offer: &Offer,
+pub fn identify<'c, 'h>(
+    claims: impl Into<Claims<'c>>,
     headers: impl Fn(&str) -> Option<&'h str>,
     policy: &IdentityPolicy,
 ) -> Result<Identity, InvalidMetadata> {
-    let said = Said::new(offer)?;
+    let said = Said::new(claims.into())?;
     let metadata = Metadata::from_entries(said.entries(), &policy.metadata)?;
     for source in &policy.user_id_from {
         let user_id = match source {
@@ -152,13 +167,13 @@ fn user_id_in(text: &str) -> Result<Option<UserId>, InvalidMetadata> {
 struct Said<'a>(Vec<&'a Map<String, Value>>);
 
 impl<'a> Said<'a> {
-    fn new(offer: &'a Offer) -> Result<Self, InvalidMetadata> {
-        let top = match &offer.metadata {
+    fn new(claims: Claims<'a>) -> Result<Self, InvalidMetadata> {
+        let top = match claims.metadata {
             None | Some(Value::Null) => None,
             Some(Value::Object(object)) => Some(object),
             Some(_) => return Err(InvalidMetadata::NotAnObject),
         };
-        let candidate = offer.candidate.as_ref().and_then(Value::as_object);
+        let candidate = claims.candidate.and_then(Value::as_object);
         let mut additional: Vec<_> = candidate
             .into_iter()
             .flatten()

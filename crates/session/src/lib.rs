@@ -27,7 +27,7 @@ pub mod wire;
 pub use candidate::{InvalidCandidate, ParsedCandidate, RemoteCandidate};
 pub use early::EarlyCandidates;
 pub use id::{ParseError, PathPrefix, ServiceName, SessionId, UserId};
-pub use identity::{Identity, IdentityPolicy, UserIdSource, Verification, identify};
+pub use identity::{Claims, Identity, IdentityPolicy, UserIdSource, Verification, identify};
 pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 pub use limits::Limits;
 pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};

@@ -11,27 +11,28 @@ use serde::Serialize;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{CloseReason, SessionId};
 
-use super::origin::{self, Foreign};
-use super::{Audit, Door, SessionView, reply, source};
+use super::origin::{self, Strange};
+use super::{Audit, Door, Ended, SessionView, reply, source};
 
 /// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with the
 /// admin token. The order keeps a foreign page from trying tokens.
 pub(super) async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let access = &door.api.access;
-    let refused = match origin::check(request.headers(), request.uri(), &access.hosts, &access.origins) {
-        Err(Foreign::Origin | Foreign::Host) => Some(Failure::Forbidden),
+    let named = origin::requested_host(request.version(), request.headers(), request.uri())
+        .and_then(|host| origin::check(request.headers(), &host, &access.hosts, &access.origins));
+    let failure = match named {
+        Err(Strange::Malformed) => {
+            door.api.record.control("invalid_host");
+            return reply::invalid_host();
+        }
+        Err(Strange::Origin | Strange::Host) => Failure::Forbidden,
         Ok(()) if !bearer(request.headers()).is_some_and(|token| access.admin_token.matches(token)) => {
-            Some(Failure::Unauthorized)
+            Failure::Unauthorized
         }
-        Ok(()) => None,
+        Ok(()) => return next.run(request).await,
     };
-    match refused {
-        Some(failure) => {
-            door.api.record.control(failure.as_str());
-            reply::failure(&failure)
-        }
-        None => next.run(request).await,
-    }
+    door.api.record.control(failure.as_str());
+    reply::failure(&failure)
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750, 2.1); the scheme's case does not matter (RFC 9110, 11.1).
@@ -67,12 +68,11 @@ pub(super) async fn end(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let Some(SessionView { id, user_id, .. }) = door.find(id) else { return door.not_found() };
-    let host = &door.api.host;
-    let ended = host.end(&id, CloseReason::EndedByControl).await;
+    let ended = door.api.host.end(&id, CloseReason::EndedByControl).await;
     let (outcome, response) = match ended {
-        Some(reason) => ("ended", reply::ended(&id, reason)),
-        None if host.session(&id).is_some() => ("ending", reply::ending(&id)),
-        None => return door.not_found(),
+        Ok(Ended::Closed(reason)) => ("ended", reply::ended(&id, reason)),
+        Ok(Ended::Ending) => ("ending", reply::ending(&id)),
+        Err(failure) => (failure.as_str(), reply::failure(&failure)),
     };
     door.api.record.control(outcome);
     let audit = Audit { service: &door.service.name, session: &id, user: user_id.as_ref() };
@@ -84,7 +84,7 @@ impl Door {
     /// The session of that id, if this service has it. An id that is none is an id that nobody has.
     fn find(&self, id: Result<Path<String>, PathRejection>) -> Option<SessionView> {
         let id: SessionId = id.ok()?.0.parse().ok()?;
-        self.api.host.session(&id).filter(|session| session.service == self.service.name)
+        self.session(&id)
     }
 
     fn not_found(&self) -> Response {

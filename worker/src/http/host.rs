@@ -86,8 +86,10 @@ pub trait Host: Send + Sync + 'static {
     /// Hands a trickled candidate to its session.
     ///
     /// # Errors
-    /// `unknown_connection` for an id that is not known, `connection_closed` for a session that is over or ending.
-    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure>;
+    /// `unknown_connection` for an id that this service does not have, `connection_closed` for a session that is over
+    /// or ending.
+    async fn candidate(&self, service: &ServiceName, id: &SessionId, candidate: ParsedCandidate)
+    -> Result<(), Failure>;
 
     /// The sessions of a service, in any order.
     fn sessions(&self, service: &ServiceName) -> Vec<SessionView>;
@@ -95,9 +97,20 @@ pub trait Host: Send + Sync + 'static {
     /// One session, if it is known.
     fn session(&self, id: &SessionId) -> Option<SessionView>;
 
-    /// Ends a session and waits until it is over, for 5 s at most. Returns the reason with which it closed, which is
-    /// the earlier one if it was closing already; `None` if it is not known, or not over in time.
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason>;
+    /// Ends a session and waits until it is over, for 5 s at most. Once it is, its id and its place are free.
+    ///
+    /// # Errors
+    /// `not_found` for an id that is not known, `no_capacity` if nobody could be told to end it within that time.
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure>;
+}
+
+/// What came of the wish to end a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It is over, for this reason: the earlier one if it was ending already.
+    Closed(CloseReason),
+    /// It is still on its way.
+    Ending,
 }
 
 /// A session as `GET {p}/sessions/{id}` shows it.

@@ -28,14 +28,14 @@ use axum::routing::{get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
-use streamfleet_session::{AdminToken, EarlyCandidates};
+use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
 
-pub use self::host::{Host, Modality, OpenRequest, Quality, Service, SessionView};
+pub use self::host::{Ended, Host, Modality, OpenRequest, Quality, Service, SessionView};
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
 
-use self::rate::OfferRate;
+use self::rate::{CANDIDATES_PER_OFFER, SourceRate};
 use self::record::Record;
 use crate::admission::{Admission, Occupancy};
 
@@ -55,7 +55,8 @@ struct Api {
     host: Arc<dyn Host>,
     access: Access,
     ice: IceConfig,
-    early: Mutex<EarlyCandidates>,
+    /// By service: what is sent to one must not reach a session of another.
+    early: Mutex<EarlyCandidates<(ServiceName, SessionId)>>,
     record: Record,
 }
 
@@ -63,8 +64,23 @@ struct Api {
 struct Door {
     service: Arc<Service>,
     admission: Admission,
-    rate: Option<Mutex<OfferRate>>,
+    rates: Option<Rates>,
     api: Arc<Api>,
+}
+
+/// What one source address may ask of a service.
+struct Rates {
+    offers: Mutex<SourceRate>,
+    /// Apart from the offers: a client with many candidates must not use up what it may offer.
+    candidates: Mutex<SourceRate>,
+}
+
+impl Rates {
+    fn new(limits: &Limits) -> Option<Self> {
+        let offers = limits.offers_per_minute?;
+        let candidates = offers.saturating_mul(CANDIDATES_PER_OFFER);
+        Some(Self { offers: SourceRate::new(offers).into(), candidates: SourceRate::new(candidates).into() })
+    }
 }
 
 /// The routes of all `services`, and `pages` beside them.
@@ -87,9 +103,9 @@ pub fn router(
     let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record });
     let mut router = pages;
     for service in services {
-        let rate = service.limits.offers_per_minute.map(|per_minute| Mutex::new(OfferRate::new(per_minute)));
+        let rates = Rates::new(&service.limits);
         let admission = occupancy.service(service.limits);
-        let door = Arc::new(Door { service: service.clone(), admission, rate, api: api.clone() });
+        let door = Arc::new(Door { service: service.clone(), admission, rates, api: api.clone() });
         for prefix in std::iter::once(&service.path).chain(&service.aliases) {
             router = router.merge(routes(prefix.as_str(), &door));
         }

@@ -1,7 +1,7 @@
 //! `POST {p}/webrtc/offer`: an offer, or one candidate.
 //!
-//! The order of the checks is part of the protocol: size and shape, service (the route), rate, identity and metadata,
-//! then what a client can learn about ids and limits.
+//! The order of the checks is part of the protocol, and the same for both: size and shape, service (the route), rate,
+//! identity and metadata, then what a client can learn about ids and limits.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,19 +10,21 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use parking_lot::Mutex;
 use serde_json::Value;
 use streamfleet_process::telemetry::trace;
 use streamfleet_session::early::Insertion;
 use streamfleet_session::wire::{Answer, Failure, Offer, OfferBody};
 use streamfleet_session::{
-    Identity, IdentityPolicy, ParsedCandidate, RemoteCandidate, SessionId, State as Life, UserIdSource, identify,
+    Claims, Identity, IdentityPolicy, ParsedCandidate, RemoteCandidate, ServiceName, SessionId, State as Life,
+    UserIdSource, identify,
 };
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::body::{self, BodyFault};
-use super::rate::TooMany;
-use super::{Audit, Door, OpenRequest, reply, source};
+use super::rate::{SourceRate, TooMany};
+use super::{Audit, Door, OpenRequest, SessionView, reply, source};
 use crate::admission::Refusal;
 
 /// For a session to be set up and answered. Browsers wait longer than people do.
@@ -47,8 +49,12 @@ pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Re
             door.api.record.offer("invalid_body");
             reply::shape(&error)
         }
-        Ok(OfferBody::Candidate { webrtc_id, candidate }) => {
-            let outcome = door.candidate(&webrtc_id, &candidate, source).await;
+        Ok(OfferBody::Candidate { webrtc_id, candidate, metadata }) => {
+            let claims = Claims { metadata: metadata.as_ref(), candidate: None };
+            let outcome = match door.admits_candidate(claims, &parts.headers, source, began) {
+                Ok(()) => door.candidate(&webrtc_id, &candidate, source).await,
+                Err(failure) => Err(failure),
+            };
             door.api.record.candidate(outcome.as_ref().map_or_else(Failure::as_str, |()| "accepted"));
             outcome.map_or_else(|failure| reply::failure(&failure), |()| reply::success())
         }
@@ -78,7 +84,9 @@ impl Door {
     ) -> Result<Answer, Failure> {
         let session = offer.webrtc_id.clone();
         let mut audit = Audit { service: &self.service.name, session: &session, user: None };
-        let identity = self.check_rate(source, began).and_then(|()| identity(&offer, headers, &self.service.identity));
+        let rate = self.rates.as_ref().map(|rates| &rates.offers);
+        let identity = check_rate(rate, source, began)
+            .and_then(|()| identity(Claims::from(&offer), headers, &self.service.identity));
         let user = identity.as_ref().ok().and_then(|identity| identity.user_id.clone());
         audit.user = user.as_ref();
         let opened = match identity {
@@ -95,20 +103,24 @@ impl Door {
         opened
     }
 
-    fn check_rate(&self, source: SocketAddr, now: Instant) -> Result<(), Failure> {
-        match &self.rate {
-            None => Ok(()),
-            Some(rate) => {
-                rate.lock().take(source.ip(), now).map_err(|TooMany(wait)| Failure::RateLimited { retry_after: wait })
-            }
-        }
+    /// The checks that a candidate has in common with an offer: who may not offer here may not ask about ids either.
+    fn admits_candidate(
+        &self,
+        claims: Claims<'_>,
+        headers: &HeaderMap,
+        source: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let rate = self.rates.as_ref().map(|rates| &rates.candidates);
+        check_rate(rate, source, now)?;
+        identity(claims, headers, &self.service.identity).map(|_| ())
     }
 
     async fn open(&self, offer: Offer, identity: Identity, source: SocketAddr) -> Result<Answer, Failure> {
         let Offer { webrtc_id: id, sdp, .. } = offer;
         let now = Instant::now();
         let slot = self.admission.admit(&id, identity.user_id.as_ref(), now)?;
-        let early = self.api.early.lock().offer_arrived(&id, now);
+        let early = self.api.early.lock().offer_arrived(&self.key(&id), now);
         let service = self.service.clone();
         let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, early, source };
         let answer = match timeout(OPEN_TIME, self.api.host.open(request)).await {
@@ -119,26 +131,40 @@ impl Door {
         Ok(answer)
     }
 
+    /// How an id is known to the buffer of early candidates.
+    fn key(&self, id: &SessionId) -> (ServiceName, SessionId) {
+        (self.service.name.clone(), id.clone())
+    }
+
+    /// The session of that id, if this service has it.
+    pub(super) fn session(&self, id: &SessionId) -> Option<SessionView> {
+        self.api.host.session(id).filter(|session| session.service == self.service.name)
+    }
+
     async fn candidate(&self, id: &SessionId, candidate: &Value, source: SocketAddr) -> Result<(), Failure> {
-        let host = &self.api.host;
         let Ok(candidate) = RemoteCandidate::parse(candidate) else {
             // What is wrong with the session comes before what is wrong with the candidate.
-            return Err(match host.session(id).map(|session| session.state) {
+            return Err(match self.session(id).map(|session| session.state) {
                 None => Failure::UnknownConnection,
                 Some(Life::Ending(_) | Life::Closed(_)) => Failure::ConnectionClosed,
                 Some(_) => Failure::InvalidCandidateFormat,
             });
         };
-        match host.candidate(id, candidate.clone()).await {
+        let host = &self.api.host;
+        match host.candidate(&self.service.name, id, candidate.clone()).await {
             Err(Failure::UnknownConnection) => {}
             told => return told,
         }
-        match self.api.early.lock().insert(id, source.ip(), candidate, Instant::now()) {
+        // An id that lives in another service cannot come to be in this one: there is nothing to wait for.
+        if host.session(id).is_some_and(|session| session.service != self.service.name) {
+            return Err(Failure::UnknownConnection);
+        }
+        match self.api.early.lock().insert(&self.key(id), source.ip(), candidate, Instant::now()) {
             Insertion::Refused => return Err(Failure::UnknownConnection),
             Insertion::Buffered => {}
         }
         // The offer may have been answered between the two: then nobody else would ever look into the buffer.
-        if host.session(id).is_some() {
+        if self.session(id).is_some() {
             self.flush(id).await;
         }
         Ok(())
@@ -146,12 +172,18 @@ impl Door {
 
     /// Hands over the candidates that came while their session was being set up.
     async fn flush(&self, id: &SessionId) {
-        let late = self.api.early.lock().offer_arrived(id, Instant::now());
+        let late = self.api.early.lock().offer_arrived(&self.key(id), Instant::now());
         for candidate in late {
             // Their senders have been told that all is well; a session that is over by now needs none.
-            let _ = self.api.host.candidate(id, ParsedCandidate::Candidate(candidate)).await;
+            let candidate = ParsedCandidate::Candidate(candidate);
+            let _ = self.api.host.candidate(&self.service.name, id, candidate).await;
         }
     }
+}
+
+fn check_rate(rate: Option<&Mutex<SourceRate>>, source: SocketAddr, now: Instant) -> Result<(), Failure> {
+    let Some(rate) = rate else { return Ok(()) };
+    rate.lock().take(source.ip(), now).map_err(|TooMany(wait)| Failure::RateLimited { retry_after: wait })
 }
 
 impl From<Refusal> for Failure {
@@ -174,7 +206,7 @@ fn fault_label(fault: BodyFault) -> &'static str {
     }
 }
 
-fn identity(offer: &Offer, headers: &HeaderMap, policy: &IdentityPolicy) -> Result<Identity, Failure> {
+fn identity(claims: Claims<'_>, headers: &HeaderMap, policy: &IdentityPolicy) -> Result<Identity, Failure> {
     // A header that is there and cannot be read must not be passed over: the next source would name another user.
     for source in &policy.user_id_from {
         if let UserIdSource::Header(name) = source
@@ -184,7 +216,7 @@ fn identity(offer: &Offer, headers: &HeaderMap, policy: &IdentityPolicy) -> Resu
             return Err(Failure::InvalidMetadata { detail: format!("the header {name} must be UTF-8") });
         }
     }
-    Ok(identify(offer, |name| utf8(headers, name), policy)?)
+    Ok(identify(claims, |name| utf8(headers, name), policy)?)
 }
 
 /// A header's text. Names of people travel as UTF-8, which HTTP neither forbids nor knows (RFC 9110, 5.5).

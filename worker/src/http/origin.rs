@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, Version, header};
 
 /// Why a text is no origin or host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,30 +115,45 @@ impl Hosts {
     }
 }
 
-/// What was foreign about a request to a control route.
+/// What is wrong with where a request to a control route comes from, or with the name that it goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Foreign {
+pub(super) enum Strange {
+    /// No `Host`, several, or one that cannot be read: a proxy in front may have understood another name than we would.
+    Malformed,
     /// Another site's script.
     Origin,
     /// A name that is not ours, or none.
     Host,
 }
 
+/// The name that a request was sent to (RFC 9112, 3.2).
+pub(super) fn requested_host(version: Version, headers: &HeaderMap, uri: &Uri) -> Result<Authority, Strange> {
+    let mut named = headers.get_all(header::HOST).iter();
+    let host = match (named.next(), named.next()) {
+        (Some(host), None) => Some(host.to_str().map_err(|_| Strange::Malformed)?),
+        (None, _) if version < Version::HTTP_11 => None,
+        (None, _) | (Some(_), Some(_)) => return Err(Strange::Malformed),
+    };
+    let host = match host {
+        // Empty is well-formed, and a name of nobody's.
+        None | Some("") => None,
+        Some(host) => Some(host.parse::<Authority>().map_err(|_| Strange::Malformed)?),
+    };
+    // HTTP/1.1 allows the absolute form, whose authority then takes the place of Host (RFC 9112, 3.2.2).
+    uri.authority().cloned().or(host).ok_or(Strange::Host)
+}
+
 /// Checks a request to a control route. A page of our own has the `Host` it was loaded from as its origin; the
 /// configured origins count too, if they are named one by one.
-pub(super) fn check(headers: &HeaderMap, uri: &Uri, hosts: &Hosts, origins: &Origins) -> Result<(), Foreign> {
-    // HTTP/1.1 allows the absolute form, whose authority then takes the place of Host (RFC 9112, 3.2.2).
-    let host = match (uri.authority(), headers.get(header::HOST)) {
-        (Some(authority), _) => Some(authority.clone()),
-        (None, Some(host)) => host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()),
-        (None, None) => None,
-    };
-    let host = host.filter(|host| hosts.allow(host)).ok_or(Foreign::Host)?;
+pub(super) fn check(headers: &HeaderMap, host: &Authority, hosts: &Hosts, origins: &Origins) -> Result<(), Strange> {
+    if !hosts.allow(host) {
+        return Err(Strange::Host);
+    }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().map_err(|_| Foreign::Origin)?;
+    let origin = origin.to_str().map_err(|_| Strange::Origin)?;
     let same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host.as_str()));
     let named = matches!(origins, Origins::Only(_)) && origins.allow(origin);
-    if same || named { Ok(()) } else { Err(Foreign::Origin) }
+    if same || named { Ok(()) } else { Err(Strange::Origin) }
 }
 
 #[cfg(test)]
@@ -188,9 +203,10 @@ mod tests {
             let mut headers = HeaderMap::new();
             host.map(|host| headers.insert(header::HOST, host.parse().unwrap()));
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            check(&headers, &Uri::from_static("/sessions"), hosts, origins)
+            let named = requested_host(Version::HTTP_11, &headers, &Uri::from_static("/sessions"))?;
+            check(&headers, &named, hosts, origins)
         };
-        let check = |host: Option<&str>, origin: Option<&str>, expected: Result<(), Foreign>| {
+        let check = |host: Option<&str>, origin: Option<&str>, expected: Result<(), Strange>| {
             assert_eq!(run(host, origin, &only, &pages), expected, "{host:?} {origin:?}");
         };
         check(Some("localhost:8081"), None, Ok(()));
@@ -199,19 +215,45 @@ mod tests {
         check(Some("voice.example.com"), None, Ok(()));
         check(Some("VOICE.example.com:444"), None, Ok(()));
         check(Some("ops:8081"), None, Ok(()));
-        check(Some("ops:8082"), None, Err(Foreign::Host));
-        check(Some("evil.example"), None, Err(Foreign::Host));
-        check(Some("localhost.evil.example"), None, Err(Foreign::Host));
-        check(Some("127.0.0.1.evil.example"), None, Err(Foreign::Host));
-        check(Some("a b"), None, Err(Foreign::Host));
-        check(None, None, Err(Foreign::Host));
+        check(Some("ops:8082"), None, Err(Strange::Host));
+        check(Some("evil.example"), None, Err(Strange::Host));
+        check(Some("localhost.evil.example"), None, Err(Strange::Host));
+        check(Some("127.0.0.1.evil.example"), None, Err(Strange::Host));
+        check(Some("a b"), None, Err(Strange::Malformed));
+        check(Some(""), None, Err(Strange::Host));
+        check(None, None, Err(Strange::Malformed));
         check(Some("localhost:8081"), Some("http://localhost:8081"), Ok(()));
-        check(Some("localhost:8081"), Some("http://localhost:3000"), Err(Foreign::Origin));
+        check(Some("localhost:8081"), Some("http://localhost:3000"), Err(Strange::Origin));
         check(Some("localhost:8081"), Some("https://console.example.com"), Ok(()));
-        check(Some("localhost:8081"), Some("https://evil.example"), Err(Foreign::Origin));
-        check(Some("localhost:8081"), Some("null"), Err(Foreign::Origin));
+        check(Some("localhost:8081"), Some("https://evil.example"), Err(Strange::Origin));
+        check(Some("localhost:8081"), Some("null"), Err(Strange::Origin));
         assert_eq!(run(Some("evil.example"), None, &Hosts::Any, &Origins::Any), Ok(()));
         let any_page = run(Some("localhost"), Some("https://evil.example"), &Hosts::Any, &Origins::Any);
-        assert_eq!(any_page, Err(Foreign::Origin), "the public wildcard does not open the control routes");
+        assert_eq!(any_page, Err(Strange::Origin), "the public wildcard does not open the control routes");
+    }
+    #[test]
+    fn a_request_names_one_host() {
+        let check = |version: Version, hosts: &[&[u8]], uri: &'static str, expected: Result<&str, Strange>| {
+            let values = hosts.iter().map(|host| HeaderValue::from_bytes(host).unwrap());
+            let headers: HeaderMap =
+                values.map(|value| (header::HOST, value)).fold(HeaderMap::new(), |mut all, one| {
+                    all.append(one.0, one.1);
+                    all
+                });
+            let named = requested_host(version, &headers, &Uri::from_static(uri));
+            assert_eq!(named.as_ref().map(Authority::as_str).map_err(|e| *e), expected, "{version:?} {hosts:?} {uri}");
+        };
+        let (old, new) = (Version::HTTP_10, Version::HTTP_11);
+        check(new, &[b"a:1"], "/sessions", Ok("a:1"));
+        check(new, &[], "/sessions", Err(Strange::Malformed));
+        check(old, &[], "/sessions", Err(Strange::Host));
+        check(new, &[b""], "/sessions", Err(Strange::Host));
+        check(new, &[b"a", b"b"], "/sessions", Err(Strange::Malformed));
+        check(old, &[b"a", b"a"], "/sessions", Err(Strange::Malformed));
+        check(new, &[b"a b"], "/sessions", Err(Strange::Malformed));
+        check(new, &[b"\xff"], "/sessions", Err(Strange::Malformed));
+        check(new, &[b"a"], "http://b/sessions", Ok("b"));
+        check(new, &[], "http://b/sessions", Err(Strange::Malformed));
+        check(old, &[], "http://b/sessions", Ok("b"));
     }
 }

@@ -1,4 +1,5 @@
-//! How often one source address may offer: a token bucket per address, in a table that cannot grow without bound.
+//! How often one source address may ask for something: a token bucket per address, in a table that cannot grow without
+//! bound. Offers and candidates have one each.
 //!
 //! The bucket is kept as the one instant at which it would be full again (the generic cell rate algorithm of ITU-T
 //! I.371), so an address costs two words, and one whose bucket is full again need not be remembered at all.
@@ -15,10 +16,14 @@ const MAX_SOURCES: usize = 1 << 16;
 /// How often a full table may be searched for addresses to forget; the search is linear.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The offers of all source addresses of one service. Pure: the caller says what time it is.
+/// Candidates that a source address may send for each offer that it may make: as many as are kept of one id before its
+/// offer. Browsers gather about ten, with several networks and TURN servers twenty.
+pub(super) const CANDIDATES_PER_OFFER: NonZeroU32 = NonZeroU32::new(32).expect("invariant: 32 is not zero");
+
+/// The requests of one kind of all source addresses of one service. Pure: the caller says what time it is.
 #[derive(Debug)]
-pub(super) struct OfferRate {
-    /// Between two offers at the sustained rate.
+pub(super) struct SourceRate {
+    /// Between two requests at the sustained rate.
     interval: Duration,
     /// How far an address may run ahead of the sustained rate.
     tolerance: Duration,
@@ -27,12 +32,12 @@ pub(super) struct OfferRate {
     swept: Option<Instant>,
 }
 
-/// Too many offers; the next one may be made after this time.
+/// Too many requests; the next one may be made after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany(pub(super) Duration);
 
-impl OfferRate {
-    /// `per_minute` offers a minute, all of which may come at once.
+impl SourceRate {
+    /// `per_minute` requests a minute, all of which may come at once.
     pub(super) fn new(per_minute: NonZeroU32) -> Self {
         let interval = Duration::from_secs(60) / per_minute.get();
         Self {
@@ -44,7 +49,7 @@ impl OfferRate {
         }
     }
 
-    /// Counts an offer from `source`, or says how long it has to wait.
+    /// Counts a request from `source`, or says how long it has to wait.
     pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> Result<(), TooMany> {
         let source = subscriber(source);
         if !self.sources.contains_key(&source) && self.sources.len() >= MAX_SOURCES {
@@ -91,8 +96,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn rate(per_minute: u32) -> OfferRate {
-        OfferRate::new(NonZeroU32::new(per_minute).unwrap())
+    fn rate(per_minute: u32) -> SourceRate {
+        SourceRate::new(NonZeroU32::new(per_minute).unwrap())
     }
 
     #[test]
@@ -137,7 +142,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over any series of offers, nobody gets more than the burst plus what the time since allows.
+        /// Over any series of requests, nobody gets more than the burst plus what the time since allows.
         #[test]
         fn never_above_the_rate(per_minute in 1..200_u32, steps in proptest::collection::vec(0..5_000_u64, 1..300)) {
             let (mut rate, start) = (rate(per_minute), Instant::now());

@@ -64,6 +64,11 @@ pub(super) fn method_not_allowed() -> Response {
     other(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed")
 }
 
+/// No `Host`, several, or one that is none (RFC 9112, 3.2): nobody can say which name this request was sent to.
+pub(super) fn invalid_host() -> Response {
+    other(StatusCode::BAD_REQUEST, "invalid_host")
+}
+
 /// A session is over at a caller's wish.
 pub(super) fn ended(id: &SessionId, reason: CloseReason) -> Response {
     #[derive(Serialize)]

@@ -1,8 +1,9 @@
 //! Which DTLS datagrams the core may see (RFC 6347).
 //!
-//! The core reassembles handshake messages from fragments before anyone is authenticated, and does not bound how small the
-//! fragments may be. A client never sends small ones, so they are refused here, together with more handshake datagrams than
-//! any handshake has.
+//! The core reassembles handshake messages from fragments before anyone is authenticated, one recursion for each, and does not
+//! bound how many there are. A client cuts a message where a datagram is full, so of small fragments it sends at most one in
+//! each; more are refused here, together with more handshake datagrams than any handshake has. A message then has at most
+//! `MAX_MESSAGE / MIN_FRAGMENT + BEFORE` of them.
 
 /// Handshake datagrams that a session may send before it is connected: seven retransmissions of a flight of a dozen.
 const BEFORE: u32 = 96;
@@ -12,8 +13,10 @@ const AFTER: u32 = 24;
 const MAX_RECORDS: usize = 16;
 /// Handshake messages, or fragments of them, in one record.
 const MAX_FRAGMENTS: usize = 8;
-/// A fragment that is not the last of its message is at least this long, octets: stacks fragment at the MTU.
+/// A fragment that is not the last of its message and shorter than this, octets, is small.
 const MIN_FRAGMENT: usize = 128;
+/// Small fragments in one datagram: OpenSSL fills a datagram to the last octet, with the beginning of the next message.
+const MAX_SMALL: usize = 1;
 /// The longest handshake message, octets: a certificate chain.
 const MAX_MESSAGE: usize = 32 * 1024;
 
@@ -68,6 +71,7 @@ fn number(octets: &[u8]) -> usize {
 /// `None` for what no client sends.
 fn inspect(mut rest: &[u8]) -> Option<Plain> {
     let mut plain = Plain::None;
+    let mut small = 0;
     for _ in 0..MAX_RECORDS {
         if rest.is_empty() {
             return Some(plain);
@@ -76,8 +80,11 @@ fn inspect(mut rest: &[u8]) -> Option<Plain> {
         let (body, next) = body.split_at_checked(number(&header[11..13]))?;
         if number(&header[3..5]) == 0 {
             plain = Plain::Some;
-            if header[0] == HANDSHAKE && !fragments_are_sane(body) {
-                return None;
+            if header[0] == HANDSHAKE {
+                small += small_fragments(body)?;
+                if small > MAX_SMALL {
+                    return None;
+                }
             }
         }
         rest = next;
@@ -85,21 +92,24 @@ fn inspect(mut rest: &[u8]) -> Option<Plain> {
     rest.is_empty().then_some(plain)
 }
 
-fn fragments_are_sane(mut rest: &[u8]) -> bool {
+/// How many fragments of a record are small; `None` if they lie about their message or are too many.
+fn small_fragments(mut rest: &[u8]) -> Option<usize> {
+    let mut small = 0;
     for _ in 0..MAX_FRAGMENTS {
         if rest.is_empty() {
-            return true;
+            return Some(small);
         }
-        let Some((header, body)) = rest.split_at_checked(FRAGMENT_HEADER) else { return false };
+        let (header, body) = rest.split_at_checked(FRAGMENT_HEADER)?;
         let (length, offset, size) = (number(&header[1..4]), number(&header[6..9]), number(&header[9..12]));
         let last = offset + size == length;
-        if length > MAX_MESSAGE || offset + size > length || (!last && size < MIN_FRAGMENT) {
-            return false;
+        // An empty piece of a message that is not empty is no piece of it.
+        if length > MAX_MESSAGE || offset + size > length || (!last && size == 0) {
+            return None;
         }
-        let Some((_, next)) = body.split_at_checked(size) else { return false };
-        rest = next;
+        small += usize::from(!last && size < MIN_FRAGMENT);
+        rest = body.get(size..)?;
     }
-    rest.is_empty()
+    rest.is_empty().then_some(small)
 }
 
 #[cfg(test)]
@@ -135,9 +145,15 @@ mod tests {
         check(&record(22, 0, &fragment(3_000, 2_990, &[0; 10])), Some(Plain::Some));
         check(&[record(20, 0, &[1]), record(22, 1, &[9; 40])].concat(), Some(Plain::Some));
         check(&record(23, 1, &[9; 40]), Some(Plain::None));
-        // Fragments that lie about their message, are too small, or too many.
+        // OpenSSL's first flight: the beginning of CertificateVerify fills the datagram.
+        let certificate = record(22, 0, &fragment(700, 0, &[0; 700]));
+        let verify = record(22, 0, &fragment(264, 0, &[0; 28]));
+        check(&[certificate, verify.clone()].concat(), Some(Plain::Some));
+        check(&record(22, 0, &fragment(3_000, 0, &[0; 10])), Some(Plain::Some));
+        // Fragments that lie about their message, or too many that are small, or too many.
         check(&record(22, 0, &fragment(0, 7, &[0])), None);
-        check(&record(22, 0, &fragment(3_000, 0, &[0; 10])), None);
+        check(&verify.repeat(2), None);
+        check(&record(22, 0, &fragment(264, 0, &[0; 28]).repeat(2)), None);
         check(&record(22, 0, &fragment(3_000, 0, &[])), None);
         check(&record(22, 0, &fragment(1 << 20, 0, &[0; 1_200])), None);
         check(&record(22, 0, &fragment(1, 0, &[0]).repeat(9)), None);

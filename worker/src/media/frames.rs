@@ -52,10 +52,9 @@ impl Frames {
             CodecName::Pcma => Codec::Pcma,
             CodecName::Opus | CodecName::Vp8 | CodecName::H264 => Codec::Opus,
         };
-        let output = streamfleet_audio::PcmFormat { rate: input.rate, channels: input.channels };
         Ok(Frames {
-            receiver: AudioReceiver::new(codec, output, bounds)?,
-            sender: AudioSender::new(codec)?,
+            receiver: AudioReceiver::new(codec, input, bounds)?,
+            sender: AudioSender::new(codec)?.discontinuous(),
             input,
             position: 0,
             fed_at: None,
@@ -135,9 +134,7 @@ impl Frames {
             }
             match link.pop()? {
                 Emit::Audio(frame) => {
-                    let format =
-                        streamfleet_audio::PcmFormat { rate: frame.format.rate, channels: frame.format.channels };
-                    if self.sender.push(now, &frame.samples, format).is_ok() {
+                    if self.sender.push(now, &frame.samples, frame.format).is_ok() {
                         self.fed_at = Some(now);
                     } else {
                         self.dropped += 1;
@@ -161,9 +158,9 @@ impl Frames {
         self.sender.poll(now, payload).map(|info| (info.timestamp, info.marker))
     }
 
-    /// Whether something waits for the audio before it.
-    pub(crate) fn has_behind(&self) -> bool {
-        self.behind.is_some()
+    /// Audio of the handler's that has not been sent.
+    pub(crate) fn queued(&self) -> Duration {
+        self.sender.queued()
     }
 
     /// Frames and emits that were lost since the last call.

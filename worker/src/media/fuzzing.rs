@@ -110,6 +110,10 @@ pub fn datagrams(bytes: &[u8]) {
         rest = after;
         live.step(&step);
     }
+    for (stranger, sent) in &live.astray {
+        let received = live.strange.get(stranger).copied().unwrap_or_default();
+        assert!(*sent <= 3 * received, "{stranger} was sent {sent} octets for {received}");
+    }
     if moment == Moment::Connected {
         // The client has not hung up, and nobody else can: not even who sends under its address.
         if live.now < live.until - (MAX_TIME - TIME_LIMIT) {

@@ -1,14 +1,19 @@
 //! The media loop: everything between a client's datagrams and its handler.
 
+mod addresses;
 pub(crate) mod answer;
+mod conversation;
 mod counters;
 pub(crate) mod driver;
 mod dtls;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod io;
+mod pace;
 mod path;
 mod peer;
+mod reach;
 mod sdp;
 pub(crate) mod session;
 pub(crate) mod shard;

@@ -20,7 +20,7 @@ use streamfleet_net::stun::TransactionId;
 const MAX_PATHS: usize = 4;
 /// A check to the same address is not repeated sooner: bounds what a flood of replayed requests has us send.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// Octets of a check at most: an address that is not validated must have sent more than it gets.
+/// Octets of a check. Where so much may not be sent, no check is asked for: it would not count as an attempt.
 const CHECK_COST: usize = 100;
 /// Checks without an answer before a candidate path is forgotten.
 const MAX_CHECKS: u8 = 5;
@@ -40,9 +40,6 @@ struct Path {
     nominated: bool,
     /// Authenticated media came over it since it was validated, or made it known.
     media: bool,
-    /// Octets that came from there, and went there, while it was not validated.
-    received: usize,
-    sent: usize,
 }
 
 /// What to do after an input.
@@ -93,24 +90,29 @@ impl Paths {
         remote == self.current || self.others.iter().any(|p| p.remote == remote && p.validated_at.is_some())
     }
 
-    /// A binding request with valid integrity, of `size` octets.
-    pub(crate) fn request(&mut self, from: SocketAddr, nominates: bool, size: usize, now: Instant) -> PathAction {
+    /// A binding request with valid integrity, from where `allowance` octets may be sent back.
+    pub(crate) fn request(
+        &mut self,
+        from: SocketAddr,
+        nominates: Nominates,
+        allowance: usize,
+        now: Instant,
+    ) -> PathAction {
         if from == self.current {
             self.heard_at = now;
             return PathAction::Keep;
         }
         let silent = now.saturating_duration_since(self.heard_at) >= SILENT_AFTER;
         let path = self.path(from, now);
-        path.received += size;
-        path.nominated |= nominates;
+        path.nominated |= nominates == Nominates::Yes;
         if !path.is_valid(now) {
-            return self.check(from, now);
+            return self.check(from, allowance, now);
         }
         if path.nominated || silent { self.move_to(from, now) } else { PathAction::Keep }
     }
 
-    /// An authenticated RTP packet, newer than all before it if `newest`.
-    pub(crate) fn media(&mut self, from: SocketAddr, newest: Newest, size: usize, now: Instant) -> PathAction {
+    /// An authenticated RTP packet, from where `allowance` octets may be sent back.
+    pub(crate) fn media(&mut self, from: SocketAddr, newest: Newest, allowance: usize, now: Instant) -> PathAction {
         if from == self.current {
             self.heard_at = now;
             return PathAction::Keep;
@@ -120,27 +122,8 @@ impl Paths {
             return PathAction::Keep;
         }
         let path = self.path(from, now);
-        path.received += size;
         path.media = true;
-        if path.is_valid(now) { self.move_to(from, now) } else { self.check(from, now) }
-    }
-
-    /// How many octets may still be sent to an address that is not validated: never more than came from it.
-    pub(crate) fn allowance(&self, remote: SocketAddr) -> usize {
-        if remote == self.current {
-            return usize::MAX;
-        }
-        self.others
-            .iter()
-            .find(|p| p.remote == remote)
-            .map_or(0, |p| if p.validated_at.is_some() { usize::MAX } else { p.received.saturating_sub(p.sent) })
-    }
-
-    /// `size` octets went to an address that may not be validated.
-    pub(crate) fn sent(&mut self, remote: SocketAddr, size: usize) {
-        if let Some(p) = self.others.iter_mut().find(|p| p.remote == remote) {
-            p.sent += size;
-        }
+        if path.is_valid(now) { self.move_to(from, now) } else { self.check(from, allowance, now) }
     }
 
     /// The check asked for by [`PathAction::Check`] left with this id.
@@ -187,8 +170,6 @@ impl Paths {
                     validated_at: None,
                     nominated: false,
                     media: false,
-                    received: 0,
-                    sent: 0,
                 });
                 self.others.len() - 1
             }
@@ -196,11 +177,11 @@ impl Paths {
         &mut self.others[i]
     }
 
-    fn check(&mut self, remote: SocketAddr, now: Instant) -> PathAction {
+    fn check(&mut self, remote: SocketAddr, allowance: usize, now: Instant) -> PathAction {
         let Some(i) = self.others.iter().position(|p| p.remote == remote) else { return PathAction::Keep };
         let p = &mut self.others[i];
         // A client's check pays for it, or two packets of speech.
-        if p.received.saturating_sub(p.sent) < CHECK_COST {
+        if allowance < CHECK_COST {
             return PathAction::Keep;
         }
         if p.checks > 0 && now.saturating_duration_since(p.checked_at) < CHECK_INTERVAL {
@@ -229,8 +210,6 @@ impl Paths {
             validated_at: Some(now),
             nominated: false,
             media: false,
-            received: 0,
-            sent: 0,
         });
         PathAction::Moved(remote)
     }
@@ -240,6 +219,13 @@ impl Path {
     fn is_valid(&self, now: Instant) -> bool {
         self.validated_at.is_some_and(|at| now.saturating_duration_since(at) < VALID_FOR)
     }
+}
+
+/// Whether a check has USE-CANDIDATE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nominates {
+    Yes,
+    No,
 }
 
 /// Whether a media packet's index is above all before it.
@@ -277,10 +263,10 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         // The attacker replays the client's nominating check from its own address; it cannot answer ours.
-        assert_eq!(p.request(addr(66), true, 150, t), PathAction::Check(addr(66)));
+        assert_eq!(p.request(addr(66), Nominates::Yes, 150, t), PathAction::Check(addr(66)));
         p.checked(addr(66), ID, t);
         for i in 1..100u32 {
-            let action = p.request(addr(66), true, 150, t + i * MS);
+            let action = p.request(addr(66), Nominates::Yes, 150, t + i * MS);
             assert_eq!(action, PathAction::Keep, "one check in {CHECK_INTERVAL:?}");
         }
         assert_eq!(p.response(addr(66), &TransactionId([8; 12]), t), None);
@@ -291,17 +277,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unvalidated_address_never_gets_more_than_it_sent() {
+    fn a_check_waits_until_it_is_paid_for() {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
-        assert_eq!(p.request(addr(9), false, 90, t), PathAction::Keep);
-        assert_eq!(p.allowance(addr(9)), 90);
-        p.sent(addr(9), 80);
-        assert_eq!(p.allowance(addr(9)), 10);
-        assert_eq!(p.request(addr(9), false, 80, t), PathAction::Keep);
-        assert_eq!(p.request(addr(9), false, 80, t), PathAction::Check(addr(9)));
-        assert_eq!(p.allowance(addr(10)), 0);
-        assert_eq!(p.allowance(addr(1)), usize::MAX);
+        assert_eq!(p.request(addr(9), Nominates::Yes, CHECK_COST - 1, t), PathAction::Keep);
+        assert_eq!(p.media(addr(9), Newest::Yes, CHECK_COST - 1, t), PathAction::Keep);
+        assert_eq!(p.media(addr(9), Newest::Yes, CHECK_COST, t), PathAction::Check(addr(9)));
     }
 
     #[test]
@@ -319,20 +300,20 @@ mod tests {
     fn checks_on_a_second_interface_do_not_move_media_while_the_first_is_alive() {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
-        assert_eq!(p.request(addr(2), false, 150, t), PathAction::Check(addr(2)));
+        assert_eq!(p.request(addr(2), Nominates::No, 150, t), PathAction::Check(addr(2)));
         p.checked(addr(2), ID, t);
         assert_eq!(p.response(addr(2), &ID, t + MS), Some(PathAction::Keep));
         p.media(addr(1), Newest::Yes, 150, t + 1900 * MS);
-        assert_eq!(p.request(addr(2), false, 150, t + 2000 * MS), PathAction::Keep);
+        assert_eq!(p.request(addr(2), Nominates::No, 150, t + 2000 * MS), PathAction::Keep);
         // Nominated, it moves.
-        assert_eq!(p.request(addr(2), true, 150, t + 2100 * MS), PathAction::Moved(addr(2)));
+        assert_eq!(p.request(addr(2), Nominates::Yes, 150, t + 2100 * MS), PathAction::Moved(addr(2)));
     }
 
     #[test]
     fn a_listener_is_followed_when_its_old_path_is_silent() {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
-        assert_eq!(p.request(addr(2), false, 150, t + 3000 * MS), PathAction::Check(addr(2)));
+        assert_eq!(p.request(addr(2), Nominates::No, 150, t + 3000 * MS), PathAction::Check(addr(2)));
         p.checked(addr(2), ID, t);
         assert_eq!(p.response(addr(2), &ID, t + 3010 * MS), Some(PathAction::Moved(addr(2))));
     }
@@ -342,13 +323,13 @@ mod tests {
         let t = Instant::now();
         let mut p = Paths::new(addr(1), t);
         for port in 2..2_000 {
-            p.request(addr(port), true, 150, t);
+            p.request(addr(port), Nominates::Yes, 150, t);
         }
         assert!(p.others.len() <= MAX_PATHS);
         let mut p = Paths::new(addr(1), t);
         let checks = (0..100u32).filter(|i| {
             let now = t + *i * CHECK_INTERVAL;
-            let asked = p.request(addr(2), true, 150, now) != PathAction::Keep;
+            let asked = p.request(addr(2), Nominates::Yes, 150, now) != PathAction::Keep;
             if asked {
                 p.checked(addr(2), ID, now);
             }

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use streamfleet_session::lifecycle::CloseReason;
 use streamfleet_session::wire::ServerMessage;
 
 use super::counters::{Counters, Drop};
-use super::session::{Io, NewSession, Route, Session};
+use super::io::{Io, Route};
+use super::session::{NewSession, Session};
 use super::shared::Token;
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -219,17 +221,11 @@ impl Shard {
                 Route::Proven(address) => {
                     self.by_address.insert(address, i);
                 }
-                Route::Forgotten(address) => {
-                    if self.by_address.get(&address) == Some(&i) {
-                        self.by_address.remove(&address);
-                    }
-                }
+                Route::Forgotten(address) => forget(&mut self.by_address, &address, i),
                 Route::Asked(id) => {
                     self.by_check.insert(id.0, i);
                 }
-                Route::Answered(id) => {
-                    self.by_check.remove(&id.0);
-                }
+                Route::Answered(id) => forget(&mut self.by_check, &id.0, i),
                 Route::Source(ssrc) => {
                     self.by_source.entry(ssrc).or_insert(i);
                 }
@@ -311,8 +307,9 @@ impl Shard {
                 self.timers.push(Reverse((at, i)));
             }
             match closed {
+                // Its last words wait for room in the outbox.
+                _ if more => self.mark(i),
                 Some(reason) => self.remove(i, reason),
-                None if more => self.mark(i),
                 None => {}
             }
         }
@@ -322,18 +319,14 @@ impl Shard {
         let Some(session) = self.sessions[i as usize].take() else { return };
         self.by_ufrag.remove(session.ufrag());
         self.by_token.remove(&session.shared.token());
-        for address in &session.addresses {
-            if self.by_address.get(address) == Some(&i) {
-                self.by_address.remove(address);
+        for route in session.routes() {
+            match route {
+                Route::Claimed(address) | Route::Proven(address) | Route::Forgotten(address) => {
+                    forget(&mut self.by_address, &address, i);
+                }
+                Route::Asked(id) | Route::Answered(id) => forget(&mut self.by_check, &id.0, i),
+                Route::Source(ssrc) => forget(&mut self.by_source, &ssrc, i),
             }
-        }
-        for ssrc in &session.sources {
-            if self.by_source.get(ssrc) == Some(&i) {
-                self.by_source.remove(ssrc);
-            }
-        }
-        for (id, _) in &session.asked {
-            self.by_check.remove(&id.0);
         }
         self.free.push(i);
         self.counters.set_sessions(self.len());
@@ -354,5 +347,12 @@ impl Shard {
     /// When [`Self::settle`] is to be called if nothing comes.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+/// Removes an entry unless it is another session's by now.
+fn forget<K: Eq + Hash>(table: &mut FastMap<K, u32>, key: &K, i: u32) {
+    if table.get(key) == Some(&i) {
+        table.remove(key);
     }
 }

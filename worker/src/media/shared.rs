@@ -49,7 +49,7 @@ impl Stage {
     }
 }
 
-/// How a session's media fares; refreshed with each report, about every five seconds.
+/// How a session's media fares; refreshed every second while it is connected, and once more at its end.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Quality {
     /// Milliseconds, from RTCP; absent until the client has reported.

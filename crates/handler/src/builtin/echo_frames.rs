@@ -2,23 +2,19 @@
 
 use serde_json::Value;
 
-use super::{DEFAULT_RATE, FRAMES_WAITING, rate};
-use crate::{
-    AudioFrame, ConfigError, Emit, Handler, HandlerError, Input, Keys, Media, PcmFormat, Queue, Registered, async_trait,
-};
+use super::loopback::Loopback;
+use super::{DEFAULT_RATE, rate};
+use crate::{ConfigError, Emit, Handler, HandlerError, Input, Keys, Media, Registered, async_trait};
 
 /// Sends decoded audio back, each frame as soon as it comes and in the buffer it came in.
 #[derive(Debug)]
-pub struct EchoFrames {
-    format: PcmFormat,
-    waiting: Queue<AudioFrame>,
-}
+pub struct EchoFrames(Loopback);
 
 impl EchoFrames {
     /// Echoes mono audio of `rate` Hz.
     #[must_use]
     pub fn new(rate: u32) -> Self {
-        Self { format: PcmFormat::mono(rate), waiting: Queue::new(FRAMES_WAITING) }
+        Self(Loopback::new(rate))
     }
 
     pub(super) fn configure(config: Value) -> Result<Registered, ConfigError> {
@@ -32,26 +28,26 @@ impl EchoFrames {
 #[async_trait]
 impl Handler for EchoFrames {
     fn media(&self) -> Media {
-        Media::Frames { input: self.format, output: self.format }
+        self.0.media()
     }
 
     fn copy(&self) -> Box<dyn Handler> {
-        Box::new(Self::new(self.format.rate))
+        Box::new(Self(self.0.copy()))
     }
 
     async fn receive(&self, input: Input) -> Result<(), HandlerError> {
         if let Input::Audio(frame) = input {
-            self.waiting.push(frame);
+            self.0.push(frame);
         }
         Ok(())
     }
 
     async fn emit(&self) -> Result<Emit, HandlerError> {
-        Ok(Emit::Audio(self.waiting.next().await))
+        Ok(self.0.emit().await)
     }
 
     async fn reset(&self) {
-        self.waiting.clear();
+        self.0.clear();
     }
 }
 
@@ -61,7 +57,7 @@ mod tests {
 
     use super::*;
     use crate::testing::{Drive, sine};
-    use crate::{Ended, Pushed, Registry};
+    use crate::{Ended, PcmFormat, Pushed, Registry};
 
     #[tokio::test(start_paused = true)]
     async fn frames_come_back_at_once_in_order_and_in_their_own_memory() {

@@ -2,28 +2,22 @@
 
 use serde_json::Value;
 
-use super::{DEFAULT_RATE, FRAMES_WAITING, rate};
-use crate::{
-    AudioFrame, ConfigError, Emit, Handler, HandlerError, Input, Keys, Media, PcmFormat, Queue, Registered, async_trait,
-};
+use super::loopback::Loopback;
+use super::{DEFAULT_RATE, rate};
+use crate::{ConfigError, Emit, Handler, HandlerError, Input, Keys, Media, Registered, async_trait};
 
 /// Sends decoded audio back, amplified; what exceeds full scale is clipped.
 #[derive(Debug)]
 pub struct Gain {
-    format: PcmFormat,
     factor: f32,
-    waiting: Queue<AudioFrame>,
+    loopback: Loopback,
 }
 
 impl Gain {
     /// Amplifies mono audio of `rate` Hz by `db` decibels.
     #[must_use]
     pub fn new(rate: u32, db: f64) -> Self {
-        Self::by_factor(PcmFormat::mono(rate), 10_f64.powf(db / 20.0) as f32)
-    }
-
-    fn by_factor(format: PcmFormat, factor: f32) -> Self {
-        Self { format, factor, waiting: Queue::new(FRAMES_WAITING) }
+        Self { factor: 10_f64.powf(db / 20.0) as f32, loopback: Loopback::new(rate) }
     }
 
     pub(super) fn configure(config: Value) -> Result<Registered, ConfigError> {
@@ -45,27 +39,27 @@ fn amplify(samples: &mut [i16], factor: f32) {
 #[async_trait]
 impl Handler for Gain {
     fn media(&self) -> Media {
-        Media::Frames { input: self.format, output: self.format }
+        self.loopback.media()
     }
 
     fn copy(&self) -> Box<dyn Handler> {
-        Box::new(Self::by_factor(self.format, self.factor))
+        Box::new(Self { factor: self.factor, loopback: self.loopback.copy() })
     }
 
     async fn receive(&self, input: Input) -> Result<(), HandlerError> {
         if let Input::Audio(mut frame) = input {
             amplify(&mut frame.samples, self.factor);
-            self.waiting.push(frame);
+            self.loopback.push(frame);
         }
         Ok(())
     }
 
     async fn emit(&self) -> Result<Emit, HandlerError> {
-        Ok(Emit::Audio(self.waiting.next().await))
+        Ok(self.loopback.emit().await)
     }
 
     async fn reset(&self) {
-        self.waiting.clear();
+        self.loopback.clear();
     }
 }
 
@@ -74,6 +68,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::PcmFormat;
     use crate::testing::{Drive, level_dbfs, sine};
 
     #[test]

@@ -12,11 +12,10 @@
 mod echo;
 mod echo_frames;
 mod gain;
+mod loopback;
 mod playback;
 mod recorder;
 mod tone;
-
-use std::num::NonZeroUsize;
 
 use crate::{Description, Keys, Registry};
 
@@ -49,10 +48,6 @@ pub(crate) fn register(registry: &mut Registry) {
 
 /// Decoding, handling and encoding at 24 kHz costs about half of 48 kHz and keeps all of a voice.
 const DEFAULT_RATE: u32 = 24_000;
-
-/// Frames that wait between a handler's `receive` and `emit`: 200 ms of 20 ms frames. What is older is dropped: an
-/// echo that has fallen behind is of no use.
-const FRAMES_WAITING: NonZeroUsize = NonZeroUsize::new(10).expect("ten is not zero");
 
 /// The key `rate`: what telephones to studios use.
 fn rate(keys: &mut Keys, default: u32) -> u32 {

@@ -120,7 +120,7 @@ impl Handler for Tone {
         let mut samples = self.session.get().map(Session::buffer).unwrap_or_default();
         let format = self.format();
         let mut playing = self.playing.lock();
-        let timestamp = format.duration_of(playing.samples);
+        let timestamp = format.duration(playing.samples);
         playing.oscillator.fill(&mut samples, format.samples_in(FRAME));
         playing.samples += samples.len();
         Ok(Emit::Audio(AudioFrame { samples, format, timestamp }))

@@ -18,6 +18,8 @@ pub enum OfferBody {
         webrtc_id: SessionId,
         /// What [`RemoteCandidate::parse`](crate::RemoteCandidate::parse) reads. A missing candidate is `null`.
         candidate: Value,
+        /// The metadata as sent, unread: some clients send it with every request.
+        metadata: Option<Value>,
     },
 }
 
@@ -82,7 +84,8 @@ impl OfferBody {
 
         let candidate = object.remove("candidate").filter(|candidate| !candidate.is_null());
         if is_candidate {
-            return Ok(Self::Candidate { webrtc_id, candidate: candidate.unwrap_or(Value::Null) });
+            let candidate = candidate.unwrap_or(Value::Null);
+            return Ok(Self::Candidate { webrtc_id, candidate, metadata: object.remove("metadata") });
         }
         object.remove("type");
         object.remove("webrtc_id");

@@ -188,7 +188,9 @@ fn candidates() {
         assert_eq!(candidate, expected);
     }
     let body = br#"{"type":"ice-candidate","webrtc_id":"abc"}"#;
-    assert!(matches!(OfferBody::parse(body), Ok(OfferBody::Candidate { candidate: Value::Null, .. })));
+    assert!(matches!(OfferBody::parse(body), Ok(OfferBody::Candidate { candidate: Value::Null, metadata: None, .. })));
+    let body = br#"{"type":"ice-candidate","webrtc_id":"abc","metadata":7}"#;
+    assert!(matches!(OfferBody::parse(body), Ok(OfferBody::Candidate { metadata: Some(Value::Number(_)), .. })));
 }
 
 #[track_caller]

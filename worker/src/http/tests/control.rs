@@ -34,6 +34,10 @@ async fn sessions_are_listed_shown_and_ended_by_their_service() {
     world.control("DELETE", "/sessions/a").await.is(404, &failed("not_found"));
     world.host.set("b", State::Ending(CloseReason::EndStream));
     world.control("DELETE", "/sessions/b").await.is(202, r#"{"status":"ending","id":"b"}"#);
+    world.host.set("b", State::Closed(CloseReason::EndStream));
+    let overloaded = world.control("DELETE", "/sessions/b").await;
+    overloaded.is(503, &failed("no_capacity"));
+    assert_eq!(overloaded.header("retry-after"), Some("2"));
     assert_eq!(world.occupancy.live(), 2);
     world.control("PUT", "/sessions/b").await.is(405, &failed("method_not_allowed"));
     world.counted("streamfleet_control_requests_total{outcome=\"ended\"} 1");
@@ -70,7 +74,29 @@ async fn only_with_the_token_and_from_nobody_elses_page() {
     check(&[("host", "localhost"), ("authorization", good), ("origin", "null")], forbidden).await;
     check(&[("host", "evil.example"), ("authorization", good)], forbidden).await;
     check(&[("host", "evil.example")], forbidden).await;
-    check(&[("authorization", good)], forbidden).await;
+    check(&[("host", ""), ("authorization", good)], forbidden).await;
     assert_eq!(world.occupancy.live(), 1);
     world.counted("streamfleet_control_requests_total{outcome=\"forbidden\"} 15");
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_or_two() {
+    let world = World::new();
+    let check = async |hosts: &[&str], method: &str, path: &str, status: u16| {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {TOKEN}"));
+        let request = hosts.iter().fold(request, |request, host| request.header("host", *host));
+        let reply = world.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(reply.status, status, "{hosts:?} {path}: {reply:?}");
+        assert_eq!(status == 400, reply.body == failed("invalid_host"), "{reply:?}");
+    };
+    for hosts in [&[][..], &["localhost", "localhost"], &["localhost", "evil.example"], &["a b"]] {
+        check(hosts, "GET", "/sessions", 400).await;
+        check(hosts, "GET", "/sessions/a", 400).await;
+        check(hosts, "DELETE", "/sessions/a", 400).await;
+        // Whoever may be called by anybody does not ask for the name.
+        check(hosts, "GET", "/rtc_configuration", 200).await;
+        check(hosts, "GET", "/nowhere", 404).await;
+    }
+    check(&["localhost"], "GET", "/sessions", 200).await;
+    world.counted("streamfleet_control_requests_total{outcome=\"invalid_host\"} 12");
 }

@@ -83,9 +83,15 @@ impl Host for FakeHost {
         Ok(Answer { sdp: "v=0 answer".to_owned(), resume: None })
     }
 
-    async fn candidate(&self, id: &SessionId, candidate: ParsedCandidate) -> Result<(), Failure> {
+    async fn candidate(
+        &self,
+        service: &ServiceName,
+        id: &SessionId,
+        candidate: ParsedCandidate,
+    ) -> Result<(), Failure> {
         let mut sessions = self.sessions.lock();
-        let session = sessions.get_mut(id).ok_or(Failure::UnknownConnection)?;
+        let session = sessions.get_mut(id).filter(|session| session.service == *service);
+        let session = session.ok_or(Failure::UnknownConnection)?;
         match (session.state, candidate) {
             (State::Ending(_) | State::Closed(_), _) => return Err(Failure::ConnectionClosed),
             (_, ParsedCandidate::Candidate(candidate)) => session.candidates.push(candidate.line),
@@ -113,13 +119,16 @@ impl Host for FakeHost {
         })
     }
 
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Option<CloseReason> {
+    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
         let mut sessions = self.sessions.lock();
-        // A session that is ending already takes longer than anybody waits.
-        if let State::Ending(_) = sessions.get(id)?.state {
-            return None;
+        match sessions.get(id).ok_or(Failure::NotFound)?.state {
+            // A session that is ending already takes longer than anybody waits.
+            State::Ending(_) => return Ok(Ended::Ending),
+            State::Closed(_) => return Err(Failure::NoCapacity { retry_after: Duration::from_secs(2) }),
+            State::Connecting | State::Active => {}
         }
-        sessions.remove(id).map(|_| reason)
+        sessions.remove(id);
+        Ok(Ended::Closed(reason))
     }
 }
 
@@ -190,8 +199,12 @@ impl World {
     }
 
     async fn trickle(&self, id: &str, candidate: Value) -> Reply {
+        self.trickle_to("", id, candidate).await
+    }
+
+    async fn trickle_to(&self, path: &str, id: &str, candidate: Value) -> Reply {
         let body = json!({ "type": "ice-candidate", "webrtc_id": id, "candidate": candidate });
-        self.post("/webrtc/offer", body.to_string()).await
+        self.post(&format!("{path}/webrtc/offer"), body.to_string()).await
     }
 
     /// A request to a control route, from the machine itself and with the token.

@@ -57,7 +57,6 @@ async fn too_many_offers_from_one_address() {
     refused.is(429, &failed("rate_limited"));
     assert_eq!(refused.header("retry-after"), Some("3"));
     world.offer("", "s", SDP).await.is(200, ANSWER);
-    assert_eq!(world.trickle("s", json!(null)).await.status, 200, "candidates are not offers");
 }
 
 #[tokio::test]

@@ -70,6 +70,11 @@ async fn requests_that_are_not_meant_well() {
     check(smuggled, "HTTP/1.1 400").await;
     let many: String = (0..200).map(|n| format!("h{n}: x\r\n")).collect();
     check(&format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "HTTP/1.1 431").await;
+    let named = |hosts: &str| format!("GET /sessions HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
+    check(&named(""), "HTTP/1.1 400").await;
+    check(&named("host: localhost\r\nhost: evil.example\r\n"), "HTTP/1.1 400").await;
+    check(&named("host: localhost\r\n"), "HTTP/1.1 401").await;
+    check("GET /sessions HTTP/1.0\r\n\r\n", "HTTP/1.0 403").await;
     assert_eq!(world.occupancy.live(), 0);
 }
 

@@ -6,7 +6,7 @@ use streamfleet_session::lifecycle::CloseReason;
 
 use super::echo::echo;
 use super::network::Conditions;
-use super::world::World;
+use super::world::{Opening, World};
 use crate::media::shard::Command;
 use crate::media::shared::Stage;
 
@@ -97,7 +97,7 @@ fn a_thousand_abandoned_offers_leave_nothing() {
     let now = world.now;
     let (_, offer) = super::client::Client::new(([192, 0, 2, 99], 6000).into(), now);
     for _ in 0..1_000 {
-        world.open(&offer, echo(), World::limits());
+        world.open(Opening::new(&offer, echo()));
     }
     assert_eq!(world.shard.len(), 1_000);
     world.run(Duration::from_secs(31));

@@ -1,68 +1,31 @@
 //! The frames path: what a handler hears and what the client hears of it.
 
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use streamfleet_audio::{AudioReceiver, AudioSender, Codec, DelayBounds, analysis};
-use streamfleet_handler::{AudioFrame, Emit, Input, LinkConfig, Media, PcmFormat, TaskEnd, link};
+use streamfleet_handler::{AudioFrame, Emit, Input, Media, PcmFormat};
 use streamfleet_session::lifecycle::CloseReason;
 
+use super::hand::Hand;
 use super::network::Conditions;
 use super::world::World;
-use crate::media::session::Endpoint;
 use crate::media::shared::{Shared, Stage};
 
 const FORMAT: PcmFormat = PcmFormat::mono(24_000);
 
-/// The handler's end of a link, without a runtime: what would wait is asked again the next time.
-struct Hand {
-    end: Rc<TaskEnd>,
-    sending: Option<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-impl Hand {
-    fn new(end: TaskEnd) -> Self {
-        Hand { end: Rc::new(end), sending: None }
-    }
-
-    fn receive(&self) -> Option<Input> {
-        self.end.recv().now_or_never().flatten()
-    }
-
-    /// False while the emit before it waits for room.
-    fn ready(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        if self.sending.as_mut().is_some_and(|s| s.as_mut().poll(&mut context).is_ready()) {
-            self.sending = None;
-        }
-        self.sending.is_none()
-    }
-
-    fn send(&mut self, emit: Emit) {
-        assert!(self.ready());
-        let end = self.end.clone();
-        self.sending = Some(Box::pin(async move { end.send(emit).await.unwrap() }));
-        self.ready();
-    }
-}
-
 /// A session whose handler's end is in the test's hands.
 fn call(world: &mut World) -> (usize, Arc<Shared>, Hand) {
-    let (loop_end, task_end) = link(LinkConfig::default(), Arc::new(|| {}));
-    let media = Media::Frames { input: FORMAT, output: FORMAT };
-    let (c, shared) = world.call(Endpoint::Task { link: loop_end, media }, World::limits());
-    (c, shared, Hand::new(task_end))
+    let (endpoint, hand) = world.task(Media::Frames { input: FORMAT, output: FORMAT });
+    let (c, shared) = world.call(endpoint, World::limits());
+    (c, shared, hand)
 }
 
 /// 20 ms Opus packets of a tone.
-fn tone_packets(hz: f32, seconds: usize) -> Vec<Vec<u8>> {
+pub(super) fn tone_packets(hz: f32, seconds: usize) -> Vec<Vec<u8>> {
     let mut sender = AudioSender::new(Codec::Opus).unwrap();
-    let format = streamfleet_audio::PcmFormat { rate: 24_000, channels: 1 };
+    let format = FORMAT;
     let mut now = std::time::Instant::now();
     let mut packets = vec![];
     for i in 0..seconds * 50 {
@@ -84,7 +47,7 @@ fn tone_packets(hz: f32, seconds: usize) -> Vec<Vec<u8>> {
 
 /// What the client hears, decoded in order of the RTP timestamps.
 fn hear(world: &World, client: usize) -> Vec<i16> {
-    let format = streamfleet_audio::PcmFormat { rate: 48_000, channels: 1 };
+    let format = PcmFormat::mono(48_000);
     let mut receiver = AudioReceiver::new(Codec::Opus, format, DelayBounds::default()).unwrap();
     let mut now = std::time::Instant::now();
     let mut heard = vec![];
@@ -98,20 +61,17 @@ fn hear(world: &World, client: usize) -> Vec<i16> {
     heard
 }
 
-fn echo_frames(world: &mut World, mut end: Hand, shared: &Arc<Shared>) -> Arc<Mutex<Vec<i16>>> {
+fn echo_frames(world: &mut World, mut end: Hand) -> Arc<Mutex<Vec<i16>>> {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let (sink, token) = (heard.clone(), shared.token());
+    let sink = heard.clone();
     world.handler = Some(Box::new(move |_| {
-        let mut busy = false;
         while end.ready() {
             let Some(input) = end.receive() else { break };
             if let Input::Audio(frame) = input {
                 sink.lock().extend_from_slice(&frame.samples);
                 end.send(Emit::Audio(frame));
-                busy = true;
             }
         }
-        if busy { vec![token] } else { vec![] }
     }));
     heard
 }
@@ -121,7 +81,7 @@ fn a_tone_comes_back_as_the_same_tone() {
     let mut world = World::new(1, Conditions::CLEAN);
     let (c, shared, end) = call(&mut world);
     world.clients[c].script = Some(tone_packets(440.0, 10));
-    let heard = echo_frames(&mut world, end, &shared);
+    let heard = echo_frames(&mut world, end);
     world.run(Duration::from_secs(6));
 
     let heard = heard.lock();
@@ -157,7 +117,6 @@ fn everything_before_the_end_is_played() {
     let (c, shared, mut end) = call(&mut world);
     world.run(Duration::from_secs(1));
     // Two seconds of tone at once and the end behind it, while the queue lets a handler be 400 ms ahead.
-    let token = shared.token();
     let mut left: Vec<Emit> = (0..100)
         .map(|i| {
             let samples = (0..480)
@@ -173,7 +132,6 @@ fn everything_before_the_end_is_played() {
             let Some(emit) = left.pop() else { break };
             end.send(emit);
         }
-        vec![token]
     }));
     world.run(Duration::from_secs(4));
     assert_eq!(shared.stage(), Stage::Closed(CloseReason::EndStream));

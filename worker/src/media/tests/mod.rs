@@ -1,10 +1,19 @@
 //! The media loop in virtual time: an untouched `rtc` as client, a simulated network between.
 
+mod again;
+mod allocations;
+mod candidates;
 mod client;
 mod echo;
 mod ending;
 mod frames;
+mod hand;
 mod hostile;
 mod network;
+mod pictures;
+mod proving;
+mod quality;
 mod rebinding;
+mod sharing;
+mod speaking;
 mod world;

@@ -1,7 +1,7 @@
 //! A simulated network: seeded loss, duplication, delay and reordering, and a NAT that may give a client a new port.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,30 @@ pub(crate) struct Datagram {
     pub(crate) data: Vec<u8>,
 }
 
+/// Datagrams whose fates are drawn from one row of random numbers: those of one way and kind. The core draws numbers of its
+/// own that decide how many checks and reports there are; what becomes of RTP must not depend on them.
+type Lane = (SocketAddr, SocketAddr, Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Rtp,
+    Other,
+}
+
+impl Kind {
+    fn of(data: &[u8]) -> Kind {
+        if is_rtp(data) { Kind::Rtp } else { Kind::Other }
+    }
+}
+
+/// Whether a datagram is RTP and not RTCP (RFC 5761 4, RFC 7983).
+pub(crate) fn is_rtp(data: &[u8]) -> bool {
+    matches!(data, [128..192, second, ..] if !(192..224).contains(second))
+}
+
 pub(crate) struct Network {
-    rng: StdRng,
+    seed: u64,
+    lanes: HashMap<Lane, StdRng>,
     pub(crate) conditions: Conditions,
     queue: BinaryHeap<Reverse<(Instant, u64, Datagram)>>,
     sequence: u64,
@@ -40,21 +62,29 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new(seed: u64, conditions: Conditions) -> Self {
-        Network { rng: StdRng::seed_from_u64(seed), conditions, queue: BinaryHeap::new(), sequence: 0, lost: 0 }
+        Network { seed, lanes: HashMap::new(), conditions, queue: BinaryHeap::new(), sequence: 0, lost: 0 }
     }
 
     pub(crate) fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, data: &[u8]) {
         let c = self.conditions;
-        let copies = if self.rng.random_bool(c.loss) {
+        let lane = (from, to, Kind::of(data));
+        let rng = self.lanes.entry(lane).or_insert_with(|| {
+            // FNV-1a, which is the same in every run.
+            let name = format!("{lane:?}");
+            let hash =
+                name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            StdRng::seed_from_u64(self.seed ^ hash)
+        });
+        let copies = if rng.random_bool(c.loss) {
             self.lost += 1;
             0
-        } else if self.rng.random_bool(c.duplication) {
+        } else if rng.random_bool(c.duplication) {
             2
         } else {
             1
         };
         for _ in 0..copies {
-            let delay = if c.delay.0 == c.delay.1 { c.delay.0 } else { self.rng.random_range(c.delay.0..c.delay.1) };
+            let delay = if c.delay.0 == c.delay.1 { c.delay.0 } else { rng.random_range(c.delay.0..c.delay.1) };
             self.sequence += 1;
             self.queue.push(Reverse((now + delay, self.sequence, Datagram { from, to, data: data.to_vec() })));
         }

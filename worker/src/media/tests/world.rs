@@ -6,21 +6,58 @@ use std::time::{Duration, Instant};
 
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use streamfleet_audio::DelayBounds;
+use streamfleet_handler::{LinkConfig, Media, link};
 use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
+use streamfleet_session::candidate::RemoteCandidate;
 use streamfleet_session::lifecycle::LifeLimits;
 
-use super::client::Client;
-use super::network::{Conditions, Network};
+use super::allocations::{Spent, spent};
+use super::client::{Client, Offering};
+use super::hand::Hand;
+use super::network::{Conditions, Network, is_rtp};
 use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
 use crate::media::counters::Counters;
 use crate::media::session::{Endpoint, NewSession};
-use crate::media::shard::{Command, Shard};
+use crate::media::shard::{Command, Ready, Shard};
 use crate::media::shared::{Shared, Token};
 
 /// Where the simulated worker is.
 pub(crate) fn server() -> SocketAddr {
     ([198, 51, 100, 1], 5000).into()
+}
+
+/// What the worker's checks are answered with, and the client's sealed with.
+pub(crate) const PASSWORD: &str = "0123456789abcdefghijklmn";
+/// Datagrams of each direction that are kept for attackers.
+const MAX_OVERHEARD: usize = 10_000;
+/// One turn of a loop that does not rest.
+const TURN: Duration = Duration::from_micros(50);
+
+type MakeGuard = Box<dyn FnOnce(&Arc<Shared>) -> Box<dyn std::any::Any + Send>>;
+
+/// A session that is to be opened.
+pub(crate) struct Opening<'a> {
+    pub(crate) offer: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) limits: LifeLimits,
+    pub(crate) early: &'a [RemoteCandidate],
+    /// Makes what the session holds in the rest of the process.
+    pub(crate) guard: MakeGuard,
+}
+
+impl<'a> Opening<'a> {
+    pub(crate) fn new(offer: &'a str, endpoint: Endpoint) -> Self {
+        Opening {
+            offer,
+            id: "session",
+            endpoint,
+            limits: World::limits(),
+            early: &[],
+            guard: Box::new(|_| Box::new(())),
+        }
+    }
 }
 
 pub(crate) struct World {
@@ -31,14 +68,23 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
     factory: PeerFactory,
-    out: Outbox,
+    pub(crate) out: Outbox,
     tokens: Token,
     /// Datagrams that the worker sent to addresses of no client, and those that no client has any more.
     pub(crate) astray: Vec<(SocketAddr, usize)>,
     /// Runs every turn: the handler's side of what is tested.
-    pub(crate) handler: Option<Box<dyn FnMut(Instant) -> Vec<Token>>>,
+    pub(crate) handler: Option<Box<dyn FnMut(Instant)>>,
+    /// Sessions whose links have woken the loop.
+    ready: Ready,
     /// Everything that a client sent, for attackers.
     pub(crate) overheard: Vec<(SocketAddr, Vec<u8>)>,
+    /// Everything that the worker sent, and to whom.
+    pub(crate) sent: Vec<(SocketAddr, Vec<u8>)>,
+    /// What the worker allocated for each RTP packet that came, and in each turn of settling.
+    pub(crate) for_packets: Vec<Spent>,
+    pub(crate) for_turns: Vec<Spent>,
+    /// The most datagrams that one turn sent.
+    pub(crate) most_sent: usize,
 }
 
 impl World {
@@ -68,7 +114,12 @@ impl World {
             tokens: 0,
             astray: vec![],
             handler: None,
+            ready: Ready::default(),
             overheard: vec![],
+            sent: vec![],
+            for_packets: vec![],
+            for_turns: vec![],
+            most_sent: 0,
         }
     }
 
@@ -76,28 +127,48 @@ impl World {
         LifeLimits { connect_timeout: Duration::from_secs(30), time_limit: None, end_grace: Duration::from_secs(1) }
     }
 
+    /// A handler's task for the next session, and its side of the link.
+    pub(crate) fn task(&self, media: Media) -> (Endpoint, Hand) {
+        let (ready, token) = (self.ready.clone(), self.tokens + 1);
+        let (loop_end, task_end) = link(LinkConfig::default(), Arc::new(move || ready.lock().push(token)));
+        (Endpoint::Task { link: loop_end, media }, Hand::new(task_end))
+    }
+
     /// A client that offers; its session runs `endpoint`. Returns the client's number and the session.
     pub(crate) fn call(&mut self, endpoint: Endpoint, limits: LifeLimits) -> (usize, Arc<Shared>) {
-        let n = self.clients.len();
-        let inside: SocketAddr = ([192, 0, 2, 10 + n as u8], 6000).into();
-        let (mut client, offer) = Client::new(inside, self.now);
-        let (shared, sdp) = self.open(&offer, endpoint, limits);
+        self.call_offering(Offering::Audio, endpoint, limits)
+    }
+
+    /// The same for a client that offers something else.
+    pub(crate) fn call_offering(
+        &mut self,
+        offering: Offering,
+        endpoint: Endpoint,
+        limits: LifeLimits,
+    ) -> (usize, Arc<Shared>) {
+        let inside: SocketAddr = ([192, 0, 2, 10 + self.clients.len() as u8], 6000).into();
+        let (client, offer) = Client::offering(offering, inside, self.now);
+        self.call_as(client, Opening { limits, ..Opening::new(&offer, endpoint) })
+    }
+
+    /// The same for a client that has made its offer.
+    pub(crate) fn call_as(&mut self, mut client: Client, opening: Opening<'_>) -> (usize, Arc<Shared>) {
+        let (shared, sdp) = self.open(opening);
         client.accept(&sdp, self.now);
         self.clients.push(client);
-        (n, shared)
+        (self.clients.len() - 1, shared)
     }
 
     /// A session for an offer that no client may ever stand behind.
-    pub(crate) fn open(&mut self, offer: &str, endpoint: Endpoint, limits: LifeLimits) -> (Arc<Shared>, String) {
+    pub(crate) fn open(&mut self, opening: Opening<'_>) -> (Arc<Shared>, String) {
         self.tokens += 1;
-        let credentials =
-            IceCredentials { ufrag: format!("ufrag{:08}", self.tokens), pwd: "0123456789abcdefghijklmn".to_owned() };
+        let credentials = IceCredentials { ufrag: self.ufrag(), pwd: PASSWORD.to_owned() };
         let request = AnswerRequest {
-            offer,
+            offer: opening.offer,
             credentials,
             advertised: &[server()],
             wants: Wants { audio: true, video: true },
-            early: &[],
+            early: opening.early,
         };
         let answered = answer(&self.factory, request, self.now).unwrap();
         let sdp = answered.sdp.clone();
@@ -106,19 +177,24 @@ impl World {
             verified: streamfleet_session::Verification::Unverified,
             metadata: Default::default(),
         };
-        let id = format!("session-{}", self.tokens).parse().unwrap();
+        let id = opening.id.parse().unwrap();
         let shared = Arc::new(Shared::new(self.tokens, id, "test".parse().unwrap(), &identity));
         let new = NewSession {
             answered,
-            endpoint,
-            limits,
+            endpoint: opening.endpoint,
+            limits: opening.limits,
             bounds: DelayBounds::default(),
             shared: shared.clone(),
             provider: self.factory.provider().clone(),
-            guard: Box::new(()),
+            guard: (opening.guard)(&shared),
         };
         self.shard.handle_command(Command::Open(Box::new(new)), self.now, &mut self.out);
         (shared, sdp)
+    }
+
+    /// The worker's ufrag in the latest session.
+    pub(crate) fn ufrag(&self) -> String {
+        format!("ufrag{:08}", self.tokens)
     }
 
     pub(crate) fn command(&mut self, command: Command) {
@@ -134,19 +210,27 @@ impl World {
 
     fn turn(&mut self) {
         if let Some(handler) = &mut self.handler {
-            let ready = handler(self.now);
-            self.shard.handle_ready(&ready);
+            handler(self.now);
         }
+        let ready = std::mem::take(&mut *self.ready.lock());
+        self.shard.handle_ready(&ready);
+        let before = spent();
         self.shard.settle(self.now, &mut self.out);
+        let spent = spent() - before;
+        self.for_turns.push(spent);
+        self.most_sent = self.most_sent.max(self.out.len());
         for (to, data) in self.out.iter() {
             self.network.send(self.now, server(), to, data);
+            if self.sent.len() < MAX_OVERHEARD {
+                self.sent.push((to, data.to_vec()));
+            }
         }
         self.out.clear();
         for client in &mut self.clients {
             let outside = client.outside;
             client.turn(self.now, |to, data| {
                 self.network.send(self.now, outside, to, data);
-                if self.overheard.len() < 10_000 {
+                if self.overheard.len() < MAX_OVERHEARD {
                     self.overheard.push((outside, data.to_vec()));
                 }
             });
@@ -166,11 +250,17 @@ impl World {
             if self.handler.is_some() {
                 next = next.into_iter().chain([self.now + Duration::from_millis(5)]).min();
             }
+            if self.shard.has_work() {
+                next = next.into_iter().chain([self.now + TURN]).min();
+            }
             let Some(at) = next.filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
             while let Some(mut datagram) = self.network.receive(self.now) {
                 if datagram.to == server() {
+                    let (is_rtp, before) = (is_rtp(&datagram.data), spent());
                     self.shard.handle_datagram(datagram.from, &mut datagram.data, self.now, &mut self.out);
+                    let spent = spent() - before;
+                    self.for_packets.extend(is_rtp.then_some(spent));
                 } else if let Some(client) = self.clients.iter_mut().find(|c| c.alive && c.outside == datagram.to) {
                     client.receive(datagram.from, &datagram.data, self.now);
                 } else {

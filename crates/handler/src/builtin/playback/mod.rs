@@ -1,7 +1,6 @@
 //! `playback`: a file, from its beginning to its end.
 
 mod ogg_opus;
-mod wav;
 
 use std::fs::File;
 use std::io::Read;
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use streamfleet_audio::wav::{self, WavError};
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     Registered, Switch, TrackKind, async_trait,
 };
 use ogg_opus::OpusPackets;
-use wav::Pcm;
 
 /// The largest file played, in bytes: it is kept in memory, once for all sessions. Eleven minutes of 48 kHz mono WAV,
 /// or five hours of Opus.
@@ -41,7 +40,8 @@ pub struct Playback {
 
 #[derive(Clone, Debug)]
 enum Clip {
-    Pcm(Arc<Pcm>),
+    /// At least one sample.
+    Pcm(Arc<wav::Clip>),
     Opus(Arc<OpusPackets>),
 }
 
@@ -67,8 +67,10 @@ enum Unplayable {
     TooLarge,
     #[error("is neither a WAV nor an Ogg file")]
     Unknown,
-    #[error(transparent)]
-    Wav(#[from] wav::BadWav),
+    #[error("is not a WAV file that can be played: {0}")]
+    Wav(#[from] WavError),
+    #[error("has no audio in it")]
+    Empty,
     #[error(transparent)]
     Ogg(#[from] ogg_opus::BadOgg),
 }
@@ -104,7 +106,7 @@ impl Playback {
     }
 
     /// The next frame of a WAV file.
-    fn frame(&self, pcm: &Pcm) -> Emit {
+    fn frame(&self, pcm: &wav::Clip) -> Emit {
         let mut at = self.at.lock();
         if at.next == pcm.samples.len() {
             if self.repeat == Switch::Off {
@@ -112,7 +114,7 @@ impl Playback {
             }
             at.next = 0;
         }
-        let format = PcmFormat::mono(pcm.rate);
+        let format = pcm.format;
         let until = pcm.samples.len().min(at.next + format.samples_in(FRAME));
         let samples = pcm.samples[at.next..until].to_vec();
         let frame = AudioFrame { samples, format, timestamp: at.elapsed };
@@ -160,7 +162,11 @@ fn load(path: &Path) -> Result<Clip, Unplayable> {
         return Err(Unplayable::TooLarge);
     }
     match bytes.get(..4) {
-        Some(b"RIFF") => Ok(Clip::Pcm(Arc::new(Pcm::parse(&bytes)?))),
+        Some(b"RIFF") => {
+            // The file is bounded already, and with it the clip.
+            let clip = wav::read(&bytes[..], Duration::MAX)?;
+            if clip.samples.is_empty() { Err(Unplayable::Empty) } else { Ok(Clip::Pcm(Arc::new(clip))) }
+        }
         Some(b"OggS") => Ok(Clip::Opus(Arc::new(OpusPackets::parse(bytes)?))),
         _ => Err(Unplayable::Unknown),
     }
@@ -172,7 +178,7 @@ impl Handler for Playback {
         match &self.clip {
             Clip::Pcm(pcm) => {
                 // What comes in is not listened to: the cheapest format does.
-                Media::Frames { input: PcmFormat::mono(8_000), output: PcmFormat::mono(pcm.rate) }
+                Media::Frames { input: PcmFormat::mono(8_000), output: pcm.format }
             }
             Clip::Opus(_) => Media::Packets,
         }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hound::{SampleFormat, WavSpec, WavWriter};
 use parking_lot::Mutex;
+use streamfleet_audio::wav;
 
 use crate::PcmFormat;
 
@@ -75,17 +75,20 @@ impl Folder {
         drop(total);
         let reserved = Reserved { bytes, total: self.reserved.clone() };
         let stem = file_stem(id);
-        Ok(Some(Recording { folder: self.path.clone(), stem, format, file: None, reserved: Some(reserved) }))
+        Ok(Some(Recording { folder: self.path.clone(), stem, format, longest, file: None, reserved: Some(reserved) }))
     }
 }
+
+type Writer = wav::Writer<BufWriter<File>>;
 
 /// One session's file.
 pub(super) struct Recording {
     folder: PathBuf,
     stem: String,
     format: PcmFormat,
+    longest: Duration,
     /// The open file and its name. Dropped without `close`, it still gets a valid header.
-    file: Option<(WavWriter<BufWriter<File>>, String)>,
+    file: Option<(Writer, String)>,
     reserved: Option<Reserved>,
 }
 
@@ -96,17 +99,15 @@ impl Recording {
         }
         let (writer, _) = match &mut self.file {
             Some(open) => open,
-            None => self.file.insert(create(&self.folder, &self.stem, self.format)?),
+            None => self.file.insert(create(&self.folder, &self.stem, self.format, self.longest)?),
         };
-        for &sample in samples {
-            writer.write_sample(sample).map_err(io_error)?;
-        }
+        writer.write(samples).map_err(io::Error::other)?;
         Ok(())
     }
 
     /// Completes the file and gives the reserved room back; its name, if there was anything to record.
     pub(super) fn close(&mut self) -> io::Result<Option<String>> {
-        let closed = self.file.take().map(|(writer, name)| writer.finalize().map(|()| name).map_err(io_error));
+        let closed = self.file.take().map(|(writer, name)| writer.finish().map(|()| name).map_err(io::Error::other));
         self.reserved = None;
         closed.transpose()
     }
@@ -119,17 +120,14 @@ impl std::fmt::Debug for Recording {
 }
 
 /// Makes a file that was not there before, whatever else is in the folder: `create_new` follows no symbolic link.
-fn create(folder: &Path, stem: &str, format: PcmFormat) -> io::Result<(WavWriter<BufWriter<File>>, String)> {
-    let spec = WavSpec {
-        channels: format.channels,
-        sample_rate: format.rate,
-        bits_per_sample: 16,
-        sample_format: SampleFormat::Int,
-    };
+fn create(folder: &Path, stem: &str, format: PcmFormat, longest: Duration) -> io::Result<(Writer, String)> {
     for number in 1..=SAME_NAME {
         let name = if number == 1 { format!("{stem}.wav") } else { format!("{stem}-{number}.wav") };
         match OpenOptions::new().write(true).create_new(true).open(folder.join(&name)) {
-            Ok(file) => return Ok((WavWriter::new(BufWriter::new(file), spec).map_err(io_error)?, name)),
+            Ok(file) => {
+                let writer = Writer::new(BufWriter::new(file), format, longest).map_err(io::Error::other)?;
+                return Ok((writer, name));
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
@@ -142,13 +140,6 @@ fn create(folder: &Path, stem: &str, format: PcmFormat) -> io::Result<(WavWriter
 fn file_stem(id: &str) -> String {
     let kept = id.chars().take(NAME).map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' });
     format!("session-{}", kept.collect::<String>())
-}
-
-fn io_error(error: hound::Error) -> io::Error {
-    match error {
-        hound::Error::IoError(error) => error,
-        other => io::Error::other(other),
-    }
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Recorder {
         };
         let Some(recording) = recording else { return Ok(None) };
         let path = blocking(move || recording.lock().close()).await?;
-        let seconds = self.plan.format.duration_of(taken).as_secs_f64();
+        let seconds = self.plan.format.duration(taken).as_secs_f64();
         Ok(path.map(|path| json!({ "path": path, "seconds": seconds })))
     }
 

@@ -1,0 +1,249 @@
+//! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
+
+use std::sync::atomic::AtomicBool;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use serde_json::{Value, json};
+use streamfleet_handler::{Emit, Handler, HandlerError, Input, Registry};
+use streamfleet_process::telemetry::Metrics;
+use streamfleet_session::{Identity, IdentityPolicy, Limits};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::admission::Occupancy;
+use crate::http::{self, Access, Hosts, IceConfig, Origins, Service};
+use crate::media::driver::Loop;
+
+const TOKEN: &str = "correct-horse-battery";
+/// For what takes microseconds, unless it never comes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A whole worker with an `echo` at the root, but for its listeners.
+struct Worker {
+    app: Router,
+    sessions: Sessions,
+    occupancy: Occupancy,
+    stop: Arc<AtomicBool>,
+    running: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let (media, sessions) = Self::sessions();
+        let mut worker = Self::with(sessions);
+        let stop = worker.stop.clone();
+        worker.running = Some(std::thread::spawn(move || media.run(&stop).unwrap()));
+        worker
+    }
+
+    fn with(sessions: Sessions) -> Self {
+        let occupancy = Occupancy::default();
+        let app = Self::app(&sessions, &occupancy);
+        Worker { app, sessions, occupancy, stop: Arc::default(), running: None }
+    }
+
+    fn sessions() -> (Loop, Sessions) {
+        let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let name: ServiceName = "echo".parse().unwrap();
+        let echo = Registry::builtin().get("echo", Value::Null).unwrap();
+        let sessions = Sessions::new(
+            PeerFactory::new().unwrap(),
+            vec![handle],
+            Advertised(vec!["127.0.0.1".parse().unwrap()]),
+            DelayBounds::default(),
+            HashMap::from([(name, echo)]),
+            SessionMetrics::new(&Metrics::new("test", "0").meter("worker")),
+        );
+        (media, sessions)
+    }
+
+    fn app(sessions: &Sessions, occupancy: &Occupancy) -> Router {
+        let service = Service {
+            name: "echo".parse().unwrap(),
+            path: "".parse().unwrap(),
+            aliases: Vec::new(),
+            handler: "echo".to_owned(),
+            handler_config: Value::Null,
+            modality: Modality::default(),
+            limits: Limits::default(),
+            identity: IdentityPolicy::default(),
+        };
+        let access =
+            Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() };
+        let meter = Metrics::new("test", "0").meter("http");
+        let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
+        http::router(host, &services, occupancy, access, IceConfig::default(), &meter, Router::new())
+    }
+
+    async fn send(&self, request: Request<Body>) -> (u16, Value) {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    async fn offer(&self, id: &str) -> (u16, Value) {
+        let body = json!({ "type": "offer", "webrtc_id": id, "sdp": offer() });
+        self.send(Request::post("/webrtc/offer").body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    async fn delete(&self, id: &str) -> (u16, Value) {
+        let request = Request::delete(format!("/sessions/{id}"))
+            .header("host", "localhost")
+            .header("authorization", format!("Bearer {TOKEN}"));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        self.sessions.wake_loops();
+        if let Some(running) = self.running.take() {
+            running.join().unwrap();
+        }
+    }
+}
+
+fn offer() -> String {
+    let fingerprint = ["AB"; 32].join(":");
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
+         c=IN IP4 0.0.0.0\r\na=mid:0\r\na=rtcp-mux\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijklmn\r\n\
+         a=fingerprint:sha-256 {fingerprint}\r\na=setup:actpass\r\na=rtpmap:111 opus/48000/2\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_deleted_session_is_over_and_its_id_free() {
+    let worker = Worker::new();
+    for round in 0..20 {
+        assert_eq!(worker.offer("a").await.0, 200, "round {round}");
+        let ended = json!({ "status": "success", "id": "a", "reason": "ended_by_control" });
+        assert_eq!(worker.delete("a").await, (200, ended), "round {round}");
+        assert_eq!((worker.occupancy.live(), worker.sessions.len()), (0, 0), "round {round}");
+    }
+    assert_eq!(worker.delete("a").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_candidate_reaches_the_sessions_of_its_service() {
+    let worker = Worker::new();
+    assert_eq!(worker.offer("a").await.0, 200);
+    let send = async |service: &str, id: &str| {
+        let end = ParsedCandidate::EndOfCandidates;
+        worker.sessions.candidate(&service.parse().unwrap(), &id.parse().unwrap(), end).await
+    };
+    assert_eq!(send("echo", "a").await, Ok(()));
+    assert_eq!(send("other", "a").await, Err(Failure::UnknownConnection));
+    assert_eq!(send("echo", "b").await, Err(Failure::UnknownConnection));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_does_not_answer_is_no_success() {
+    let (stopped, sessions) = Worker::sessions();
+    drop(stopped);
+    let worker = Worker::with(sessions);
+    assert_eq!(worker.offer("a").await.0, 503);
+    assert_eq!(worker.occupancy.live(), 0);
+
+    let (_idle, sessions) = Worker::sessions();
+    let worker = Worker::with(sessions);
+    assert_eq!(worker.offer("a").await.0, 200);
+    let begun = tokio::time::Instant::now();
+    let (status, body) = worker.delete("a").await;
+    assert_eq!((status, &body["meta"]["error"]), (503, &json!("no_capacity")));
+    assert_eq!(begun.elapsed(), END_TIMEOUT);
+    assert_eq!(worker.occupancy.live(), 1, "it lives on");
+}
+
+/// Says what has been called.
+#[derive(Clone, Default)]
+struct Witness(Arc<Mutex<Vec<&'static str>>>);
+
+#[async_trait]
+impl Handler for Witness {
+    fn copy(&self) -> Box<dyn Handler> {
+        Box::new(self.clone())
+    }
+    async fn start_up(&self, _: &sdk::Session) -> Result<(), HandlerError> {
+        self.0.lock().push("start_up");
+        Ok(())
+    }
+    async fn receive(&self, _: Input) -> Result<(), HandlerError> {
+        Ok(())
+    }
+    async fn emit(&self) -> Result<Emit, HandlerError> {
+        self.0.lock().push("emit");
+        std::future::pending().await
+    }
+    async fn shutdown(&self) {
+        self.0.lock().push("shutdown");
+    }
+}
+
+/// A handler's task, of a session in the hands of the test.
+fn task(witness: &Witness) -> (HandlerTask, Arc<Shared>, CancellationToken, sdk::LoopEnd) {
+    let (_, to) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
+    let shared = Arc::new(Shared::new(1, id.clone(), service.clone(), &Identity::default()));
+    let (loop_end, end) = link(LinkConfig::default(), Arc::new(|| {}));
+    let Identity { user_id, verified, metadata } = Identity::default();
+    let context = sdk::Context {
+        session_id: id,
+        transport: sdk::Transport::WebRtc,
+        service,
+        user_id,
+        verified,
+        metadata,
+        trace_id: None,
+    };
+    let (session, cancel) = (sdk::Session::new(context, &end), CancellationToken::new());
+    let handler = Box::new(witness.clone());
+    let task = HandlerTask { handler, session, end, shared: shared.clone(), cancel: cancel.clone(), to };
+    (task, shared, cancel, loop_end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_begins_when_the_client_has_connected() {
+    let witness = Witness::default();
+    let (task, shared, cancel, _loop_end) = task(&witness);
+    let mut running = std::pin::pin!(task.run());
+    assert!(futures_util::poll!(&mut running).is_pending());
+    assert_eq!(*witness.0.lock(), Vec::<&str>::new());
+    shared.connected("192.0.2.1:1".parse().unwrap());
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut running).await.is_err(), "until it is told to end");
+    assert_eq!(*witness.0.lock(), ["start_up", "emit"]);
+    cancel.cancel();
+    tokio::time::timeout(PATIENCE, running).await.unwrap();
+    assert_eq!(*witness.0.lock(), ["start_up", "emit", "shutdown"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_comes_and_goes_between_two_looks_leaves_no_task() {
+    type Story = fn(&Shared);
+    let stories: [Story; 4] = [
+        |s| s.ending(CloseReason::ConnectTimeout),
+        |s| {
+            s.connected("192.0.2.1:1".parse().unwrap());
+            s.ending(CloseReason::ClientClosed);
+        },
+        |s| {
+            s.connected("192.0.2.1:1".parse().unwrap());
+            s.ending(CloseReason::EndedByControl);
+            s.closed(CloseReason::EndedByControl);
+        },
+        |s| s.closed(CloseReason::InternalError),
+    ];
+    for (n, story) in stories.into_iter().enumerate() {
+        let witness = Witness::default();
+        let (task, shared, _never_cancelled, _loop_end) = task(&witness);
+        let mut running = std::pin::pin!(task.run());
+        assert!(futures_util::poll!(&mut running).is_pending(), "story {n}");
+        story(&shared);
+        assert!(tokio::time::timeout(PATIENCE, running).await.is_ok(), "story {n} leaves its task behind");
+        assert_eq!(*witness.0.lock(), Vec::<&str>::new(), "story {n}: nobody is there to talk to");
+    }
+}
