@@ -2,10 +2,13 @@
 
 mod arguments;
 mod latency;
+mod mouth;
 mod report;
 mod run;
+mod script;
 mod sound;
 mod source;
+mod turns;
 
 pub(crate) use arguments::Args;
 pub(crate) use run::run;

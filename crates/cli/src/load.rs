@@ -1,12 +1,13 @@
 //! `streamfleet load`: many real sessions from one core.
 //!
-//! Each session is a WebRTC connection of its own, on a socket of its own: ICE, DTLS and SCTP by the sans-IO core, RTP past
+//! Each session is a WebRTC connection of its own (or a WebSocket: [`sockets`]), on a socket of its own: ICE, DTLS and SCTP by the sans-IO core, RTP past
 //! it, sound encoded once for all. One thread drives them; another posts the offers. What decides something is pure and
 //! takes the time as an argument; [`run`] alone has sockets and a clock.
 
 mod arguments;
 mod clip;
 mod histogram;
+mod line;
 mod media;
 mod peer;
 mod probe;
@@ -14,6 +15,7 @@ mod report;
 mod run;
 mod session;
 mod signal;
+mod sockets;
 mod table;
 
 pub(crate) use arguments::Args;

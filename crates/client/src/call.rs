@@ -1,5 +1,6 @@
 //! A call, as its user sees it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,7 +18,10 @@ use crate::mailbox::Mailbox;
 use crate::media::AudioChunk;
 use crate::message::Message;
 use crate::options::{ClientOptions, Media, Resume};
+use crate::phone::options::{Digit, PhoneOptions};
 use crate::signal::Signaling;
+use crate::socket::driver::SocketDriver;
+use crate::socket::options::SocketOptions;
 use crate::stats::CallStats;
 
 /// Five seconds of audio: a reader that is further behind does not want the oldest.
@@ -47,37 +51,93 @@ impl Client {
         let tasks = TaskTracker::new();
         let signaling = Signaling::new(&options)?;
         let joined = join::join(&options, &signaling, options.resume.as_ref(), Persistence::First, &tasks).await?;
-        let shared = Arc::new(Shared {
-            audio: Mailbox::new(MAX_CHUNKS),
-            video: Mailbox::new(MAX_VIDEO),
-            events: Mailbox::new(MAX_EVENTS),
-        });
-        let (audio_tx, audio_rx) = mpsc::channel(AUDIO_COMMANDS);
-        let (command_tx, command_rx) = mpsc::channel(COMMANDS);
-        let (over_tx, over) = oneshot::channel();
-        let hang_up = CancellationToken::new();
-        let (id, media) = (options.webrtc_id.clone(), options.media);
+        let shared = Shared::new();
+        let (id, media, playout) = (options.webrtc_id.clone(), options.media, options.playout);
         let driver = Driver::new(options, signaling, tasks.clone(), Arc::clone(&shared), joined)?;
-        let run = driver.run(audio_rx, command_rx, hang_up.clone());
-        let closer = Closer(Arc::clone(&shared));
-        tasks.spawn(async move {
-            let summary = run.await;
-            drop(closer);
-            // The user may have dropped the call without waiting for its end.
-            let _ = over_tx.send(summary);
-        });
-        tasks.close();
-        Ok(Call {
-            id,
-            media,
-            shared,
-            audio: audio_tx,
-            commands: command_tx,
-            over,
-            hang_up: hang_up.drop_guard(),
-            tasks,
+        let call = CallKind { id, transport: Transport::WebRtc, media, playout };
+        Ok(launch(call, shared, tasks, |ends| driver.run(ends.audio, ends.commands, ends.hang_up)))
+    }
+
+    /// Makes a call over a WebSocket: returns once the server has taken it.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_socket(options: SocketOptions) -> Result<Call, ClientError> {
+        let (id, shared) = (options.websocket_id.clone(), Shared::new());
+        let driver = Box::pin(SocketDriver::plain(options, Arc::clone(&shared))).await?;
+        let call = CallKind { id, transport: Transport::WebSocket, media: Media::Audio, playout: driver.format() };
+        Ok(launch(call, shared, TaskTracker::new(), |ends| driver.run(ends.audio, ends.commands, ends.hang_up)))
+    }
+
+    /// Phones a service as a telephone company would connect the call: returns once its media stream stands. A service
+    /// that refuses the call does so afterwards, which ends it.
+    ///
+    /// # Errors
+    /// The service cannot be reached, refuses the webhook, or its TwiML connects no stream.
+    pub async fn connect_phone(options: PhoneOptions) -> Result<Call, ClientError> {
+        let (id, shared) = (options.stream_sid.clone(), Shared::new());
+        let driver = Box::pin(SocketDriver::phone(options, Arc::clone(&shared))).await?;
+        let call = CallKind { id, transport: Transport::Phone, media: Media::Audio, playout: driver.format() };
+        Ok(launch(call, shared, TaskTracker::new(), |ends| driver.run(ends.audio, ends.commands, ends.hang_up)))
+    }
+}
+
+/// What carries a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// RTP over ICE and DTLS, with a data channel.
+    WebRtc,
+    /// A WebSocket of FastRTC's kind.
+    WebSocket,
+    /// A telephone company's media stream.
+    Phone,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebRtc => "WebRTC",
+            Self::WebSocket => "WebSocket",
+            Self::Phone => "telephone",
         })
     }
+}
+
+/// What a call is, whoever drives it.
+#[derive(Debug)]
+struct CallKind {
+    id: SessionId,
+    transport: Transport,
+    media: Media,
+    playout: PcmFormat,
+}
+
+/// The driver's ends of what the user holds.
+struct Ends {
+    audio: mpsc::Receiver<(Vec<i16>, PcmFormat)>,
+    commands: mpsc::Receiver<Command>,
+    hang_up: CancellationToken,
+}
+
+/// Starts the call's task.
+fn launch<F>(kind: CallKind, shared: Arc<Shared>, tasks: TaskTracker, run: impl FnOnce(Ends) -> F) -> Call
+where
+    F: Future<Output = Summary> + Send + 'static,
+{
+    let (audio_tx, audio) = mpsc::channel(AUDIO_COMMANDS);
+    let (command_tx, commands) = mpsc::channel(COMMANDS);
+    let (over_tx, over) = oneshot::channel();
+    let hang_up = CancellationToken::new();
+    let run = run(Ends { audio, commands, hang_up: hang_up.clone() });
+    let closer = Closer(Arc::clone(&shared));
+    tasks.spawn(async move {
+        let summary = run.await;
+        drop(closer);
+        // The user may have dropped the call without waiting for its end.
+        let _ = over_tx.send(summary);
+    });
+    tasks.close();
+    Call { kind, shared, audio: audio_tx, commands: command_tx, over, hang_up: hang_up.drop_guard(), tasks }
 }
 
 /// What the driver hands to the user.
@@ -86,6 +146,16 @@ pub(crate) struct Shared {
     pub(crate) audio: Mailbox<AudioChunk>,
     pub(crate) video: Mailbox<VideoPacket>,
     pub(crate) events: Mailbox<Event>,
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            audio: Mailbox::new(MAX_CHUNKS),
+            video: Mailbox::new(MAX_VIDEO),
+            events: Mailbox::new(MAX_EVENTS),
+        })
+    }
 }
 
 /// Ends the user's waiting when the driver is gone, in whatever way.
@@ -105,6 +175,7 @@ pub(crate) enum Command {
     Flush,
     Clear,
     Text(String),
+    Digit(Digit),
     Video(VideoPacket),
     Stats(oneshot::Sender<CallStats>),
     Resume(oneshot::Sender<Option<Resume>>),
@@ -129,6 +200,9 @@ pub enum Event {
     ChannelOpen,
     /// The server said something.
     Message(Message),
+    /// The server has taken back audio that was sent and not heard yet, because it was interrupted. Only telephones are
+    /// told.
+    Cleared,
     /// The call moves to another connection.
     Reconnecting {
         /// Why.
@@ -157,8 +231,7 @@ pub struct Summary {
 /// A call. All methods may be used at the same time; dropping it hangs up.
 #[derive(Debug)]
 pub struct Call {
-    id: SessionId,
-    media: Media,
+    kind: CallKind,
     shared: Arc<Shared>,
     audio: mpsc::Sender<(Vec<i16>, PcmFormat)>,
     commands: mpsc::Sender<Command>,
@@ -170,7 +243,17 @@ pub struct Call {
 impl Call {
     /// The session's id.
     pub fn id(&self) -> &SessionId {
-        &self.id
+        &self.kind.id
+    }
+
+    /// What carries the call.
+    pub fn transport(&self) -> Transport {
+        self.kind.transport
+    }
+
+    /// The format of received audio.
+    pub fn playout(&self) -> PcmFormat {
+        self.kind.playout
     }
 
     /// Sends interleaved PCM of any rate. Packets of 20 ms leave in real time; this waits while more than about
@@ -179,7 +262,7 @@ impl Call {
     /// # Errors
     /// [`ClientError::NoTrack`] without an audio track, [`ClientError::Over`] after the end.
     pub async fn send_audio(&self, samples: &[i16], format: PcmFormat) -> Result<(), ClientError> {
-        if self.media == Media::None {
+        if self.kind.media == Media::None {
             return Err(ClientError::NoTrack("audio"));
         }
         let per_piece = (format.rate as usize * PIECE_MS / 1000).max(1) * usize::from(format.channels.max(1));
@@ -221,7 +304,7 @@ impl Call {
     /// # Errors
     /// [`ClientError::NoTrack`] without a video track, [`ClientError::Over`] after the end.
     pub async fn send_video(&self, packet: VideoPacket) -> Result<(), ClientError> {
-        if self.media != Media::AudioVideo {
+        if self.kind.media != Media::AudioVideo {
             return Err(ClientError::NoTrack("video"));
         }
         self.command(Command::Video(packet)).await
@@ -235,9 +318,23 @@ impl Call {
     /// Sends a text on the data channel. Texts wait for it to open.
     ///
     /// # Errors
-    /// [`ClientError::Over`] after the end.
+    /// [`ClientError::Unsupported`] without WebRTC, [`ClientError::Over`] after the end.
     pub async fn send_text(&self, text: impl Into<String>) -> Result<(), ClientError> {
+        if self.kind.transport != Transport::WebRtc {
+            return Err(ClientError::Unsupported { what: "data channel", transport: self.kind.transport });
+        }
         self.command(Command::Text(text.into())).await
+    }
+
+    /// Presses a key of the telephone.
+    ///
+    /// # Errors
+    /// [`ClientError::Unsupported`] on what is no telephone, [`ClientError::Over`] after the end.
+    pub async fn send_digit(&self, digit: Digit) -> Result<(), ClientError> {
+        if self.kind.transport != Transport::Phone {
+            return Err(ClientError::Unsupported { what: "keys", transport: self.kind.transport });
+        }
+        self.command(Command::Digit(digit)).await
     }
 
     /// The next event; `None` after [`Event::Ended`]. Safe to cancel.

@@ -217,6 +217,8 @@ impl Driver {
                     self.video.sent += 1;
                 }
             }
+            // `Call` refuses them without a telephone.
+            Command::Digit(_) => {}
             // A receiver that is gone does not want the answer any more.
             Command::Stats(reply) => drop(reply.send(self.stats(now).await)),
             Command::Resume(reply) => drop(reply.send(self.resume.clone())),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::call::Transport;
+use crate::phone::webhook::InvalidTwiml;
 use crate::sdp::InvalidSdp;
 
 /// Why a call could not be made, or something could not be done with it.
@@ -58,6 +60,41 @@ pub enum ClientError {
     /// Encoding or decoding failed.
     #[error("audio: {0}")]
     Audio(#[from] streamfleet_audio::AudioError),
+    /// A decoder could not be made.
+    #[error("audio: no decoder ({0})")]
+    Decoder(String),
+    /// The server closed the socket instead of taking the call.
+    #[error("{url} closed the socket: {reason}; check that the path names a service and what its log says")]
+    SocketClosed {
+        /// Where the socket was opened.
+        url: String,
+        /// The close code and the words with it, or what broke.
+        reason: String,
+    },
+    /// The socket stands, but the server says nothing on it.
+    #[error("{url} did not take the call within {after:.1?}; check that it is a service of this protocol")]
+    NotAccepted {
+        /// Where the socket was opened.
+        url: String,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The service answers a call with TwiML that connects nobody.
+    #[error("{url} answered with TwiML that connects no stream: {reason}")]
+    Twiml {
+        /// Where the call was posted.
+        url: String,
+        /// What is wrong with it.
+        reason: InvalidTwiml,
+    },
+    /// This transport has no way to say it.
+    #[error("a {transport} call has no {what}")]
+    Unsupported {
+        /// What is not there.
+        what: &'static str,
+        /// What carries the call.
+        transport: Transport,
+    },
     /// The WebRTC stack refused something.
     #[error("WebRTC: {0}; this is a defect of the client or of the server's answer")]
     Rtc(#[from] webrtc::error::Error),

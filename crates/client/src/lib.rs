@@ -1,9 +1,13 @@
-//! A WebRTC client of servers that speak FastRTC's protocol.
+//! A client of servers that speak FastRTC's protocol, on any of its transports.
 //!
-//! [`Client::connect`] makes a call to one service: it gathers candidates, posts the offer to `{url}/webrtc/offer`,
+//! [`Client::connect`] makes a call by WebRTC, [`Client::connect_socket`] over a WebSocket, and [`Client::connect_phone`] as a
+//! telephone company connects one. All give a [`Call`].
+//!
+//! By WebRTC: it gathers candidates, posts the offer to `{url}/webrtc/offer`,
 //! connects, opens the data channel, and returns a [`Call`]. Audio goes in and out as PCM: the call encodes, paces
 //! 20 ms packets in real time, and plays out what it receives through an adaptive jitter buffer. A call outlives its
-//! connection: it follows the server's `reconnect` with the resume token, and joins again when the server vanishes.
+//! connection: it follows the server's `reconnect` with the resume token, and joins again when the server vanishes (telephone
+//! calls do not, their company calls back).
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -44,7 +48,7 @@
 //!
 //! # What is where
 //! Pure: the life of a call over several connections, the back-off, the audio line, session descriptions, messages.
-//! Shells: HTTP, one peer connection, the task that drives them. The WebRTC stack is the `webrtc` crate.
+//! Shells: HTTP, one peer connection or socket, the task that drives them. The WebRTC stack is the `webrtc` crate.
 
 mod call;
 mod codecs;
@@ -59,14 +63,16 @@ mod media;
 mod message;
 mod options;
 mod peer;
+mod phone;
 mod retry;
 mod runtime;
 mod sdp;
 mod sequence;
 mod signal;
+mod socket;
 mod stats;
 
-pub use call::{Call, Client, Event, Summary, VideoPacket};
+pub use call::{Call, Client, Event, Summary, Transport, VideoPacket};
 pub use error::{ClientError, Refusal};
 pub use life::EndReason;
 pub use media::AudioChunk;
@@ -74,8 +80,13 @@ pub use message::Message;
 pub use options::{
     ClientOptions, Gathering, IceServer, InvalidUrl, Media, Reconnect, Resume, ServiceUrl, Timeouts, Tls, random_id,
 };
+pub use phone::options::{AuthToken, Digit, Incoming, PhoneOptions};
+pub use phone::webhook::InvalidTwiml;
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use sdp::InvalidSdp;
+pub use socket::bare::{BareEvent, BareSocket};
+pub use socket::options::{Framing, InvalidRate, Reattach, SampleRate, SocketCodec, SocketOptions};
+pub use socket::words::media_text;
 pub use stats::{CallStats, SetupTimes, TrackCounters};
 pub use streamfleet_audio::{DelayBounds, PcmFormat, ReceiverStats};
 pub use streamfleet_session::{SessionId, UserId};

@@ -46,6 +46,8 @@ pub(crate) enum Input {
     EndStream(String),
     /// `update_connection: closed`.
     CloseAsked,
+    /// The server ended it for a fault, in its words.
+    Broken(String),
     /// The next connection is up.
     Rejoined,
     /// The next connection could not be made.
@@ -130,11 +132,12 @@ impl Life {
     fn next(&mut self, now: Instant, state: State, input: Input) -> State {
         match (state, input) {
             (State::Over, _) => State::Over,
-            (State::Ending { reason, .. }, Input::Lost(_) | Input::HangUp) => self.finish(reason),
+            (State::Ending { reason, .. }, Input::Lost(_) | Input::Broken(_) | Input::HangUp) => self.finish(reason),
             (ending @ State::Ending { .. }, _) => ending,
             (_, Input::HangUp) => self.finish(EndReason::HungUp),
             (_, Input::EndStream(message)) => ending(now, EndReason::EndStream(message)),
             (_, Input::CloseAsked) => ending(now, EndReason::ClosedByServer),
+            (_, Input::Broken(why)) => self.finish(EndReason::Lost(why)),
 
             (State::Live | State::Waiting { .. }, Input::Drain { after, resume }) => match self.policy {
                 Reconnect::Never => State::Live,
@@ -234,6 +237,13 @@ mod tests {
         // The worker died.
         check(Follow, &[(0, vanished()), (900, Input::Rejoined)], &[rejoin(None), Adopt]);
         check(Follow, &[(0, vanished()), (900, failed())], &[rejoin(None), Finish(Lost("no".into()))]);
+        // A fault is not waited for, and nobody comes back to it.
+        check(Follow, &[(0, Input::Broken("1011".into())), (1, vanished())], &[Finish(Lost("1011".into()))]);
+        check(
+            Follow,
+            &[(0, Input::EndStream("bye".into())), (1, Input::Broken("1011".into()))],
+            &[Finish(EndStream("bye".into()))],
+        );
         // The handler's end is not a loss, and what was said before it is played.
         check(Follow, &[(0, Input::EndStream("bye".into())), (100, closed())], &[Finish(EndStream("bye".into()))]);
         check(Follow, &[(0, Input::EndStream("bye".into()))], &[Finish(EndStream("bye".into()))]);

@@ -17,9 +17,13 @@ use thiserror::Error;
 /// so that two clients never meet and nobody guesses one.
 const RANDOM_ID_LEN: usize = 20;
 
+/// The routes of a service, which people copy with its URL.
+const ROUTES: [&str; 4] = ["/webrtc/offer", "/websocket/offer", "/telephone/handler", "/telephone/incoming"];
+
 /// The base URL of one service, such as `http://127.0.0.1:8080/echo`.
 ///
-/// The offer goes to `{url}/webrtc/offer`. A trailing slash, or the offer's own path, is accepted and removed.
+/// The offer goes to `{url}/webrtc/offer`. A trailing slash, or the path of one of the service's routes, is accepted and
+/// removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUrl {
     base: Url,
@@ -50,6 +54,28 @@ impl ServiceUrl {
         self.below("webrtc/offer")
     }
 
+    /// The URL which a WebSocket is opened at: `ws` or `wss`.
+    pub fn socket_url(&self) -> Url {
+        self.web_socket("websocket/offer")
+    }
+
+    /// The URL which a telephone company opens its media stream at: `ws` or `wss`.
+    pub fn phone_url(&self) -> Url {
+        self.web_socket("telephone/handler")
+    }
+
+    /// The URL which a telephone company posts an incoming call to.
+    pub fn incoming_url(&self) -> Url {
+        self.below("telephone/incoming")
+    }
+
+    fn web_socket(&self, path: &str) -> Url {
+        let mut url = self.below(path);
+        let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+        url.set_scheme(scheme).expect("invariant: both schemes are special ones");
+        url
+    }
+
     /// The host and port of the server, the port by the scheme where the URL names none.
     pub fn authority(&self) -> (String, u16) {
         let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -77,7 +103,7 @@ impl FromStr for ServiceUrl {
             return Err(InvalidUrl::Extra(text.to_owned()));
         }
         let path = base.path().trim_end_matches('/');
-        let path = path.strip_suffix("/webrtc/offer").unwrap_or(path).to_owned();
+        let path = ROUTES.iter().find_map(|route| path.strip_suffix(route)).unwrap_or(path).to_owned();
         base.set_path(&path);
         Ok(Self { base })
     }
@@ -246,12 +272,17 @@ impl ClientOptions {
 
     /// The `metadata` object of the offer, absent when there is nothing to say.
     pub(crate) fn offer_metadata(&self) -> Option<Map<String, Value>> {
-        let mut metadata = self.metadata.clone();
-        if let Some(user) = &self.user_id {
-            metadata.insert("user_id".to_owned(), Value::from(user.as_str()));
-        }
-        (!metadata.is_empty()).then_some(metadata)
+        offer_metadata(&self.metadata, self.user_id.as_ref())
     }
+}
+
+/// What is said about a user, absent when there is nothing to say.
+pub(crate) fn offer_metadata(metadata: &Map<String, Value>, user: Option<&UserId>) -> Option<Map<String, Value>> {
+    let mut metadata = metadata.clone();
+    if let Some(user) = user {
+        metadata.insert("user_id".to_owned(), Value::from(user.as_str()));
+    }
+    (!metadata.is_empty()).then_some(metadata)
 }
 
 impl fmt::Debug for ClientOptions {
@@ -331,6 +362,27 @@ mod tests {
         check("http://h/?a=b", Err("query"));
         check("http://h/#top", Err("fragment"));
         check("", Err("is not a URL"));
+    }
+
+    #[test]
+    fn routes_of_a_service() {
+        fn check(text: &str, socket: &str, phone: &str, incoming: &str) {
+            let url: ServiceUrl = text.parse().unwrap();
+            let found = [url.socket_url(), url.phone_url(), url.incoming_url()].map(|url| url.to_string());
+            assert_eq!(found, [socket, phone, incoming], "{text}");
+        }
+        check(
+            "http://h:81/echo/",
+            "ws://h:81/echo/websocket/offer",
+            "ws://h:81/echo/telephone/handler",
+            "http://h:81/echo/telephone/incoming",
+        );
+        check(
+            "https://h/telephone/incoming",
+            "wss://h/websocket/offer",
+            "wss://h/telephone/handler",
+            "https://h/telephone/incoming",
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
+use reqwest::{RequestBuilder, StatusCode, Url};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -70,15 +70,8 @@ pub(crate) struct Signaling {
 
 impl Signaling {
     pub(crate) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(options.tls)?)
-            .timeout(options.timeouts.request)
-            .default_headers(options.headers.clone())
-            .user_agent(concat!("streamfleet-client/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ClientError::Request(chain(&error)))?;
         Ok(Self {
-            http,
+            http: http(&options.headers, options.timeouts.request, options.tls)?,
             url: options.url.offer_url(),
             id: options.webrtc_id.clone(),
             metadata: options.offer_metadata(),
@@ -123,30 +116,45 @@ impl Signaling {
     }
 
     async fn post(&self, body: &impl Serialize) -> Result<Reply, ClientError> {
-        let unreachable =
-            |error: reqwest::Error| ClientError::Unreachable { url: self.url.to_string(), reason: chain(&error) };
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Request(error.to_string()))?;
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
-        let mut response = request.send().await.map_err(unreachable)?;
-        let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                let reason = format!("the answer is longer than {MAX_ANSWER} bytes");
-                return Err(ClientError::NotAnAnswer { url: self.url.to_string(), status: status.as_u16(), reason });
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Reply { status: status.as_u16(), retry_after, body })
+        send(request, &self.url, MAX_ANSWER).await
     }
+}
+
+/// A client with these headers on every request.
+pub(crate) fn http(headers: &HeaderMap, limit: Duration, trust: Tls) -> Result<reqwest::Client, ClientError> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(trust)?)
+        .timeout(limit)
+        .default_headers(headers.clone())
+        .user_agent(concat!("streamfleet-client/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| ClientError::Request(chain(&error)))
+}
+
+/// Sends a request and reads at most `longest` octets of what comes back.
+pub(crate) async fn send(request: RequestBuilder, url: &Url, longest: usize) -> Result<Reply, ClientError> {
+    let unreachable = |error: reqwest::Error| ClientError::Unreachable { url: url.to_string(), reason: chain(&error) };
+    let mut response = request.send().await.map_err(unreachable)?;
+    let (status, retry_after) = (response.status(), retry_after(response.headers()));
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > longest {
+            let reason = format!("the answer is longer than {longest} bytes");
+            return Err(ClientError::NotAnAnswer { url: url.to_string(), status: status.as_u16(), reason });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Reply { status: status.as_u16(), retry_after, body })
 }
 
 /// An HTTP response, read to its end.
 #[derive(Debug, Clone)]
-struct Reply {
-    status: u16,
-    retry_after: Option<Duration>,
-    body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: Vec<u8>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -172,28 +180,27 @@ fn read_answer(reply: &Reply) -> Result<Answer, Refused> {
 }
 
 /// The refusal in a reply: by its body (FastRTC refuses with status 200), else by its status.
-fn refusal(reply: &Reply) -> Option<Refusal> {
+pub(crate) fn refusal(reply: &Reply) -> Option<Refusal> {
     let value: Option<Value> = serde_json::from_slice(&reply.body).ok();
     let failed = value.as_ref().filter(|value| value.get("status").and_then(Value::as_str) == Some("failed"));
     let ok = StatusCode::from_u16(reply.status).is_ok_and(|status| status.is_success());
-    let refusal = |error: String, limit, detail| Refusal {
-        error,
-        status: reply.status,
-        limit,
-        detail,
-        retry_after: reply.retry_after,
-    };
     if let Some(failed) = failed {
         let meta = failed.get("meta").unwrap_or(&Value::Null);
-        let text = |key| meta.get(key).and_then(Value::as_str).map(bounded);
-        let error = text("error").unwrap_or_else(|| "no reason given".to_owned());
-        return Some(refusal(error, meta.get("limit").and_then(Value::as_u64), text("detail")));
+        return Some(failure(meta, reply.status, reply.retry_after));
     }
     if ok {
         return None;
     }
     let detail = value.as_ref().and_then(|value| value.get("detail")).map(validation);
-    Some(refusal(format!("HTTP {}", reply.status), None, detail))
+    let error = format!("HTTP {}", reply.status);
+    Some(Refusal { error, status: reply.status, limit: None, detail, retry_after: reply.retry_after })
+}
+
+/// The `meta` of a failure, the same on HTTP and on a WebSocket.
+pub(crate) fn failure(meta: &Value, status: u16, retry_after: Option<Duration>) -> Refusal {
+    let text = |key| meta.get(key).and_then(Value::as_str).map(bounded);
+    let error = text("error").unwrap_or_else(|| "no reason given".to_owned());
+    Refusal { error, status, limit: meta.get("limit").and_then(Value::as_u64), detail: text("detail"), retry_after }
 }
 
 /// `detail` of a 404 or of a validation error (a list of `{loc, msg}`), as a sentence.
@@ -213,16 +220,16 @@ fn validation(detail: &Value) -> String {
 }
 
 /// What a server says is shown on terminals: no control characters, no end without end.
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 /// An error with its causes: `reqwest` alone says only that sending failed.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -237,7 +244,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// TLS with the provider that the media stack uses too, chosen here so that no global one has to be installed.
-fn tls(trust: Tls) -> Result<ClientConfig, ClientError> {
+pub(crate) fn tls(trust: Tls) -> Result<ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let failed = |error: rustls::Error| ClientError::Request(error.to_string());
     let verifier: Arc<dyn ServerCertVerifier> = match trust {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
 use serde_json::{Map, Value};
 use streamfleet_client::{
-    ClientOptions, Gathering, HeaderMap, HeaderName, HeaderValue, IceServer, Reconnect, ServiceUrl, SessionId, Tls,
+    AuthToken, Call, Client, ClientError, ClientOptions, Framing, Gathering, HeaderMap, HeaderName, HeaderValue,
+    IceServer, Incoming, PhoneOptions, Reconnect, SampleRate, ServiceUrl, SessionId, SocketCodec, SocketOptions, Tls,
     UserId,
 };
 
@@ -24,21 +26,40 @@ const MAX_SECONDS: u64 = 600;
   1   no connection: the server was not reached, refused the call, or ICE failed
   2   connected, but nothing audible came back
   3   the connection was lost during the call
+  4   a turn of the script did not come about
   64  the command line cannot be understood
 
 Examples:
   streamfleet call http://127.0.0.1:8080/echo
   streamfleet call https://192.168.1.5:8443/echo --insecure --file question.wav --out reply.wav
-  streamfleet call https://voice.example.com/agent --header 'Authorization: Bearer …' --json")]
+  streamfleet call https://voice.example.com/agent --header 'Authorization: Bearer …' --json
+  streamfleet call http://127.0.0.1:8080/echo --transport websocket --input-rate 24000
+  streamfleet call http://127.0.0.1:8080/agent --transport twilio --script talk.yaml
+
+A script is a list of turns, for example:
+  - play: question.wav
+  - wait_for_reply: {within_ms: 3000}
+  - interrupt: {after_ms: 500, play: {tone: 440, ms: 600}}
+  - wait_for_end: {quiet_ms: 700}
+  - silence: 1000
+  - say: hello
+  - digits: '1#'
+  - expect: {event: pause_detected}")]
 pub(crate) struct Args {
     /// The service, such as http://127.0.0.1:8080/echo
     url: ServiceUrl,
+    /// What carries the call
+    #[arg(long, value_name = "NAME", default_value = "webrtc")]
+    transport: TransportName,
     /// Speak this WAV file (any rate, any number of channels), then be silent
     #[arg(long, value_name = "WAV", conflicts_with = "tone")]
     pub(crate) file: Option<PathBuf>,
     /// Speak bursts of a tone of this frequency
     #[arg(long, value_name = "HZ", default_value = "440", value_parser = clap::value_parser!(u32).range(50..=7_000))]
     pub(crate) tone: u32,
+    /// Follow this script: a YAML or JSON list of turns
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tone", "file", "seconds"])]
+    pub(crate) script: Option<PathBuf>,
     /// Write what is heard to this WAV file
     #[arg(long, value_name = "WAV")]
     pub(crate) out: Option<PathBuf>,
@@ -51,6 +72,24 @@ pub(crate) struct Args {
     /// A STUN or TURN server: stun:HOST:PORT or turn:HOST:PORT,USER,PASSWORD
     #[arg(long = "ice-server", value_name = "URL", value_parser = ice_server)]
     ice_servers: Vec<IceServer>,
+    /// What media frames hold (websocket)
+    #[arg(long, value_name = "NAME", default_value = "mulaw")]
+    codec: CodecName,
+    /// Send media as binary messages (websocket)
+    #[arg(long)]
+    binary: bool,
+    /// The handler's input rate (websocket)
+    #[arg(long, value_name = "HZ", default_value = "48000", value_parser = rate)]
+    input_rate: SampleRate,
+    /// The handler's output rate (websocket)
+    #[arg(long, value_name = "HZ", default_value = "24000", value_parser = rate)]
+    output_rate: SampleRate,
+    /// Open the media stream at once, without asking telephone/incoming first (twilio)
+    #[arg(long)]
+    no_webhook: bool,
+    /// Sign requests with this token (twilio)
+    #[arg(long, value_name = "TOKEN", env = "STREAMFLEET_TWILIO_AUTH_TOKEN", hide_env_values = true)]
+    auth_token: Option<String>,
     /// Who calls
     #[arg(long, value_name = "ID")]
     user_id: Option<UserId>,
@@ -75,21 +114,87 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The longest call.
+    pub(crate) const MOST: Duration = Duration::from_secs(MAX_SECONDS);
+
     /// How long to call: as asked, else by what is spoken.
     pub(crate) fn length(&self, spoken: Option<Duration>) -> Duration {
-        let most = Duration::from_secs(MAX_SECONDS);
         match (self.seconds, spoken) {
             (Some(seconds), _) => Duration::from_secs(seconds),
-            (None, Some(spoken)) => (spoken + Duration::from_secs(2)).min(most),
+            (None, Some(spoken)) => (spoken + Duration::from_secs(2)).min(Self::MOST),
             (None, None) => Duration::from_secs(5),
         }
     }
 
-    /// The client's options.
+    /// Whom to call, and how.
     ///
     /// # Errors
-    /// The first argument that does not parse, by its name.
-    pub(crate) fn options(&self) -> anyhow::Result<ClientOptions> {
+    /// The first argument that does not parse or does not belong to the transport, by its name.
+    pub(crate) fn dial(&self) -> anyhow::Result<Dial> {
+        let given = |name: &str, given: bool, transport: TransportName| {
+            ensure!(!given || self.transport == transport, "{name}: only with --transport {}", transport.word());
+            Ok(())
+        };
+        given("--trickle", self.trickle, TransportName::Webrtc)?;
+        given("--ice-server", !self.ice_servers.is_empty(), TransportName::Webrtc)?;
+        given("--codec", self.codec != CodecName::Mulaw, TransportName::Websocket)?;
+        given("--binary", self.binary, TransportName::Websocket)?;
+        given("--no-webhook", self.no_webhook, TransportName::Twilio)?;
+        Ok(match self.transport {
+            TransportName::Webrtc => Dial::WebRtc(Box::new(self.options()?)),
+            TransportName::Websocket => Dial::WebSocket(Box::new(self.socket_options()?)),
+            TransportName::Twilio => Dial::Phone(Box::new(self.phone_options()?)),
+        })
+    }
+
+    fn socket_options(&self) -> anyhow::Result<SocketOptions> {
+        let mut options = SocketOptions::new(self.url.clone());
+        if let Some(id) = &self.id {
+            options.websocket_id = id.clone();
+        }
+        options.user_id = self.user_id.clone();
+        options.metadata = metadata(&self.metadata)?;
+        options.headers = headers(&self.headers)?;
+        options.codec = match self.codec {
+            CodecName::Mulaw => SocketCodec::MuLaw,
+            CodecName::Pcm16 => SocketCodec::Pcm16,
+            CodecName::Opus => SocketCodec::Opus,
+        };
+        if self.binary {
+            options.framing = Framing::Binary;
+        }
+        (options.input_rate, options.output_rate) = (self.input_rate, self.output_rate);
+        if self.insecure {
+            options.tls = Tls::AcceptAny;
+        }
+        if self.no_reconnect {
+            options.reconnect = Reconnect::Never;
+        }
+        Ok(options)
+    }
+
+    fn phone_options(&self) -> anyhow::Result<PhoneOptions> {
+        let mut options = PhoneOptions::new(self.url.clone());
+        if let Some(id) = &self.id {
+            options.stream_sid = id.clone();
+        }
+        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        options.parameters = metadata(&self.metadata)?.into_iter().map(|(key, value)| (key, text(value))).collect();
+        if let Some(user) = &self.user_id {
+            options.from = user.to_string();
+        }
+        options.headers = headers(&self.headers)?;
+        options.auth_token = self.auth_token.clone().and_then(AuthToken::new);
+        if self.no_webhook {
+            options.incoming = Incoming::Skip;
+        }
+        if self.insecure {
+            options.tls = Tls::AcceptAny;
+        }
+        Ok(options)
+    }
+
+    fn options(&self) -> anyhow::Result<ClientOptions> {
         let mut options = ClientOptions::new(self.url.clone());
         if let Some(id) = &self.id {
             options.webrtc_id = id.clone();
@@ -109,6 +214,71 @@ impl Args {
         }
         Ok(options)
     }
+}
+
+/// What carries a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TransportName {
+    /// ICE, DTLS, SRTP and a data channel, as browsers
+    Webrtc,
+    /// JSON or binary frames at {url}/websocket/offer
+    Websocket,
+    /// A telephone company's media stream, as Twilio's
+    Twilio,
+}
+
+impl TransportName {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Webrtc => "webrtc",
+            Self::Websocket => "websocket",
+            Self::Twilio => "twilio",
+        }
+    }
+}
+
+/// What media frames on a WebSocket hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CodecName {
+    /// G.711 mu-law at the handler's rates, FastRTC's only one
+    Mulaw,
+    /// Signed 16-bit samples at the handler's rates
+    Pcm16,
+    /// Opus packets of 20 ms
+    Opus,
+}
+
+/// Whom to call, and how.
+#[derive(Debug)]
+pub(crate) enum Dial {
+    WebRtc(Box<ClientOptions>),
+    WebSocket(Box<SocketOptions>),
+    Phone(Box<PhoneOptions>),
+}
+
+impl Dial {
+    pub(crate) fn url(&self) -> &ServiceUrl {
+        match self {
+            Self::WebRtc(options) => &options.url,
+            Self::WebSocket(options) => &options.url,
+            Self::Phone(options) => &options.url,
+        }
+    }
+
+    /// # Errors
+    /// The call cannot be made; see the client's own.
+    pub(crate) async fn connect(self) -> Result<Call, ClientError> {
+        match self {
+            Self::WebRtc(options) => Client::connect(*options).await,
+            Self::WebSocket(options) => Client::connect_socket(*options).await,
+            Self::Phone(options) => Client::connect_phone(*options).await,
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<SampleRate, String> {
+    let hz = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    SampleRate::new(hz).map_err(|error| error.to_string())
 }
 
 fn ice_server(text: &str) -> Result<IceServer, String> {
@@ -223,9 +393,30 @@ mod tests {
     }
 
     #[test]
+    fn other_transports() {
+        let line = "https://h/echo --transport websocket --id abc --codec opus --binary --input-rate 24000 \
+                    --output-rate 16000 --user-id ada --no-reconnect";
+        let Dial::WebSocket(options) = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap().dial().unwrap()
+        else {
+            panic!("a WebSocket")
+        };
+        assert_eq!(options.websocket_id.as_str(), "abc");
+        assert_eq!((options.codec, options.framing), (SocketCodec::Opus, Framing::Binary));
+        assert_eq!((options.input_rate.hz(), options.output_rate.hz()), (24_000, 16_000));
+        assert_eq!(options.user_id.as_ref().map(UserId::as_str), Some("ada"));
+        assert_eq!(options.reconnect, Reconnect::Never);
+        let line = "http://h --transport twilio --no-webhook --metadata n=1 --auth-token t --user-id +15550100";
+        let Dial::Phone(options) = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap().dial().unwrap() else {
+            panic!("a telephone")
+        };
+        assert_eq!((options.incoming, options.parameters["n"].as_str()), (Incoming::Skip, "1"));
+        assert_eq!((options.from.as_str(), options.auth_token), ("+15550100", AuthToken::new("t")));
+    }
+
+    #[test]
     fn mistakes_are_named() {
         fn check(words: &[&str], part: &str) {
-            let found = parse(words).and_then(|args| args.options().map_err(|error| format!("{error:#}")));
+            let found = parse(words).and_then(|args| args.dial().map_err(|error| format!("{error:#}")));
             let error = found.expect_err("it is a mistake");
             assert!(error.contains(part), "{words:?}: {error}");
         }
@@ -241,5 +432,11 @@ mod tests {
         check(&["http://h", "--ice-server", "turn:t:3478"], "needs credentials");
         check(&["http://h", "--ice-server", "example.com"], "write stun:");
         check(&["http://h", "--id", "a b"], "--id");
+        check(&["http://h", "--transport", "pigeon"], "--transport");
+        check(&["http://h", "--codec", "opus"], "--codec: only with --transport websocket");
+        check(&["http://h", "--transport", "twilio", "--trickle"], "--trickle: only with --transport webrtc");
+        check(&["http://h", "--transport", "websocket", "--no-webhook"], "--no-webhook: only with --transport twilio");
+        check(&["http://h", "--input-rate", "7000"], "7000 Hz is not a sample rate");
+        check(&["http://h", "--script", "a.yaml", "--seconds", "3"], "cannot be used with");
     }
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use streamfleet_client::{CallStats, EndReason, Message, Summary};
+use streamfleet_client::{CallStats, EndReason, Message, Summary, Transport};
 
 use super::latency;
 use super::sound::{AUDIBLE_DBFS, Recording};
+use super::turns::TurnReport;
 
 /// Least audible audio that counts as an answer: a word, or two bursts.
 const LEAST_AUDIBLE: Duration = Duration::from_millis(120);
@@ -26,6 +27,8 @@ pub(crate) enum Verdict {
     Silent,
     /// The connection was lost during the call.
     Lost,
+    /// A turn of the script did not come about.
+    ScriptFailed,
 }
 
 impl Verdict {
@@ -35,6 +38,7 @@ impl Verdict {
             Self::NotConnected => 1,
             Self::Silent => 2,
             Self::Lost => 3,
+            Self::ScriptFailed => 4,
         }
     }
 }
@@ -45,6 +49,7 @@ pub(crate) struct Report {
     pub(crate) verdict: Verdict,
     pub(crate) url: String,
     pub(crate) id: String,
+    pub(crate) transport: Carrier,
     /// Why the call ended.
     pub(crate) end: String,
     pub(crate) setup_ms: Setup,
@@ -66,6 +71,28 @@ pub(crate) struct Report {
     pub(crate) dominant_tone_hz: Option<u32>,
     pub(crate) reconnects: u32,
     pub(crate) messages: Vec<String>,
+    /// The turns of the script.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) turns: Vec<TurnReport>,
+}
+
+/// What carried the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Carrier {
+    WebRtc,
+    WebSocket,
+    Twilio,
+}
+
+impl From<Transport> for Carrier {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::WebRtc => Self::WebRtc,
+            Transport::WebSocket => Self::WebSocket,
+            Transport::Phone => Self::Twilio,
+        }
+    }
 }
 
 /// When each step was done, from the beginning of the call.
@@ -84,29 +111,41 @@ pub(crate) struct Setup {
 pub(crate) struct Subject {
     pub(crate) url: String,
     pub(crate) id: String,
+    pub(crate) transport: Transport,
+}
+
+/// What was said on both sides.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) spoken: Recording,
+    pub(crate) heard: Recording,
+    pub(crate) messages: Vec<String>,
+    pub(crate) turns: Vec<TurnReport>,
 }
 
 impl Report {
-    pub(crate) fn new(
-        subject: Subject,
-        summary: &Summary,
-        spoken: &Recording,
-        heard: &Recording,
-        messages: Vec<String>,
-    ) -> Self {
+    pub(crate) fn new(subject: Subject, summary: &Summary, conversation: Conversation) -> Self {
+        let Conversation { spoken, heard, messages, turns } = conversation;
         let stats = &summary.stats;
-        let latency = latency::measure(spoken, heard);
+        let latency = latency::measure(&spoken, &heard);
         let audible = heard.audible_time();
+        let datagrams = subject.transport == Transport::WebRtc;
         Self {
-            verdict: verdict(&summary.reason, audible),
+            verdict: match verdict(&summary.reason, audible) {
+                Verdict::Lost => Verdict::Lost,
+                _ if turns.iter().any(|turn| !turn.ok) => Verdict::ScriptFailed,
+                verdict => verdict,
+            },
             url: subject.url,
             id: subject.id,
+            transport: subject.transport.into(),
             end: end(&summary.reason),
             setup_ms: Setup::new(stats),
             mouth_to_ear_ms: latency.map(|found| ms(found.mouth_to_ear)),
             resemblance: latency.map(|found| found.resemblance),
             round_trip_ms: stats.round_trip.map(ms),
-            jitter_ms: stats.playout.map(|playout| ms(playout.jitter)),
+            // TCP hides it.
+            jitter_ms: stats.playout.filter(|_| datagrams).map(|playout| ms(playout.jitter)),
             buffer_ms: stats.playout.map(|playout| ms(playout.target_delay)),
             packets_sent: stats.audio.sent,
             packets_received: stats.audio.received,
@@ -119,6 +158,7 @@ impl Report {
             dominant_tone_hz: heard.dominant_tone(),
             reconnects: stats.reconnects,
             messages,
+            turns,
         }
     }
 }
@@ -193,20 +233,32 @@ impl fmt::Display for Report {
         };
         let setup = &self.setup_ms;
         writeln!(f, "{}  id {}", self.url, self.id)?;
-        writeln!(
-            f,
-            "  connect       gathered {:.1} ms, answer {:.1} ms, ICE {}, DTLS {}",
-            setup.gathered,
-            setup.answered,
-            time(setup.ice),
-            time(setup.connected)
-        )?;
-        writeln!(
-            f,
-            "                data channel {}, first media {}",
-            time(setup.data_channel),
-            time(setup.first_media)
-        )?;
+        match self.transport {
+            Carrier::WebRtc => {
+                writeln!(
+                    f,
+                    "  connect       gathered {:.1} ms, answer {:.1} ms, ICE {}, DTLS {}",
+                    setup.gathered,
+                    setup.answered,
+                    time(setup.ice),
+                    time(setup.connected)
+                )?;
+                writeln!(
+                    f,
+                    "                data channel {}, first media {}",
+                    time(setup.data_channel),
+                    time(setup.first_media)
+                )?;
+            }
+            Carrier::WebSocket | Carrier::Twilio => writeln!(
+                f,
+                "  connect       TCP {:.1} ms, upgrade {:.1} ms, accepted {}, first media {}",
+                setup.gathered,
+                setup.answered,
+                time(setup.connected),
+                time(setup.first_media)
+            )?,
+        }
         writeln!(f, "  mouth to ear  {latency}")?;
         writeln!(
             f,
@@ -237,13 +289,28 @@ impl fmt::Display for Report {
         for message in &self.messages {
             writeln!(f, "  message       {message}")?;
         }
+        for turn in &self.turns {
+            let state = if turn.ok { "" } else { ", which did not come about" };
+            write!(f, "  turn          {} at {:.0} ms, {:.0} ms", turn.turn, turn.at_ms, turn.took_ms)?;
+            if let Some(after) = turn.reply_after_ms {
+                write!(f, ", reply after {after:.0} ms")?;
+            }
+            if let Some(on) = turn.heard_on_ms {
+                write!(f, ", heard on for {on:.0} ms")?;
+            }
+            writeln!(f, "{state}")?;
+        }
         writeln!(f, "  end           {}", self.end)?;
         match self.verdict {
             Verdict::Heard => write!(f, "audio came back"),
-            Verdict::Silent if self.packets_received == 0 => write!(
+            Verdict::Silent if self.packets_received == 0 && self.transport == Carrier::WebRtc => write!(
                 f,
                 "connected, but no audio packet came back: the handler may only listen, or UDP is blocked one way"
             ),
+            Verdict::Silent if self.packets_received == 0 => {
+                write!(f, "connected, but no audio came back: the handler may only listen")
+            }
+            Verdict::ScriptFailed => write!(f, "the script was not followed to its end"),
             Verdict::Silent => write!(
                 f,
                 "connected, but nothing louder than {AUDIBLE_DBFS:.0} dBFS came back: look at the handler's own level"
@@ -288,9 +355,43 @@ mod tests {
             ..CallStats::default()
         };
         let summary = Summary { reason: EndReason::HungUp, stats };
+        Report::new(subject(Transport::WebRtc), &summary, silence(vec![]))
+    }
+
+    fn subject(transport: Transport) -> Subject {
+        Subject { url: "http://h/echo".into(), id: "abc".into(), transport }
+    }
+
+    fn silence(turns: Vec<TurnReport>) -> Conversation {
         let silence = Recording::new(48_000, Duration::from_secs(1));
-        let subject = Subject { url: "http://h/echo".into(), id: "abc".into() };
-        Report::new(subject, &summary, &silence, &silence, vec!["log: hi".into()])
+        Conversation { spoken: silence.clone(), heard: silence, messages: vec!["log: hi".into()], turns }
+    }
+
+    #[test]
+    fn a_socket_and_a_script_read_well() {
+        let turn = |turn, ok, reply_after_ms| TurnReport {
+            turn,
+            at_ms: 500.0,
+            took_ms: 712.4,
+            ok,
+            reply_after_ms,
+            heard_on_ms: None,
+        };
+        let summary = Summary { reason: EndReason::HungUp, stats: CallStats::default() };
+        let turns = vec![turn("wait_for_reply", true, Some(700.0)), turn("expect", false, None)];
+        let report = Report::new(subject(Transport::Phone), &summary, silence(turns));
+        assert_eq!((report.verdict, report.verdict.status()), (Verdict::ScriptFailed, 4));
+        let text = report.to_string();
+        for line in [
+            "  connect       TCP 0.0 ms, upgrade 0.0 ms, accepted —, first media —",
+            "  turn          wait_for_reply at 500 ms, 712 ms, reply after 700 ms",
+            "  turn          expect at 500 ms, 712 ms, which did not come about",
+            "the script was not followed to its end",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+        }
+        let json = serde_json::to_value(report).unwrap();
+        assert_eq!((json["transport"].as_str(), json["turns"][1]["ok"].as_bool()), (Some("twilio"), Some(false)));
     }
 
     #[test]

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use streamfleet_audio::analysis::level_dbfs;
 use streamfleet_audio::wav;
-use streamfleet_client::{Call, Client, ClientOptions, Event, PcmFormat};
+use streamfleet_client::{Call, ClientError, Event, PcmFormat};
 use tokio::time::MissedTickBehavior;
 
-use super::arguments::Args;
-use super::report::{MAX_MESSAGES, Report, Subject, Verdict, message_line};
+use super::arguments::{Args, Dial};
+use super::mouth::{AFTER, Ear, Mouth, Piece};
+use super::report::{Conversation, MAX_MESSAGES, Report, Subject, Verdict, message_line};
+use super::script;
 use super::sound::Recording;
 use super::source::Source;
+use super::turns::{Act, Runner};
 
 /// What a microphone hands over at a time.
 const PIECE: Duration = Duration::from_millis(20);
-/// How long to listen on after the last word: a round trip with its buffers.
-const AFTER: Duration = Duration::from_millis(500);
 /// How often the progress bar moves.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -64,27 +65,43 @@ fn print(args: &Args, report: &Report) -> anyhow::Result<()> {
 }
 
 async fn call(args: &Args) -> anyhow::Result<Report> {
-    let options = args.options()?;
+    let dial = args.dial()?;
+    let script = args.script.as_deref().map(script::load).transpose()?;
     let source = match &args.file {
         Some(path) => Source::file(path)?,
         None => Source::tone(args.tone),
     };
-    // Opened first: a wrong path is known before the call, not after it.
-    let out = args.out.as_deref().map(|path| create(path, options.playout)).transpose()?;
-    let length = args.length(source.length());
-    let (url, playout) = (options.url.to_string(), options.playout);
-    let mut bar = Bar::new(length, !args.json && std::io::stderr().is_terminal());
+    if let Some(path) = &args.out {
+        // A wrong path is known before the call, not after it.
+        std::fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    let url = dial.url().to_string();
+    let mut bar = Bar::new(args.length(source.length()), !args.json && std::io::stderr().is_terminal());
 
-    let call = connect(options, &mut bar).await?;
-    let subject = Subject { url, id: call.id().to_string() };
-    let conversation = converse(&call, source, playout, length, &mut bar).await;
+    let call = connect(dial, &mut bar).await?;
+    let subject = Subject { url, id: call.id().to_string(), transport: call.transport() };
+    let (mouth, ear, length) = match script {
+        Some(turns) => {
+            let runner = Runner::new(turns, Instant::now());
+            bar.length = args.length(Some(runner.spoken_time()));
+            let (mouth, ear) = Mouth::script(runner);
+            (mouth, ear, Args::MOST)
+        }
+        None => {
+            let length = args.length(source.length());
+            let (mouth, ear) = Mouth::sound(source, length);
+            (mouth, ear, length)
+        }
+    };
+    let playout = call.playout();
+    let conversation = converse(&call, mouth, ear, length, &mut bar).await;
     let summary = call.end().await;
     bar.clear();
-    let Conversation { spoken, heard, messages } = conversation;
-    if let Some(mut out) = out {
-        out.write(&heard.samples).and_then(|_| out.finish()).context("cannot write the WAV file")?;
+    if let Some(path) = &args.out {
+        let mut out = create(path, playout)?;
+        out.write(&conversation.heard.samples).and_then(|_| out.finish()).context("cannot write the WAV file")?;
     }
-    Ok(Report::new(subject, &summary, &spoken, &heard, messages))
+    Ok(Report::new(subject, &summary, conversation))
 }
 
 type WavFile = wav::Writer<std::io::BufWriter<std::fs::File>>;
@@ -96,10 +113,10 @@ fn create(path: &Path, format: PcmFormat) -> anyhow::Result<WavFile> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-async fn connect(options: ClientOptions, bar: &mut Bar) -> anyhow::Result<Call> {
-    bar.say(&format!("calling {} …", options.url));
+async fn connect(dial: Dial, bar: &mut Bar) -> anyhow::Result<Call> {
+    bar.say(&format!("calling {} …", dial.url()));
     let connected = tokio::select! {
-        connected = Client::connect(options) => connected.map_err(anyhow::Error::new),
+        connected = dial.connect() => connected.map_err(anyhow::Error::new),
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(anyhow::Error::new)
             .and_then(|()| Err(anyhow::anyhow!("interrupted before there was a connection"))),
     };
@@ -107,21 +124,9 @@ async fn connect(options: ClientOptions, bar: &mut Bar) -> anyhow::Result<Call> 
     connected
 }
 
-/// Both sides of a call, on one clock.
-struct Conversation {
-    spoken: Recording,
-    heard: Recording,
-    messages: Vec<String>,
-}
-
-async fn converse(
-    call: &Call,
-    mut source: Source,
-    playout: PcmFormat,
-    length: Duration,
-    bar: &mut Bar,
-) -> Conversation {
-    let format = source.format();
+/// Speaks and listens, both on one clock, for `length` at most.
+async fn converse(call: &Call, mut mouth: Mouth, ear: Ear, length: Duration, bar: &mut Bar) -> Conversation {
+    let (format, playout) = (mouth.format(), call.playout());
     let start = Instant::now();
     let mut spoken = Recording::new(format.rate, length);
     let mut heard = Recording::new(playout.rate, length + AFTER);
@@ -132,12 +137,13 @@ async fn converse(
         let mut tick = tokio::time::interval_at((start + PIECE).into(), PIECE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut position = Duration::ZERO;
-        // After the last word the microphone stays open: what ends would be concealed at the other side, and here.
         while position < length + AFTER {
-            if position < length {
-                source.fill(&mut piece)
-            } else {
-                piece.fill(0)
+            let Piece::Filled(acts) = mouth.fill(start + position, position, &mut piece) else { return };
+            for act in acts {
+                if let Err(error) = perform(call, act).await {
+                    tracing::warn!(%error, "a turn of the script cannot be taken");
+                    return;
+                }
             }
             spoken.place(position, &piece);
             position += PIECE;
@@ -152,6 +158,7 @@ async fn converse(
     let listen = async {
         while let Some(chunk) = call.next_audio().await {
             level.set(level_dbfs(&chunk.samples));
+            ear.hear(Instant::now(), &chunk);
             heard.place(chunk.at.saturating_duration_since(start), &chunk.samples);
         }
     };
@@ -161,9 +168,11 @@ async fn converse(
                 Event::Message(message) => message_line(&message),
                 Event::Reconnecting { reason } => format!("joining again: {reason}"),
                 Event::Reconnected => "joined again".to_owned(),
+                Event::Cleared => "clear: what was not heard yet is taken back".to_owned(),
                 Event::ReconnectFailed { reason } => format!("joining again failed: {reason}"),
                 _ => continue,
             };
+            ear.told(Instant::now(), &line);
             if messages.len() < MAX_MESSAGES {
                 messages.push(line);
             }
@@ -184,7 +193,16 @@ async fn converse(
         // Hanging up early is not an error: the report is of what there was.
         _ = tokio::signal::ctrl_c() => {}
     }
-    Conversation { spoken, heard, messages }
+    Conversation { spoken, heard, messages, turns: ear.turns(Instant::now()) }
+}
+
+async fn perform(call: &Call, act: Act) -> Result<(), ClientError> {
+    match act {
+        Act::Say(text) => call.send_text(text).await,
+        Act::Press(digit) => call.send_digit(digit).await,
+        // The mouth has taken it.
+        Act::Play(_) => Ok(()),
+    }
 }
 
 /// The progress bar on a terminal; nothing elsewhere.

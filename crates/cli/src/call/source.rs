@@ -8,9 +8,9 @@ use streamfleet_audio::tone::Tone;
 use streamfleet_audio::{PcmFormat, wav};
 
 /// Rate of the tone bursts.
-const TONE_RATE: u32 = 48_000;
+pub(crate) const TONE_RATE: u32 = 48_000;
 /// RMS level of a burst, as loud as speech.
-const TONE_DBFS: f32 = -20.0;
+pub(crate) const TONE_DBFS: f32 = -20.0;
 /// One step of the pattern: three packets, longer than what codecs and jitter buffers smear.
 const STEP: Duration = Duration::from_millis(60);
 /// Fade at both ends of a burst; a hard edge would click over the whole spectrum.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use streamfleet_client::{HeaderMap, HeaderName, HeaderValue, ServiceUrl};
+use streamfleet_client::{HeaderMap, HeaderName, HeaderValue, SampleRate, ServiceUrl};
 use streamfleet_rtp::Profile;
 
 use super::signal::{Service, Trust};
@@ -15,7 +15,8 @@ const MAX_SESSIONS: u64 = 20_000;
 
 /// Make many calls to a service at once, and measure how it bears them
 ///
-/// Every session is a real WebRTC connection that speaks Opus, encoded once for all, in packets of 20 ms. Latency is
+/// Every session is a real one: a WebRTC connection that speaks Opus, or a WebSocket that speaks mu-law, encoded once for
+/// all, in packets of 20 ms. Latency is
 /// measured on each packet where a service sends packets back as they came (`echo`), and by tone bursts of some sessions
 /// where it decodes them and encodes again (`echo-frames`). One thread carries the media: with a second core for the
 /// server, the report's `client` part shows whether the limit found is the server's or this program's.
@@ -29,10 +30,20 @@ const MAX_SESSIONS: u64 = 20_000;
 Examples:
   streamfleet load http://127.0.0.1:8080/echo -n 300
   streamfleet load http://127.0.0.1:8080/echo-frames -n 100 --seconds 30 --json report.json
+  streamfleet load http://127.0.0.1:8080/echo --transport websocket -n 100
   taskset -c 1 streamfleet load http://127.0.0.1:8080/echo -n 1000 --json -")]
 pub(crate) struct Args {
     /// The service, such as http://127.0.0.1:8080/echo
     url: ServiceUrl,
+    /// What carries the sessions
+    #[arg(long, value_name = "NAME", default_value = "webrtc")]
+    transport: TransportName,
+    /// The handler's input rate (websocket): 8000 to 192000, a multiple of 50
+    #[arg(long, value_name = "HZ", default_value = "48000", value_parser = rate)]
+    input_rate: SampleRate,
+    /// The handler's output rate (websocket), likewise
+    #[arg(long, value_name = "HZ", default_value = "24000", value_parser = rate)]
+    output_rate: SampleRate,
     /// How many sessions
     #[arg(short = 'n', long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=MAX_SESSIONS))]
     sessions: u64,
@@ -62,6 +73,15 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
+/// What carries sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TransportName {
+    /// Opus by RTP
+    Webrtc,
+    /// Mu-law frames of 20 ms at {url}/websocket/offer
+    Websocket,
+}
+
 /// SRTP profiles to choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Srtp {
@@ -77,6 +97,7 @@ enum Srtp {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) service: Service,
+    pub(super) carrier: Carrier,
     pub(super) sessions: usize,
     /// From one session's beginning to the next one's.
     pub(super) spacing: Duration,
@@ -84,6 +105,27 @@ pub(super) struct Plan {
     pub(super) probes: usize,
     pub(super) profiles: Vec<Profile>,
     pub(super) output: Output,
+}
+
+/// What carries the sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    WebRtc,
+    Socket(Rates),
+}
+
+/// The handler's rates, which nothing in the protocol tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rates {
+    pub(super) input: SampleRate,
+    pub(super) output: SampleRate,
+}
+
+impl Plan {
+    /// Whether session `id` is a probe; they are spread over the ramp.
+    pub(super) fn is_probe(&self, id: usize) -> bool {
+        id * self.probes / self.sessions != (id + 1) * self.probes / self.sessions
+    }
 }
 
 /// Where the report goes.
@@ -108,6 +150,10 @@ impl Args {
                 user_id: self.user_id.clone(),
                 trust: if self.insecure { Trust::Any } else { Trust::System },
             },
+            carrier: match self.transport {
+                TransportName::Webrtc => Carrier::WebRtc,
+                TransportName::Websocket => Carrier::Socket(Rates { input: self.input_rate, output: self.output_rate }),
+            },
             sessions: self.sessions as usize,
             spacing: Duration::from_secs(1) / self.ramp,
             measure: Duration::from_secs(self.seconds),
@@ -124,6 +170,15 @@ impl Args {
             },
         })
     }
+}
+
+/// Frames of 20 ms are of one size only at such rates.
+fn rate(text: &str) -> Result<SampleRate, String> {
+    let hz: u32 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if !hz.is_multiple_of(50) {
+        return Err(format!("{hz} Hz is no multiple of 50"));
+    }
+    SampleRate::new(hz).map_err(|error| error.to_string())
 }
 
 fn headers(lines: &[String]) -> anyhow::Result<HeaderMap> {
@@ -158,13 +213,17 @@ mod tests {
     fn plans() {
         let plain = plan("http://h/echo").unwrap();
         assert_eq!((plain.sessions, plain.probes, plain.spacing), (10, 10, Duration::from_millis(20)));
-        assert_eq!((plain.measure, plain.output), (Duration::from_secs(10), Output::Text));
+        assert_eq!((plain.measure, &plain.output), (Duration::from_secs(10), &Output::Text));
         assert_eq!((plain.profiles.len(), plain.service.trust), (2, Trust::System));
         let full =
             plan("http://h/echo -n 300 --ramp 10 --seconds 5 --srtp cm --insecure --json - --header a:b").unwrap();
         assert_eq!((full.sessions, full.probes, full.spacing), (300, 16, Duration::from_millis(100)));
         assert_eq!((full.profiles, full.output), (vec![Profile::Aes128CmSha1_80], Output::Json));
         assert_eq!(full.service.headers.get("a").unwrap(), "b");
+        let socket = plan("http://h/echo --transport websocket --input-rate 16000").unwrap();
+        let Carrier::Socket(rates) = socket.carrier else { panic!("{socket:?}") };
+        assert_eq!((rates.input.hz(), rates.output.hz()), (16_000, 24_000));
+        assert_eq!((plain.carrier, (0..10).filter(|id| plain.is_probe(*id)).count()), (Carrier::WebRtc, 10));
         assert_eq!(plan("http://h/echo --json x.json").unwrap().output, Output::Both("x.json".into()));
     }
 
@@ -176,6 +235,9 @@ mod tests {
             ("http://h/echo -n 20001", "--sessions"),
             ("http://h/echo --ramp 0", "--ramp"),
             ("http://h/echo --srtp null", "--srtp"),
+            ("http://h/echo --transport pigeon", "--transport"),
+            ("http://h/echo --input-rate 8001", "no multiple of 50"),
+            ("http://h/echo --output-rate 7000", "7000 Hz is not a sample rate"),
             ("http://h/echo --header nocolon", "--header"),
         ] {
             let error = format!("{:#}", plan(words).unwrap_err());

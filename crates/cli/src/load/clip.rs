@@ -24,6 +24,11 @@ const BURST: usize = 10;
 const BURST_HZ: f32 = 1_000.0;
 const BURST_DBFS: f32 = -15.0;
 
+/// What is heard between bursts: the hum of a room, far below what counts as a burst. Of digital silence a server sends
+/// nothing back, and packets that it rightly leaves away would count as lost.
+const ROOM_HZ: f32 = 200.0;
+const ROOM_DBFS: f32 = -45.0;
+
 /// Tells our padding from others'.
 const MARK: [u8; 4] = [0x73, 0x66, 0x4C, 0x64];
 /// Octets of mark and number.
@@ -47,9 +52,7 @@ impl Clip {
     /// Short bursts of a tone in silence, whose beginnings can be found after decoding. The first packet of every
     /// [`BURST_EVERY`] begins one.
     pub(super) fn bursts() -> anyhow::Result<Self> {
-        let mut samples = vec![0; BURST_EVERY as usize * PACKET];
-        Tone::new(RATE, BURST_HZ, BURST_DBFS).fill(&mut samples[..BURST * PACKET]);
-        Self::encode(&samples)
+        Self::encode(&burst(RATE))
     }
 
     fn encode(samples: &[i16]) -> anyhow::Result<Self> {
@@ -77,6 +80,15 @@ impl Clip {
         out.extend_from_slice(&packet[..number_at]);
         out.extend_from_slice(&number.to_be_bytes());
     }
+}
+
+/// One burst in its room, at a rate that is a multiple of fifty: [`BURST_EVERY`] packets' samples.
+pub(super) fn burst(rate: u32) -> Vec<i16> {
+    let packet = rate as usize / 50;
+    let mut samples = vec![0; BURST_EVERY as usize * packet];
+    Tone::new(rate, ROOM_HZ, ROOM_DBFS).fill(&mut samples);
+    Tone::new(rate, BURST_HZ, BURST_DBFS).fill(&mut samples[..BURST * packet]);
+    samples
 }
 
 /// The number of a packet that came back untouched.
@@ -114,6 +126,14 @@ mod tests {
                 assert_eq!(number(&original), None);
             }
         }
+    }
+
+    #[test]
+    fn no_packet_of_a_burst_is_silence() {
+        let samples = burst(RATE);
+        assert_eq!(samples.len(), BURST_EVERY as usize * PACKET);
+        assert!(samples.chunks(PACKET).all(|packet| packet.iter().any(|sample| sample.unsigned_abs() > 50)));
+        assert!(samples[BURST * PACKET..].iter().all(|sample| sample.unsigned_abs() < 1_000), "nor a burst");
     }
 
     #[test]

@@ -18,7 +18,7 @@ const PACKET: Duration = Duration::from_millis(20);
 const PACKET_TICKS: u32 = CLOCK_RATE / 50;
 /// How far behind its schedule a session may be before it gives packets up instead of sending them in a burst, which
 /// would measure the server's treatment of bursts.
-const MAX_BEHIND: Duration = Duration::from_millis(200);
+pub(super) const MAX_BEHIND: Duration = Duration::from_millis(200);
 /// Packets whose sending is remembered: five seconds. What comes back later counts as lost.
 const REMEMBERED: usize = 256;
 /// Between reports, as browsers have it for audio.

@@ -14,12 +14,12 @@ const RATE: u32 = 16_000;
 const MAX_SAMPLES: usize = RATE as usize * 120 / 1_000;
 /// A burst has begun at the first sample of this amplitude (its own is 8 200) ...
 const LOUD: u16 = 2_000;
-/// ... that follows at least this many that stay below it.
-const QUIET: usize = RATE as usize * 3 / 10;
+/// ... that follows so much that stays below it, in tenths of a second.
+const QUIET_TENTHS: u32 = 3;
 /// Bursts that may be under way.
 const PENDING: usize = 4;
 /// An echo later than this cannot be told from that of the next burst.
-const LATEST: Duration = Duration::from_millis(20 * BURST_EVERY - 100);
+pub(super) const LATEST: Duration = Duration::from_millis(20 * BURST_EVERY - 100);
 
 /// Measures one session's echo.
 ///
@@ -39,7 +39,7 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(own: Duration) -> anyhow::Result<Self> {
         let decoder = decoder()?;
-        Ok(Self { decoder, onsets: Onsets::default(), own, sent: VecDeque::new(), newest: None })
+        Ok(Self { decoder, onsets: Onsets::new(RATE), own, sent: VecDeque::new(), newest: None })
     }
 
     /// What an encoder and a decoder alone delay a burst.
@@ -97,21 +97,27 @@ impl std::fmt::Debug for Probe {
 }
 
 /// Finds where sound begins after quiet.
-#[derive(Debug, Default)]
-struct Onsets {
+#[derive(Debug)]
+pub(super) struct Onsets {
     quiet: usize,
+    needed: usize,
 }
 
 impl Onsets {
+    /// At so many samples a second.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { quiet: 0, needed: (rate * QUIET_TENTHS / 10) as usize }
+    }
+
     /// The first sample of `samples` that begins a sound.
-    fn find(&mut self, samples: &[i16]) -> Option<usize> {
+    pub(super) fn find(&mut self, samples: &[i16]) -> Option<usize> {
         let mut found = None;
         for (i, sample) in samples.iter().enumerate() {
             if sample.unsigned_abs() < LOUD {
                 self.quiet += 1;
                 continue;
             }
-            if self.quiet >= QUIET && found.is_none() {
+            if self.quiet >= self.needed && found.is_none() {
                 found = Some(i);
             }
             self.quiet = 0;
@@ -126,9 +132,10 @@ mod tests {
 
     #[test]
     fn onsets_follow_quiet() {
+        const QUIET: usize = (RATE * QUIET_TENTHS / 10) as usize;
         #[track_caller]
         fn check(pieces: &[&[(usize, i16)]], expected: &[Option<usize>]) {
-            let mut onsets = Onsets::default();
+            let mut onsets = Onsets::new(RATE);
             let got: Vec<Option<usize>> = pieces
                 .iter()
                 .map(|piece| {

@@ -17,7 +17,7 @@ use streamfleet_net::{
 };
 use streamfleet_rtp::rtcp::WallClock;
 
-use super::arguments::{Args, Output, Plan};
+use super::arguments::{Args, Carrier, Output, Plan};
 use super::clip::Clip;
 use super::media::{Phase, Tally, Voice};
 use super::peer::Factory;
@@ -25,16 +25,17 @@ use super::probe::Probe;
 use super::report::{Report, Run};
 use super::session::{Change, Failure, Session, Turn};
 use super::signal::Signaling;
+use super::sockets;
 use super::table::{HEADINGS, Progress};
 
 /// After the last session has begun: what is not connected by then is measured as not connected.
-const RAMP_GRACE: Duration = Duration::from_secs(20);
+pub(super) const RAMP_GRACE: Duration = Duration::from_secs(20);
 /// Between the last connection and measuring: the server's and our own buffers settle.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// After measuring: what is under way may still come.
-const DRAIN: Duration = Duration::from_secs(1);
+pub(super) const DRAIN: Duration = Duration::from_secs(1);
 /// How often the table gets a line.
-const REDRAW: Duration = Duration::from_secs(1);
+pub(super) const REDRAW: Duration = Duration::from_secs(1);
 /// How often replies are looked for while some are to come.
 const REPLY_TICK: Duration = Duration::from_millis(2);
 /// The kernel's buffers of each socket: a session's packets of a second.
@@ -80,9 +81,14 @@ fn measure(plan: &Plan) -> anyhow::Result<Report> {
     anyhow::ensure!(plan.sessions as u64 <= most, "the limit of open files allows {most} sessions; raise `ulimit -n`");
     // Packets are timed by the millisecond. Where a sandbox forbids this they are 50 µs later.
     let _ = set_timer_slack(Duration::from_micros(10));
-    let mut load = Load::new(plan)?;
-    load.run()?;
-    Ok(load.report())
+    match plan.carrier {
+        Carrier::Socket(rates) => sockets::measure(plan, rates),
+        Carrier::WebRtc => {
+            let mut load = Load::new(plan)?;
+            load.run()?;
+            Ok(load.report())
+        }
+    }
 }
 
 /// A session and its socket.
@@ -128,14 +134,14 @@ struct Load<'a> {
 
 /// When measuring began, and what had been used and received by then.
 #[derive(Clone, Copy)]
-struct Window {
-    at: Instant,
-    cpu: Duration,
-    received: u64,
+pub(super) struct Window {
+    pub(super) at: Instant,
+    pub(super) cpu: Duration,
+    pub(super) received: u64,
 }
 
 impl Window {
-    fn open(tally: &Tally, now: Instant) -> Self {
+    pub(super) fn open(tally: &Tally, now: Instant) -> Self {
         Self { at: now, cpu: thread_cpu_time(), received: tally.received }
     }
 }
@@ -190,7 +196,7 @@ impl<'a> Load<'a> {
                     self.turn(id, now, Session::handle_timeout);
                 }
             }
-            self.screen.draw(now, &self.tally, &self.lines);
+            self.screen.draw(now, &self.tally, self.counts());
             self.set.wait(self.patience(Instant::now()), &mut ready)?;
             for token in &ready {
                 self.receive(*token as usize);
@@ -214,20 +220,14 @@ impl<'a> Load<'a> {
         let [s0, s1, s2, s3, seed @ ..] = random;
         let voice = Voice {
             ssrc: u32::from_be_bytes([s0, s1, s2, s3]),
-            clip: Rc::clone(if self.is_probe(id) { &self.bursts } else { &self.speech }),
-            probe: if self.is_probe(id) { Some(Box::new(Probe::new(self.own_delay)?)) } else { None },
+            clip: Rc::clone(if self.plan.is_probe(id) { &self.bursts } else { &self.speech }),
+            probe: if self.plan.is_probe(id) { Some(Box::new(Probe::new(self.own_delay)?)) } else { None },
         };
         let local = SocketAddr::new(self.local.ip(), socket.local_addr().port());
         let (session, offer) = Session::new(&self.factory, local, voice, u32::from_be_bytes(seed), self.clock, now)?;
         self.lines.push(Line { session, socket: Some(socket), connected: Connected::No, deadline: None });
         self.signaling.post(id, random_id(), offer);
         Ok(())
-    }
-
-    /// Probes are spread over the ramp.
-    fn is_probe(&self, id: usize) -> bool {
-        let (probes, sessions) = (self.plan.probes, self.plan.sessions);
-        id * probes / sessions != (id + 1) * probes / sessions
     }
 
     /// Lets something happen to a session, and does what it wants done.
@@ -276,6 +276,12 @@ impl<'a> Load<'a> {
                 self.turn(id, now, |session, turn| session.handle_datagram(from, &mut datagram, turn));
             }
         }
+    }
+
+    /// Sessions that are active, and that failed.
+    fn counts(&self) -> (usize, usize) {
+        let count = |is: fn(&Session) -> bool| self.lines.iter().filter(|line| is(&line.session)).count();
+        (count(Session::is_active), count(Session::is_over))
     }
 
     /// How long there is nothing to do.
@@ -378,7 +384,7 @@ fn local_address(url: &ServiceUrl) -> anyhow::Result<SocketAddr> {
 }
 
 /// The table that grows while sessions run.
-struct Screen {
+pub(super) struct Screen {
     on: Visible,
     next: Instant,
     last: Window,
@@ -392,7 +398,7 @@ enum Visible {
 }
 
 impl Screen {
-    fn new(output: &Output, now: Instant, last: Window) -> Self {
+    pub(super) fn new(output: &Output, now: Instant, last: Window) -> Self {
         let visible = *output != Output::Json && std::io::stdout().is_terminal();
         if visible {
             // A closed terminal will be noticed by the report.
@@ -402,7 +408,8 @@ impl Screen {
         Self { on, next: now + REDRAW, last, start: now }
     }
 
-    fn draw(&mut self, now: Instant, tally: &Tally, lines: &[Line]) {
+    /// A line, if it is time for one. `active` and `failed` sessions.
+    pub(super) fn draw(&mut self, now: Instant, tally: &Tally, (active, failed): (usize, usize)) {
         if now < self.next {
             return;
         }
@@ -415,8 +422,8 @@ impl Screen {
         let progress = Progress {
             tally,
             elapsed: now - self.start,
-            active: lines.iter().filter(|line| line.session.is_active()).count(),
-            failed: lines.iter().filter(|line| line.session.is_over()).count(),
+            active,
+            failed,
             received_per_s: ((current.received - self.last.received) as f64 / seconds) as u64,
             cpu: (current.cpu.saturating_sub(self.last.cpu)).as_secs_f64() / seconds,
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use streamfleet_client::{HeaderMap, ServiceUrl, SessionId};
+use streamfleet_client::{HeaderMap, ServiceUrl, SessionId, Tls};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -36,6 +36,15 @@ pub(super) struct Service {
 pub(super) enum Trust {
     System,
     Any,
+}
+
+impl From<Trust> for Tls {
+    fn from(trust: Trust) -> Self {
+        match trust {
+            Trust::System => Self::System,
+            Trust::Any => Self::AcceptAny,
+        }
+    }
 }
 
 /// An answer to session `id`'s offer, or why there is none, and when.

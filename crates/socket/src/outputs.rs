@@ -1,0 +1,154 @@
+//! A session's additional outputs as server-sent events (HTML Living Standard, 9.2): a bounded history that any number
+//! of readers follow, each at its own place.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Outputs kept: what a page has missed while it reconnected, and for one that comes late the conversation so far.
+pub const MAX_EVENTS: usize = 256;
+
+/// Bytes kept over all outputs. The newest is always kept, so one that is larger stands alone.
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// The largest output, in bytes of JSON: four of them still fit. An output is a message, not a file.
+pub const MAX_OUTPUT: usize = 256 * 1024;
+
+/// A reader that gets nothing for so long gets a comment, or a proxy takes the connection for dead.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How long outputs should be kept after their session's end: EventSource comes back within seconds.
+pub const AFTERLIFE: Duration = Duration::from_secs(30);
+
+/// At most about so many bytes are given at once, plus one output: a reader that comes late does not get a megabyte in
+/// one piece.
+const CHUNK: usize = 16 * 1024;
+
+/// An output was too large. It is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an output must be at most {MAX_OUTPUT} bytes of JSON")]
+pub struct OutputTooLarge;
+
+/// The outputs of one session, numbered from 1.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    kept: VecDeque<Arc<str>>,
+    bytes: usize,
+    /// The number of the newest; that of the oldest kept follows.
+    last: u64,
+    ended_at: Option<Instant>,
+}
+
+impl Outputs {
+    /// Adds one additional output: its single argument, or the array of several.
+    ///
+    /// # Errors
+    /// [`OutputTooLarge`].
+    pub fn push(&mut self, arguments: &[Value]) -> Result<u64, OutputTooLarge> {
+        let json = match arguments {
+            [argument] => argument.to_string(),
+            arguments => Value::from(arguments).to_string(),
+        };
+        if json.len() > MAX_OUTPUT {
+            return Err(OutputTooLarge);
+        }
+        self.bytes += json.len();
+        self.kept.push_back(json.into());
+        self.last += 1;
+        while self.kept.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.kept.len() > 1) {
+            self.bytes -= self.kept.pop_front().map_or(0, |json| json.len());
+        }
+        Ok(self.last)
+    }
+
+    /// The session is over: no more comes.
+    pub fn end(&mut self, now: Instant) {
+        self.ended_at.get_or_insert(now);
+    }
+
+    /// When these outputs may be forgotten.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.ended_at?.checked_add(AFTERLIFE)
+    }
+
+    /// A reader that has seen `last_event_id`, as its header says. `None` is to be answered by 204: the session is over
+    /// and everything was seen, and an EventSource gives up on nothing else.
+    ///
+    /// Without the header, or with one that is none of ours, it gets everything that is kept.
+    #[must_use]
+    pub fn open(&self, now: Instant, last_event_id: Option<&str>) -> Option<Cursor> {
+        let seen = last_event_id.and_then(|id| id.trim().parse().ok()).filter(|&id| id <= self.last).unwrap_or(0);
+        let has_seen_all = self.ended_at.is_some() && seen == self.last;
+        (!has_seen_all).then_some(Cursor { seen, written_at: now })
+    }
+
+    fn oldest(&self) -> u64 {
+        self.last + 1 - self.kept.len() as u64
+    }
+}
+
+/// One reader's place.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    seen: u64,
+    written_at: Instant,
+}
+
+/// What a reader gets next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Text of the event stream.
+    Text(String),
+    /// Nothing, until an output comes, the session ends, or it is so late.
+    Wait(Instant),
+    /// The stream is over.
+    End,
+}
+
+impl Cursor {
+    /// The next piece.
+    pub fn poll(&mut self, outputs: &Outputs, now: Instant) -> Chunk {
+        if self.seen < outputs.last {
+            self.written_at = now;
+            return Chunk::Text(self.events(outputs));
+        }
+        if outputs.ended_at.is_some() {
+            return Chunk::End;
+        }
+        let alive_until = self.written_at + KEEP_ALIVE;
+        if now < alive_until {
+            return Chunk::Wait(alive_until);
+        }
+        self.written_at = now;
+        Chunk::Text(": keep-alive\n\n".to_owned())
+    }
+
+    fn events(&mut self, outputs: &Outputs) -> String {
+        let mut text = String::new();
+        let oldest = outputs.oldest();
+        if self.seen + 1 < oldest {
+            // Writing to a String cannot fail, here and below.
+            let _ = write!(text, ": {} outputs are no longer kept\n\n", oldest - self.seen - 1);
+            self.seen = oldest - 1;
+        }
+        // At most `MAX_EVENTS`, so the difference fits.
+        let skipped = (self.seen + 1 - oldest) as usize;
+        for json in outputs.kept.iter().skip(skipped) {
+            self.seen += 1;
+            // Compact JSON has no line breaks, so one data line holds it.
+            let _ = write!(text, "id: {}\nevent: output\ndata: {json}\n\n", self.seen);
+            if text.len() >= CHUNK {
+                break;
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+#[path = "outputs_tests.rs"]
+mod tests;

@@ -1,0 +1,136 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn outputs(count: u64) -> Outputs {
+    let mut outputs = Outputs::default();
+    for number in 1..=count {
+        assert_eq!(outputs.push(&[json!(number)]), Ok(number));
+    }
+    outputs
+}
+
+#[test]
+fn format() {
+    let now = Instant::now();
+    #[track_caller]
+    fn check(now: Instant, arguments: &[Value], data: &str) {
+        let mut outputs = Outputs::default();
+        outputs.push(arguments).unwrap();
+        let expected = format!("id: 1\nevent: output\ndata: {data}\n\n");
+        assert_eq!(outputs.open(now, None).unwrap().poll(&outputs, now), Chunk::Text(expected));
+    }
+    check(now, &[json!("a\nb\r\n")], r#""a\nb\r\n""#);
+    check(now, &[json!({"a": 1})], r#"{"a":1}"#);
+    check(now, &[json!(1), json!("x")], r#"[1,"x"]"#);
+    check(now, &[], "[]");
+    check(now, &[json!([1])], "[1]");
+}
+
+#[test]
+fn waits_and_keeps_alive() {
+    let start = Instant::now();
+    let mut outputs = Outputs::default();
+    let mut cursor = outputs.open(start, None).unwrap();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(cursor.poll(&outputs, start), Chunk::Wait(at(15)));
+    assert_eq!(cursor.poll(&outputs, at(15)), Chunk::Text(": keep-alive\n\n".into()));
+    assert_eq!(cursor.poll(&outputs, at(16)), Chunk::Wait(at(30)));
+    outputs.push(&[json!(1)]).unwrap();
+    assert_eq!(cursor.poll(&outputs, at(20)), Chunk::Text("id: 1\nevent: output\ndata: 1\n\n".into()));
+    assert_eq!(cursor.poll(&outputs, at(20)), Chunk::Wait(at(35)));
+    outputs.end(at(21));
+    assert_eq!(cursor.poll(&outputs, at(21)), Chunk::End);
+    assert_eq!(outputs.expires_at(), Some(at(21) + AFTERLIFE));
+}
+
+/// Everything that a reader with this header gets, as ids; `None` for 204.
+fn ids(outputs: &Outputs, now: Instant, header: Option<&str>) -> Option<Vec<u64>> {
+    let mut cursor = outputs.open(now, header)?;
+    let mut ids = Vec::new();
+    while let Chunk::Text(text) = cursor.poll(outputs, now) {
+        ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));
+    }
+    Some(ids)
+}
+
+#[test]
+fn resumption() {
+    let now = Instant::now();
+    let mut outputs = outputs(3);
+    for (header, expected) in [
+        (None, vec![1, 2, 3]),
+        (Some("1"), vec![2, 3]),
+        (Some(" 3 "), vec![]),
+        (Some("0"), vec![1, 2, 3]),
+        // Of another session, or nonsense: better twice than never.
+        (Some("4"), vec![1, 2, 3]),
+        (Some("-1"), vec![1, 2, 3]),
+        (Some("x"), vec![1, 2, 3]),
+        (Some("18446744073709551616"), vec![1, 2, 3]),
+    ] {
+        assert_eq!(ids(&outputs, now, header), Some(expected), "{header:?}");
+    }
+    outputs.end(now);
+    assert_eq!(ids(&outputs, now, Some("1")), Some(vec![2, 3]));
+    assert_eq!(ids(&outputs, now, Some("3")), None);
+    assert_eq!(ids(&outputs, now, None), Some(vec![1, 2, 3]));
+    let mut empty = Outputs::default();
+    assert_eq!(ids(&empty, now, None), Some(vec![]));
+    empty.end(now);
+    assert_eq!(ids(&empty, now, None), None);
+}
+
+#[test]
+fn a_reader_that_was_away_too_long_is_told() {
+    let now = Instant::now();
+    let count = MAX_EVENTS as u64 + 10;
+    let outputs = outputs(count);
+    let mut cursor = outputs.open(now, Some("2")).unwrap();
+    let Chunk::Text(text) = cursor.poll(&outputs, now) else { panic!() };
+    assert!(text.starts_with(": 8 outputs are no longer kept\n\nid: 11\n"), "{text}");
+    assert_eq!(ids(&outputs, now, Some("2")), Some((11..=count).collect()));
+}
+
+#[test]
+fn a_late_reader_gets_pieces() {
+    let now = Instant::now();
+    let mut outputs = Outputs::default();
+    for _ in 0..10 {
+        outputs.push(&[json!("x".repeat(10_000))]).unwrap();
+    }
+    let mut cursor = outputs.open(now, None).unwrap();
+    let Chunk::Text(text) = cursor.poll(&outputs, now) else { panic!() };
+    assert!(text.len() < CHUNK + 10_100);
+    assert_eq!(ids(&outputs, now, None), Some((1..=10).collect()));
+}
+
+#[test]
+fn large_outputs_are_refused() {
+    let mut outputs = Outputs::default();
+    assert_eq!(outputs.push(&[json!("x".repeat(MAX_OUTPUT - 1))]), Err(OutputTooLarge));
+    assert_eq!(outputs.push(&[json!("x".repeat(MAX_OUTPUT - 2))]), Ok(1));
+}
+
+proptest! {
+    #[test]
+    fn bounded_and_in_order(sizes in proptest::collection::vec(0usize..MAX_OUTPUT, 1..40), reads in any::<u64>()) {
+        let now = Instant::now();
+        let mut outputs = Outputs::default();
+        let mut cursor = outputs.open(now, None).unwrap();
+        let mut last = 0;
+        for (at, size) in sizes.iter().enumerate() {
+            outputs.push(&[json!("x".repeat(size.saturating_sub(2)))]).unwrap();
+            prop_assert!(outputs.kept.len() <= MAX_EVENTS);
+            prop_assert!(outputs.bytes <= MAX_BYTES);
+            prop_assert_eq!(outputs.bytes, outputs.kept.iter().map(|json| json.len()).sum::<usize>());
+            if reads >> (at % 64) & 1 == 1 && let Chunk::Text(text) = cursor.poll(&outputs, now) {
+                for id in text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()) {
+                    prop_assert!(id > last);
+                    last = id;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The token that our TwiML gives a call, and that the call's socket has to show: proof that somebody whose request was
+//! signed by Twilio sent it here.
+//!
+//! It is a MAC and no entry in a table, so any process with the same key can verify what another one issued; only that
+//! it is used once is remembered where it is used.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use ring::hmac;
+
+/// From the TwiML to the socket: Twilio first says what comes before `<Connect>`.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(300);
+
+/// Tokens remembered as used. Only tokens of ours get there, so this takes 200 calls a second for [`TOKEN_LIFE`]; more
+/// are refused. 3 MB.
+pub const MAX_REDEEMED: usize = 1 << 16;
+
+/// Random bytes in a token.
+const NONCE: usize = 16;
+/// SHA-256, whole.
+const MAC: usize = 32;
+const TIME: usize = 8;
+
+/// The key of a deployment's call tokens. It does not show itself in `Debug`.
+#[derive(Clone)]
+pub struct CallTokenKey(hmac::Key);
+
+/// Why a call's socket is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCallToken {
+    /// None of ours, or of another call.
+    #[error("the call's token is not valid")]
+    Invalid,
+    /// Too late.
+    #[error("the call's token has expired")]
+    Expired,
+    /// It was used before.
+    #[error("the call's token was used before")]
+    Used,
+    /// There are more calls than are kept track of.
+    #[error("too many calls")]
+    Busy,
+}
+
+impl CallTokenKey {
+    /// A key made of a secret that all processes share: the auth token of the Twilio account does.
+    #[must_use]
+    pub fn new(secret: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
+    }
+
+    /// A token for a call, of fresh random bytes. `now` is counted from the Unix epoch.
+    #[must_use]
+    pub fn issue(&self, call_sid: &str, nonce: [u8; NONCE], now: Duration) -> String {
+        let expires = now.saturating_add(TOKEN_LIFE).as_secs().to_be_bytes();
+        let mac = hmac::sign(&self.0, &message(call_sid, &nonce, &expires));
+        let bytes = [&nonce[..], &expires, mac.as_ref()].concat();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The token's nonce and end, if it is one for this call.
+    fn verify(&self, call_sid: &str, token: &str) -> Option<([u8; NONCE], u64)> {
+        let bytes = from_hex(token)?;
+        let (nonce, rest) = bytes.split_first_chunk::<NONCE>()?;
+        let (expires, mac) = rest.split_first_chunk::<TIME>()?;
+        hmac::verify(&self.0, &message(call_sid, nonce, expires), mac).ok()?;
+        Some((*nonce, u64::from_be_bytes(*expires)))
+    }
+}
+
+impl fmt::Debug for CallTokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallTokenKey(…)")
+    }
+}
+
+/// What is signed. The prefix keeps it apart from whatever else the secret signs; the parts before the call have a
+/// fixed length.
+fn message(call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIME]) -> Vec<u8> {
+    [b"streamfleet call token\0", &nonce[..], expires, call_sid.as_bytes()].concat()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != NONCE + TIME + MAC || !rest.is_empty() {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+    pairs.iter().map(|&[high, low]| u8::try_from(digit(high)? << 4 | digit(low)?).ok()).collect()
+}
+
+/// The tokens that were used and have not expired.
+#[derive(Debug, Default)]
+pub struct RedeemedTokens {
+    /// When each expires, in seconds of the Unix epoch.
+    used: HashMap<[u8; NONCE], u64>,
+}
+
+impl RedeemedTokens {
+    /// Uses a token for the call that it was issued for. `now` is counted from the Unix epoch.
+    ///
+    /// # Errors
+    /// [`InvalidCallToken`].
+    pub fn redeem(
+        &mut self,
+        key: &CallTokenKey,
+        call_sid: &str,
+        token: &str,
+        now: Duration,
+    ) -> Result<(), InvalidCallToken> {
+        let (nonce, expires) = key.verify(call_sid, token).ok_or(InvalidCallToken::Invalid)?;
+        let now = now.as_secs();
+        if expires <= now {
+            return Err(InvalidCallToken::Expired);
+        }
+        if self.used.contains_key(&nonce) {
+            return Err(InvalidCallToken::Used);
+        }
+        if self.used.len() >= MAX_REDEEMED {
+            self.used.retain(|_, expires| *expires > now);
+            if self.used.len() >= MAX_REDEEMED {
+                return Err(InvalidCallToken::Busy);
+            }
+        }
+        self.used.insert(nonce, expires);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: &str = "CA1234567890ABCDE";
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    #[test]
+    fn once_in_time_and_for_its_call() {
+        let key = CallTokenKey::new("secret");
+        let token = key.issue(CALL, [7; 16], NOW);
+        let mut redeemed = RedeemedTokens::default();
+        let mut check = |key: &CallTokenKey, call: &str, token: &str, after: u64, expected| {
+            let now = NOW + Duration::from_secs(after);
+            assert_eq!(redeemed.redeem(key, call, token, now), expected, "{call} {token} {after}");
+        };
+        check(&key, CALL, &token, 300, Err(InvalidCallToken::Expired));
+        check(&key, "CA", &token, 0, Err(InvalidCallToken::Invalid));
+        check(&CallTokenKey::new("other"), CALL, &token, 0, Err(InvalidCallToken::Invalid));
+        for at in [0, 40, token.len() - 1] {
+            let mut forged = token.clone().into_bytes();
+            forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
+            check(&key, CALL, &String::from_utf8(forged).unwrap(), 0, Err(InvalidCallToken::Invalid));
+        }
+        for nonsense in ["", "00", &token[2..], &token.to_uppercase(), &"é".repeat(56)] {
+            check(&key, CALL, nonsense, 0, Err(InvalidCallToken::Invalid));
+        }
+        check(&key, CALL, &token, 299, Ok(()));
+        check(&key, CALL, &token, 299, Err(InvalidCallToken::Used));
+        assert_eq!(format!("{key:?}"), "CallTokenKey(…)");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_comes_back() {
+        let key = CallTokenKey::new("secret");
+        let mut redeemed = RedeemedTokens::default();
+        let end = (NOW + TOKEN_LIFE).as_secs();
+        redeemed.used.extend((0..MAX_REDEEMED as u128).map(|at| (at.to_be_bytes(), end)));
+        let token = key.issue(CALL, [7; 16], NOW);
+        assert_eq!(redeemed.redeem(&key, CALL, &token, NOW), Err(InvalidCallToken::Busy));
+        let later = NOW + TOKEN_LIFE;
+        let token = key.issue(CALL, [8; 16], later);
+        assert_eq!(redeemed.redeem(&key, CALL, &token, later), Ok(()));
+        assert_eq!(redeemed.used.len(), 1);
+    }
+}

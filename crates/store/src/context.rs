@@ -1,0 +1,147 @@
+//! Whose context it is, and what a store of them can do.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use streamfleet_session::{ResumeToken, ServiceName, SessionId, UserId};
+
+use crate::document::{Document, InvalidData, Version};
+
+/// The session that a context belongs to. Ids are chosen by clients and may collide, so several contexts can have one key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContextKey {
+    /// The service that was called.
+    pub service: ServiceName,
+    /// The id that the client chose.
+    pub session: SessionId,
+}
+
+/// A context's own name: random, so that nobody who knows a session's id knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContextId(pub(crate) u128);
+
+impl fmt::Debug for ContextId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough to tell two apart in a log.
+        write!(f, "ContextId({:08x}…)", self.0 >> 96)
+    }
+}
+
+/// What a new session can show for an earlier one's context.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    /// The one-time token that the earlier session was given.
+    pub token: Option<ResumeToken>,
+    /// The user, if *verified*: one that merely says who he is claims nothing.
+    pub user: Option<UserId>,
+}
+
+/// A context that a session has opened.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Its name, for reading, writing and closing it.
+    pub id: ContextId,
+    /// Whether it is an earlier session's.
+    pub resumed: bool,
+    /// What the next session must show; every earlier token of this context is void now.
+    pub token: ResumeToken,
+    /// What it holds.
+    pub document: Document,
+}
+
+/// What a writer believes of the document that it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing: the last writer wins.
+    Anything,
+    /// That it still has this version.
+    Version(Version),
+}
+
+impl Expected {
+    /// Whether a document of version `current` may be replaced.
+    #[must_use]
+    pub fn allows(self, current: Version) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Version(version) => version == current,
+        }
+    }
+}
+
+/// The store cannot say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It has no room: as many contexts are open as it may hold.
+    #[error("the store is full")]
+    Full,
+    /// It does not answer.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}
+
+/// Why a document was not written. It is unchanged then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else has written since.
+    #[error("the document is in version {current} by now")]
+    Conflict {
+        /// The version to read and merge with.
+        current: Version,
+    },
+    /// The data breaks a bound.
+    #[error(transparent)]
+    Invalid(#[from] InvalidData),
+    /// The context is over and forgotten.
+    #[error("there is no such context")]
+    Gone,
+    /// The store cannot say.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where contexts are kept.
+///
+/// A context is *open* from [`open`](Self::open) until each that opened it has called [`close`](Self::close): two sessions
+/// hold one context while a client moves from one to the other. Closed, it is retained for a while and then forgotten.
+#[async_trait]
+pub trait ContextStore: Send + Sync + 'static {
+    /// Opens a session's context: an earlier one of the same key whose token or verified user the claim shows, or a new
+    /// and empty one. The token is replaced either way.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is no room or no answer.
+    async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError>;
+
+    /// The context of the session that lives under this key; the last one that did, if none does.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError>;
+
+    /// Whether `token` is the one that this key's newest session was given: it proves that its bearer is that session's
+    /// client. Looking does not use it up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn knows(&self, key: &ContextKey, token: &ResumeToken) -> Result<bool, StoreError>;
+
+    /// What a context holds; `None` when it is forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError>;
+
+    /// Replaces what a context holds, if it is in the expected version. Returns the new version.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the document is unchanged then.
+    async fn write(&self, id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError>;
+
+    /// The session that opened it is over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn close(&self, id: ContextId) -> Result<(), StoreError>;
+}

@@ -1,0 +1,96 @@
+//! The store of a process that stands alone.
+
+mod table;
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use streamfleet_session::ResumeToken;
+
+use crate::context::{Claim, ContextId, ContextKey, ContextStore, Expected, Opened, StoreError, WriteError};
+use crate::document::{Document, Version};
+use table::Table;
+
+/// What a [`Memory`] holds at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long a closed context can be resumed.
+    pub retention: Duration,
+    /// Contexts, open and closed. The longest closed make room for new ones; open ones never do.
+    pub contexts: usize,
+    /// Bytes of all documents, as compact JSON. As above.
+    pub bytes: usize,
+    /// Closed contexts of one key: what clients can pile up by offering one id over and over.
+    pub closed_per_key: usize,
+}
+
+impl Default for Bounds {
+    /// Ten minutes outlast a lift, a tunnel and a restart of the page; 2^18 contexts are twice what a worker carries;
+    /// 256 MiB is 1 kB for each.
+    fn default() -> Self {
+        Self { retention: Duration::from_secs(600), contexts: 1 << 18, bytes: 256 << 20, closed_per_key: 4 }
+    }
+}
+
+/// Contexts in this process's memory: they outlive their sessions, not the process.
+#[derive(Debug)]
+pub struct Memory {
+    table: Mutex<Table>,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self { table: Mutex::new(Table::new(bounds)) }
+    }
+
+    /// Contexts held now, open and closed.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.lock().len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(Bounds::default())
+    }
+}
+
+#[async_trait]
+impl ContextStore for Memory {
+    async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError> {
+        let (id, token) = (ContextId(rand::random()), ResumeToken::from_random(rand::random()));
+        self.table.lock().open(key, claim, id, token, Instant::now())
+    }
+
+    async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError> {
+        Ok(self.table.lock().find(key, Instant::now()))
+    }
+
+    async fn knows(&self, key: &ContextKey, token: &ResumeToken) -> Result<bool, StoreError> {
+        Ok(self.table.lock().knows(key, token, Instant::now()))
+    }
+
+    async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
+        Ok(self.table.lock().read(id, Instant::now()))
+    }
+
+    async fn write(&self, id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError> {
+        self.table.lock().write(id, data, expected, Instant::now())
+    }
+
+    async fn close(&self, id: ContextId) -> Result<(), StoreError> {
+        self.table.lock().close(id, Instant::now());
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Contexts in a table with a clock as an argument.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+use streamfleet_session::{ResumeToken, UserId};
+
+use super::Bounds;
+use crate::context::{Claim, ContextId, ContextKey, Expected, Opened, StoreError, WriteError};
+use crate::document::{Document, Version, checked};
+
+#[derive(Debug)]
+pub(super) struct Table {
+    bounds: Bounds,
+    contexts: HashMap<ContextId, Context>,
+    /// The contexts of each key, the one opened last at the end.
+    by_key: HashMap<ContextKey, Vec<ContextId>>,
+    /// Closed contexts, the one that expires first at the front.
+    closed: BTreeSet<(Instant, ContextId)>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Context {
+    key: ContextKey,
+    /// The verified user who opened it.
+    user: Option<UserId>,
+    token: ResumeToken,
+    document: Document,
+    bytes: usize,
+    /// Sessions that have it open.
+    holders: u32,
+    /// Set while nobody does.
+    expires: Option<Instant>,
+}
+
+impl Table {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, contexts: HashMap::new(), by_key: HashMap::new(), closed: BTreeSet::new(), bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.contexts.len()
+    }
+
+    pub(super) fn open(
+        &mut self,
+        key: &ContextKey,
+        claim: &Claim,
+        fresh: ContextId,
+        token: ResumeToken,
+        now: Instant,
+    ) -> Result<Opened, StoreError> {
+        self.expire(now);
+        if let Some(id) = self.claimed(key, claim) {
+            let opened = self.reopen(id, claim.user.as_ref(), token);
+            // It is the key's newest now.
+            if let Some(ids) = self.by_key.get_mut(key) {
+                ids.retain(|other| *other != id);
+                ids.push(id);
+            }
+            return Ok(opened);
+        }
+        if self.contexts.len() >= self.bounds.contexts && !self.forget_oldest() {
+            return Err(StoreError::Full);
+        }
+        let context = Context {
+            key: key.clone(),
+            user: claim.user.clone(),
+            token,
+            document: Document::default(),
+            bytes: 0,
+            holders: 1,
+            expires: None,
+        };
+        self.contexts.insert(fresh, context);
+        self.by_key.entry(key.clone()).or_default().push(fresh);
+        Ok(Opened { id: fresh, resumed: false, token, document: Document::default() })
+    }
+
+    /// The context that the claim is good for: its token's, else the newest of the same verified user.
+    fn claimed(&self, key: &ContextKey, claim: &Claim) -> Option<ContextId> {
+        let ids = self.by_key.get(key)?;
+        let newest = |fits: &dyn Fn(&Context) -> bool| {
+            ids.iter().rev().copied().find(|id| self.contexts.get(id).is_some_and(fits))
+        };
+        // A token is no way around an identity: what a verified user opened, only he resumes.
+        let by_token = claim.token.and_then(|token| {
+            newest(&|context| context.token == token && (context.user.is_none() || context.user == claim.user))
+        });
+        by_token.or_else(|| claim.user.as_ref().and_then(|user| newest(&|context| context.user.as_ref() == Some(user))))
+    }
+
+    fn reopen(&mut self, id: ContextId, user: Option<&UserId>, token: ResumeToken) -> Opened {
+        let context = self.contexts.get_mut(&id).expect("invariant: the lists by key name contexts of the table");
+        if let Some(expires) = context.expires.take() {
+            self.closed.remove(&(expires, id));
+        }
+        context.holders += 1;
+        context.token = token;
+        // Whoever proves who he is from now on has to.
+        if context.user.is_none() {
+            context.user = user.cloned();
+        }
+        Opened { id, resumed: true, token, document: context.document.clone() }
+    }
+
+    pub(super) fn find(&mut self, key: &ContextKey, now: Instant) -> Option<ContextId> {
+        self.expire(now);
+        let ids = self.by_key.get(key)?;
+        let open = ids.iter().rev().find(|id| self.contexts.get(id).is_some_and(|context| context.expires.is_none()));
+        open.or(ids.last()).copied()
+    }
+
+    pub(super) fn knows(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> bool {
+        let found = self.find(key, now);
+        found.and_then(|id| self.contexts.get(&id)).is_some_and(|context| context.token == *token)
+    }
+
+    pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {
+        self.expire(now);
+        self.contexts.get(&id).map(|context| context.document.clone())
+    }
+
+    pub(super) fn write(
+        &mut self,
+        id: ContextId,
+        data: Map<String, Value>,
+        expected: Expected,
+        now: Instant,
+    ) -> Result<Version, WriteError> {
+        let bytes = checked(&data)?;
+        self.expire(now);
+        let before = {
+            let context = self.contexts.get(&id).ok_or(WriteError::Gone)?;
+            if !expected.allows(context.document.version) {
+                return Err(WriteError::Conflict { current: context.document.version });
+            }
+            context.bytes
+        };
+        while self.bytes - before + bytes > self.bounds.bytes {
+            // What is written to is not what is forgotten for it.
+            if !self.forget_oldest_but(Some(id)) {
+                return Err(StoreError::Full.into());
+            }
+        }
+        let context = self.contexts.get_mut(&id).ok_or(WriteError::Gone)?;
+        self.bytes = self.bytes - before + bytes;
+        context.bytes = bytes;
+        context.document = Document { data, version: context.document.version.next() };
+        Ok(context.document.version)
+    }
+
+    pub(super) fn close(&mut self, id: ContextId, now: Instant) {
+        self.expire(now);
+        let Some(context) = self.contexts.get_mut(&id).filter(|context| context.holders > 0) else { return };
+        context.holders -= 1;
+        if context.holders > 0 {
+            return;
+        }
+        let expires = now + self.bounds.retention;
+        context.expires = Some(expires);
+        self.closed.insert((expires, id));
+        let key = context.key.clone();
+        self.thin(&key);
+    }
+
+    /// Keeps the closed contexts of one key within their bound. Those that nothing was written to go first: a stranger
+    /// who offers somebody's id over and over makes empty ones.
+    fn thin(&mut self, key: &ContextKey) {
+        let Some(ids) = self.by_key.get(key) else { return };
+        let mut closed: Vec<(bool, Instant, ContextId)> = ids
+            .iter()
+            .filter_map(|id| self.contexts.get(id).map(|context| (id, context)))
+            .filter_map(|(id, c)| c.expires.map(|expires| (c.document.version != Version::default(), expires, *id)))
+            .collect();
+        closed.sort_unstable();
+        let excess = closed.len().saturating_sub(self.bounds.closed_per_key);
+        for (.., id) in closed.into_iter().take(excess) {
+            self.forget(id);
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((expires, id)) = self.closed.first().copied()
+            && expires <= now
+        {
+            self.forget(id);
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        self.forget_oldest_but(None)
+    }
+
+    /// Returns whether there was one to forget.
+    fn forget_oldest_but(&mut self, spared: Option<ContextId>) -> bool {
+        let oldest = self.closed.iter().map(|(_, id)| *id).find(|id| Some(*id) != spared);
+        oldest.inspect(|id| self.forget(*id)).is_some()
+    }
+
+    fn forget(&mut self, id: ContextId) {
+        let Some(context) = self.contexts.remove(&id) else { return };
+        self.bytes -= context.bytes;
+        if let Some(expires) = context.expires {
+            self.closed.remove(&(expires, id));
+        }
+        if let Some(ids) = self.by_key.get_mut(&context.key) {
+            ids.retain(|other| *other != id);
+            if ids.is_empty() {
+                self.by_key.remove(&context.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const RETENTION: Duration = Duration::from_secs(600);
+
+fn bounds() -> Bounds {
+    Bounds { retention: RETENTION, contexts: 8, bytes: 1000, closed_per_key: 2 }
+}
+
+fn key(session: &str) -> ContextKey {
+    ContextKey { service: "echo".parse().unwrap(), session: session.parse().unwrap() }
+}
+
+fn token(n: u8) -> ResumeToken {
+    ResumeToken::from_random([n; ResumeToken::LEN])
+}
+
+fn user(name: &str) -> UserId {
+    name.parse().unwrap()
+}
+
+fn nothing() -> Claim {
+    Claim::default()
+}
+
+fn by_token(n: u8) -> Claim {
+    Claim { token: Some(token(n)), user: None }
+}
+
+fn by_user(name: &str) -> Claim {
+    Claim { token: None, user: Some(user(name)) }
+}
+
+fn data(text: &str) -> Map<String, Value> {
+    let mut map = Map::new();
+    map.insert("note".to_owned(), json!(text));
+    map
+}
+
+/// A table and names for what is opened in it: context and token `n` of the n-th opening.
+struct World {
+    table: Table,
+    now: Instant,
+    opened: u8,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { table: Table::new(bounds()), now: Instant::now(), opened: 0 }
+    }
+
+    fn open(&mut self, session: &str, claim: &Claim) -> Opened {
+        self.opened += 1;
+        let n = self.opened;
+        self.table.open(&key(session), claim, ContextId(u128::from(n)), token(n), self.now).unwrap()
+    }
+
+    /// A session that wrote a note and ended.
+    fn past(&mut self, session: &str, claim: &Claim, note: &str) -> Opened {
+        let opened = self.open(session, claim);
+        self.table.write(opened.id, data(note), Expected::Anything, self.now).unwrap();
+        self.table.close(opened.id, self.now);
+        opened
+    }
+}
+
+#[test]
+fn only_the_token_or_the_verified_user_resumes() {
+    fn check(first: &Claim, second: &Claim, expected: Option<&str>) {
+        let mut world = World::new();
+        world.past("k3x9", first, "private");
+        let opened = world.open("k3x9", second);
+        assert_eq!(opened.resumed, expected.is_some(), "{first:?} then {second:?}");
+        assert_eq!(opened.document.data.get("note").and_then(Value::as_str), expected, "{first:?} then {second:?}");
+        assert_eq!(opened.token, token(2), "the token is replaced either way");
+    }
+    // The id alone, which a stranger's browser may have made as well.
+    check(&nothing(), &nothing(), None);
+    check(&by_user("ann"), &nothing(), None);
+    check(&by_user("ann"), &by_user("bob"), None);
+    check(&nothing(), &by_user("ann"), None);
+    check(&nothing(), &by_token(9), None);
+    check(&nothing(), &by_token(1), Some("private"));
+    check(&by_user("ann"), &by_user("ann"), Some("private"));
+    check(&nothing(), &Claim { token: Some(token(1)), user: Some(user("ann")) }, Some("private"));
+    check(&by_user("ann"), &Claim { token: Some(token(1)), user: Some(user("ann")) }, Some("private"));
+    // A token that was overheard is of no use to somebody else where users prove who they are.
+    check(&by_user("ann"), &by_token(1), None);
+    check(&by_user("ann"), &Claim { token: Some(token(1)), user: Some(user("bob")) }, None);
+}
+
+#[test]
+fn a_token_is_good_once_and_for_its_own_id() {
+    let mut world = World::new();
+    world.past("a", &nothing(), "private");
+    assert!(!world.open("b", &by_token(1)).resumed, "another id");
+    assert!(world.open("a", &by_token(1)).resumed);
+    assert!(!world.open("a", &by_token(1)).resumed, "a second time");
+    assert!(world.open("a", &by_token(3)).resumed, "its successor");
+}
+
+#[test]
+fn colliding_ids_neither_share_nor_destroy() {
+    let mut world = World::new();
+    let ours = world.past("k3x9", &nothing(), "ours");
+    for _ in 0..10 {
+        let stranger = world.open("k3x9", &nothing());
+        assert_eq!((stranger.resumed, stranger.document), (false, Document::default()));
+        world.table.close(stranger.id, world.now);
+    }
+    let again = world.open("k3x9", &Claim { token: Some(ours.token), user: None });
+    assert_eq!(again.document.data, data("ours"));
+    assert!(world.table.len() <= 1 + bounds().closed_per_key);
+}
+
+#[test]
+fn a_closed_context_is_forgotten_in_time() {
+    let mut world = World::new();
+    let past = world.past("a", &nothing(), "x");
+    world.now += RETENTION - Duration::from_nanos(1);
+    assert!(world.table.read(past.id, world.now).is_some());
+    world.now += Duration::from_nanos(1);
+    assert_eq!(world.table.read(past.id, world.now), None);
+    assert_eq!(world.table.write(past.id, data("y"), Expected::Anything, world.now), Err(WriteError::Gone));
+    assert!(!world.open("a", &by_token(1)).resumed);
+    assert_eq!(world.table.find(&key("b"), world.now), None);
+}
+
+#[test]
+fn an_open_one_is_not_and_two_sessions_may_hold_it() {
+    let mut world = World::new();
+    let old = world.open("a", &nothing());
+    world.now += RETENTION * 100;
+    let new = world.open("a", &by_token(1));
+    assert_eq!((new.resumed, new.id), (true, old.id));
+    world.table.close(old.id, world.now);
+    world.now += RETENTION * 100;
+    assert_eq!(world.table.find(&key("a"), world.now), Some(new.id));
+    world.table.close(new.id, world.now);
+    world.now += RETENTION;
+    assert_eq!(world.table.find(&key("a"), world.now), None);
+    assert_eq!(world.table.len(), 0);
+    // One close too many does nothing to anybody.
+    world.table.close(new.id, world.now);
+}
+
+#[test]
+fn the_live_context_is_found_before_a_closed_one() {
+    let mut world = World::new();
+    let live = world.open("a", &nothing());
+    let later = world.past("a", &nothing(), "gone");
+    assert_eq!(world.table.find(&key("a"), world.now), Some(live.id));
+    assert!(world.table.knows(&key("a"), &live.token, world.now));
+    assert!(!world.table.knows(&key("a"), &later.token, world.now));
+    assert!(!world.table.knows(&key("b"), &live.token, world.now));
+    world.table.close(live.id, world.now);
+    assert_eq!(world.table.find(&key("a"), world.now), Some(later.id));
+}
+
+#[test]
+fn writes_meet_the_version_that_they_expect() {
+    let mut world = World::new();
+    let id = world.open("a", &nothing()).id;
+    let now = world.now;
+    let write = |table: &mut Table, text, expected| table.write(id, data(text), expected, now);
+    let at = |n| Expected::Version(Version(n));
+    assert_eq!(write(&mut world.table, "a", at(0)), Ok(Version(1)));
+    assert_eq!(write(&mut world.table, "b", at(0)), Err(WriteError::Conflict { current: Version(1) }));
+    assert_eq!(world.table.read(id, now).unwrap().data, data("a"));
+    assert_eq!(write(&mut world.table, "c", at(1)), Ok(Version(2)));
+    assert_eq!(write(&mut world.table, "d", Expected::Anything), Ok(Version(3)));
+}
+
+#[test]
+fn closed_contexts_make_room_and_open_ones_do_not() {
+    let mut world = World::new();
+    for n in 0..bounds().contexts {
+        let id = world.open(&format!("s{n}"), &nothing()).id;
+        if n % 2 == 0 {
+            world.table.close(id, world.now);
+        }
+        world.now += Duration::from_secs(1);
+    }
+    let full = bounds().contexts;
+    for n in 0..full / 2 {
+        world.open(&format!("n{n}"), &nothing());
+        assert_eq!(world.table.len(), full);
+    }
+    let refused = world.table.open(&key("last"), &nothing(), ContextId(99), token(99), world.now);
+    assert_eq!(refused.unwrap_err(), StoreError::Full);
+}
+
+#[test]
+fn bytes_are_bounded_and_a_writer_does_not_lose_his_own() {
+    let mut world = World::new();
+    let old = world.past("old", &nothing(), &"x".repeat(600));
+    let live = world.open("live", &nothing()).id;
+    assert_eq!(world.table.write(live, data(&"y".repeat(600)), Expected::Anything, world.now), Ok(Version(1)));
+    assert_eq!(world.table.read(old.id, world.now), None, "made room");
+    let too_much = world.table.write(live, data(&"z".repeat(1000)), Expected::Anything, world.now);
+    assert_eq!(too_much, Err(StoreError::Full.into()));
+    assert_eq!(world.table.read(live, world.now).unwrap().data, data(&"y".repeat(600)));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open { session: u8, token: Option<u8>, user: Option<u8> },
+    Write { context: u8, bytes: usize },
+    Close { context: u8 },
+    Wait { seconds: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..3_u8, proptest::option::of(0..40_u8), proptest::option::of(0..2_u8))
+            .prop_map(|(session, token, user)| Step::Open { session, token, user }),
+        2 => (0..40_u8, 0..700_usize).prop_map(|(context, bytes)| Step::Write { context, bytes }),
+        2 => (0..40_u8).prop_map(|context| Step::Close { context }),
+        1 => (0..700_u64).prop_map(|seconds| Step::Wait { seconds }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: the bounds hold, the indices agree, and nobody resumes without the token or the user.
+    #[test]
+    fn nothing_leaks_and_nothing_grows(steps in proptest::collection::vec(step(), 0..120)) {
+        let mut world = World::new();
+        for step in steps {
+            match step {
+                Step::Open { session, token: shown, user: who } => {
+                    let who = who.map(|n| user(&format!("u{n}")));
+                    let claim = Claim { token: shown.map(token), user: who.clone() };
+                    let (id, fresh) = (ContextId(u128::from(world.opened) + 1), token(world.opened + 1));
+                    let key = key(&format!("s{session}"));
+                    let may: Vec<ContextId> = world.table.contexts.iter()
+                        .filter(|(_, c)| c.key == key)
+                        .filter(|(_, c)| (c.user.is_some() && c.user == who)
+                            || (claim.token == Some(c.token) && (c.user.is_none() || c.user == who)))
+                        .filter(|(_, c)| c.expires.is_none_or(|at| at > world.now))
+                        .map(|(id, _)| *id).collect();
+                    let Ok(opened) = world.table.open(&key, &claim, id, fresh, world.now) else { continue };
+                    world.opened += 1;
+                    prop_assert_eq!(opened.resumed, !may.is_empty());
+                    prop_assert!(!opened.resumed || may.contains(&opened.id));
+                    prop_assert!(opened.resumed || opened.document == Document::default());
+                }
+                Step::Write { context, bytes } => {
+                    let text = "x".repeat(bytes);
+                    let _ = world.table.write(ContextId(u128::from(context)), data(&text), Expected::Anything, world.now);
+                }
+                Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),
+                Step::Wait { seconds } => world.now += Duration::from_secs(seconds),
+            }
+            let table = &world.table;
+            prop_assert!(table.len() <= bounds().contexts && table.bytes <= bounds().bytes);
+            prop_assert_eq!(table.bytes, table.contexts.values().map(|c| c.bytes).sum::<usize>());
+            prop_assert_eq!(table.by_key.values().map(Vec::len).sum::<usize>(), table.len());
+            prop_assert_eq!(table.closed.len(), table.contexts.values().filter(|c| c.expires.is_some()).count());
+            prop_assert!(table.contexts.values().all(|c| (c.holders == 0) == c.expires.is_some()));
+        }
+    }
+}
