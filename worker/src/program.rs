@@ -141,8 +141,9 @@ pub fn serve(
         Err(error) => return fail(&error),
     };
     let addresses = worker.addresses();
-    announce(&addresses, made.as_ref().map(|token| token.reveal()));
-    let code = match runtime.block_on(worker.run(pages(&addresses))) {
+    // Whoever reads that it listens may ask at once whether it is ready.
+    let ready = || announce(&addresses, made.as_ref().map(|token| token.reveal()));
+    let code = match runtime.block_on(worker.run(pages(&addresses), ready)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     };

@@ -143,11 +143,11 @@ impl Worker {
 
     /// Serves until a signal says drain, then until the last session is over or the grace is.
     ///
-    /// `pages` are further routes beside the services'.
+    /// `pages` are further routes beside the services'; `ready` is called when it serves.
     ///
     /// # Errors
     /// A part of the process ended before it was told to; the error says which and why.
-    pub async fn run(self, pages: Router) -> Result<(), StartError> {
+    pub async fn run(self, pages: Router, ready: impl FnOnce()) -> Result<(), StartError> {
         let mut signals = Signals::install()?;
         let mut subsystems = Subsystems::new();
         let readiness = Readiness::new();
@@ -187,6 +187,7 @@ impl Worker {
         admin.start(self.admin, &mut subsystems, stopping)?;
         drop(starting);
         tracing::info!("ready");
+        ready();
 
         tokio::select! {
             _ = signals.next() => {}
