@@ -2,9 +2,11 @@
 
 pub mod admission;
 pub mod config;
+mod feed;
 pub mod http;
 pub mod media;
 pub mod metrics;
 pub mod program;
 pub mod sessions;
+pub mod sockets;
 pub mod worker;

@@ -12,22 +12,28 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::{self as sdk, LinkConfig, Registered, link};
+use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, Registered, link};
 use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
-use streamfleet_session::{CloseReason, ServiceName, SessionId, State};
+use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId, State};
+use streamfleet_store::{ContextStore, Memory};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Slot;
-use crate::http::{Audit, Ended, Host, Modality, OpenRequest, Quality, SessionView};
+use crate::http::{Attached, Audit, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest};
 use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
 use crate::media::driver::{LoopHandle, Overloaded};
 use crate::media::session::{Endpoint, NewSession};
 use crate::media::shard::Command;
+use crate::media::shared::Token;
 use crate::media::{Shared, Stage, TrackView};
 use crate::metrics::SessionMetrics;
+use crate::sockets::Line;
+
+use self::context::{Held, Resumed};
+use self::via::{Order, Via, deliver};
 
 /// How long `end` waits for a session to be over: longer than the grace that a session gives its client.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,16 +43,19 @@ const RECONNECT_LEAD: Duration = Duration::from_secs(10);
 /// When a client may come again that found its loop behind with its work.
 const OVERLOADED: Duration = Duration::from_secs(2);
 
-/// Between two attempts to give a loop that is behind a command which must not get lost.
-const REDELIVERY: Duration = Duration::from_millis(20);
-
 /// What clients are told to send media to.
 #[derive(Clone, Debug)]
 pub struct Advertised(pub Vec<IpAddr>);
 
+#[derive(Clone)]
 struct Live {
     shared: Arc<Shared>,
-    on: usize,
+    via: Via,
+    /// Where its handler takes inputs; none for a handler on the loop.
+    inputs: Option<sdk::Inputs>,
+    /// Its handler's handle; none for a handler on the loop.
+    session: Option<sdk::Session>,
+    resume: Option<ResumeToken>,
     admitted: Instant,
     time_limit: Option<Duration>,
 }
@@ -67,6 +76,7 @@ struct Inner {
     advertised: Advertised,
     bounds: DelayBounds,
     handlers: HashMap<ServiceName, Registered>,
+    contexts: Arc<dyn ContextStore>,
     table: Arc<Table>,
     tasks: TaskTracker,
     tokens: AtomicU64,
@@ -89,6 +99,7 @@ impl Sessions {
                 advertised,
                 bounds,
                 handlers,
+                contexts: Arc::new(Memory::default()),
                 table: Arc::new(Table { by_id: Mutex::new(HashMap::new()) }),
                 tasks: TaskTracker::new(),
                 tokens: AtomicU64::new(1),
@@ -148,9 +159,8 @@ impl Sessions {
                 continue;
             }
             let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
-            let message = ServerMessage::reconnect(after, CloseReason::Draining, None);
-            let command = Command::Reconnect(live.shared.token(), Box::new(message));
-            if self.inner.loops[live.on].send(command).is_err() {
+            let message = ServerMessage::reconnect(after, CloseReason::Draining, live.resume);
+            if live.via.send(live.shared.token(), Order::Reconnect(Box::new(message))).is_err() {
                 tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
             }
         }
@@ -171,13 +181,102 @@ impl Sessions {
         }
     }
 
-    fn live(&self, id: &SessionId) -> Option<(Arc<Shared>, usize)> {
-        self.inner.table.by_id.lock().get(id).map(|live| (live.shared.clone(), live.on))
+    fn live(&self, id: &SessionId) -> Option<Live> {
+        self.inner.table.by_id.lock().get(id).cloned()
     }
 
     fn least_loaded(&self) -> usize {
         let sessions = |l: &LoopHandle| l.counters.read().sessions;
         (0..self.inner.loops.len()).min_by_key(|i| sessions(&self.inner.loops[*i])).unwrap_or(0)
+    }
+}
+
+/// What a session begins with, whatever its transport.
+struct Beginning<'a> {
+    token: Token,
+    transport: sdk::Transport,
+    service: &'a Service,
+    id: SessionId,
+    identity: Identity,
+    slot: Slot,
+    context: Held,
+    resumed: Resumed,
+}
+
+/// A session that has begun and has no transport yet.
+struct Begun {
+    live: Live,
+    guard: Guard,
+    context: sdk::Context,
+    data: sdk::Data,
+}
+
+impl Sessions {
+    /// What every session has: its view, its guard, its handler's context.
+    fn begin(&self, beginning: Beginning<'_>, via: Via) -> Begun {
+        let Beginning { token, transport, service, id, identity, slot, context: held, resumed } = beginning;
+        let shared = Arc::new(Shared::new(token, id.clone(), service.name.clone(), transport, &identity));
+        let context = sdk::Context {
+            session_id: id,
+            transport,
+            service: service.name.clone(),
+            user_id: identity.user_id,
+            verified: identity.verified,
+            metadata: identity.metadata,
+            claims: serde_json::Map::new(),
+            variant: None,
+            resumed: resumed == Resumed::Yes,
+            trace_id: trace_id(&tracing::Span::current()),
+        };
+        let data = held.data();
+        let live = Live {
+            shared: shared.clone(),
+            via,
+            inputs: None,
+            session: None,
+            resume: Some(held.token()),
+            admitted: Instant::now(),
+            time_limit: service.limits.time_limit,
+        };
+        let guard = Guard {
+            table: self.inner.table.clone(),
+            shared,
+            cancel: CancellationToken::new(),
+            metrics: self.inner.metrics.clone(),
+            began: Instant::now(),
+            _slot: slot,
+            _context: held,
+        };
+        Begun { live, guard, context, data }
+    }
+
+    /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link.
+    fn start(&self, begun: &mut Begun, handler: Box<dyn sdk::Handler>, wake: Arc<dyn Fn() + Send + Sync>) -> LoopEnd {
+        let (loop_end, end) = link(LinkConfig::default(), wake);
+        let neighbours: Arc<dyn sdk::Neighbours> = Arc::new(Others(self.inner.table.clone()));
+        let session = sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours));
+        begun.live.inputs = Some(loop_end.inputs());
+        begun.live.session = Some(session.clone());
+        let task = HandlerTask {
+            handler,
+            session,
+            end,
+            shared: begun.live.shared.clone(),
+            cancel: begun.guard.cancel.clone(),
+            to: begun.live.via.clone(),
+        };
+        self.inner.tasks.spawn(task.run());
+        loop_end
+    }
+}
+
+/// The other sessions, as a handler reaches them.
+struct Others(Arc<Table>);
+
+impl sdk::Neighbours for Others {
+    fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
+        let session = self.0.by_id.lock().get(id).and_then(|live| live.session.clone());
+        session.ok_or(sdk::Closed)?.end(message)
     }
 }
 
@@ -213,7 +312,7 @@ fn view(shared: &Shared) -> SessionView {
     SessionView {
         id: shared.id().clone(),
         service: shared.service().clone(),
-        transport: sdk::Transport::WebRtc,
+        transport: shared.transport(),
         user_id: shared.user().cloned(),
         verified: shared.verified().is_verified(),
         state,
@@ -231,6 +330,7 @@ struct Guard {
     metrics: SessionMetrics,
     began: Instant,
     _slot: Slot,
+    _context: Held,
 }
 
 impl Drop for Guard {
@@ -279,47 +379,34 @@ impl Host for Sessions {
         let sdp = answered.sdp.clone();
 
         let token = inner.tokens.fetch_add(1, Relaxed);
-        let service = request.service.name.clone();
-        let identity = request.identity;
-        let shared = Arc::new(Shared::new(token, request.id.clone(), service.clone(), &identity));
-        let cancel = CancellationToken::new();
+        let (context, resumed) =
+            self.context(&request.service.name, &request.id, &request.identity, request.resume).await?;
+        let resume = context.token();
+        let via = Via::Loop(inner.loops[on].clone());
+        let limits = request.service.limits;
+        let mut begun = self.begin(
+            Beginning {
+                token,
+                transport: sdk::Transport::WebRtc,
+                service: &request.service,
+                id: request.id.clone(),
+                identity: request.identity,
+                slot: request.slot,
+                context,
+                resumed,
+            },
+            via,
+        );
         let endpoint = match prototype {
             Registered::Packets(handler) => Endpoint::Packets(handler),
             Registered::Handler(handler) => {
                 let media = handler.media();
-                let (loop_end, task_end) = link(LinkConfig::default(), inner.loops[on].ready(token));
-                let context = sdk::Context {
-                    session_id: request.id.clone(),
-                    transport: sdk::Transport::WebRtc,
-                    service: service.clone(),
-                    user_id: identity.user_id,
-                    verified: identity.verified,
-                    metadata: identity.metadata,
-                    trace_id: trace_id(&tracing::Span::current()),
-                };
-                let session = sdk::Session::new(context, &task_end);
-                let task = HandlerTask {
-                    handler,
-                    session,
-                    end: task_end,
-                    shared: shared.clone(),
-                    cancel: cancel.clone(),
-                    to: inner.loops[on].clone(),
-                };
-                inner.tasks.spawn(task.run());
-                Endpoint::Task { link: loop_end, media }
+                let link = self.start(&mut begun, handler, inner.loops[on].ready(token));
+                Endpoint::Task { link, media }
             }
         };
-        let limits = request.service.limits;
-        let guard = Guard {
-            table: inner.table.clone(),
-            shared: shared.clone(),
-            cancel,
-            metrics: inner.metrics.clone(),
-            began: Instant::now(),
-            _slot: request.slot,
-        };
-        let live = Live { shared: shared.clone(), on, admitted: Instant::now(), time_limit: limits.time_limit };
+        let Begun { live, guard, .. } = begun;
+        let shared = live.shared.clone();
         let new = Box::new(NewSession {
             answered,
             endpoint,
@@ -343,7 +430,26 @@ impl Host for Sessions {
             drop(refused);
             return Err(Failure::NoCapacity { retry_after: OVERLOADED });
         }
-        Ok(Answer { sdp, resume: None })
+        Ok(Answer { sdp, resume: Some(resume) })
+    }
+
+    async fn open_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
+        self.begin_socket(request, line).await
+    }
+
+    async fn attach(
+        &self,
+        service: &ServiceName,
+        id: &SessionId,
+        token: ResumeToken,
+        identity: &Identity,
+        line: Line,
+    ) -> Attached {
+        self.reattach(service, id, token, identity, line).await
+    }
+
+    fn sockets(&self) -> &TaskTracker {
+        &self.inner.tasks
     }
 
     async fn candidate(
@@ -352,14 +458,14 @@ impl Host for Sessions {
         id: &SessionId,
         candidate: ParsedCandidate,
     ) -> Result<(), Failure> {
-        let live = self.live(id).filter(|(shared, _)| shared.service() == service);
-        let Some((shared, on)) = live else { return Err(Failure::UnknownConnection) };
+        let live = self.live(id).filter(|live| live.shared.service() == service);
+        let Some(Live { shared, via: Via::Loop(media), .. }) = live else { return Err(Failure::UnknownConnection) };
         if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
             return Err(Failure::ConnectionClosed);
         }
         if let ParsedCandidate::Candidate(candidate) = candidate {
             let command = Command::Candidate(shared.token(), Box::new(candidate));
-            self.inner.loops[on].send(command).map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
+            media.send(command).map_err(|Overloaded| Failure::NoCapacity { retry_after: OVERLOADED })?;
         }
         Ok(())
     }
@@ -374,14 +480,14 @@ impl Host for Sessions {
     }
 
     fn session(&self, id: &SessionId) -> Option<SessionView> {
-        self.live(id).map(|(shared, _)| view(&shared))
+        self.live(id).map(|live| view(&live.shared))
     }
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
-        let (shared, on) = self.live(id).ok_or(Failure::NotFound)?;
+        let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
         let mut stage = shared.watch();
         let end = async {
-            deliver(&self.inner.loops[on], || Command::End(shared.token(), reason)).await;
+            deliver(&via, shared.token(), || Order::End(reason)).await;
             // The session's own `Shared` sends: it cannot be gone.
             stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
         };
@@ -396,13 +502,6 @@ impl Host for Sessions {
     }
 }
 
-/// Sends a command to a loop that may be behind with its work: it takes it a little later.
-async fn deliver(to: &LoopHandle, command: impl Fn() -> Command) {
-    while to.send(command()).is_err() {
-        tokio::time::sleep(REDELIVERY).await;
-    }
-}
-
 /// A session's handler, which begins when the client has connected.
 struct HandlerTask {
     handler: Box<dyn sdk::Handler>,
@@ -410,7 +509,7 @@ struct HandlerTask {
     end: sdk::TaskEnd,
     shared: Arc<Shared>,
     cancel: CancellationToken,
-    to: LoopHandle,
+    to: Via,
 }
 
 impl HandlerTask {
@@ -432,11 +531,15 @@ impl HandlerTask {
         let message = error.client_message().to_owned();
         // The session must not stay connected and silent.
         tokio::select! {
-            () = deliver(&self.to, || Command::HandlerFailed(self.shared.token(), message.clone())) => {}
+            () = deliver(&self.to, self.shared.token(), || Order::HandlerFailed(message.clone())) => {}
             () = self.cancel.cancelled() => {}
         }
     }
 }
+
+mod context;
+mod socket;
+mod via;
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,8 @@ pub enum Step {
     Reset,
     /// `shutdown`
     Shutdown,
+    /// A task of the session's
+    Task,
 }
 
 impl Step {
@@ -68,6 +70,7 @@ impl Step {
             Self::Emit => "emit",
             Self::Reset => "reset",
             Self::Shutdown => "shutdown",
+            Self::Task => "a task",
         }
     }
 }
@@ -111,7 +114,8 @@ impl HandlerError {
     }
 
     /// A panic caught in `step`.
-    pub(crate) fn panicked(step: Step, payload: &(dyn Any + Send)) -> Self {
+    #[must_use]
+    pub fn panicked(step: Step, payload: &(dyn Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&str>()
             .copied()

@@ -145,8 +145,15 @@ pub enum Input {
     Audio(AudioFrame),
     /// A packet as it came, when [`Media::Packets`] was asked for.
     Packet(EncodedPacket),
-    /// Text the client sent over the data channel.
+    /// Text the client sent beside its media.
     Message(String),
+    /// FastRTC's `set_input`: arguments that the client, or whoever acts for it, hands to the handler.
+    Args(Vec<Value>),
+    /// A reply is asked for now, without waiting for a pause; with the arguments for it when they came along. Only for
+    /// handlers that say so ([`Handler::replies`](crate::Handler::replies)).
+    Trigger(Option<Vec<Value>>),
+    /// A key that was pressed on a telephone: `0`-`9`, `*`, `#`, `A`-`D`.
+    Dtmf(char),
 }
 
 /// What a handler gives back.
@@ -163,6 +170,10 @@ pub enum Emit {
     /// End the session once everything emitted before has been played; the client gets the text, or
     /// `Stream closed`.
     EndStream(Option<String>),
+    /// Forget the audio that was emitted before and that the client has not heard yet, as far as the transport can take
+    /// it back; everything else keeps its place. As [`Session::clear`](crate::Session::clear), which does not have to wait
+    /// for `emit` to be called.
+    Clear,
     /// End the track with this `mid` and leave the rest of the session.
     CloseTrack(String),
     /// Nothing for now. `emit` is called again after the next input, or after a pause that grows while nothing comes.
@@ -181,6 +192,10 @@ pub enum Message {
     Error(String),
     /// The text as it is, without an envelope.
     Text(String),
+    /// `{"type":"send_input","data":[]}`: the handler waits for arguments ([`Input::Args`]).
+    SendInput,
+    /// `{"type":"stopword","data":""}`: the words that open a turn were heard.
+    StopWord,
 }
 
 /// Which of the two media paths a handler works on.

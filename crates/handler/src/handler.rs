@@ -39,12 +39,27 @@ pub trait Handler: Send + Sync + 'static {
     /// paces a handler which always has more.
     async fn emit(&self) -> Result<Emit, HandlerError>;
 
+    /// What makes it reply. Asked once, before `start_up`.
+    fn replies(&self) -> Replies {
+        Replies::Freely
+    }
+
     /// What had been emitted and not yet heard was thrown away (an interruption): forget what belongs to it.
     async fn reset(&self) {}
 
     /// Called once when the session is over, whatever ended it, also after a failed `start_up`; may take up to 5 s.
     /// A call of `receive` or `emit` that was under way has been dropped at its await.
     async fn shutdown(&self) {}
+}
+
+/// What makes a handler reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replies {
+    /// Whatever it likes: [`Input::Trigger`] is not for it.
+    #[default]
+    Freely,
+    /// The end of what somebody says, or [`Input::Trigger`].
+    OnPause,
 }
 
 /// A prototype as it stands in the [`Registry`](crate::Registry).

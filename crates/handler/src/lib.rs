@@ -29,7 +29,7 @@
 //!         match input {
 //!             Input::Audio(frame) => drop(self.0.push(Emit::Audio(frame))),
 //!             Input::Message(text) if text == "bye" => drop(self.0.push(Emit::EndStream(Some("see you".into())))),
-//!             Input::Message(_) | Input::Packet(_) => {}
+//!             _ => {}
 //!         }
 //!         Ok(())
 //!     }
@@ -61,6 +61,7 @@
 
 pub mod builtin;
 mod config;
+mod data;
 mod error;
 mod frame;
 mod handler;
@@ -72,17 +73,21 @@ mod runner;
 #[cfg(test)]
 mod scratch;
 mod session;
+mod tasks;
 pub mod testing;
 
 pub use async_trait::async_trait;
 pub use config::{ConfigError, Keys, Mistake, Switch};
+pub use data::Data;
 pub use error::{HandlerError, Reason, Step};
 pub use frame::{AudioFrame, CodecName, Emit, EncodedPacket, Input, Media, Message, TrackKind};
-pub use handler::{Handler, Registered};
-pub use link::{Closed, LinkConfig, LinkCounters, LoopEnd, MAX_TEXT, Pushed, SendError, TaskEnd, link};
+pub use handler::{Handler, Registered, Replies};
+pub use link::{Closed, Inputs, LinkConfig, LinkCounters, LoopEnd, MAX_TEXT, Pushed, SendError, TaskEnd, link};
 pub use packet::{Packet, PacketHandler, PacketSink};
 pub use queue::Queue;
 pub use registry::{Description, Modality, Registry};
 pub use runner::{Ended, SHUTDOWN_LIMIT, START_UP_LIMIT, run};
-pub use session::{Context, Session, Transport};
+pub use session::{Context, Neighbours, Session, Transport};
 pub use streamfleet_audio::PcmFormat;
+pub use streamfleet_store::{ContextId, ContextStore, Document, Expected, Version, WriteError};
+pub use tasks::{MAX_TASKS, Refused};

@@ -42,6 +42,11 @@ pub trait PacketHandler: Send + Sync + 'static {
     /// A fresh handler for one session, with this one's configuration.
     fn copy(&self) -> Box<dyn PacketHandler>;
 
+    /// The same handler for transports that carry no packets but sound (WebSockets, telephones), where there is one.
+    fn frames(&self) -> Option<Box<dyn crate::Handler>> {
+        None
+    }
+
     /// One packet from the client; answers go to `out`.
     fn packet(&mut self, packet: &Packet<'_>, out: &mut dyn PacketSink);
 

@@ -45,14 +45,20 @@ pub enum Ended {
 /// If this future itself is dropped, so is the call under way, and the link closes; only `shutdown`, which is async,
 /// cannot run then. Cancel instead.
 pub async fn run(handler: Box<dyn Handler>, session: Session, end: TaskEnd, cancel: CancellationToken) -> Ended {
-    let ended = tokio::select! {
-        // An end that was asked for outranks whatever the handler does at the same moment.
-        biased;
-        () = cancel.cancelled() => Ended::Cancelled,
-        ended = end.ended() => ended.map_or(Ended::Cancelled, Ended::EndStream),
-        failed = serve(handler.as_ref(), &session, &end) => failed,
+    let run = async {
+        let ended = tokio::select! {
+            // An end that was asked for outranks whatever the handler does at the same moment.
+            biased;
+            () = cancel.cancelled() => Ended::Cancelled,
+            ended = end.ended() => ended.map_or(Ended::Cancelled, Ended::EndStream),
+            failed = serve(handler.as_ref(), &session, &end) => failed,
+        };
+        shut_down(handler.as_ref(), &session).await;
+        ended
     };
-    shut_down(handler.as_ref(), &session).await;
+    let _tasks = session.tasks().guard();
+    let ended = session.scope(run).await;
+    session.tasks().end().await;
     ended
 }
 

@@ -191,6 +191,9 @@ pub fn context(id: &str) -> Context {
         user_id: None,
         verified: Verification::Unverified,
         metadata: Metadata::default(),
+        claims: serde_json::Map::new(),
+        variant: None,
+        resumed: false,
         trace_id: None,
     }
 }

@@ -104,7 +104,7 @@ pub enum WriteError {
 /// Where contexts are kept.
 ///
 /// A context is *open* from [`open`](Self::open) until each that opened it has called [`close`](Self::close): two sessions
-/// hold one context while a client moves from one to the other. Closed, it is retained for a while and then forgotten.
+/// hold one context while a client moves from one to the other. Closed, it is retained for a while and then forgotten; one that nothing was written to is forgotten at once.
 #[async_trait]
 pub trait ContextStore: Send + Sync + 'static {
     /// Opens a session's context: an earlier one of the same key whose token or verified user the claim shows, or a new
@@ -120,12 +120,12 @@ pub trait ContextStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError>;
 
-    /// Whether `token` is the one that this key's newest session was given: it proves that its bearer is that session's
-    /// client. Looking does not use it up.
+    /// Uses up the token of the session that lives under this key and gives the one that follows it; `None` if `token` is
+    /// not that session's, or none lives. Whoever has the token is that session's client.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn knows(&self, key: &ContextKey, token: &ResumeToken) -> Result<bool, StoreError>;
+    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError>;
 
     /// What a context holds; `None` when it is forgotten.
     ///

@@ -11,10 +11,14 @@ use streamfleet_handler::Transport;
 use streamfleet_session::candidate::{ParsedCandidate, RemoteCandidate};
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{
-    CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ServiceName, SessionId, State, UserId,
+    CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ResumeToken, ServiceName, SessionId, State, UserId,
 };
 
+use streamfleet_socket::protocol::Resume;
+use tokio_util::task::TaskTracker;
+
 use crate::admission::Slot;
+use crate::sockets::Line;
 
 /// One service of this worker, as configured and checked.
 #[derive(Debug, Clone)]
@@ -63,6 +67,8 @@ pub struct OpenRequest {
     pub identity: Identity,
     /// The session's place: kept as long as the session, dropped with it.
     pub slot: Slot,
+    /// What its client shows of an earlier session.
+    pub resume: Option<ResumeToken>,
     /// Candidates that overtook this offer, in the order of their arrival.
     pub early: Vec<RemoteCandidate>,
     /// Where the request came from; a proxy's address if there is one.
@@ -83,6 +89,25 @@ pub trait Host: Send + Sync + 'static {
     /// starting. The slot is free by then.
     async fn open(&self, request: OpenRequest) -> Result<Answer, Failure>;
 
+    /// Starts a session over a WebSocket that has said `start`.
+    ///
+    /// # Errors
+    /// What keeps the session from starting, and the line, to say so. The slot is free by then.
+    async fn open_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)>;
+
+    /// Gives a client that is back its session.
+    async fn attach(
+        &self,
+        service: &ServiceName,
+        id: &SessionId,
+        token: ResumeToken,
+        identity: &Identity,
+        line: Line,
+    ) -> Attached;
+
+    /// Where the tasks of sockets belong that have no session yet.
+    fn sockets(&self) -> &TaskTracker;
+
     /// Hands a trickled candidate to its session.
     ///
     /// # Errors
@@ -102,6 +127,33 @@ pub trait Host: Send + Sync + 'static {
     /// # Errors
     /// `not_found` for an id that is not known, `no_capacity` if nobody could be told to end it within that time.
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure>;
+}
+
+/// A `start` that has passed every check and holds a place.
+#[derive(Debug)]
+pub struct SocketRequest {
+    /// The service that was called.
+    pub service: Arc<Service>,
+    /// The id the client chose.
+    pub id: SessionId,
+    /// What it came over.
+    pub transport: Transport,
+    /// Who is calling.
+    pub identity: Identity,
+    /// The session's place: kept as long as the session, dropped with it.
+    pub slot: Slot,
+    /// What it says of an earlier session, or wants for a later one.
+    pub resume: Resume,
+}
+
+/// What became of a client that says that it is back.
+pub enum Attached {
+    /// It has its session.
+    Yes,
+    /// It has no session of this id here, or cannot show that it is its own: it is a client like any other.
+    No(Box<Line>),
+    /// Something failed.
+    Refused(Failure, Box<Line>),
 }
 
 /// What came of the wish to end a session.

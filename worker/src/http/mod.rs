@@ -15,6 +15,7 @@ mod origin;
 mod rate;
 mod record;
 mod reply;
+mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
 
-pub use self::host::{Ended, Host, Modality, OpenRequest, Quality, Service, SessionView};
+pub use self::host::{Attached, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest};
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
@@ -121,7 +122,9 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
     let public = Router::new()
         .route(&path("/webrtc/offer"), post(offer::offer).options(cors::preflight))
         .route(&path("/rtc_configuration"), get(offer::rtc_configuration).options(cors::preflight))
-        .layer(from_fn_with_state(door.api.clone(), cors::allow));
+        .layer(from_fn_with_state(door.api.clone(), cors::allow))
+        // A handshake is no request that CORS knows.
+        .route(&path("/websocket/offer"), get(websocket::websocket));
     let control = Router::new()
         .route(&path("/sessions"), get(control::list))
         .route(&path("/sessions/{id}"), get(control::show).delete(control::end))

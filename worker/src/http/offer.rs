@@ -117,12 +117,12 @@ impl Door {
     }
 
     async fn open(&self, offer: Offer, identity: Identity, source: SocketAddr) -> Result<Answer, Failure> {
-        let Offer { webrtc_id: id, sdp, .. } = offer;
+        let Offer { webrtc_id: id, sdp, resume, .. } = offer;
         let now = Instant::now();
         let slot = self.admission.admit(&id, identity.user_id.as_ref(), now)?;
         let early = self.api.early.lock().offer_arrived(&self.key(&id), now);
         let service = self.service.clone();
-        let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, early, source };
+        let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, resume, early, source };
         let answer = match timeout(OPEN_TIME, self.api.host.open(request)).await {
             Ok(opened) => opened?,
             Err(_) => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
@@ -181,7 +181,7 @@ impl Door {
     }
 }
 
-fn check_rate(rate: Option<&Mutex<SourceRate>>, source: SocketAddr, now: Instant) -> Result<(), Failure> {
+pub(super) fn check_rate(rate: Option<&Mutex<SourceRate>>, source: SocketAddr, now: Instant) -> Result<(), Failure> {
     let Some(rate) = rate else { return Ok(()) };
     rate.lock().take(source.ip(), now).map_err(|TooMany(wait)| Failure::RateLimited { retry_after: wait })
 }
@@ -206,7 +206,7 @@ fn fault_label(fault: BodyFault) -> &'static str {
     }
 }
 
-fn identity(claims: Claims<'_>, headers: &HeaderMap, policy: &IdentityPolicy) -> Result<Identity, Failure> {
+pub(super) fn identity(claims: Claims<'_>, headers: &HeaderMap, policy: &IdentityPolicy) -> Result<Identity, Failure> {
     // A header that is there and cannot be read must not be passed over: the next source would name another user.
     for source in &policy.user_id_from {
         if let UserIdSource::Header(name) = source
@@ -220,6 +220,6 @@ fn identity(claims: Claims<'_>, headers: &HeaderMap, policy: &IdentityPolicy) ->
 }
 
 /// A header's text. Names of people travel as UTF-8, which HTTP neither forbids nor knows (RFC 9110, 5.5).
-fn utf8<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(super) fn utf8<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }

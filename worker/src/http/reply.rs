@@ -69,6 +69,15 @@ pub(super) fn invalid_host() -> Response {
     other(StatusCode::BAD_REQUEST, "invalid_host")
 }
 
+/// A WebSocket's route was asked for something else (RFC 9110, 15.5.22).
+pub(super) fn upgrade_required() -> Response {
+    let mut response = other(StatusCode::UPGRADE_REQUIRED, "upgrade_required");
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
 /// A session is over at a caller's wish.
 pub(super) fn ended(id: &SessionId, reason: CloseReason) -> Response {
     #[derive(Serialize)]

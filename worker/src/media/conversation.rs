@@ -11,11 +11,12 @@ use streamfleet_handler::{
 };
 
 use super::counters::{Counters, Drop};
-use super::frames::{Frames, Listening, Said};
+use super::frames::{Frames, Listening};
 use super::io::Io;
 use super::pace::Pace;
 use super::peer::{MessageSent, Peer};
 use super::tracks::Media;
+use crate::feed::Said;
 
 /// Packets and messages taken from a handler in one turn, so that one that always has more shares the loop.
 const MAX_EMITS: usize = 64;
@@ -198,7 +199,7 @@ impl Conversation {
                             io.counters.dropped(Drop::HandlerPackets);
                         }
                     }
-                    Some(Emit::Audio(_) | Emit::Nothing) => {}
+                    Some(Emit::Audio(_) | Emit::Clear | Emit::Nothing) => {}
                     Some(Emit::EndStream(message)) => return Turn::Said(Said::End(message)),
                     Some(other) => return Turn::Said(Said::Now(other)),
                     None => return Turn::Rest,
@@ -210,7 +211,7 @@ impl Conversation {
                     return Turn::More;
                 }
                 match link.pop() {
-                    Some(Emit::Audio(_) | Emit::Packet(_) | Emit::Nothing) => {}
+                    Some(Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::Nothing) => {}
                     Some(Emit::EndStream(message)) => return Turn::Said(Said::End(message)),
                     Some(other) => return Turn::Said(Said::Now(other)),
                     None => return Turn::Rest,

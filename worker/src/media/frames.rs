@@ -6,24 +6,15 @@
 use std::time::{Duration, Instant};
 
 use streamfleet_audio::{AudioError, AudioReceiver, AudioSender, Codec, DelayBounds, PulledKind, ReceiverStats};
-use streamfleet_handler::{AudioFrame, CodecName, Emit, Input, LoopEnd, PcmFormat, Pushed};
+use streamfleet_handler::{AudioFrame, CodecName, Input, LoopEnd, PcmFormat, Pushed};
+
+use crate::feed::{Feed, Said, Taken, Voice};
 
 /// The sender is given this much ahead of the packet that is due. More would delay what an interruption cannot take
 /// back; less would starve the encoder when a handler's task is a few milliseconds late.
 const AHEAD: Duration = Duration::from_millis(40);
-/// What is sent at a time.
-const PACKET: Duration = Duration::from_millis(20);
 /// A handler that left a packet unfinished is given this long to go on, then the packet is padded with silence.
 const UNFINISHED: Duration = Duration::from_millis(60);
-
-/// What the handler said besides audio.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Said {
-    /// An output, a message, or a track to close: to be acted on now, all audio before it has been sent.
-    Now(Emit),
-    /// The stream ends; everything before has been sent.
-    End(Option<String>),
-}
 
 /// Whether the handler is still given audio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +29,7 @@ pub(crate) struct Frames {
     input: PcmFormat,
     /// Interleaved samples handed to the handler so far, for the timestamp of the next frame.
     position: u64,
-    fed_at: Option<Instant>,
-    /// What comes after the audio that is queued now.
-    behind: Option<Emit>,
-    ended: bool,
+    feed: Feed,
     dropped: u64,
 }
 
@@ -57,9 +45,7 @@ impl Frames {
             sender: AudioSender::new(codec)?.discontinuous(),
             input,
             position: 0,
-            fed_at: None,
-            behind: None,
-            ended: false,
+            feed: Feed::new(AHEAD),
             dropped: 0,
         })
     }
@@ -107,52 +93,13 @@ impl Frames {
 
     /// Takes from the handler what the sender has room for, in order. Returns what is not audio.
     pub(crate) fn feed(&mut self, now: Instant, link: &LoopEnd) -> Option<Said> {
-        loop {
-            if let Some(emit) = self.behind.take() {
-                // Ends come after the last sample before them; all else need not tear a sentence apart.
-                let left = self.sender.queued();
-                let waits = if matches!(emit, Emit::EndStream(_)) {
-                    self.sender.flush();
-                    self.sender.queued() > Duration::ZERO
-                } else {
-                    left >= PACKET
-                };
-                if waits {
-                    self.behind = Some(emit);
-                    return None;
-                }
-                return Some(match emit {
-                    Emit::EndStream(message) => {
-                        self.ended = true;
-                        Said::End(message)
-                    }
-                    other => Said::Now(other),
-                });
-            }
-            if self.ended || self.sender.queued() >= AHEAD {
-                return None;
-            }
-            match link.pop()? {
-                Emit::Audio(frame) => {
-                    if self.sender.push(now, &frame.samples, frame.format).is_ok() {
-                        self.fed_at = Some(now);
-                    } else {
-                        self.dropped += 1;
-                    }
-                    link.recycle(frame.samples);
-                }
-                // A handler of frames that emits packets: there is no place for them on this path.
-                Emit::Packet(_) => self.dropped += 1,
-                Emit::Nothing => {}
-                other => self.behind = Some(other),
-            }
-        }
+        self.feed.next(now, link, &mut self.sender)
     }
 
     /// The next packet that is due: its RTP timestamp and marker; the payload is appended to `payload`.
     pub(crate) fn poll(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<(u32, bool)> {
-        if self.fed_at.is_some_and(|at| now.saturating_duration_since(at) >= UNFINISHED) {
-            self.fed_at = None;
+        if self.feed.fed_at().is_some_and(|at| now.saturating_duration_since(at) >= UNFINISHED) {
+            self.feed.rested();
             self.sender.flush();
         }
         self.sender.poll(now, payload).map(|info| (info.timestamp, info.marker))
@@ -165,13 +112,34 @@ impl Frames {
 
     /// Frames and emits that were lost since the last call.
     pub(crate) fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
+        std::mem::take(&mut self.dropped) + self.feed.take_dropped()
     }
 
     /// When `play`, `feed` and `poll` are to be called again; `None` when nothing is under way.
     pub(crate) fn poll_timeout(&self, listening: Listening) -> Option<Instant> {
         let play = self.receiver.poll_timeout().filter(|_| listening == Listening::Yes);
-        let unfinished = self.fed_at.filter(|_| self.sender.queued() > Duration::ZERO).map(|at| at + UNFINISHED);
+        let unfinished = self.feed.fed_at().filter(|_| self.sender.queued() > Duration::ZERO).map(|at| at + UNFINISHED);
         [play, self.sender.poll_timeout(), unfinished].into_iter().flatten().min()
+    }
+}
+
+impl Voice for AudioSender {
+    fn queued(&self) -> Duration {
+        AudioSender::queued(self)
+    }
+
+    fn push(&mut self, now: Instant, frame: &AudioFrame) -> Taken {
+        match AudioSender::push(self, now, &frame.samples, frame.format) {
+            Ok(()) => Taken::Yes,
+            Err(_) => Taken::Lost,
+        }
+    }
+
+    fn flush(&mut self) {
+        AudioSender::flush(self);
+    }
+
+    fn clear(&mut self, _: Instant) {
+        AudioSender::clear(self);
     }
 }

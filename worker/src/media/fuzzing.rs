@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::Value;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::{LinkConfig, Media, PcmFormat, Registered, Registry, TaskEnd, link};
+use streamfleet_handler::{LinkConfig, Media, PcmFormat, Registered, Registry, TaskEnd, Transport, link};
 use streamfleet_net::{Outbox, stun};
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::Identity;
@@ -234,7 +234,7 @@ impl Live {
         client.accept(&answered.sdp, now);
         let name = "fuzz".parse().expect("a service's name");
         let id = "session".parse().expect("a session's id");
-        let shared = Arc::new(Shared::new(1, id, name, &Identity::default()));
+        let shared = Arc::new(Shared::new(1, id, name, Transport::WebRtc, &Identity::default()));
         let (endpoint, task) = match runs {
             Runs::Echo => match Registry::builtin().get("echo", Value::Null).expect("echo is built in") {
                 Registered::Packets(handler) => (Endpoint::Packets(handler), None),

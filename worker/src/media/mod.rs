@@ -17,7 +17,7 @@ mod reach;
 mod sdp;
 pub(crate) mod session;
 pub(crate) mod shard;
-mod shared;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 mod tick;

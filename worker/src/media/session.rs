@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rtc::data_channel::RTCDataChannelId;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::{Emit, Message, Packet};
+use streamfleet_handler::{Emit, Packet};
 use streamfleet_net::stun;
 use streamfleet_rtp::srtp;
 use streamfleet_session::candidate::RemoteCandidate;
@@ -16,12 +16,13 @@ use streamfleet_session::wire::ServerMessage;
 use super::answer::{Answered, NegotiatedTrack};
 use super::conversation::{Allotment, Conversation, Panicked, Sink, Turn};
 use super::counters::Drop;
-use super::frames::{Listening, Said};
+use super::frames::Listening;
 use super::io::{Io, Route};
 use super::peer::{MessageSent, Peer, PeerEvent};
 use super::reach::{Outcome, Reach};
 use super::shared::{Playout, Quality, Shared, millis};
 use super::tracks::{Inbound, Media, Track};
+use crate::feed::{Said, words};
 
 pub(crate) use super::conversation::Endpoint;
 
@@ -371,12 +372,9 @@ impl Session {
                 self.shared.output(value);
                 self.say(ServerMessage::FetchOutput.to_json(), io);
             }
-            Emit::Message(Message::Log(text)) => self.say(ServerMessage::Log(text).to_json(), io),
-            Emit::Message(Message::Warning(text)) => self.say(ServerMessage::Warning(text).to_json(), io),
-            Emit::Message(Message::Error(text)) => self.say(ServerMessage::Error(text).to_json(), io),
-            Emit::Message(Message::Text(text)) => self.say(text, io),
+            Emit::Message(message) => self.say(words(message), io),
             Emit::CloseTrack(mid) => self.close_track(&mid),
-            Emit::Audio(_) | Emit::Packet(_) | Emit::EndStream(_) | Emit::Nothing => {}
+            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::Nothing => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use streamfleet_handler::Transport;
 use streamfleet_session::lifecycle::CloseReason;
 use streamfleet_session::{Identity, ServiceName, SessionId, UserId, Verification};
 use tokio::sync::watch;
@@ -101,6 +102,7 @@ pub struct Shared {
     token: Token,
     id: SessionId,
     service: ServiceName,
+    transport: Transport,
     user: Option<UserId>,
     verified: Verification,
     since: SystemTime,
@@ -116,11 +118,18 @@ pub struct Shared {
 const MAX_OUTPUTS: usize = 16;
 
 impl Shared {
-    pub(crate) fn new(token: Token, id: SessionId, service: ServiceName, identity: &Identity) -> Self {
+    pub(crate) fn new(
+        token: Token,
+        id: SessionId,
+        service: ServiceName,
+        transport: Transport,
+        identity: &Identity,
+    ) -> Self {
         Shared {
             token,
             id,
             service,
+            transport,
             user: identity.user_id.clone(),
             verified: identity.verified,
             since: SystemTime::now(),
@@ -145,6 +154,11 @@ impl Shared {
     /// Whose handler it runs.
     pub fn service(&self) -> &ServiceName {
         &self.service
+    }
+
+    /// How the client is connected.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Who is calling, if known.
@@ -199,6 +213,17 @@ impl Shared {
     pub(crate) fn connected(&self, remote: SocketAddr) {
         *self.remote.lock() = Some(remote);
         self.stage.send_replace(Stage::Active);
+    }
+
+    /// Connected, over what has no address of its own.
+    pub(crate) fn active(&self) {
+        self.stage.send_if_modified(|stage| {
+            let begins = *stage == Stage::Connecting;
+            if begins {
+                *stage = Stage::Active;
+            }
+            begins
+        });
     }
 
     pub(crate) fn moved(&self, remote: SocketAddr) {

@@ -185,10 +185,10 @@ impl Handler for Witness {
 }
 
 /// A handler's task, of a session in the hands of the test.
-fn task(witness: &Witness) -> (HandlerTask, Arc<Shared>, CancellationToken, sdk::LoopEnd) {
+fn task(witness: &Witness) -> (HandlerTask, Arc<Shared>, CancellationToken, LoopEnd) {
     let (_, to) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
-    let shared = Arc::new(Shared::new(1, id.clone(), service.clone(), &Identity::default()));
+    let shared = Arc::new(Shared::new(1, id.clone(), service.clone(), sdk::Transport::WebRtc, &Identity::default()));
     let (loop_end, end) = link(LinkConfig::default(), Arc::new(|| {}));
     let Identity { user_id, verified, metadata } = Identity::default();
     let context = sdk::Context {
@@ -198,11 +198,14 @@ fn task(witness: &Witness) -> (HandlerTask, Arc<Shared>, CancellationToken, sdk:
         user_id,
         verified,
         metadata,
+        claims: serde_json::Map::new(),
+        variant: None,
+        resumed: false,
         trace_id: None,
     };
     let (session, cancel) = (sdk::Session::new(context, &end), CancellationToken::new());
     let handler = Box::new(witness.clone());
-    let task = HandlerTask { handler, session, end, shared: shared.clone(), cancel: cancel.clone(), to };
+    let task = HandlerTask { handler, session, end, shared: shared.clone(), cancel: cancel.clone(), to: Via::Loop(to) };
     (task, shared, cancel, loop_end)
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{ConfigError, Keys, Packet, PacketHandler, PacketSink, Registered};
+use super::EchoFrames;
+use crate::{ConfigError, Handler, Keys, Packet, PacketHandler, PacketSink, Registered};
 
 /// Sends every packet back, sound and pictures, payload untouched. Takes no configuration.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,10 @@ impl Echo {
 impl PacketHandler for Echo {
     fn copy(&self) -> Box<dyn PacketHandler> {
         Box::new(*self)
+    }
+
+    fn frames(&self) -> Option<Box<dyn Handler>> {
+        Some(Box::new(EchoFrames::default()))
     }
 
     fn packet(&mut self, packet: &Packet<'_>, out: &mut dyn PacketSink) {

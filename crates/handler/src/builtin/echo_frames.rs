@@ -25,6 +25,13 @@ impl EchoFrames {
     }
 }
 
+impl Default for EchoFrames {
+    /// FastRTC's rates: 48 000 Hz in, 24 000 Hz out.
+    fn default() -> Self {
+        Self(Loopback::between(48_000, 24_000))
+    }
+}
+
 #[async_trait]
 impl Handler for EchoFrames {
     fn media(&self) -> Media {

@@ -12,23 +12,28 @@ const FRAMES_WAITING: NonZeroUsize = NonZeroUsize::new(10).expect("ten is not ze
 #[derive(Debug)]
 pub(super) struct Loopback {
     format: PcmFormat,
+    output: PcmFormat,
     waiting: Queue<AudioFrame>,
 }
 
 impl Loopback {
     /// For audio of `rate` Hz.
     pub(super) fn new(rate: u32) -> Self {
-        Self { format: PcmFormat::mono(rate), waiting: Queue::new(FRAMES_WAITING) }
+        Self::between(rate, rate)
+    }
+
+    /// For audio that is heard at `input` Hz and sent at `output` Hz, where the transport converts.
+    pub(super) fn between(input: u32, output: u32) -> Self {
+        Self { format: PcmFormat::mono(input), output: PcmFormat::mono(output), waiting: Queue::new(FRAMES_WAITING) }
     }
 
     /// The same for another session: nothing waits.
     pub(super) fn copy(&self) -> Self {
-        Self::new(self.format.rate)
+        Self::between(self.format.rate, self.output.rate)
     }
 
-    /// The client is heard and answered in one format.
     pub(super) fn media(&self) -> Media {
-        Media::Frames { input: self.format, output: self.format }
+        Media::Frames { input: self.format, output: self.output }
     }
 
     pub(super) fn push(&self, frame: AudioFrame) {

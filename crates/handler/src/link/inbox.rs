@@ -30,9 +30,10 @@ impl Inbox {
 
     pub(super) fn push(&mut self, input: Input, config: &LinkConfig, spare: &mut Spare) -> Pushed {
         let (lane, bound) = match &input {
-            Input::Message(text) => {
+            Input::Message(_) | Input::Args(_) | Input::Trigger(_) | Input::Dtmf(_) => {
                 self.messages_in += 1;
-                if self.messages.len() >= config.max_queued_messages || text.len() > MAX_TEXT {
+                let too_long = matches!(&input, Input::Message(text) if text.len() > MAX_TEXT);
+                if self.messages.len() >= config.max_queued_messages || too_long {
                     self.messages_refused += 1;
                     return Pushed::Refused;
                 }

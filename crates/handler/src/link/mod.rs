@@ -29,7 +29,7 @@ pub struct LinkConfig {
     /// Video packets that may wait for the handler, on a count of their own so that pictures never push sound out:
     /// 512 are a second at 5 Mbit/s.
     pub max_queued_video: usize,
-    /// Texts that may wait for the handler, and as many that may wait for the loop.
+    /// Texts, arguments, keys and triggers that may wait for the handler, and as many texts and outputs for the loop.
     pub max_queued_messages: usize,
     /// Emitted audio that may wait before the handler is held back. 400 ms ride out a handler that stalls, and are
     /// the most that an interruption has to throw away.
@@ -60,7 +60,7 @@ pub enum Pushed {
     DroppedOldest,
     /// It was not taken, and counted: too many texts wait, or it is longer than [`MAX_TEXT`] bytes.
     Refused,
-    /// The handler's task has gone.
+    /// The handler's task has gone, or the session has.
     Closed,
 }
 
@@ -140,8 +140,28 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    fn push(&self, input: Input) -> Pushed {
+        let (pushed, was_empty) = {
+            let mut state = self.state.lock();
+            if state.task_gone || state.loop_gone {
+                return Pushed::Closed;
+            }
+            let was_empty = state.inbox.is_empty();
+            let state = &mut *state;
+            (state.inbox.push(input, &self.config, &mut state.spare), was_empty)
+        };
+        if was_empty && pushed != Pushed::Refused {
+            self.input.notify_one();
+        }
+        pushed
+    }
+
     /// Queues for the loop without waiting. `limit` bounds the items without media in the queue.
     fn put(&self, emit: Emit, limit: Limit) -> Result<Room, SendError> {
+        if matches!(emit, Emit::Clear) {
+            self.clear()?;
+            return Ok(Room::Left);
+        }
         let is_end = matches!(emit, Emit::EndStream(_));
         let (was_empty, room) = {
             let mut state = self.state.lock();
@@ -167,6 +187,37 @@ impl Shared {
     /// For a [`Session`](crate::Session): refuses instead of waiting.
     pub(crate) fn try_put(&self, emit: Emit) -> Result<(), SendError> {
         self.put(emit, Limit::Controls).map(|_| ())
+    }
+
+    /// An interruption by the handler: drops the audio that is queued and has the loop drop what it has taken already.
+    pub(crate) fn clear(&self) -> Result<(), Closed> {
+        {
+            let mut state = self.state.lock();
+            if state.loop_gone {
+                return Err(Closed);
+            }
+            let state = &mut *state;
+            state.outbox.clear(&mut state.spare);
+        }
+        self.room.notify_waiters();
+        (self.wake)();
+        Ok(())
+    }
+
+    /// Queues ahead of all audio, without waiting.
+    pub(crate) fn put_urgent(&self, emit: Emit) -> Result<(), SendError> {
+        {
+            let mut state = self.state.lock();
+            if state.loop_gone || state.task_gone || state.outbox.end().is_some() {
+                return Err(Closed.into());
+            }
+            if state.outbox.controls() >= self.config.max_queued_messages {
+                return Err(SendError::Full);
+            }
+            state.outbox.push_urgent(emit);
+        }
+        (self.wake)();
+        Ok(())
     }
 
     /// Ends the stream behind everything queued; always finds room, as a session ends once.
@@ -212,19 +263,13 @@ pub struct LoopEnd {
 impl LoopEnd {
     /// Offers an input to the handler.
     pub fn push(&self, input: Input) -> Pushed {
-        let (pushed, was_empty) = {
-            let mut state = self.shared.state.lock();
-            if state.task_gone {
-                return Pushed::Closed;
-            }
-            let was_empty = state.inbox.is_empty();
-            let state = &mut *state;
-            (state.inbox.push(input, &self.shared.config, &mut state.spare), was_empty)
-        };
-        if was_empty && pushed != Pushed::Refused {
-            self.shared.input.notify_one();
-        }
-        pushed
+        self.shared.push(input)
+    }
+
+    /// A handle that offers inputs from anywhere else.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs {
+        Inputs { shared: self.shared.clone() }
     }
 
     /// The next item in the handler's order: an output or the end comes after the audio emitted before it. Take audio
@@ -253,6 +298,12 @@ impl LoopEnd {
         }
         self.shared.room.notify_waiters();
         self.shared.input.notify_one();
+    }
+
+    /// The next item that does not wait for the audio before it: [`Emit::Clear`], which means that what was popped before
+    /// it and has not been heard is to be forgotten, and what was said urgently. Take these even while audio has no room.
+    pub fn pop_urgent(&self) -> Option<Emit> {
+        self.shared.state.lock().outbox.pop_urgent()
     }
 
     /// How much emitted audio waits.
@@ -308,6 +359,19 @@ impl Drop for LoopEnd {
         self.shared.input.notify_one();
         self.shared.ended.notify_one();
         self.shared.room.notify_waiters();
+    }
+}
+
+/// Offers inputs to a handler beside its media, from any thread: arguments, triggers.
+#[derive(Clone)]
+pub struct Inputs {
+    shared: Arc<Shared>,
+}
+
+impl Inputs {
+    /// As [`LoopEnd::push`].
+    pub fn push(&self, input: Input) -> Pushed {
+        self.shared.push(input)
     }
 }
 

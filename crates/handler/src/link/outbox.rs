@@ -14,6 +14,8 @@ pub(super) struct Outbox {
     audio: Duration,
     /// Queued items that are no media.
     controls: usize,
+    /// How many items at the front do not wait for the audio behind them.
+    urgent: usize,
     /// The text of the end, once it has been queued.
     end: Option<Option<String>>,
     emitted: u64,
@@ -54,8 +56,31 @@ impl Outbox {
         self.queue.push_back(emit);
     }
 
+    /// Queues an item ahead of everything but earlier ones of its kind.
+    pub(super) fn push_urgent(&mut self, emit: Emit) {
+        self.controls += usize::from(is_control(&emit));
+        self.emitted += 1;
+        self.queue.insert(self.urgent, emit);
+        self.urgent += 1;
+    }
+
+    /// Forgets the sound, and leaves word for the loop in its place: what is queued from now on is new.
+    pub(super) fn clear(&mut self, spare: &mut Spare) {
+        self.clear_audio(spare);
+        // One word is enough until the loop has heard it.
+        if self.urgent == 0 || self.queue.get(self.urgent - 1) != Some(&Emit::Clear) {
+            self.push_urgent(Emit::Clear);
+        }
+    }
+
+    /// The next item that does not wait for audio.
+    pub(super) fn pop_urgent(&mut self) -> Option<Emit> {
+        if self.urgent == 0 { None } else { self.pop() }
+    }
+
     pub(super) fn pop(&mut self) -> Option<Emit> {
         let emit = self.queue.pop_front()?;
+        self.urgent = self.urgent.saturating_sub(1);
         self.audio -= audio_of(&emit);
         self.controls -= usize::from(is_control(&emit));
         Some(emit)
@@ -79,6 +104,7 @@ impl Outbox {
         self.queue = VecDeque::new();
         self.audio = Duration::ZERO;
         self.controls = 0;
+        self.urgent = 0;
     }
 
     pub(super) fn count(&self, counters: &mut LinkCounters) {
@@ -97,5 +123,5 @@ fn audio_of(emit: &Emit) -> Duration {
 }
 
 fn is_control(emit: &Emit) -> bool {
-    !matches!(emit, Emit::Audio(_) | Emit::Packet(_))
+    !matches!(emit, Emit::Audio(_) | Emit::Packet(_) | Emit::Clear)
 }

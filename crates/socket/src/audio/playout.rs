@@ -14,6 +14,10 @@ use crate::codec::WireCodec;
 /// or of our own scheduling of that length, and is all that an interrupted client still plays.
 pub const LEAD: Duration = Duration::from_millis(200);
 
+/// A handler that has left a frame unfinished has paused when it says nothing for so long: one that works frame by frame is
+/// rarely late by more, and a frame that is closed too early is a gap in the middle of its sound.
+const PAUSED: Duration = Duration::from_millis(60);
+
 /// Audio queued at most. Handlers are held back by their own, much shorter queue; this is for those that give a whole
 /// reply in one frame. As on the other transports.
 pub const MAX_QUEUED: Duration = Duration::from_secs(60);
@@ -205,7 +209,8 @@ impl Playout {
             // The handler has paused within a frame. The rest is sent when the client would run dry, not before: what
             // comes meanwhile makes the frame whole.
             let dry = self.played_until.and_then(|until| until.checked_sub(FRAME));
-            Some(dry.map_or(pushed_at, |dry| dry.max(pushed_at)).max(pushed_at + FRAME))
+            let paused = pushed_at + PAUSED;
+            Some(dry.map_or(paused, |dry| dry.max(paused)))
         } else {
             None
         }

@@ -292,6 +292,19 @@ impl Connection {
         }
     }
 
+    /// Whether messages can be sent without the client being taken for one that does not read.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        matches!(self.state, State::Open(_) | State::Ending { .. }) && self.outbox.has_room()
+    }
+
+    /// A text of the handler's own, as it is. Telephones get none.
+    pub fn send_text(&mut self, now: Instant, text: String) {
+        if self.words.has_messages() && matches!(self.state, State::Open(_) | State::Ending { .. }) {
+            self.push_text(now, text);
+        }
+    }
+
     /// Interruption: what the client has not been sent is forgotten, and on a telephone what was not played either.
     /// Gives how much was forgotten here.
     pub fn clear(&mut self, now: Instant) -> Duration {

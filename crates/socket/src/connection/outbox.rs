@@ -32,6 +32,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether a producer that can wait should go on.
+    pub(super) fn has_room(&self) -> bool {
+        self.frames.len() < MAX_FRAMES / 2 && self.bytes < MAX_BYTES / 2
+    }
+
     pub(super) fn pop(&mut self) -> Option<Transmit> {
         let transmit = self.frames.pop_front()?;
         self.bytes -= size(&transmit);

@@ -77,8 +77,9 @@ impl ContextStore for Memory {
         Ok(self.table.lock().find(key, Instant::now()))
     }
 
-    async fn knows(&self, key: &ContextKey, token: &ResumeToken) -> Result<bool, StoreError> {
-        Ok(self.table.lock().knows(key, token, Instant::now()))
+    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError> {
+        let next = ResumeToken::from_random(rand::random());
+        Ok(self.table.lock().rotate(key, token, next, Instant::now()))
     }
 
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {

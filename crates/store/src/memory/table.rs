@@ -113,9 +113,19 @@ impl Table {
         open.or(ids.last()).copied()
     }
 
-    pub(super) fn knows(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> bool {
-        let found = self.find(key, now);
-        found.and_then(|id| self.contexts.get(&id)).is_some_and(|context| context.token == *token)
+    pub(super) fn rotate(
+        &mut self,
+        key: &ContextKey,
+        token: &ResumeToken,
+        next: ResumeToken,
+        now: Instant,
+    ) -> Option<ResumeToken> {
+        let id = self.find(key, now)?;
+        let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
+        (context.token == *token).then(|| {
+            context.token = next;
+            next
+        })
     }
 
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {
@@ -159,6 +169,11 @@ impl Table {
         if context.holders > 0 {
             return;
         }
+        if context.document.version == Version::default() {
+            // Nothing was written: there is nothing to resume, and strangers cannot fill the table by offering.
+            self.forget(id);
+            return;
+        }
         let expires = now + self.bounds.retention;
         context.expires = Some(expires);
         self.closed.insert((expires, id));
@@ -166,18 +181,17 @@ impl Table {
         self.thin(&key);
     }
 
-    /// Keeps the closed contexts of one key within their bound. Those that nothing was written to go first: a stranger
-    /// who offers somebody's id over and over makes empty ones.
+    /// Keeps the closed contexts of one key within their bound.
     fn thin(&mut self, key: &ContextKey) {
         let Some(ids) = self.by_key.get(key) else { return };
-        let mut closed: Vec<(bool, Instant, ContextId)> = ids
+        let mut closed: Vec<(Instant, ContextId)> = ids
             .iter()
             .filter_map(|id| self.contexts.get(id).map(|context| (id, context)))
-            .filter_map(|(id, c)| c.expires.map(|expires| (c.document.version != Version::default(), expires, *id)))
+            .filter_map(|(id, context)| context.expires.map(|expires| (expires, *id)))
             .collect();
         closed.sort_unstable();
         let excess = closed.len().saturating_sub(self.bounds.closed_per_key);
-        for (.., id) in closed.into_iter().take(excess) {
+        for (_, id) in closed.into_iter().take(excess) {
             self.forget(id);
         }
     }

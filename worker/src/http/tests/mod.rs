@@ -24,12 +24,14 @@ use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
-use streamfleet_session::{CloseReason, Identity, IdentityPolicy, Limits, ServiceName, SessionId, State};
+use streamfleet_session::{CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State};
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::admission::Slot;
+use crate::sockets::Line;
 
 /// An SDP that the host accepts.
 const SDP: &str = "v=0";
@@ -42,6 +44,7 @@ struct FakeHost {
     sessions: Mutex<HashMap<SessionId, FakeSession>>,
     /// Lets one `slow` offer go on.
     go: Notify,
+    sockets: TaskTracker,
 }
 
 struct FakeSession {
@@ -81,6 +84,19 @@ impl Host for FakeHost {
         let session = FakeSession { service, state: State::Connecting, identity, candidates, _slot: slot };
         self.sessions.lock().insert(id, session);
         Ok(Answer { sdp: "v=0 answer".to_owned(), resume: None })
+    }
+
+    /// Sockets need a listener: they are tried on a whole worker.
+    async fn open_socket(&self, _: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
+        Err((Failure::UpstreamUnavailable, Box::new(line)))
+    }
+
+    async fn attach(&self, _: &ServiceName, _: &SessionId, _: ResumeToken, _: &Identity, line: Line) -> Attached {
+        Attached::No(Box::new(line))
+    }
+
+    fn sockets(&self) -> &TaskTracker {
+        &self.sockets
     }
 
     async fn candidate(

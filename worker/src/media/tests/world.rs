@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::{LinkConfig, Media, link};
+use streamfleet_handler::{LinkConfig, Media, Transport, link};
 use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::candidate::RemoteCandidate;
@@ -178,7 +178,7 @@ impl World {
             metadata: Default::default(),
         };
         let id = opening.id.parse().unwrap();
-        let shared = Arc::new(Shared::new(self.tokens, id, "test".parse().unwrap(), &identity));
+        let shared = Arc::new(Shared::new(self.tokens, id, "test".parse().unwrap(), Transport::WebRtc, &identity));
         let new = NewSession {
             answered,
             endpoint: opening.endpoint,

@@ -211,7 +211,7 @@ impl Handler for Recorder {
                 }
             }
             Input::Message(text) if text == STOP => self.finish_and_end().await,
-            Input::Message(_) | Input::Packet(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -118,6 +118,15 @@ fn colliding_ids_neither_share_nor_destroy() {
 }
 
 #[test]
+fn a_context_that_nothing_was_written_to_leaves_nothing() {
+    let mut world = World::new();
+    let opened = world.open("a", &nothing());
+    world.table.close(opened.id, world.now);
+    assert_eq!(world.table.len(), 0);
+    assert!(!world.open("a", &by_token(1)).resumed);
+}
+
+#[test]
 fn a_closed_context_is_forgotten_in_time() {
     let mut world = World::new();
     let past = world.past("a", &nothing(), "x");
@@ -154,11 +163,22 @@ fn the_live_context_is_found_before_a_closed_one() {
     let live = world.open("a", &nothing());
     let later = world.past("a", &nothing(), "gone");
     assert_eq!(world.table.find(&key("a"), world.now), Some(live.id));
-    assert!(world.table.knows(&key("a"), &live.token, world.now));
-    assert!(!world.table.knows(&key("a"), &later.token, world.now));
-    assert!(!world.table.knows(&key("b"), &live.token, world.now));
     world.table.close(live.id, world.now);
     assert_eq!(world.table.find(&key("a"), world.now), Some(later.id));
+}
+
+#[test]
+fn only_a_live_sessions_token_is_rotated_and_once() {
+    let mut world = World::new();
+    let past = world.past("a", &nothing(), "gone");
+    let now = world.now;
+    assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "it does not live");
+    let live = world.open("a", &nothing());
+    assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "another's");
+    assert_eq!(world.table.rotate(&key("b"), &live.token, token(50), now), None, "another id");
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(51), now), Some(token(51)));
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), None, "used");
+    assert_eq!(world.table.rotate(&key("a"), &token(51), token(52), now), Some(token(52)));
 }
 
 #[test]
@@ -179,9 +199,10 @@ fn writes_meet_the_version_that_they_expect() {
 fn closed_contexts_make_room_and_open_ones_do_not() {
     let mut world = World::new();
     for n in 0..bounds().contexts {
-        let id = world.open(&format!("s{n}"), &nothing()).id;
         if n % 2 == 0 {
-            world.table.close(id, world.now);
+            world.past(&format!("s{n}"), &nothing(), "x");
+        } else {
+            world.open(&format!("s{n}"), &nothing());
         }
         world.now += Duration::from_secs(1);
     }

@@ -12,7 +12,7 @@ use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use serde_json::Value;
 use streamfleet_audio::DelayBounds;
-use streamfleet_handler::Registered;
+use streamfleet_handler::{Registered, Transport};
 use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::Identity;
@@ -79,7 +79,7 @@ fn a_lite_client_connects_and_stays() {
         Shard::new(Arc::new(Counters::default()), WallClock::new(now, UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
     let mut out = Outbox::new();
     let (id, service) = ("a".parse().unwrap(), "echo".parse().unwrap());
-    let shared = Arc::new(Shared::new(1, id, service, &Identity::default()));
+    let shared = Arc::new(Shared::new(1, id, service, Transport::WebRtc, &Identity::default()));
     let Registered::Packets(echo) = streamfleet_handler::Registry::builtin().get("echo", Value::Null).unwrap() else {
         panic!("echo runs on the loop");
     };

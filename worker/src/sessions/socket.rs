@@ -1,0 +1,148 @@
+//! Sessions over WebSockets: from an accepted `start` to a running session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use streamfleet_handler::{self as sdk, PcmFormat, Registered};
+use streamfleet_session::wire::Failure;
+use streamfleet_session::{Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_socket::protocol::Resume;
+use streamfleet_socket::{AudioRates, SocketAudio};
+use streamfleet_store::ContextKey;
+use tokio::sync::{Notify, mpsc};
+
+use super::via::Via;
+use super::{Beginning, Begun, Live, OVERLOADED, Sessions};
+use crate::http::{Attached, SocketRequest};
+use crate::sockets::Line;
+use crate::sockets::session::{self, Command, MAX_COMMANDS, NewSession};
+
+/// The handler of a session without packets, and the formats it works in.
+struct Voice {
+    handler: Box<dyn sdk::Handler>,
+    input: PcmFormat,
+    output: PcmFormat,
+}
+
+/// A handler that can serve a socket, if this one can.
+fn voice(prototype: &Registered) -> Result<Voice, Failure> {
+    let refused = |detail: &str| Failure::InvalidOffer { detail: detail.to_owned() };
+    let handler = match prototype.copy() {
+        Registered::Handler(handler) => handler,
+        Registered::Packets(handler) => {
+            handler.frames().ok_or_else(|| refused("this service works on packets: it is served over WebRTC only"))?
+        }
+    };
+    match handler.media() {
+        sdk::Media::Frames { input, output } if input.channels == 1 => Ok(Voice { handler, input, output }),
+        sdk::Media::Frames { .. } => {
+            Err(refused("this service hears more than one channel: it is served over WebRTC only"))
+        }
+        sdk::Media::Packets => Err(refused("this service works on packets: it is served over WebRTC only")),
+    }
+}
+
+impl Sessions {
+    pub(super) async fn begin_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
+        match self.prepare(request).await {
+            Ok(prepared) => {
+                let Prepared { new, live } = prepared;
+                self.inner.table.by_id.lock().insert(live.shared.id().clone(), live);
+                self.inner.tasks.spawn(session::run(new, line));
+                Ok(())
+            }
+            Err(failure) => Err((failure, Box::new(line))),
+        }
+    }
+
+    async fn prepare(&self, request: SocketRequest) -> Result<Prepared, Failure> {
+        let inner = &self.inner;
+        let service = request.service;
+        let Voice { handler, input, output } =
+            voice(inner.handlers.get(&service.name).ok_or(Failure::ServiceNotFound)?)?;
+        let audio = SocketAudio::new(AudioRates { input: input.rate, output: output.rate })
+            .map_err(|error| Failure::InvalidOffer { detail: error.to_string() })?;
+        let shown = match request.resume {
+            Resume::With(token) => Some(token),
+            Resume::No | Resume::Wanted => None,
+        };
+        let (context, resumed) = self.context(&service.name, &request.id, &request.identity, shown).await?;
+        let token = (request.resume != Resume::No).then(|| context.token());
+        let (sender, commands) = mpsc::channel(MAX_COMMANDS);
+        let beginning = Beginning {
+            token: inner.tokens.fetch_add(1, Relaxed),
+            transport: request.transport,
+            service: &service,
+            id: request.id,
+            identity: request.identity,
+            slot: request.slot,
+            context,
+            resumed,
+        };
+        let mut begun = self.begin(beginning, Via::Socket(sender));
+        let woken = Arc::new(Notify::new());
+        let wake = woken.clone();
+        let link = self.start(&mut begun, handler, Arc::new(move || wake.notify_one()));
+        let Begun { live, guard, .. } = begun;
+        let new = NewSession {
+            shared: live.shared.clone(),
+            link,
+            woken,
+            input,
+            audio,
+            limits: service.limits.life(),
+            commands,
+            tasks: inner.tasks.clone(),
+            token,
+            guard: Box::new(guard),
+        };
+        Ok(Prepared { new, live })
+    }
+
+    /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
+    pub(super) async fn reattach(
+        &self,
+        service: &ServiceName,
+        id: &SessionId,
+        token: ResumeToken,
+        identity: &Identity,
+        line: Line,
+    ) -> Attached {
+        let live = self.live(id).filter(|live| live.shared.service() == service);
+        let Some(Live { via: Via::Socket(commands), shared, .. }) = live else { return Attached::No(Box::new(line)) };
+        // A token is no way around an identity: a verified user's session is his alone.
+        let owned = shared.verified().is_verified();
+        let is_owner = identity.verified.is_verified() && shared.user() == identity.user_id.as_ref();
+        if shared.stage().reason().is_some() || (owned && !is_owner) {
+            return Attached::No(Box::new(line));
+        }
+        // The token is used up only when the session is sure to hear of it.
+        let Ok(permit) = commands.try_reserve() else {
+            return Attached::Refused(Failure::NoCapacity { retry_after: OVERLOADED }, Box::new(line));
+        };
+        let key = ContextKey { service: service.clone(), session: id.clone() };
+        match self.inner.contexts.rotate(&key, &token).await {
+            Ok(Some(next)) => {
+                let mut table = self.inner.table.by_id.lock();
+                if let Some(live) = table.get_mut(id).filter(|live| live.shared.token() == shared.token()) {
+                    live.resume = Some(next);
+                }
+                drop(table);
+                permit.send(Command::Attach(Box::new(line), next));
+                Attached::Yes
+            }
+            // Not its token: to anybody else the id is simply in use.
+            Ok(None) => Attached::No(Box::new(line)),
+            Err(error) => {
+                tracing::warn!(%error, "a resume token cannot be verified");
+                Attached::Refused(Failure::UpstreamUnavailable, Box::new(line))
+            }
+        }
+    }
+}
+
+/// A session that lacks its socket.
+struct Prepared {
+    new: NewSession,
+    live: Live,
+}

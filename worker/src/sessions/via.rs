@@ -1,0 +1,64 @@
+//! How a session is reached, whatever carries it.
+
+use std::time::Duration;
+
+use streamfleet_session::CloseReason;
+use streamfleet_session::wire::ServerMessage;
+use tokio::sync::mpsc;
+
+use crate::media::driver::{LoopHandle, Overloaded};
+use crate::media::shard;
+use crate::media::shared::Token;
+use crate::sockets::session;
+
+/// Between two attempts to give a loop that is behind a command which must not get lost.
+const REDELIVERY: Duration = Duration::from_millis(20);
+
+/// Whoever runs a session.
+#[derive(Clone)]
+pub(super) enum Via {
+    /// A media loop.
+    Loop(LoopHandle),
+    /// A task of its own, over a WebSocket.
+    Socket(mpsc::Sender<session::Command>),
+}
+
+/// What every session understands.
+pub(super) enum Order {
+    /// It is to end.
+    End(CloseReason),
+    /// Its handler has failed, and this is what the client is told.
+    HandlerFailed(String),
+    /// The client is to come back elsewhere.
+    Reconnect(Box<ServerMessage>),
+}
+
+impl Via {
+    /// Tells the session `token`.
+    ///
+    /// # Errors
+    /// Whoever runs it is behind, or has stopped.
+    pub(super) fn send(&self, token: Token, order: Order) -> Result<(), Overloaded> {
+        match self {
+            Self::Loop(media) => media.send(match order {
+                Order::End(reason) => shard::Command::End(token, reason),
+                Order::HandlerFailed(message) => shard::Command::HandlerFailed(token, message),
+                Order::Reconnect(message) => shard::Command::Reconnect(token, message),
+            }),
+            Self::Socket(commands) => commands
+                .try_send(match order {
+                    Order::End(reason) => session::Command::End(reason),
+                    Order::HandlerFailed(message) => session::Command::HandlerFailed(message),
+                    Order::Reconnect(message) => session::Command::Reconnect(message),
+                })
+                .map_err(|_| Overloaded),
+        }
+    }
+}
+
+/// Tells a session what must not get lost: whoever is behind takes it a little later.
+pub(super) async fn deliver(via: &Via, token: Token, order: impl Fn() -> Order) {
+    while via.send(token, order()).is_err() {
+        tokio::time::sleep(REDELIVERY).await;
+    }
+}
