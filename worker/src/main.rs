@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    streamfleet_worker::program::run(&streamfleet_handler::Registry::builtin())
+    streamfleet_worker::program::run(&streamfleet_pause::builtin::registry())
 }

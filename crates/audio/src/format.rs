@@ -40,12 +40,6 @@ impl PcmFormat {
         Duration::new(frames / rate, ((frames % rate) * 1_000_000_000 / rate) as u32)
     }
 
-    /// The same as [`Self::duration`].
-    #[must_use]
-    pub fn duration_of(self, samples: usize) -> Duration {
-        self.duration(samples)
-    }
-
     /// Interleaved samples (all channels counted) in `time`, rounded down to a whole sample of every channel.
     #[must_use]
     pub fn samples_in(self, time: Duration) -> usize {

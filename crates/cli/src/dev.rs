@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
 }
 
 fn serve(args: &Args, folder: &Path) -> ExitCode {
-    let registry = Registry::builtin();
+    let registry = streamfleet_pause::builtin::registry();
     if registry.iter().all(|(name, _)| name != args.default) {
         let names: Vec<&str> = registry.iter().map(|(name, _)| name).collect();
         tell(&format!("--default: there is no handler {:?}; there are {}", args.default, names.join(", ")));

@@ -106,6 +106,14 @@ impl Keys {
         })
     }
 
+    /// One of some words, each with what it stands for.
+    pub fn choice<T: Clone>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        self.take(key, default, &format!("one of {}", words.join(", ")), |value| {
+            choices.iter().find(|(word, _)| value.as_str() == Some(word)).map(|(_, meaning)| meaning.clone())
+        })
+    }
+
     /// A text that is not empty and has no default.
     pub fn text(&mut self, key: &str) -> Option<String> {
         let found = self.left.remove(key);

@@ -111,7 +111,7 @@ impl Session {
     #[must_use]
     pub fn with(context: Context, end: &TaskEnd, data: Data, neighbours: Option<Arc<dyn Neighbours>>) -> Self {
         let (context, link) = (Arc::new(context), end.shared());
-        Self { inner: Arc::new(Inner { context, link, data, neighbours, tasks: Tasks::default() }) }
+        Self { inner: Arc::new(Inner { context, link, data, neighbours, tasks: Tasks::new() }) }
     }
 
     /// The session whose handler's call, or whose [task](Self::spawn), this runs in.

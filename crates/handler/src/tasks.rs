@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -23,18 +24,26 @@ pub enum Refused {
     /// The session is over.
     #[error("the session is over")]
     Closed,
+    /// The session was made outside of a tokio runtime, and this is not called in one either.
+    #[error("there is no runtime")]
+    NoRuntime,
     /// It has [`MAX_TASKS`] tasks already.
     #[error("the session has {MAX_TASKS} tasks already")]
     TooMany,
 }
 
-#[derive(Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     over: CancellationToken,
+    /// A handler may start tasks from a thread of its own.
+    runtime: Option<Handle>,
 }
 
 impl Tasks {
+    pub(crate) fn new() -> Self {
+        Self { tracker: TaskTracker::new(), over: CancellationToken::new(), runtime: Handle::try_current().ok() }
+    }
+
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Result<(), Refused> {
         if self.over.is_cancelled() {
             return Err(Refused::Closed);
@@ -42,14 +51,16 @@ impl Tasks {
         if self.tracker.len() >= MAX_TASKS {
             return Err(Refused::TooMany);
         }
+        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok()).ok_or(Refused::NoRuntime)?;
         let over = self.over.clone();
-        self.tracker.spawn(async move {
+        let task = async move {
             let run = AssertUnwindSafe(over.run_until_cancelled_owned(future)).catch_unwind();
             if let Err(panic) = run.await {
                 let error = HandlerError::panicked(Step::Task, panic.as_ref());
                 tracing::warn!(%error, "a session's task is over");
             }
-        });
+        };
+        self.tracker.spawn_on(task, &runtime);
         Ok(())
     }
 

@@ -132,6 +132,20 @@ async fn tasks_end_with_their_session_and_their_panics_with_themselves() {
 }
 
 #[tokio::test]
+async fn a_thread_of_the_applications_own_starts_tasks_too() {
+    let (_loop_end, task_end) = link(LinkConfig::default(), Arc::new(|| {}));
+    let session = Session::new(context("thread"), &task_end);
+    let (sender, done) = oneshot::channel();
+    let started = std::thread::spawn(move || {
+        session.spawn(async move {
+            let _ = sender.send(Context::current().is_some());
+        })
+    });
+    assert_eq!(started.join().unwrap(), Ok(()));
+    assert_eq!(done.await, Ok(true));
+}
+
+#[tokio::test]
 async fn tasks_are_bounded() {
     let (_loop_end, task_end) = link(LinkConfig::default(), Arc::new(|| {}));
     let session = Session::new(context("many"), &task_end);

@@ -24,13 +24,11 @@
 //! | [`protocol`] | frames of `{p}/websocket/offer` and of a Twilio media stream, both ways |
 //! | [`audio`] | payloads to frames for the handler, the handler's PCM to paced payloads |
 //! | [`connection`] | one socket's life: start, play-out, keep-alive, end |
-//! | [`attachment`] | whether a `start` takes up a session whose socket broke |
 //! | [`telephone`] | TwiML, signatures, the public URL, call tokens |
 //! | [`outputs`] | server-sent events with a bounded history |
 //!
 //! What is absent: sockets, HTTP, handlers, admission, the session's own life.
 
-pub mod attachment;
 pub mod audio;
 mod close;
 mod codec;
@@ -40,7 +38,6 @@ mod payload;
 pub mod protocol;
 pub mod telephone;
 
-pub use attachment::{Attachment, Decision};
 pub use audio::{AudioRates, BadPayload, PushError, SocketAudio};
 pub use close::{CloseCode, CloseFrame, End};
 pub use codec::{Framing, UnknownName, WireCodec};

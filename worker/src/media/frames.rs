@@ -35,11 +35,8 @@ pub(crate) struct Frames {
 
 impl Frames {
     pub(crate) fn new(codec: CodecName, input: PcmFormat, bounds: DelayBounds) -> Result<Self, AudioError> {
-        let codec = match codec {
-            CodecName::Pcmu => Codec::Pcmu,
-            CodecName::Pcma => Codec::Pcma,
-            CodecName::Opus | CodecName::Vp8 | CodecName::H264 => Codec::Opus,
-        };
+        // An audio track has an audio codec: the answer chose it.
+        let codec = codec.audio().unwrap_or(Codec::Opus);
         Ok(Frames {
             receiver: AudioReceiver::new(codec, input, bounds)?,
             sender: AudioSender::new(codec)?.discontinuous(),
@@ -82,7 +79,7 @@ impl Frames {
                 }
                 continue;
             }
-            let timestamp = self.input.duration_of(usize::try_from(self.position).unwrap_or(usize::MAX));
+            let timestamp = self.input.duration(usize::try_from(self.position).unwrap_or(usize::MAX));
             self.position += samples.len() as u64;
             let frame = AudioFrame { samples, format: self.input, timestamp };
             if !matches!(link.push(Input::Audio(frame)), Pushed::Queued) {

@@ -11,8 +11,9 @@ use streamfleet_socket::{AudioRates, SocketAudio};
 use streamfleet_store::ContextKey;
 use tokio::sync::{Notify, mpsc};
 
+use super::begin::{Beginning, Begun};
 use super::via::Via;
-use super::{Beginning, Begun, Live, OVERLOADED, Sessions};
+use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, SocketRequest};
 use crate::sockets::Line;
 use crate::sockets::session::{self, Command, MAX_COMMANDS, NewSession};

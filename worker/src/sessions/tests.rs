@@ -11,8 +11,15 @@ use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::{Identity, IdentityPolicy, Limits};
 use tower::ServiceExt as _;
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use streamfleet_handler::{LinkConfig, LoopEnd, link};
+use tokio_util::sync::CancellationToken;
+
+use super::begin::HandlerTask;
 use super::*;
 use crate::admission::Occupancy;
+use crate::http::Modality;
 use crate::http::{self, Access, Hosts, IceConfig, Origins, Service};
 use crate::media::driver::Loop;
 

@@ -8,7 +8,6 @@ use streamfleet_handler::{AudioFrame, Emit, Input, LoopEnd, PcmFormat, Pushed};
 use streamfleet_session::ResumeToken;
 use streamfleet_session::lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 use streamfleet_session::wire::{Failure, ServerMessage};
-use streamfleet_socket::attachment::REATTACH_WINDOW;
 use streamfleet_socket::{Connection, End, Event, Farewell, SocketAudio};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout_at;
@@ -23,6 +22,8 @@ use crate::media::Shared;
 const AHEAD: Duration = Duration::from_millis(60);
 /// Taken from a handler in one turn, so that one that always has more shares its thread.
 const MAX_EMITS: usize = 64;
+/// A session whose socket broke waits so long for its client: a lift, a change of networks.
+const REATTACH_WINDOW: Duration = Duration::from_secs(30);
 /// Commands that wait: as many as anybody has reason to send at once.
 pub(crate) const MAX_COMMANDS: usize = 16;
 

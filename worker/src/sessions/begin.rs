@@ -1,0 +1,178 @@
+//! What every session begins with, whatever its transport, and what it gives back at its end.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, link};
+use streamfleet_process::telemetry::trace::trace_id;
+use streamfleet_session::{CloseReason, Identity, SessionId};
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Held, Resumed};
+use super::via::{Order, Via, deliver};
+use super::{Live, Sessions, Table};
+use crate::admission::Slot;
+use crate::http::{Audit, Service};
+use crate::media::shared::Token;
+use crate::media::{Shared, Stage};
+use crate::metrics::SessionMetrics;
+
+/// What a session begins with, whatever its transport.
+pub(super) struct Beginning<'a> {
+    pub(super) token: Token,
+    pub(super) transport: sdk::Transport,
+    pub(super) service: &'a Service,
+    pub(super) id: SessionId,
+    pub(super) identity: Identity,
+    pub(super) slot: Slot,
+    pub(super) context: Held,
+    pub(super) resumed: Resumed,
+}
+
+/// A session that has begun and has no transport yet.
+pub(super) struct Begun {
+    pub(super) live: Live,
+    pub(super) guard: Guard,
+    pub(super) context: sdk::Context,
+    pub(super) data: sdk::Data,
+}
+
+impl Sessions {
+    /// What every session has: its view, its guard, its handler's context.
+    pub(super) fn begin(&self, beginning: Beginning<'_>, via: Via) -> Begun {
+        let Beginning { token, transport, service, id, identity, slot, context: held, resumed } = beginning;
+        let shared = Arc::new(Shared::new(token, id.clone(), service.name.clone(), transport, &identity));
+        let context = sdk::Context {
+            session_id: id,
+            transport,
+            service: service.name.clone(),
+            user_id: identity.user_id,
+            verified: identity.verified,
+            metadata: identity.metadata,
+            claims: serde_json::Map::new(),
+            variant: None,
+            resumed: resumed == Resumed::Yes,
+            trace_id: trace_id(&tracing::Span::current()),
+        };
+        let data = held.data();
+        let live = Live {
+            shared: shared.clone(),
+            via,
+            inputs: None,
+            session: None,
+            resume: Some(held.token()),
+            admitted: Instant::now(),
+            time_limit: service.limits.time_limit,
+        };
+        let guard = Guard {
+            table: self.inner.table.clone(),
+            shared,
+            cancel: CancellationToken::new(),
+            metrics: self.inner.metrics.clone(),
+            began: Instant::now(),
+            _slot: slot,
+            _context: held,
+        };
+        Begun { live, guard, context, data }
+    }
+
+    /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link.
+    pub(super) fn start(
+        &self,
+        begun: &mut Begun,
+        handler: Box<dyn sdk::Handler>,
+        wake: Arc<dyn Fn() + Send + Sync>,
+    ) -> LoopEnd {
+        let (loop_end, end) = link(LinkConfig::default(), wake);
+        let neighbours: Arc<dyn sdk::Neighbours> = Arc::new(Others(self.inner.table.clone()));
+        let session = sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours));
+        begun.live.inputs = Some(loop_end.inputs());
+        begun.live.session = Some(session.clone());
+        let task = HandlerTask {
+            handler,
+            session,
+            end,
+            shared: begun.live.shared.clone(),
+            cancel: begun.guard.cancel.clone(),
+            to: begun.live.via.clone(),
+        };
+        self.inner.tasks.spawn(task.run());
+        loop_end
+    }
+}
+
+/// The other sessions, as a handler reaches them.
+struct Others(Arc<Table>);
+
+impl sdk::Neighbours for Others {
+    fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
+        let session = self.0.by_id.lock().get(id).and_then(|live| live.session.clone());
+        session.ok_or(sdk::Closed)?.end(message)
+    }
+}
+
+/// Everything that a session gives back when it is over, on whichever way.
+pub(super) struct Guard {
+    table: Arc<Table>,
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    metrics: SessionMetrics,
+    began: Instant,
+    _slot: Slot,
+    _context: Held,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        let mut table = self.table.by_id.lock();
+        // The id may be another session's by now.
+        if table.get(self.shared.id()).is_some_and(|live| live.shared.token() == self.shared.token()) {
+            table.remove(self.shared.id());
+        }
+        drop(table);
+        if self.shared.is_refused() {
+            return;
+        }
+        // A loop that stops drops its sessions as they are.
+        let reason = self.shared.stage().reason().unwrap_or(CloseReason::Shutdown);
+        self.metrics.ended(reason, self.began.elapsed());
+        Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
+            .ended(reason, self.began.elapsed());
+    }
+}
+
+/// A session's handler, which begins when the client has connected.
+pub(super) struct HandlerTask {
+    pub(super) handler: Box<dyn sdk::Handler>,
+    pub(super) session: sdk::Session,
+    pub(super) end: sdk::TaskEnd,
+    pub(super) shared: Arc<Shared>,
+    pub(super) cancel: CancellationToken,
+    pub(super) to: Via,
+}
+
+impl HandlerTask {
+    pub(super) async fn run(self) {
+        let mut stage = self.shared.watch();
+        // Between two looks a session may have come and gone: whatever it is, it is not connecting any more.
+        let left = async { stage.wait_for(|stage| *stage != Stage::Connecting).await.map(|stage| *stage) };
+        let stage = tokio::select! {
+            left = left => left.ok(),
+            () = self.cancel.cancelled() => None,
+        };
+        // A client that is gone needs no handler, even if it was there for a moment.
+        if stage != Some(Stage::Active) {
+            return;
+        }
+        let ended = sdk::run(self.handler, self.session, self.end, self.cancel.clone()).await;
+        let sdk::Ended::Failed(error) = ended else { return };
+        tracing::warn!(session = %self.shared.id(), %error, "handler failed");
+        let message = error.client_message().to_owned();
+        // The session must not stay connected and silent.
+        tokio::select! {
+            () = deliver(&self.to, self.shared.token(), || Order::HandlerFailed(message.clone())) => {}
+            () = self.cancel.cancelled() => {}
+        }
+    }
+}
