@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::memory::TOKEN_GRACE;
 
 const RETENTION: Duration = Duration::from_secs(600);
 
@@ -99,8 +100,22 @@ fn a_token_is_good_once_and_for_its_own_id() {
     world.past("a", &nothing(), "private");
     assert!(!world.open("b", &by_token(1)).resumed, "another id");
     assert!(world.open("a", &by_token(1)).resumed);
-    assert!(!world.open("a", &by_token(1)).resumed, "a second time");
     assert!(world.open("a", &by_token(3)).resumed, "its successor");
+    assert!(!world.open("a", &by_token(1)).resumed, "a second time");
+}
+
+#[test]
+fn a_token_is_good_once_more_while_its_successor_may_be_lost() {
+    let mut world = World::new();
+    let past = world.past("a", &nothing(), "private");
+    assert_eq!(world.open("a", &by_token(1)).id, past.id);
+    world.now += TOKEN_GRACE - Duration::from_nanos(1);
+    assert_eq!(world.open("a", &by_token(1)).id, past.id, "the answer to the first was lost");
+    assert!(!world.open("a", &by_token(1)).resumed, "a third time");
+    assert!(!world.open("a", &by_token(2)).resumed, "what was lost");
+    assert_eq!(world.open("a", &by_token(3)).id, past.id);
+    world.now += TOKEN_GRACE;
+    assert!(!world.open("a", &by_token(3)).resumed, "too late");
 }
 
 #[test]
@@ -177,8 +192,12 @@ fn only_a_live_sessions_token_is_rotated_and_once() {
     assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "another's");
     assert_eq!(world.table.rotate(&key("b"), &live.token, token(50), now), None, "another id");
     assert_eq!(world.table.rotate(&key("a"), &live.token, token(51), now), Some(token(51)));
-    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), None, "used");
-    assert_eq!(world.table.rotate(&key("a"), &token(51), token(52), now), Some(token(52)));
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), Some(token(52)), "51 was lost");
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(53), now), None, "used twice");
+    assert_eq!(world.table.rotate(&key("a"), &token(51), token(53), now), None, "lost is lost");
+    assert_eq!(world.table.rotate(&key("a"), &token(52), token(53), now), Some(token(53)));
+    assert_eq!(world.table.rotate(&key("a"), &token(53), token(54), now), Some(token(54)));
+    assert_eq!(world.table.rotate(&key("a"), &token(52), token(55), now), None, "its successor was shown");
 }
 
 #[test]
@@ -260,7 +279,7 @@ proptest! {
                     let may: Vec<ContextId> = world.table.contexts.iter()
                         .filter(|(_, c)| c.key == key)
                         .filter(|(_, c)| (c.user.is_some() && c.user == who)
-                            || (claim.token == Some(c.token) && (c.user.is_none() || c.user == who)))
+                            || (claim.token.is_some_and(|token| c.tokens.takes(&token, world.now)) && (c.user.is_none() || c.user == who)))
                         .filter(|(_, c)| c.expires.is_none_or(|at| at > world.now))
                         .map(|(id, _)| *id).collect();
                     let Ok(opened) = world.table.open(&key, &claim, id, fresh, world.now) else { continue };
