@@ -69,7 +69,7 @@ impl CloseCode {
         match reason {
             CloseReason::Draining | CloseReason::Shutdown => Self::GoingAway,
             CloseReason::HandlerError | CloseReason::InternalError => Self::Internal,
-            CloseReason::ConnectTimeout | CloseReason::Invalid => Self::Policy,
+            CloseReason::ConnectTimeout | CloseReason::Invalid | CloseReason::SlowClient => Self::Policy,
             // Whatever else ends a session is no fault of the client's.
             _ => Self::Normal,
         }
@@ -133,7 +133,8 @@ impl End {
     pub const fn reason(self) -> Option<CloseReason> {
         match self {
             Self::Stopped => Some(CloseReason::ClientClosed),
-            Self::Disconnected | Self::Silent | Self::SlowClient => Some(CloseReason::ConnectionLost),
+            Self::Disconnected | Self::Silent => Some(CloseReason::ConnectionLost),
+            Self::SlowClient => Some(CloseReason::SlowClient),
             Self::BadInput => Some(CloseReason::Invalid),
             Self::StartTimeout | Self::Refused => None,
             Self::Session(reason) => Some(reason),
