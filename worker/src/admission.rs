@@ -154,6 +154,11 @@ impl Admission {
         Ok(Slot { occupancy: self.occupancy.clone(), id: id.clone(), since: now })
     }
 
+    /// Whether nobody is let in any more.
+    pub fn is_draining(&self) -> bool {
+        self.occupancy.is_draining()
+    }
+
     /// Slots of this service held now.
     pub fn live(&self) -> u32 {
         self.occupancy.0.lock().services[self.service].live

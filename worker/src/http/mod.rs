@@ -2,7 +2,8 @@
 //!
 //! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
 //! it asks for is decided in [`offer`] and [`control`], and every outcome becomes a response in [`reply`]. Sessions are
-//! run by a [`Host`]. What is absent: sockets and TLS (`streamfleet_process::serve`), media, WebSockets.
+//! run by a [`Host`]. What sockets have in common is in [`socket`], their routes are [`websocket`] and [`telephone`]. What is
+//! absent: listeners and TLS (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod body;
 mod control;
@@ -15,6 +16,8 @@ mod origin;
 mod rate;
 mod record;
 mod reply;
+mod socket;
+mod telephone;
 mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,14 +33,17 @@ use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
+use tokio::sync::Semaphore;
 
 pub use self::host::{Attached, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest};
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
+pub use self::telephone::{Callers, Proxy, Telephone};
 
 use self::rate::{CANDIDATES_PER_OFFER, SourceRate};
 use self::record::Record;
+use self::telephone::Switchboard;
 use crate::admission::{Admission, Occupancy};
 
 /// Who may do what over HTTP.
@@ -59,6 +65,8 @@ struct Api {
     /// By service: what is sent to one must not reach a session of another.
     early: Mutex<EarlyCandidates<(ServiceName, SessionId)>>,
     record: Record,
+    /// Sockets that have no session yet.
+    newcomers: Arc<Semaphore>,
 }
 
 /// One service, and its part of the worker's admission.
@@ -66,6 +74,7 @@ struct Door {
     service: Arc<Service>,
     admission: Admission,
     rates: Option<Rates>,
+    switchboard: Switchboard,
     api: Arc<Api>,
 }
 
@@ -101,12 +110,14 @@ pub fn router(
     pages: Router,
 ) -> Router {
     let record = Record::new(meter, occupancy);
-    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record });
+    let newcomers = Arc::new(Semaphore::new(socket::MAX_NEWCOMERS));
+    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record, newcomers });
     let mut router = pages;
     for service in services {
         let rates = Rates::new(&service.limits);
         let admission = occupancy.service(service.limits);
-        let door = Arc::new(Door { service: service.clone(), admission, rates, api: api.clone() });
+        let switchboard = Switchboard::new(service.name.as_str(), &service.telephone.callers, rand::random());
+        let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, api: api.clone() });
         for prefix in std::iter::once(&service.path).chain(&service.aliases) {
             router = router.merge(routes(prefix.as_str(), &door));
         }
@@ -124,7 +135,10 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
         .route(&path("/rtc_configuration"), get(offer::rtc_configuration).options(cors::preflight))
         .layer(from_fn_with_state(door.api.clone(), cors::allow))
         // A handshake is no request that CORS knows.
-        .route(&path("/websocket/offer"), get(websocket::websocket));
+        .route(&path("/websocket/offer"), get(websocket::websocket))
+        // A telephone company is no page.
+        .route(&path("/telephone/incoming"), post(telephone::incoming))
+        .route(&path("/telephone/handler"), get(telephone::handler));
     let control = Router::new()
         .route(&path("/sessions"), get(control::list))
         .route(&path("/sessions/{id}"), get(control::show).delete(control::end))

@@ -198,7 +198,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-fn fault_label(fault: BodyFault) -> &'static str {
+pub(super) fn fault_label(fault: BodyFault) -> &'static str {
     match fault {
         BodyFault::TooLarge => Failure::PayloadTooLarge.as_str(),
         BodyFault::TooSlow => "request_timeout",

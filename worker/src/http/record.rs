@@ -22,6 +22,7 @@ pub(super) struct Record {
     offer_seconds: Histogram<f64>,
     candidates: Counter<u64>,
     controls: Counter<u64>,
+    incoming_calls: Counter<u64>,
     panics: Counter<u64>,
 }
 
@@ -48,6 +49,7 @@ impl Record {
                 .build(),
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
+            incoming_calls: counter("streamfleet_incoming_calls", "Requests for TwiML, by outcome"),
             panics,
         }
     }
@@ -66,6 +68,10 @@ impl Record {
 
     pub(super) fn control(&self, outcome: &'static str) {
         self.controls.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(super) fn incoming_call(&self, outcome: &'static str) {
+        self.incoming_calls.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     pub(super) fn panicked(&self) {

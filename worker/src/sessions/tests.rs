@@ -76,6 +76,7 @@ impl Worker {
             modality: Modality::default(),
             limits: Limits::default(),
             identity: IdentityPolicy::default(),
+            telephone: http::Telephone::default(),
         };
         let access =
             Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() };

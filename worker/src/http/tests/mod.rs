@@ -25,7 +25,9 @@ use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State};
+use streamfleet_socket::protocol::{CallResume, CallSid};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
@@ -45,6 +47,9 @@ struct FakeHost {
     /// Lets one `slow` offer go on.
     go: Notify,
     sockets: TaskTracker,
+    stopping: CancellationToken,
+    /// The one call that goes on.
+    call: Mutex<Option<(CallSid, CallResume)>>,
 }
 
 struct FakeSession {
@@ -97,6 +102,14 @@ impl Host for FakeHost {
 
     fn sockets(&self) -> &TaskTracker {
         &self.sockets
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    fn call(&self, _: &ServiceName, call: &CallSid) -> Option<CallResume> {
+        self.call.lock().as_ref().filter(|(sid, _)| sid == call).map(|(_, resume)| resume.clone())
     }
 
     async fn candidate(
@@ -166,6 +179,7 @@ fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
         modality: Modality::default(),
         limits,
         identity: IdentityPolicy::default(),
+        telephone: Telephone::default(),
     })
 }
 
