@@ -39,6 +39,7 @@ pub use self::host::{Attached, Ended, Host, Modality, OpenRequest, Quality, Serv
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
+pub use self::socket::MAX_NEWCOMERS;
 pub use self::telephone::{Callers, Proxy, Telephone};
 
 use self::rate::{CANDIDATES_PER_OFFER, SourceRate};
@@ -55,6 +56,8 @@ pub struct Access {
     pub hosts: Hosts,
     /// What the control routes demand.
     pub admin_token: AdminToken,
+    /// Sockets of all services together that have no session yet; [`MAX_NEWCOMERS`] where nothing else is wanted.
+    pub newcomers: usize,
 }
 
 /// All that the routes share.
@@ -110,7 +113,7 @@ pub fn router(
     pages: Router,
 ) -> Router {
     let record = Record::new(meter, occupancy);
-    let newcomers = Arc::new(Semaphore::new(socket::MAX_NEWCOMERS));
+    let newcomers = Arc::new(Semaphore::new(access.newcomers));
     let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record, newcomers });
     let mut router = pages;
     for service in services {

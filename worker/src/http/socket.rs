@@ -27,7 +27,7 @@ use crate::sockets::Line;
 /// Sockets of a worker that have not become a session, or have been refused and are not closed yet. A page says `start`
 /// within a moment, and has thirty seconds for it: this takes thirty new sessions a second of the slowest pages, and is
 /// no more memory than 1 GiB if each of them sends the longest message there is.
-pub(super) const MAX_NEWCOMERS: usize = 1024;
+pub const MAX_NEWCOMERS: usize = 1024;
 
 /// When a client may come again that found too many others before the door.
 const CROWDED: Duration = Duration::from_secs(2);

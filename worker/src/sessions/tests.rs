@@ -78,8 +78,12 @@ impl Worker {
             identity: IdentityPolicy::default(),
             telephone: http::Telephone::default(),
         };
-        let access =
-            Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() };
+        let access = Access {
+            origins: Origins::Any,
+            hosts: Hosts::Only([].into()),
+            admin_token: TOKEN.parse().unwrap(),
+            newcomers: http::MAX_NEWCOMERS,
+        };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
         http::router(host, &services, occupancy, access, IceConfig::default(), &meter, Router::new())
@@ -165,6 +169,35 @@ async fn a_loop_that_does_not_answer_is_no_success() {
     assert_eq!((status, &body["meta"]["error"]), (503, &json!("no_capacity")));
     assert_eq!(begun.elapsed(), END_TIMEOUT);
     assert_eq!(worker.occupancy.live(), 1, "it lives on");
+}
+
+/// A session that ends by itself takes no orders any more: whoever wants to end it learns of its end when it comes.
+#[tokio::test(start_paused = true)]
+async fn who_ends_a_session_that_ends_waits_for_that_alone() {
+    let (_idle, sessions) = Worker::sessions();
+    let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
+    let identity = Identity::default();
+    let shared = Arc::new(Shared::new(1, id.clone(), service, sdk::Transport::WebSocket, &identity));
+    let (commands, nobody) = tokio::sync::mpsc::channel(1);
+    drop(nobody);
+    let live = Live {
+        shared: shared.clone(),
+        via: Via::Socket(commands),
+        inputs: None,
+        session: None,
+        resume: None,
+        admitted: Instant::now(),
+        time_limit: None,
+    };
+    sessions.inner.table.by_id.lock().insert(id.clone(), live);
+    let begun = tokio::time::Instant::now();
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        shared.closed(CloseReason::EndStream);
+    };
+    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
+    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
+    assert_eq!(begun.elapsed(), Duration::from_millis(30));
 }
 
 /// Says what has been called.

@@ -184,7 +184,12 @@ fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
 }
 
 fn access() -> Access {
-    Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() }
+    Access {
+        origins: Origins::Any,
+        hosts: Hosts::Only([].into()),
+        admin_token: TOKEN.parse().unwrap(),
+        newcomers: MAX_NEWCOMERS,
+    }
 }
 
 impl World {
