@@ -141,3 +141,23 @@ impl End {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_ends_with() {
+        fn check(end: End, expected: Option<CloseReason>, is_recoverable: bool) {
+            assert_eq!((end.reason(), end.is_recoverable()), (expected, is_recoverable), "{}", end.as_str());
+        }
+        check(End::Stopped, Some(CloseReason::ClientClosed), false);
+        check(End::Disconnected, Some(CloseReason::ConnectionLost), true);
+        check(End::Silent, Some(CloseReason::ConnectionLost), true);
+        check(End::SlowClient, Some(CloseReason::SlowClient), true);
+        check(End::BadInput, Some(CloseReason::Invalid), false);
+        check(End::StartTimeout, None, false);
+        check(End::Refused, None, false);
+        check(End::Session(CloseReason::TimeLimit), Some(CloseReason::TimeLimit), false);
+    }
+}

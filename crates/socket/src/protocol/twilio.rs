@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, SessionId};
 
-use super::{BadFrame, MAX_MESSAGE, field, session_id};
+use super::{BadFrame, field, session_id};
 use crate::payload::{self, PayloadBuffer};
 
 /// The `<Parameter>` that carries the token of our own TwiML. It is taken out before the rest becomes metadata.
@@ -145,6 +145,12 @@ struct Fields<'a> {
     stream_sid: Option<&'a RawValue>,
 }
 
+impl<'a> field::Message<'a> for Fields<'a> {
+    fn event(&self) -> Option<&'a RawValue> {
+        self.event
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StartFields<'a> {
@@ -206,11 +212,7 @@ impl TwilioReader {
     /// Everything that [`BadFrame`] names. A mark without a name and a digit that is none are ignored: a call does not
     /// end for them.
     pub fn text(&mut self, text: &str) -> Result<TwilioFrame<'_>, BadFrame> {
-        if text.len() > MAX_MESSAGE {
-            return Err(BadFrame::TooLarge);
-        }
-        let fields: Fields<'_> = field::object(text)?;
-        let event = field::string(fields.event).ok_or(BadFrame::NoEvent)?;
+        let (event, fields): (_, Fields<'_>) = field::message(text)?;
         match &*event {
             "media" => self.media(fields.media).map(TwilioFrame::Media),
             "start" => fields.start().map(|start| TwilioFrame::Start(Box::new(start))),
@@ -223,15 +225,13 @@ impl TwilioReader {
     }
 
     fn media(&mut self, raw: Option<&RawValue>) -> Result<TwilioMedia<'_>, BadFrame> {
-        let raw = raw.ok_or(BadFrame::NoPayload)?;
-        let media: MediaFields<'_> = field::object(raw.get()).map_err(|_| BadFrame::NoPayload)?;
-        let payload = field::string(media.payload).ok_or(BadFrame::NoPayload)?;
+        let media: MediaFields<'_> = field::media(raw)?;
         let is_outbound = field::string(media.track).is_some_and(|track| track == "outbound");
         Ok(TwilioMedia {
             track: if is_outbound { CallTrack::Outbound } else { CallTrack::Inbound },
             chunk: field::number(media.chunk),
             timestamp: field::number(media.timestamp).map(Duration::from_millis),
-            payload: self.payload.decode(&payload).map_err(|_| BadFrame::NotBase64)?,
+            payload: field::payload(media.payload, &mut self.payload)?,
         })
     }
 }

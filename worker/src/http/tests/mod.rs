@@ -6,6 +6,7 @@ mod control;
 mod cors;
 mod offers;
 mod socket;
+mod telephone;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -206,7 +207,29 @@ impl World {
         };
         let mut deep = Arc::unwrap_or_clone(service("deep", "/deep/path", Limits::default()));
         deep.aliases = vec!["/alias".parse().unwrap()];
-        let services = [service("root", "", Limits::default()), service("limited", "/limited", limits), Arc::new(deep)];
+        let telephone = |name: &str, telephone: Telephone| {
+            let phoned = Arc::unwrap_or_clone(service(name, &format!("/{name}"), Limits::default()));
+            Arc::new(Service { telephone, ..phoned })
+        };
+        let services = [
+            service("root", "", Limits::default()),
+            service("limited", "/limited", limits),
+            Arc::new(deep),
+            telephone("behind", Telephone { proxy: Proxy::Trusted, ..Telephone::default() }),
+            telephone(
+                "signed",
+                Telephone {
+                    callers: Callers::Signed("12345".into()),
+                    before: "Hello & <welcome>".to_owned(),
+                    after: String::new(),
+                    ..Telephone::default()
+                },
+            ),
+            telephone(
+                "signed-behind",
+                Telephone { callers: Callers::Signed("12345".into()), proxy: Proxy::Trusted, ..Telephone::default() },
+            ),
+        ];
         let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
         let metrics = Metrics::new("test", "0");
         let ice = serde_json::from_value(json!({ "servers": [{ "urls": ["stun:stun.example.com"] }] })).unwrap();
