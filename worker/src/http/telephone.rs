@@ -158,7 +158,7 @@ pub(super) fn hello(start: CallStart, switchboard: &Switchboard) -> Hello {
         earlier: earlier.map(|CallResume { session: id, token }| Earlier { id, token, otherwise: Otherwise::Refuse }),
         call: start.call_sid.filter(|_| is_ours),
         proof: proof.map(|_| ()).map_err(|error| {
-            tracing::info!(%error, "a media stream was refused");
+            tracing::debug!(%error, "a media stream was refused");
             Failure::Forbidden
         }),
     }
