@@ -127,6 +127,13 @@ pub trait ContextStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError>;
 
+    /// The context of this key that `token` is good for, whether its session lives or not; `None` if there is none. The
+    /// token is not used up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError>;
+
     /// What a context holds; `None` when it is forgotten.
     ///
     /// # Errors
