@@ -26,8 +26,8 @@ fn one_track_ends_and_the_other_goes_on() {
         assert_eq!(shared.quality().tracks[ends].kind, kind);
 
         let (told, mut hears) = mpsc::channel(4);
-        for mid in [&mid, &mid, "none"] {
-            world.command(Command::CloseTrack(shared.token(), mid.as_ref(), told.clone()));
+        for mid in [mid.as_str(), mid.as_str(), "none"] {
+            world.command(Command::CloseTrack(shared.token(), mid.into(), told.clone()));
         }
         // A session that is not there drops the order, and with it the sender.
         world.command(Command::CloseTrack(shared.token() + 1, mid.as_str().into(), told));
