@@ -21,10 +21,18 @@ pub struct ContextKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContextId(pub(crate) u128);
 
+impl ContextId {
+    /// What tells it from others in public: 32 of its 128 bits.
+    #[must_use]
+    pub fn hint(self) -> u32 {
+        (self.0 >> 96) as u32
+    }
+}
+
 impl fmt::Debug for ContextId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Enough to tell two apart in a log.
-        write!(f, "ContextId({:08x}…)", self.0 >> 96)
+        write!(f, "ContextId({:08x}…)", self.hint())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `{p}/sessions/{id}/data`: what is remembered of a session, read and written by the application's backend.
 //!
 //! The document is the one that the handler sees, and stays readable while the session could be resumed. It has a version,
-//! which is its entity tag: a backend that names the version it has read overwrites nobody's work.
+//! which its entity tag names: a backend that shows the tag it has read overwrites nobody's work.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,16 +10,17 @@ use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{Extensions, HeaderMap, HeaderName, header};
+use axum::http::{Extensions, HeaderMap, header};
 use axum::response::Response;
 use serde_json::{Map, Value};
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::client::parse_patch;
 use streamfleet_session::wire::{BodyError, Failure};
-use streamfleet_store::{ContextId, Document, Expected, InvalidData, Version, WriteError, merge};
+use streamfleet_store::{ContextId, Document, Expected, InvalidData, WriteError, merge};
 
 use super::access::{Authority, Holder, unavailable};
 use super::body::{self, BodyFault};
+use super::etag::{Comparison, Tag, Tags};
 use super::offer::FULL_RETRY;
 use super::{Audit, Door, reply, source};
 
@@ -29,46 +30,6 @@ pub(super) const PATCHES: &str = "application/merge-patch+json, application/json
 /// Writers of one document are a handler and a backend: whoever loses this often is not racing, it is starved.
 const ATTEMPTS: usize = 16;
 
-/// Entity tags of a conditional request (RFC 9110, 13.1).
-#[derive(Debug, PartialEq, Eq)]
-enum Tags {
-    Any,
-    These(Vec<Version>),
-}
-
-/// How two entity tags compare (RFC 9110, 8.8.3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Comparison {
-    Strong,
-    Weak,
-}
-
-impl Tags {
-    /// What the header says; `None` if it is not there. What is no tag of ours matches nothing.
-    fn parse(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) -> Option<Self> {
-        if !headers.contains_key(name) {
-            return None;
-        }
-        let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        let tags: Vec<&str> = texts.flat_map(|text| text.split(',')).map(str::trim).collect();
-        if tags.contains(&"*") {
-            return Some(Self::Any);
-        }
-        let strong = |tag: &&str| match comparison {
-            Comparison::Strong => tag.parse().ok(),
-            Comparison::Weak => tag.strip_prefix("W/").unwrap_or(tag).parse().ok(),
-        };
-        Some(Self::These(tags.iter().filter_map(strong).collect()))
-    }
-
-    fn matches(&self, version: Version) -> bool {
-        match self {
-            Self::Any => true,
-            Self::These(tags) => tags.contains(&version),
-        }
-    }
-}
-
 /// Why there is no document to answer with.
 enum Refused {
     Body(BodyFault),
@@ -76,7 +37,7 @@ enum Refused {
     Failed(Failure),
     MediaType,
     /// It has this version.
-    Precondition(Version),
+    Precondition(Tag),
 }
 
 impl Refused {
@@ -116,18 +77,19 @@ pub(super) async fn read(
 ) -> Response {
     let source = source(&extensions);
     let document = match door.data_of(authority, id, source).await {
-        Ok((_, context)) => door.document(context).await,
+        Ok((_, context)) => door.document(context).await.map(|document| (context, document)),
         Err(failure) => Err(failure),
     };
     match document {
-        Ok(document) => {
+        Ok((context, document)) => {
             let seen = Tags::parse(&headers, &header::IF_NONE_MATCH, Comparison::Weak);
-            if seen.is_some_and(|seen| seen.matches(document.version)) {
+            let tag = Tag::new(context, document.version);
+            if seen.is_some_and(|seen| seen.matches(tag)) {
                 door.api.record.control("data_unchanged");
-                return reply::not_modified(document.version);
+                return reply::not_modified(tag);
             }
             door.api.record.control("data_read");
-            reply::document(&document)
+            reply::document(&document, tag)
         }
         Err(failure) => {
             door.api.record.control(failure.as_str());
@@ -154,7 +116,10 @@ pub(super) async fn patch(
     let label = outcome.as_ref().map_or_else(Refused::label, |_| "data_written");
     door.api.record.control(label);
     Audit { service: &door.service.name, session: &id, user: None }.controlled(source, label);
-    outcome.map_or_else(|refused| refused.response(), |document| reply::document(&document))
+    outcome.map_or_else(
+        |refused| refused.response(),
+        |document| reply::document(&document, Tag::new(context, document.version)),
+    )
 }
 
 impl Door {
@@ -200,8 +165,9 @@ impl Door {
     ) -> Result<Document, Refused> {
         for _ in 0..ATTEMPTS {
             let Document { mut data, version } = self.document(context).await?;
-            if expected.is_some_and(|expected| !expected.matches(version)) {
-                return Err(Refused::Precondition(version));
+            let tag = Tag::new(context, version);
+            if expected.is_some_and(|expected| !expected.matches(tag)) {
+                return Err(Refused::Precondition(tag));
             }
             merge(&mut data, patch.clone());
             match self.api.host.contexts().write(context, data.clone(), Expected::Version(version)).await {
@@ -223,36 +189,4 @@ fn is_patch(headers: &HeaderMap) -> bool {
     let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = named.and_then(|text| text.split(';').next()).map(str::trim);
     essence.is_some_and(|essence| PATCHES.split(", ").any(|known| known.eq_ignore_ascii_case(essence)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entity_tags_of_requests() {
-        #[track_caller]
-        fn check(values: &[&'static str], strong: &[u64], weak: &[u64]) {
-            let headers: HeaderMap = values.iter().map(|value| (header::IF_MATCH, value.parse().unwrap())).fold(
-                HeaderMap::new(),
-                |mut all, (name, value)| {
-                    all.append(name, value);
-                    all
-                },
-            );
-            let these = |versions: &[u64]| Some(Tags::These(versions.iter().copied().map(Version).collect()));
-            assert_eq!(Tags::parse(&headers, &header::IF_MATCH, Comparison::Strong), these(strong), "{values:?}");
-            assert_eq!(Tags::parse(&headers, &header::IF_MATCH, Comparison::Weak), these(weak), "{values:?}");
-        }
-        check(&["\"7\""], &[7], &[7]);
-        check(&["W/\"7\""], &[], &[7]);
-        check(&["\"1\" , \"2\"", "\"3\""], &[1, 2, 3], &[1, 2, 3]);
-        check(&["7"], &[], &[]);
-        check(&["\"a,b\", \"7\""], &[7], &[7]);
-        check(&[""], &[], &[]);
-        let headers = HeaderMap::new();
-        assert_eq!(Tags::parse(&headers, &header::IF_MATCH, Comparison::Strong), None);
-        let any = HeaderMap::from_iter([(header::IF_MATCH, "*".parse().unwrap())]);
-        assert_eq!(Tags::parse(&any, &header::IF_MATCH, Comparison::Strong), Some(Tags::Any));
-    }
 }

@@ -11,6 +11,7 @@ mod body;
 mod control;
 mod cors;
 mod data;
+mod etag;
 mod host;
 mod ice;
 mod inputs;

@@ -9,9 +9,10 @@ use serde::Serialize;
 use streamfleet_session::CloseReason;
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::{Answer, BodyError, Failure, Success};
-use streamfleet_store::{Document, Version};
+use streamfleet_store::Document;
 
 use super::body::BodyFault;
+use super::etag::Tag;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -124,17 +125,17 @@ pub(super) fn no_content() -> Response {
 }
 
 /// A session's data, with its version.
-pub(super) fn document(document: &Document) -> Response {
-    with_tag(json(StatusCode::OK, &document.data), document.version)
+pub(super) fn document(document: &Document, tag: Tag) -> Response {
+    with_tag(json(StatusCode::OK, &document.data), tag)
 }
 
 /// What the caller has is what there is (RFC 9110, 15.4.5).
-pub(super) fn not_modified(version: Version) -> Response {
-    with_tag(StatusCode::NOT_MODIFIED.into_response(), version)
+pub(super) fn not_modified(tag: Tag) -> Response {
+    with_tag(StatusCode::NOT_MODIFIED.into_response(), tag)
 }
 
 /// The caller has read another version than there is by now (RFC 9110, 15.5.13).
-pub(super) fn precondition_failed(current: Version) -> Response {
+pub(super) fn precondition_failed(current: Tag) -> Response {
     with_tag(other(StatusCode::PRECONDITION_FAILED, "precondition_failed"), current)
 }
 
@@ -160,8 +161,8 @@ fn later(mut response: Response) -> Response {
     response
 }
 
-fn with_tag(mut response: Response, version: Version) -> Response {
-    let tag = HeaderValue::try_from(version.etag()).expect("invariant: digits in quotes are a header's value");
+fn with_tag(mut response: Response, tag: Tag) -> Response {
+    let tag = HeaderValue::try_from(tag.to_string()).expect("invariant: digits in quotes are a header's value");
     response.headers_mut().insert(header::ETAG, tag);
     response
 }

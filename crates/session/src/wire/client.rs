@@ -1,6 +1,7 @@
 //! What a session's client, or whoever acts for it, asks beside its offer: its outputs, and to hand in arguments.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -14,12 +15,20 @@ use crate::id::SessionId;
 pub const MAX_VALUES: usize = 2048;
 
 /// The query of `GET {p}/outputs`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct OutputsQuery {
     /// The session's id.
     pub webrtc_id: SessionId,
     /// What a browser's `EventSource`, which can send no header, shows instead of one. A secret.
     pub access_token: Option<String>,
+}
+
+impl fmt::Debug for OutputsQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token must not come into a log.
+        let shown = self.access_token.as_ref().map(|_| "…");
+        f.debug_struct("OutputsQuery").field("webrtc_id", &self.webrtc_id).field("access_token", &shown).finish()
+    }
 }
 
 impl OutputsQuery {

@@ -80,6 +80,8 @@ fn queries() {
     check(&[("webrtc_id", "")], Err(json!([["value_error", name]])));
     check(&[("webrtc_id", "\u{fffd}")], Err(json!([["value_error", name]])));
     check(&[("webrtc_id", "k3x9"), ("webrtc_id", "k3x9")], Err(json!([["value_error", name]])));
+    let query = OutputsQuery { webrtc_id: id(), access_token: Some("hidden".to_owned()) };
+    assert!(!format!("{query:?}").contains("hidden"));
     let token = json!(["query", "access_token"]);
     check(&[("webrtc_id", "k3x9"), ("access_token", "a"), ("access_token", "b")], Err(json!([["value_error", token]])));
 }

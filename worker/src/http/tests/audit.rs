@@ -77,7 +77,7 @@ async fn one_line_for_each_decision() {
                          "error": "unauthorized" });
     for (method, path) in [("GET", "/sessions/c"), ("PATCH", "/sessions/c/data"), ("DELETE", "/sessions/c/tracks/0")] {
         world.send(stranger(method, path)).await;
-        assert_eq!(page.trail(), [denied.clone()], "{method} {path}");
+        assert_eq!(page.trail(), std::slice::from_ref(&denied), "{method} {path}");
     }
     let body = json!({ "type": "offer", "webrtc_id": "c", "sdp": "proven" });
     world.post("/webrtc/offer", body.to_string()).await;

@@ -18,9 +18,12 @@ async fn ask(
     world.send(request.body(body.into()).unwrap()).await
 }
 
+/// Says whether the reply has this version, with its body.
 #[track_caller]
-fn holds(reply: &Reply, status: u16, tag: &str, body: &str) {
-    assert_eq!((reply.status, reply.header("etag"), reply.body.as_str()), (status, Some(tag), body));
+fn holds(reply: &Reply, status: u16, version: u64, body: &str) {
+    let tag = reply.header("etag").unwrap();
+    assert!(tag.ends_with(&format!("-{version}\"")), "{tag} and not {version}");
+    assert_eq!((reply.status, reply.body.as_str()), (status, body));
 }
 
 #[tokio::test]
@@ -34,28 +37,30 @@ async fn a_document_is_read_and_patched_by_version() {
         ask(&world, "PATCH", path, TOKEN, &headers, body.to_string()).await
     };
     let failed = failed("precondition_failed");
-    holds(&get(&[]).await, 200, "\"0\"", "{}");
-    holds(&patch(&[], json!({ "a": { "b": 1, "c": 2 }, "d": 3 })).await, 200, "\"1\"", r#"{"a":{"b":1,"c":2},"d":3}"#);
+    let first = get(&[]).await.header("etag").unwrap().to_owned();
+    let tag = |version: u64| first.replace("-0\"", &format!("-{version}\""));
+    holds(&get(&[]).await, 200, 0, "{}");
+    holds(&patch(&[], json!({ "a": { "b": 1, "c": 2 }, "d": 3 })).await, 200, 1, r#"{"a":{"b":1,"c":2},"d":3}"#);
+    holds(&patch(&[("if-match", &tag(1))], json!({ "a": { "b": null } })).await, 200, 2, r#"{"a":{"c":2},"d":3}"#);
+    holds(&patch(&[("if-match", &tag(1))], json!({ "lost": 1 })).await, 412, 2, &failed);
+    holds(&patch(&[("if-match", &format!("W/{}", tag(2)))], json!({ "weak": 1 })).await, 412, 2, &failed);
+    holds(&patch(&[("if-match", "2")], json!({ "bare": 1 })).await, 412, 2, &failed);
     holds(
-        &patch(&[("if-match", "\"1\"")], json!({ "a": { "b": null } })).await,
+        &patch(&[("if-match", &format!("{}, {}", tag(9), tag(2)))], json!({ "d": null })).await,
         200,
-        "\"2\"",
-        r#"{"a":{"c":2},"d":3}"#,
+        3,
+        r#"{"a":{"c":2}}"#,
     );
-    holds(&patch(&[("if-match", "\"1\"")], json!({ "lost": 1 })).await, 412, "\"2\"", &failed);
-    holds(&patch(&[("if-match", "W/\"2\"")], json!({ "weak": 1 })).await, 412, "\"2\"", &failed);
-    holds(&patch(&[("if-match", "2")], json!({ "bare": 1 })).await, 412, "\"2\"", &failed);
-    holds(&patch(&[("if-match", "\"9\", \"2\"")], json!({ "d": null })).await, 200, "\"3\"", r#"{"a":{"c":2}}"#);
-    holds(&patch(&[("if-match", "*")], json!({ "a": null })).await, 200, "\"4\"", "{}");
-    holds(&patch(&[], json!({ "last": "writer" })).await, 200, "\"5\"", r#"{"last":"writer"}"#);
-    holds(&get(&[("if-none-match", "\"5\"")]).await, 304, "\"5\"", "");
-    holds(&get(&[("if-none-match", "\"1\", W/\"5\"")]).await, 304, "\"5\"", "");
-    holds(&get(&[("if-none-match", "*")]).await, 304, "\"5\"", "");
-    holds(&get(&[("if-none-match", "\"4\"")]).await, 200, "\"5\"", r#"{"last":"writer"}"#);
+    holds(&patch(&[("if-match", "*")], json!({ "a": null })).await, 200, 4, "{}");
+    holds(&patch(&[], json!({ "last": "writer" })).await, 200, 5, r#"{"last":"writer"}"#);
+    holds(&get(&[("if-none-match", &tag(5))]).await, 304, 5, "");
+    holds(&get(&[("if-none-match", &format!("{}, W/{}", tag(1), tag(5)))]).await, 304, 5, "");
+    holds(&get(&[("if-none-match", "*")]).await, 304, 5, "");
+    holds(&get(&[("if-none-match", &tag(4))]).await, 200, 5, r#"{"last":"writer"}"#);
     let handler = streamfleet_handler::Data::new(world.host.contexts.clone(), world.host.with("a", |s| s.context));
     assert_eq!(handler.read().await.unwrap().data["last"], "writer", "the handler's is the same");
     handler.update(|data| drop(data.insert("handler".to_owned(), json!(true)))).await.unwrap();
-    holds(&get(&[]).await, 200, "\"6\"", r#"{"handler":true,"last":"writer"}"#);
+    holds(&get(&[]).await, 200, 6, r#"{"handler":true,"last":"writer"}"#);
     world.counted("streamfleet_control_requests_total{outcome=\"data_written\"} 5");
     world.counted("streamfleet_control_requests_total{outcome=\"data_unchanged\"} 3");
     world.counted("streamfleet_control_requests_total{outcome=\"precondition_failed\"} 3");
@@ -101,20 +106,18 @@ async fn data_outlives_its_session_and_collides_with_nobody() {
     let path = "/sessions/a/data";
     ask(&world, "PATCH", path, &ours, &[KIND], r#"{"of":"ours"}"#).await;
     world.host.finish("a").await;
-    holds(&ask(&world, "GET", path, TOKEN, &[], "").await, 200, "\"1\"", r#"{"of":"ours"}"#);
-    holds(&ask(&world, "GET", path, &ours, &[], "").await, 200, "\"1\"", r#"{"of":"ours"}"#);
+    holds(&ask(&world, "GET", path, TOKEN, &[], "").await, 200, 1, r#"{"of":"ours"}"#);
+    holds(&ask(&world, "GET", path, &ours, &[], "").await, 200, 1, r#"{"of":"ours"}"#);
 
     world.offer("", "a", SDP).await;
     let theirs = world.host.token("a");
-    holds(&ask(&world, "GET", path, TOKEN, &[], "").await, 200, "\"0\"", "{}");
-    holds(&ask(&world, "GET", path, &theirs, &[], "").await, 200, "\"0\"", "{}");
-    holds(
-        &ask(&world, "PATCH", path, &ours, &[KIND], r#"{"more":1}"#).await,
-        200,
-        "\"2\"",
-        r#"{"more":1,"of":"ours"}"#,
-    );
-    holds(&ask(&world, "GET", path, &theirs, &[], "").await, 200, "\"0\"", "{}");
+    holds(&ask(&world, "GET", path, TOKEN, &[], "").await, 200, 0, "{}");
+    holds(&ask(&world, "GET", path, &theirs, &[], "").await, 200, 0, "{}");
+    holds(&ask(&world, "PATCH", path, &ours, &[KIND], r#"{"more":1}"#).await, 200, 2, r#"{"more":1,"of":"ours"}"#);
+    holds(&ask(&world, "GET", path, &theirs, &[], "").await, 200, 0, "{}");
+    let tag = ask(&world, "GET", path, &ours, &[], "").await.header("etag").unwrap().replace("-2\"", "-0\"");
+    let mixed_up = ask(&world, "PATCH", path, TOKEN, &[KIND, ("if-match", &tag)], "{}").await;
+    holds(&mixed_up, 412, 0, &failed("precondition_failed"));
     ask(&world, "GET", "/sessions/a", &ours, &[], "").await.is(404, &failed("not_found"));
     ask(&world, "DELETE", "/sessions/a", &ours, &[], "").await.is(404, &failed("not_found"));
     assert_eq!(world.occupancy.live(), 1);
