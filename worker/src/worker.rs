@@ -174,6 +174,7 @@ impl Worker {
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
             newcomers: http::MAX_NEWCOMERS,
+            streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(
             Arc::new(sessions.clone()),

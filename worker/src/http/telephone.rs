@@ -26,7 +26,7 @@ use streamfleet_socket::telephone::{
 };
 
 use super::body::{self, BodyFault};
-use super::offer::{fault_label, utf8};
+use super::offer::utf8;
 use super::origin::{Strange, requested_host};
 use super::socket::{self, Dialect, Earlier, Hello, Otherwise};
 use super::{Door, reply};
@@ -185,7 +185,7 @@ enum Refused {
 impl Refused {
     fn label(&self) -> &'static str {
         match self {
-            Self::Body(fault) => fault_label(*fault),
+            Self::Body(fault) => fault.as_str(),
             Self::Host => "invalid_host",
             Self::Failure(failure) => failure.as_str(),
         }

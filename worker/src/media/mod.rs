@@ -26,4 +26,4 @@ mod tracks;
 pub use answer::{NoIdentity, PeerFactory};
 pub use counters::{Counters, Drop, Reading};
 pub use sdp::InvalidOffer;
-pub use shared::{Playout, Quality, Shared, Stage, TrackView};
+pub use shared::{Playout, Quality, Shared, Stage, TrackEnd, TrackView};

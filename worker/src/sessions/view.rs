@@ -1,17 +1,12 @@
 //! A session as control shows it.
 
-use streamfleet_session::State;
+use streamfleet_handler::Transport;
 
-use crate::http::{Quality, SessionView};
-use crate::media::{Shared, Stage, TrackView};
+use crate::http::{Quality, SessionView, TrackInfo};
+use crate::media::{Shared, TrackView};
+use crate::sockets::session::TRACK;
 
 pub(super) fn view(shared: &Shared) -> SessionView {
-    let state = match shared.stage() {
-        Stage::Connecting => State::Connecting,
-        Stage::Active => State::Active,
-        Stage::Ending(reason) => State::Ending(reason),
-        Stage::Closed(reason) => State::Closed(reason),
-    };
     let figures = shared.quality();
     let sum = |count: fn(&TrackView) -> u64| figures.tracks.iter().map(count).sum::<u64>();
     let (received, lost) = (sum(|t| t.packets_received), sum(|t| t.packets_lost));
@@ -26,15 +21,27 @@ pub(super) fn view(shared: &Shared) -> SessionView {
         frames_concealed: figures.playout.as_ref().map_or(0, |p| p.concealed),
         frames_repaired: figures.playout.as_ref().map_or(0, |p| p.fec_repaired),
     });
+    let tracks = match shared.transport() {
+        Transport::WebRtc => figures.tracks.iter().map(track).collect(),
+        // Nothing was negotiated: there is one, as long as there is a session.
+        Transport::WebSocket | Transport::Telephone => {
+            vec![TrackInfo { mid: TRACK.to_owned(), kind: "audio", closed: shared.stage().reason().is_some() }]
+        }
+    };
     SessionView {
         id: shared.id().clone(),
         service: shared.service().clone(),
         transport: shared.transport(),
         user_id: shared.user().cloned(),
         verified: shared.verified().is_verified(),
-        state,
+        state: shared.stage().into(),
         since: shared.since(),
         quality,
         outputs: shared.outputs(),
+        tracks,
     }
+}
+
+fn track(track: &TrackView) -> TrackInfo {
+    TrackInfo { mid: track.mid.clone(), kind: track.kind, closed: track.closed }
 }

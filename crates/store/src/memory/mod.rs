@@ -86,6 +86,10 @@ impl ContextStore for Memory {
         Ok(self.table.lock().rotate(key, token, next, Instant::now()))
     }
 
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
+        Ok(self.table.lock().verify(key, token, Instant::now()))
+    }
+
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
         Ok(self.table.lock().read(id, Instant::now()))
     }

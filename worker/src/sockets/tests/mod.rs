@@ -90,6 +90,7 @@ impl World {
             hosts: Hosts::Any,
             admin_token: "correct-horse-battery".parse().unwrap(),
             newcomers: NEWCOMERS,
+            streams: 9,
         };
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
