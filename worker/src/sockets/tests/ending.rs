@@ -62,3 +62,20 @@ async fn all_are_told_that_the_process_stops() {
     assert!(world.sessions.is_empty());
     assert_eq!((world.occupancy.live(), world.ended("shutdown")), (0, 3));
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed() {
+    let world = World::new([service("tone")]);
+    let mut peer = Peer::narrow(&world, "/tone/websocket/offer").await;
+    peer.say(json!({ "event": "start", "websocket_id": "a" })).await;
+    let insists = async {
+        // Every answer has to wait for it.
+        peer.insist(json!({ "event": "ping" })).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = insists => {}
+        () = until("the end", || world.ended("slow_client") == 1) => {}
+    }
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (0, 0));
+}

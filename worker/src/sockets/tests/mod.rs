@@ -116,11 +116,14 @@ impl World {
 
     /// Sessions that have ended for this reason.
     fn ended(&self, reason: &str) -> u64 {
-        let name = format!("streamfleet_sessions_ended_total{{reason=\"{reason}\"}} ");
+        self.counted(&format!("streamfleet_sessions_ended_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// A counter, which need not have begun to count.
+    fn counted(&self, name: &str) -> u64 {
         let text = self.metrics.render();
-        let line =
-            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("no {name}: {text}"));
-        line.parse().unwrap()
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
     }
 
     /// A request that needs no listener.

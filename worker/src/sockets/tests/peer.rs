@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use streamfleet_audio::g711;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -27,7 +27,17 @@ pub(super) enum Heard {
 impl Peer {
     /// Opens a socket, or gives the status that it was refused with.
     pub(super) async fn try_open(world: &World, path: &str) -> Result<Self, u16> {
-        let stream = TcpStream::connect(world.address).await.unwrap();
+        Self::over(TcpStream::connect(world.address).await.unwrap(), world, path).await
+    }
+
+    /// Opens a socket that takes very little before it is read.
+    pub(super) async fn narrow(world: &World, path: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 << 10).unwrap();
+        Self::over(socket.connect(world.address).await.unwrap(), world, path).await.unwrap()
+    }
+
+    async fn over(stream: TcpStream, world: &World, path: &str) -> Result<Self, u16> {
         let url = format!("ws://{}{path}", world.address);
         match timeout(PATIENCE, tokio_tungstenite::client_async(url, stream)).await.unwrap() {
             Ok((socket, _)) => Ok(Self { socket }),
@@ -49,6 +59,12 @@ impl Peer {
 
     pub(super) async fn say(&mut self, value: Value) {
         self.socket.send(Message::Text(value.to_string().into())).await.unwrap();
+    }
+
+    /// Says it over and over, and reads nothing.
+    pub(super) async fn insist(&mut self, value: Value) {
+        let text = value.to_string();
+        while self.socket.send(Message::Text(text.clone().into())).await.is_ok() {}
     }
 
     /// Mu-law.
