@@ -5,12 +5,15 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 python_requirements=$root/tests/aiortc/requirements.txt
+fastrtc_requirements=$root/tests/conformance/fastrtc_requirements.txt
 node_package=$root/tests/browser/package.json
 node_lock=$root/tests/browser/package-lock.json
 python_directory=$cache/python-$(key "$python_requirements")
+fastrtc_directory=$cache/fastrtc-$(key "$fastrtc_requirements")
 node_directory=$cache/node-$(key "$node_package" "$node_lock")
 
 install_python() { make_venv "$python_requirements" "$1"; }
+install_fastrtc() { make_venv "$fastrtc_requirements" "$1"; }
 
 install_node() {
     cp "$node_package" "$node_lock" "$1/" && npm --prefix "$1" ci --no-audit --no-fund --loglevel=error
@@ -41,6 +44,8 @@ if [[ ${1:-} != --where ]]; then
     venv_python >/dev/null || apt_install python3 python3-venv
     if [[ ! -d $python_directory ]]; then say "installing Python packages into $python_directory"; fi
     once "$python_directory" install_python
+    if [[ ! -d $fastrtc_directory ]]; then say "installing FastRTC into $fastrtc_directory"; fi
+    once "$fastrtc_directory" install_fastrtc
     if [[ ! -d $node_directory ]]; then say "installing Node packages into $node_directory"; fi
     once "$node_directory" install_node
     browser >/dev/null || install_browser
@@ -49,10 +54,12 @@ fi
 node=$(command -v node) || die "node is missing: 'make test' installs it"
 (($("$node" -p 'process.versions.node.split(".")[0]') >= 18)) || die "node is older than 18, which playwright-core needs"
 [[ -d $python_directory ]] || die "$python_directory is missing: 'make test' installs it"
+[[ -d $fastrtc_directory ]] || die "$fastrtc_directory is missing: 'make test' installs it"
 [[ -d $node_directory ]] || die "$node_directory is missing: 'make test' installs it"
 chromium=$(browser) || die "chromium is missing: 'make test' installs it"
 cat <<END
 STREAMFLEET_TEST_PYTHON=$python_directory/bin/python
+STREAMFLEET_TEST_FASTRTC=$fastrtc_directory/bin/python
 STREAMFLEET_TEST_NODE=$node
 STREAMFLEET_TEST_NODE_MODULES=$node_directory/node_modules
 STREAMFLEET_TEST_CHROMIUM=$chromium

@@ -11,10 +11,11 @@ mod nat;
 mod program;
 mod script;
 mod server;
+pub mod services;
 mod signalling;
 
 pub use nat::{Figures, Loss, Nat};
-pub use program::streamfleet;
+pub use program::{streamfleet, tool};
 pub use script::Script;
 pub use server::Server;
 pub use signalling::WithoutCandidates;

@@ -31,6 +31,14 @@ pub(crate) fn worker() -> Result<PathBuf> {
     built("streamfleet-worker")
 }
 
+/// The worker with the suites' handlers, likewise.
+///
+/// # Errors
+/// When there is none yet.
+pub(crate) fn services() -> Result<PathBuf> {
+    built("streamfleet-test-services")
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     // <target>/<profile>/deps/<suite>-<hash> → <target>/<profile>/<name>
     let suite = std::env::current_exe()?;
@@ -45,7 +53,10 @@ fn built(name: &str) -> Result<PathBuf> {
 }
 
 /// A tool that `tests/setup/tools.sh` installs, by the name of its variable: from the environment, else asked of that script.
-pub(crate) fn tool(variable: &str) -> Result<String> {
+///
+/// # Errors
+/// When it is not installed.
+pub fn tool(variable: &str) -> Result<String> {
     if let Ok(value) = std::env::var(variable) {
         return Ok(value);
     }

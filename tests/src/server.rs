@@ -71,9 +71,21 @@ impl Server {
     /// # Errors
     /// As of [`Self::start`].
     pub fn start_worker(services: &Value, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::run_with(program::worker()?, services, settings)
+    }
+
+    /// Starts `streamfleet-test-services`, the worker that has the suites' own handlers, likewise.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_services(services: &Value, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::run_with(program::services()?, services, settings)
+    }
+
+    fn run_with(program: PathBuf, services: &Value, settings: &[(&str, &str)]) -> Result<Self> {
         let services = services.to_string();
         let settings: Vec<_> = settings.iter().copied().chain([("STREAMFLEET_SERVICES", services.as_str())]).collect();
-        Self::run(program::worker()?, &[], &settings)
+        Self::run(program, &[], &settings)
     }
 
     fn run(program: PathBuf, arguments: &[&str], settings: &[(&str, &str)]) -> Result<Self> {
