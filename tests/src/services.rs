@@ -20,6 +20,8 @@ pub fn conformance() -> Value {
     services.extend(same.map(|name| named(name, name)));
     let pauses = ["pause", "pause-arguments", "pause-long", "pause-patient", "pause-greeting"];
     services.extend(pauses.map(|name| named(name, name)));
+    // The suite asks as a proxy in front of us does.
+    services[0]["telephone"] = json!({ "trustForwarded": true });
     for part in ["order", "socket", "webrtc", "mixed", "phone", "bad", "abandoned"] {
         services.push(echo(&format!("limited-{part}"), json!({ "concurrency": 1 })));
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use streamfleet_handler::{Context, Emit, Handler, HandlerError, Input, Registry, Session, async_trait};
+use streamfleet_session::Verification;
 
 use crate::add;
 
@@ -13,7 +14,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) fn register(registry: &mut Registry) {
     add(registry, "context", "Tells its context from receive, emit and a task.", Tells::default);
-    add(registry, "memory", "Counts its visits in the session's data, and tells of what the backend writes.", || Memory);
+    add(registry, "memory", "Counts its visits in the session's data, and tells of what the backend writes.", || {
+        Memory
+    });
 }
 
 /// What a call knows of its session by itself.
@@ -24,6 +27,7 @@ fn seen(place: &str) -> Value {
         "session": context.session_id.as_str(),
         "transport": context.transport.as_str(),
         "service": context.service.as_str(),
+        "verified": context.verified == Verification::Verified,
         "user": context.user_id.as_ref().map(|user| user.as_str()),
         "metadata": context.metadata.get("colour"),
         "claims": context.claims,

@@ -39,8 +39,8 @@ fn pause(
     make: impl Fn() -> Result<ReplyOnPause, streamfleet_pause::OptionsError> + Send + Sync + 'static,
 ) {
     registry.register(name, Description::audio(name, summary), move |_| {
-        let handler = make()
-            .map_err(|error| ConfigError::Mistakes(vec![Mistake { key: None, problem: error.to_string() }]))?;
+        let handler =
+            make().map_err(|error| ConfigError::Mistakes(vec![Mistake { key: None, problem: error.to_string() }]))?;
         Ok(Registered::Handler(Box::new(handler.with_vad(|| Energy))))
     });
 }
