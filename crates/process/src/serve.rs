@@ -47,11 +47,15 @@ pub struct ServeLimits {
     /// How long bytes may stay unacknowledged by the client (TCP_USER_TIMEOUT), so that one that never reads its
     /// response does not keep it for ever.
     pub write_time: Duration,
+    /// Bytes of a connection that may wait in the kernel before it takes no more (TCP_NOTSENT_LOWAT). Without a bound the
+    /// kernel takes megabytes for a client that has stopped reading: half a minute of audio, in which nobody notices.
+    pub unsent_bytes: u32,
 }
 
 impl Default for ServeLimits {
     /// 4 096 connections (an idle one costs about 20 kB), 10 s per header of at most 32 KiB (twice what browsers send
-    /// at worst), 10 s per handshake, 30 s per write.
+    /// at worst), 10 s per handshake, 30 s per write, 64 KiB unsent (about a second of audio as JSON, many packets of it on
+    /// a long line).
     fn default() -> Self {
         Self {
             connections: NonZeroUsize::new(4096).expect("invariant: 4096 is not zero"),
@@ -59,6 +63,7 @@ impl Default for ServeLimits {
             header_bytes: 32 << 10,
             handshake_time: Duration::from_secs(10),
             write_time: Duration::from_secs(30),
+            unsent_bytes: 64 << 10,
         }
     }
 }
@@ -194,7 +199,11 @@ async fn connection(
 ) -> Result<(), ConnectionError> {
     stream.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.write_time))?;
+    {
+        let socket = socket2::SockRef::from(&stream);
+        socket.set_tcp_user_timeout(Some(limits.write_time))?;
+        socket.set_tcp_notsent_lowat(limits.unsent_bytes)?;
+    }
     match tls {
         None => requests(stream, peer, router, limits, stop).await,
         Some(tls) => {

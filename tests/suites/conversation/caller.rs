@@ -1,10 +1,10 @@
 //! A call that records all that it hears and is told.
 
-use std::sync::Arc;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use std::sync::{Mutex, PoisonError};
 use streamfleet_client::{
     Call, Client, ClientError, ClientOptions, EndReason, Event, Message, PcmFormat, PhoneOptions, Reconnect, Refusal,
     Resume, SessionId, SocketOptions, Summary, random_id,
@@ -37,13 +37,14 @@ impl Via {
         }
     }
 
-    /// How exactly the length of a stretch of sound can be told, in seconds: sockets carry samples as they are and telephones
-    /// resample them; a jitter buffer stretches and shortens time while it finds its delay.
-    pub(crate) fn exactness(self) -> f64 {
+    /// What may have been heard of a stretch of sound of so many seconds, if all of it was. Sockets carry samples as they are
+    /// and telephones resample them; a WebRTC client's jitter buffer stretches time while it finds its delay, and goes on
+    /// for a moment where packets stop, so there a shorter stretch is a loss and a longer one is none.
+    pub(crate) fn all_of(self, seconds: f64) -> RangeInclusive<f64> {
         match self {
-            Self::WebRtc => 0.06,
-            Self::WebSocket => 0.002,
-            Self::Telephone => 0.004,
+            Self::WebRtc => seconds - 0.03..=seconds + 0.3,
+            Self::WebSocket => seconds - 0.002..=seconds + 0.002,
+            Self::Telephone => seconds - 0.004..=seconds + 0.004,
         }
     }
 }
@@ -251,6 +252,6 @@ pub(crate) fn refusal(dialled: Result<Caller, ClientError>) -> Result<Refusal> {
     }
 }
 
-fn lock(told: &Mutex<Told>) -> std::sync::MutexGuard<'_, Told> {
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }

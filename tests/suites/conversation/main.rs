@@ -69,7 +69,8 @@ where
         }
         failures
     });
-    ensure!(failures.is_empty(), "{failures:#?}");
+    let told: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
+    ensure!(told.is_empty(), "{}\n{}", told.join("\n"), server.printed());
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     server.await_no_sessions(&paths, PATIENCE)?;
     let admitted = server.metrics()?.sum("streamfleet_sessions_admitted").context("no gauge of places")?;

