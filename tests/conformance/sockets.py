@@ -52,6 +52,7 @@ class Socket:
                     self.media_frames.append(message)
                 else:
                     self.messages.append((time.monotonic(), message))
+                self.came(message)
                 self.changed.set()
         except ConnectionClosed:
             pass
@@ -59,6 +60,9 @@ class Socket:
             self.closed_at = time.monotonic()
             self.code = int(self.socket.close_code)
             self.changed.set()
+
+    def came(self, message):
+        """What a client of this kind does by itself about a message."""
 
     async def send(self, message):
         """A dict as JSON, a string as it is; nothing if the server has closed."""
@@ -141,6 +145,34 @@ class Phone(Socket):
         super().__init__(server, path, input_rate=PHONE_RATE, output_rate=PHONE_RATE)
         self.id = f"MZ{new_id()}"
         self.sequence = self.chunk = 0
+        self.plays_until = 0
+        # By the end of the audio before each.
+        self.marks = asyncio.Queue()
+
+    async def __aenter__(self):
+        await super().__aenter__()
+        self.marker = asyncio.ensure_future(self._return_marks())
+        return self
+
+    async def __aexit__(self, *_):
+        self.marker.cancel()
+        await super().__aexit__()
+
+    def came(self, message):
+        if message.get("event") == "media":
+            self.plays_until = max(self.plays_until, time.monotonic()) + len(self.parts[-1]) / PHONE_RATE
+        elif message.get("event") == "clear":
+            self.plays_until = 0
+        elif message.get("event") == "mark":
+            self.marks.put_nowait((self.plays_until, message["mark"]))
+
+    async def _return_marks(self):
+        """Twilio sends a mark back when what was sent before it has been played, or cleared."""
+        while True:
+            until, mark = await self.marks.get()
+            while time.monotonic() < min(until, self.plays_until):
+                await asyncio.sleep(0.01)
+            await self.send(self.numbered("mark", mark=mark))
 
     def numbered(self, event, **fields):
         self.sequence += 1

@@ -6,16 +6,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use streamfleet_client::{
-    Call, Client, ClientError, ClientOptions, EndReason, Event, Message, PcmFormat, PhoneOptions, Reconnect, Refusal,
-    Resume, SessionId, SocketOptions, Summary, random_id,
+    Call, Client, ClientError, ClientOptions, DelayBounds, EndReason, Event, Message, PcmFormat, PhoneOptions,
+    Reconnect, Refusal, Resume, SessionId, SocketOptions, Summary, random_id,
 };
 use streamfleet_tests::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::sound::{Sound, tone};
+use crate::{PATIENCE, blocking};
 
 const MONO: PcmFormat = PcmFormat { rate: 48_000, channels: 1 };
+
+/// The delay of [`Hears::Exactly`].
+const STEADY: Duration = Duration::from_millis(300);
 
 /// The transports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,8 @@ impl Via {
     }
 
     /// What may have been heard of a stretch of sound of so many seconds, if all of it was. Sockets carry samples as they are
-    /// and telephones resample them; a WebRTC client's jitter buffer stretches time while it finds its delay, and goes on
-    /// for a moment where packets stop, so there a shorter stretch is a loss and a longer one is none.
+    /// and telephones resample them; a WebRTC client's decoder goes on for a moment where packets stop, so there a shorter
+    /// stretch is a loss and a longer one is none.
     pub(crate) fn all_of(self, seconds: f64) -> RangeInclusive<f64> {
         match self {
             Self::WebRtc => seconds - 0.03..=seconds + 0.3,
@@ -56,12 +60,22 @@ pub(crate) struct Plan {
     pub(crate) id: SessionId,
     pub(crate) metadata: Vec<(&'static str, String)>,
     pub(crate) resume: Option<Resume>,
+    pub(crate) hears: Hears,
+}
+
+/// What a WebRTC client's jitter buffer is for. Sockets have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hears {
+    /// As soon as it can be heard: the delay follows the network, and time is stretched and shortened for it.
+    Soon,
+    /// As it was said: a delay that no busy machine's jitter exceeds.
+    Exactly,
 }
 
 impl Plan {
     /// A call with an id of its own and nothing to say about itself.
     pub(crate) fn of(service: &str) -> Self {
-        Self { service: service.to_owned(), id: random_id(), metadata: Vec::new(), resume: None }
+        Self { service: service.to_owned(), id: random_id(), metadata: Vec::new(), resume: None, hears: Hears::Soon }
     }
 }
 
@@ -119,6 +133,9 @@ impl Caller {
             Via::WebRtc => {
                 let mut options = ClientOptions::new(url);
                 options.timeouts.admission = Duration::ZERO;
+                if plan.hears == Hears::Exactly {
+                    options.delay = DelayBounds { min: STEADY, max: STEADY };
+                }
                 let options = ClientOptions {
                     webrtc_id: plan.id,
                     metadata,
@@ -146,7 +163,24 @@ impl Caller {
                 Client::connect_phone(options).await?
             }
         };
-        Ok(Self::record(call, id))
+        let caller = Self::record(call, id);
+        if via == Via::Telephone {
+            caller.until_known(server, &plan.service).await;
+        }
+        Ok(caller)
+    }
+
+    /// Nothing tells a telephone company that its stream was taken: waits until control knows the session, or the call is over.
+    async fn until_known(&self, server: &Server, service: &str) {
+        let path = format!("/{service}/sessions/{}", self.id);
+        let known = || blocking(|| server.control("GET", &path)).is_ok_and(|answer| answer.status == 200);
+        let patience = tokio::time::timeout(PATIENCE, async {
+            while self.look(|told| told.end().is_none()) && !known() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        // Whoever looks at the call next says what is wrong with it.
+        let _ = patience.await;
     }
 
     fn record(call: Call, id: SessionId) -> Self {

@@ -7,7 +7,7 @@ use serde_json::json;
 use streamfleet_client::{BareEvent, BareSocket, EndReason, Message, SocketOptions};
 use streamfleet_tests::Server;
 
-use crate::caller::{Caller, Plan, Via};
+use crate::caller::{Caller, Hears, Plan, Via};
 use crate::{AT_ONCE, PATIENCE, blocking, each, on_each, plain, service};
 
 /// Every way in which an application ends its session, and what the client is told. Each says a second of 660 Hz first.
@@ -37,31 +37,42 @@ fn check_whole_second(caller: &Caller, via: Via) -> Result<()> {
 
 #[test]
 fn everything_said_before_the_end_is_heard_and_then_it_is_over() -> Result<()> {
-    let rows = WAYS.iter().flat_map(|way| Via::ALL.map(|via| (format!("{} {}", way.0, via.name()), (*way, via))));
-    let services = plain(&WAYS.map(|(service, _)| service));
-    let server = each(services, rows, |server, ((service, words), via)| async move {
-        let caller = Caller::dial(&server, via, Plan::of(service)).await?;
-        let (_, reason) = caller.listen_to_the_end(PATIENCE).await?;
-        ensure!(reason == told(via, words), "{reason:?}");
-        check_whole_second(&caller, via)?;
-        if via != Via::Telephone {
-            // Not before what was said has played. Sockets send 200 ms ahead, and a client plays what it has.
-            let (first, _) = caller.look(|told| told.sound.when(660.0)).context("no tone")?;
-            let message = |message: &Message| matches!(message, Message::EndStream(_));
-            let at = caller.look(|told| told.messages().find(|(_, one)| message(one)).map(|(at, _)| at));
-            let after = at.context("no message")?.saturating_duration_since(first);
-            ensure!(after >= Duration::from_millis(700), "`end_stream` {after:?} after the first sound");
-        }
-        let over = await_over(&server, service, caller.id().as_str())?;
-        ensure!(over <= AT_ONCE, "the session is over {over:?} after its end was told");
-        let summary = caller.hang_up().await.context("the recorder is gone")?;
-        if via == Via::WebRtc {
-            let packets = summary.stats.audio.received;
-            ensure!(packets >= 50, "{packets} packets: the last 20 ms are missing");
-        }
-        Ok(())
-    })?;
-    check_reason(&server, "end_stream", WAYS.len() * Via::ALL.len())
+    for (service, words) in WAYS {
+        // One way after the other: fifteen calls at once would measure the machine.
+        let server = on_each(plain(&[service]), |server, via| async move {
+            let plan = Plan { hears: Hears::Exactly, ..Plan::of(service) };
+            let caller = Caller::dial(&server, via, plan).await?;
+            let (_, reason) = caller.listen_to_the_end(PATIENCE).await?;
+            ensure!(reason == told(via, words), "{reason:?}");
+            check_whole_second(&caller, via)?;
+            check_told_after(&caller, via)?;
+            let over = await_over(&server, service, caller.id().as_str())?;
+            ensure!(over <= AT_ONCE, "the session is over {over:?} after its end was told");
+            let summary = caller.hang_up().await.context("the recorder is gone")?;
+            if via == Via::WebRtc {
+                let packets = summary.stats.audio.received;
+                ensure!(packets >= 50, "{packets} packets: the last 20 ms are missing");
+            }
+            Ok(())
+        });
+        check_reason(&*server.context(service)?, "end_stream", Via::ALL.len())?;
+    }
+    Ok(())
+}
+
+/// `end_stream` does not come before what was said has played. Sockets send 200 ms ahead, and a client plays what it has.
+fn check_told_after(caller: &Caller, via: Via) -> Result<()> {
+    if via == Via::Telephone {
+        return Ok(());
+    }
+    let (first, _) = caller.look(|told| told.sound.when(660.0)).context("no tone")?;
+    let at = caller
+        .look(|told| told.messages().find(|(_, message)| matches!(message, Message::EndStream(_))).map(|(at, _)| at));
+    let after = at.context("no message")?.saturating_duration_since(first);
+    // A steady client hears everything later by its delay.
+    let least = if via == Via::WebRtc { 500 } else { 700 };
+    ensure!(after >= Duration::from_millis(least), "`end_stream` {after:?} after the first sound");
+    Ok(())
 }
 
 /// How long it takes until control knows nothing of the session any more.
@@ -114,7 +125,8 @@ fn the_server_closes_though_the_client_does_nothing() -> Result<()> {
 #[test]
 fn one_session_ends_another_by_its_id() -> Result<()> {
     let server = on_each(plain(&["end-target", "end-other"]), |server, via| async move {
-        let target = Caller::dial(&server, via, Plan::of("end-target")).await?;
+        let plan = Plan { hears: Hears::Exactly, ..Plan::of("end-target") };
+        let target = Caller::dial(&server, via, plan).await?;
         // By then all ten parts have been emitted: no more than 400 ms of them wait.
         target.until("the tone", PATIENCE, |told| (told.sound.tone_seconds(660.0) >= 0.7).then_some(())).await?;
         let metadata = vec![("end", target.id().to_string())];
@@ -207,7 +219,8 @@ fn a_handler_that_fails_is_told_and_ends_its_session() -> Result<()> {
 #[test]
 fn a_track_ends_and_what_else_there_is_goes_on() -> Result<()> {
     on_each(plain(&["close-track", "plain-tone"]), |server, via| async move {
-        let caller = Caller::dial(&server, via, Plan::of("close-track")).await?;
+        let plan = Plan { hears: Hears::Exactly, ..Plan::of("close-track") };
+        let caller = Caller::dial(&server, via, plan).await?;
         if via == Via::WebRtc {
             caller.until("the tone", PATIENCE, |told| (told.sound.tone_seconds(660.0) >= 0.4).then_some(())).await?;
             check_goes_on(&server, "close-track", &caller).await?;
@@ -224,8 +237,10 @@ fn a_track_ends_and_what_else_there_is_goes_on() -> Result<()> {
         let path = format!("/plain-tone/sessions/{}/tracks/", caller.id());
         let unknown = blocking(|| server.control("DELETE", &format!("{path}9")))?;
         ensure!(unknown.status == 404, "a track that is not there: {unknown:?}");
-        let answer = blocking(|| server.control("DELETE", &format!("{path}0")))?;
-        ensure!(answer.status == 200 || answer.status == 202, "{answer:?}");
+        // What has no SDP has no `mid` of its own.
+        let mid = if via == Via::WebRtc { "0" } else { "audio" };
+        let answer = blocking(|| server.control("DELETE", &format!("{path}{mid}")))?;
+        ensure!(answer.status == 200 && answer.json()?["mid"] == mid, "{answer:?}");
         if via == Via::WebRtc {
             check_goes_on(&server, "plain-tone", &caller).await?;
         } else {

@@ -23,6 +23,7 @@ fn outputs_are_announced_read_resumed_and_over() -> Result<()> {
         let caller = Caller::dial(&server, via, Plan::of("outputs")).await?;
         let url = format!("{}/outputs/outputs?webrtc_id={}", server.url(), caller.id());
         let mut events = blocking(|| Events::open(&url, None))?;
+        ensure!(events.status() == 200, "{}", events.status());
         let first = blocking(|| events.next(PATIENCE))?.context("no output")?;
         let second = blocking(|| events.next(PATIENCE))?.context("one output")?;
         ensure!((first.name.as_str(), &first.data) == ("output", &json!("ready")), "{first:?}");
