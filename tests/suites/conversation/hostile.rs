@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use streamfleet_tests::{Received, Server, WebSocket, http};
 
-use crate::{PATIENCE, plain, service};
+use crate::{MACHINE, PATIENCE, plain, service};
 
 /// Clients at a time: each row of the table meets each other.
 const CLIENTS: usize = 24;
@@ -316,6 +316,7 @@ fn server() -> Result<Server> {
 
 #[test]
 fn a_thousand_hostile_sockets_leave_nothing() -> Result<()> {
+    let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     let server = server()?;
     // Each row once, alone, so that a wrong answer is not one of a crowd.
     for (n, row) in ROWS.iter().enumerate() {
@@ -361,6 +362,7 @@ fn lowest(server: &Server, look: impl Fn(&Server) -> Result<u64>) -> Result<u64>
 /// A client that stops reading: what waits for it is bounded, it is closed for it, and nobody else waits.
 #[test]
 fn a_client_that_does_not_read_is_closed_for_it() -> Result<()> {
+    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     let server = server()?;
     let url = format!("{}/plain-tone/{SOCKET}", server.url());
     let mut slow = WebSocket::open_narrow(&url)?;
