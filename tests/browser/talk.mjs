@@ -11,6 +11,8 @@ import { compose, echoed, levels, loud, notes, unpack } from "./hearing.mjs";
 
 /** Louder than this is sound, dBFS: a decoder's comfort noise is below. */
 const SOUND_DB = -50;
+/** Quieter than this is a reply that falls silent: the notes that are interrupted are at -17 dBFS. */
+const FALLEN_DB = -35;
 /** Between two notes or words lies less, s. */
 const BREATH_S = 0.5;
 const TONES = [784, 659, 523];
@@ -60,9 +62,11 @@ function figures({ rate, marks, tracks, sent: sentText, received: receivedText }
   const receivedLevels = levels(received, rate);
   const replies = loud(receivedLevels, SOUND_DB, BREATH_S);
   const said = marks.filter(({ from, what }) => from === "server" || what.startsWith("state "));
-  // Replies that sounded when somebody began to talk: how long they went on, s.
+  // Replies that sounded when somebody began to talk: how long they went on, s, until they had fallen by 18 dB. A
+  // browser fills the gap after the last packet with what it heard before, ever quieter.
+  const sounding = loud(receivedLevels, FALLEN_DB, BREATH_S);
   const interruptions = said.filter(({ what }) => what === "started_talking").flatMap(({ at }) => {
-    const reply = replies.find(([from, to]) => from < at - 0.3 && to > at);
+    const reply = sounding.find(([from, to]) => from < at - 0.3 && to > at);
     return reply ? [{ at, fell_after: reply[1] - at, had_sounded: at - reply[0] }] : [];
   });
   const spans = replies.map((span) => ({ span, level_db: Math.max(...receivedLevels.slice(span[0] / 0.02, span[1] / 0.02)), ...echoed(sent, received, rate, span), notes: notes(received, rate, span, TONES) }));

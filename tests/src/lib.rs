@@ -14,7 +14,7 @@ mod server;
 mod signalling;
 
 pub use nat::{Figures, Loss, Nat};
-pub use program::streamfleet;
+pub use program::{root, streamfleet, tool};
 pub use script::Script;
 pub use server::Server;
 pub use signalling::WithoutCandidates;

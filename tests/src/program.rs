@@ -8,7 +8,10 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The root of the checkout.
-pub(crate) fn root() -> &'static Path {
+///
+/// # Panics
+/// Never: the manifest of this crate is in it.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("invariant: the manifest of this crate is in <root>/tests")
 }
 
@@ -45,7 +48,10 @@ fn built(name: &str) -> Result<PathBuf> {
 }
 
 /// A tool that `tests/setup/tools.sh` installs, by the name of its variable: from the environment, else asked of that script.
-pub(crate) fn tool(variable: &str) -> Result<String> {
+///
+/// # Errors
+/// When it is not installed.
+pub fn tool(variable: &str) -> Result<String> {
     if let Ok(value) = std::env::var(variable) {
         return Ok(value);
     }

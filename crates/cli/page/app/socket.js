@@ -179,9 +179,10 @@ export class SocketPeer extends EventTarget {
   #over(code) {
     this.#quiet();
     if (this.#accepted !== "done") return;
+    if (!COME_BACK.has(code)) return this.#emit("remoteclose");
     this.#open = this.#accepted = "closed";
     this.#emit("progress");
-    this.#emit(COME_BACK.has(code) ? "lost" : "remoteclose");
+    this.#emit("lost");
   }
 
   /** Nothing more is sent; what came is still played. */
