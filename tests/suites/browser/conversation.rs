@@ -137,7 +137,6 @@ fn the_secretary_listens_and_hangs_up(transport: &str, within: f64) -> Result<()
     assert!(states.ends_with(&["connected", "ending", "ended"]), "{states:?}");
 
     let shown = talked["shown"]["turns"].to_string();
-    assert_eq!(shown.matches("interrupted").count(), shown.matches("You interrupted").count());
     assert!(shown.matches("\"interrupted\"").count() >= 2, "the page shows both interruptions: {shown}");
     assert!(shown.contains("Greeting"), "{shown}");
     Ok(())
