@@ -59,15 +59,15 @@ export function showWays({ messages, inputs }) {
   elements.composeText.disabled = !messages && !inputs;
   id("compose-send").disabled = elements.composeText.disabled;
   elements.trigger.disabled = !inputs;
-  // A WebSocket has no place for a client's texts.
-  const message = elements.composeKind.querySelector('[value="message"]');
-  message.disabled = inputs && !messages;
-  if (message.disabled && elements.composeKind.value === "message") elements.composeKind.value = "input";
 }
 
 /** @param {"webrtc" | "websocket"} transport which steps, figures and settings there are */
 export function showTransport(transport) {
   for (const part of document.querySelectorAll("[data-transport]")) part.hidden = part.dataset.transport !== transport;
+  // A WebSocket has no place for a client's texts.
+  const message = elements.composeKind.querySelector('[value="message"]');
+  message.disabled = transport === "websocket";
+  elements.composeKind.value = message.disabled ? "input" : "message";
 }
 
 /** @param {"turns" | "messages"} pane */
