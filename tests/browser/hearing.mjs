@@ -32,8 +32,9 @@ export function loud(levels, db, breath) {
 
 /**
  * Do the words of `span` (of `received`) come from `sent`? Each piece of 0.4 s is looked for in what was sent up to six seconds
- * before. A jitter buffer stretches time a little, so that a whole sentence would not match, while a piece does.
- * @returns pieces looked for, the share of them found one after the other, their median correlation and delay (s), and by how
+ * before. A jitter buffer stretches time, and on a busy machine play-out pauses, so that a whole sentence would not match,
+ * while a piece does.
+ * @returns pieces looked for, the share of them found where they follow the piece before, their median correlation and delay (s), and by how
  *   much the found ones are louder than what was sent (dB)
  */
 export function echoed(sent, received, rate, [from, to]) {
@@ -53,7 +54,10 @@ export function echoed(sent, received, rate, [from, to]) {
     found.push(best);
   }
   const delay = median(found.map((piece) => piece.delay));
-  const inOrder = found.filter((piece) => Math.abs(piece.delay - delay) < 0.15);
+  const inOrder = found.filter((piece, i) => {
+    const later = piece.delay - (found[i - 1] ?? found[1] ?? piece).delay;
+    return later > -0.3 && later < 0.6;
+  });
   return {
     pieces: found.length,
     in_order: inOrder.length / found.length,
