@@ -21,13 +21,15 @@ export function dismissed() {
 }
 
 // plain: candidates with addresses, as a page with microphone permission has them; hidden: `.local` names, as one without.
-function flags({ addresses = "plain" }) {
+// microphone_file: a WAV file that the fake microphone plays again and again, instead of its beeps.
+function flags({ addresses = "plain", microphone_file }) {
   return [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
     // Without it a machine that has only the loopback interface has no candidate at all.
     "--allow-loopback-in-peer-connection",
     ...(addresses === "plain" ? ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"] : []),
+    ...(microphone_file ? [`--use-file-for-fake-audio-capture=${microphone_file}`] : []),
   ];
 }
 
@@ -41,6 +43,7 @@ export async function withPage(test) {
       headless: true,
       args: flags(options),
       ignoreHTTPSErrors: true,
+      bypassCSP: options.policy === "none",
     });
     const page = context.pages()[0] ?? (await context.newPage());
     page.on("console", (message) => process.stderr.write(`page: ${message.text()}\n`));

@@ -8,7 +8,10 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The root of the checkout.
-pub(crate) fn root() -> &'static Path {
+///
+/// # Panics
+/// Never: the manifest of this crate is in it.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("invariant: the manifest of this crate is in <root>/tests")
 }
 

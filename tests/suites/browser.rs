@@ -1,13 +1,17 @@
 //! A real Chromium calls the built server: every shape of offer, audio judged by its spectrum and level, video by decoded
-//! pictures, data-channel messages, the end of a call by the server, and the demo page.
+//! pictures, data-channel messages, the end of a call by the server, the demo page, and conversations on it.
 
 #![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
 
+#[path = "browser/conversation.rs"]
+mod conversation;
+
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_tests::{Script, Server};
+use streamfleet_tests::{Script, Server, root, tool};
 
 /// Starting a browser and a call takes 2 s on an idle core; builds may hold the cores.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -195,18 +199,42 @@ fn a_browser_that_vanishes_leaves_no_session() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_demo_page_talks_to_its_server_and_to_nobody_else() -> Result<()> {
+fn the_demo_page_talks(transport: &str, steps: &[&str]) -> Result<()> {
     let server = Server::start(&[])?;
-    let mut script = Script::browser("demo", &json!({ "url": server.url() }))?;
+    let mut script = Script::browser("demo", &json!({ "url": server.url(), "transport": transport }))?;
     let opened = script.expect("opened", LIMIT)?;
     assert_ne!(opened["state"], "connected", "{opened}");
     script.expect("connected", LIMIT)?;
     let stopped = script.expect("stopped", LIMIT)?;
+    assert_eq!(stopped["steps"], json!(steps), "the page shows how far it came");
     assert_eq!(stopped["foreign"], json!([]), "requests to other origins");
     assert_eq!(stopped["broken"], json!([]), "failed requests and errors of the page");
     script.expect("done", LIMIT)?;
     script.finish(LIMIT)?;
     server.await_no_sessions(&["", "/echo", "/echo-frames"], Duration::from_secs(10))?;
+    Ok(())
+}
+
+#[test]
+fn the_demo_page_talks_to_its_server_and_to_nobody_else() -> Result<()> {
+    let steps = ["source done", "offer done", "ice done", "dtls done", "channel done", "media done"];
+    the_demo_page_talks("webrtc", &steps)
+}
+
+#[test]
+fn the_demo_page_talks_over_a_websocket() -> Result<()> {
+    the_demo_page_talks("websocket", &["source done", "socket done", "session done", "media done"])
+}
+
+/// What the page computes, without a browser.
+#[test]
+fn the_demo_pages_own_tests_pass() -> Result<()> {
+    let page = root().join("crates/cli/page");
+    let run = Command::new(tool("STREAMFLEET_TEST_NODE")?).args(["--test", "tests/"]).current_dir(page).output()?;
+    let printed = String::from_utf8_lossy(&run.stdout);
+    println!("{printed}");
+    ensure!(run.status.success(), "{}", run.status);
+    // Node's runner succeeds where it finds none.
+    ensure!(!printed.contains("# tests 0"), "there were tests to run");
     Ok(())
 }

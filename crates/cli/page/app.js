@@ -1,14 +1,15 @@
-/** The demo page: wires a call, its sound and its figures to the document. */
+/** The demo page: wires a call, its sound, its turns and its figures to the document. */
 import { adviceFor } from "./app/advice.js";
 import { Call } from "./app/call.js";
 import { loadChoices, loadConfig, saveChoices, takesAudio, takesVideo } from "./app/config.js";
+import { Conversation } from "./app/conversation.js";
 import { diagnostics } from "./app/diagnostics.js";
 import { Latency, measureDelay } from "./app/latency.js";
 import { Problem } from "./app/problem.js";
 import { Sound } from "./app/sound.js";
 import { camera, devicesAllowed, microphone, microphones, testPicture } from "./app/source.js";
-import { summarise } from "./app/stats.js";
-import { Trace } from "./app/trace.js";
+import { CLOSE_S, Trace, WIDE_S } from "./app/trace.js";
+import { clearTurns, explainTurns, showTurns } from "./app/turns.js";
 import * as view from "./app/view.js";
 
 /** How often getStats is read, ms. */
@@ -41,7 +42,7 @@ let run;
 
 /** One call's own bookkeeping; a new one for every start, so that nothing of the last call leaks in. */
 function freshRun() {
-  return { startedAt: performance.now(), connectedAt: null, source: "active", sourceName: "", figures: {}, memory: {}, latency: new Latency(), listeningSince: 0, timers: [], log: [], loudAt: null, hinted: new Set() };
+  return { conversation: new Conversation(), startedAt: performance.now(), connectedAt: null, source: "active", sourceName: "", figures: {}, memory: {}, latency: new Latency(), listeningSince: 0, timers: [], log: [], loudAt: null, hinted: new Set() };
 }
 
 async function begin() {
@@ -55,12 +56,14 @@ async function begin() {
   view.showNotice(null);
   view.clearFigures();
   view.clearMessages();
-  trace.clear();
+  clearTurns();
+  trace.spread(handler.pauses ? WIDE_S : CLOSE_S);
+  view.showPane(handler.pauses ? "turns" : "messages");
   view.showLive(true);
   view.showState("preparing", "Asking for the microphone", "Your browser may show a question. Answer “Allow”.");
   showProgress();
   try {
-    if (typeof RTCPeerConnection !== "function") throw new Problem("no_webrtc");
+    if (transport() === "webrtc" && typeof RTCPeerConnection !== "function") throw new Problem("no_webrtc");
     sound ??= new Sound();
     // Not awaited: without a sound card it would hold the call, and the call needs only the clicked gesture.
     sound.resume().catch(() => {});
@@ -91,7 +94,8 @@ async function begin() {
     requestAnimationFrame(frame);
   });
   const tracks = { audio: media.audio?.track, video: media.video?.track };
-  await started.start({ path: handler.path, tracks, candidates: elements.candidates.value });
+  const { path, rates } = handler;
+  await started.start({ transport: transport(), path, rates, tracks, sound, candidates: elements.candidates.value, codec: elements.codec.value });
 }
 
 function end() {
@@ -107,7 +111,7 @@ async function takeMedia(handler) {
   const taken = {};
   try {
     if (takesAudio(handler)) taken.audio = await takeSound();
-    if (takesVideo(handler)) taken.video = await takePicture(handler);
+    if (takesVideo(handler) && transport() === "webrtc") taken.video = await takePicture(handler);
   } catch (error) {
     releaseAll(taken);
     throw error;
@@ -174,10 +178,11 @@ function onSource() {
 }
 
 const TITLES = {
-  offering: ["Offering", "Telling the server what this browser can do."],
+  offering: ["Calling", "Telling the server what this browser can do."],
   connecting: ["Connecting", "The server answered. Looking for a path and agreeing on keys."],
   connected: ["Connected", ""],
   interrupted: ["Interrupted", "No sign from the server for a few seconds. Waiting for the path to come back."],
+  ending: ["Ending", "The handler has hung up. Its last sound is still on its way."],
   reconnecting: ["Moving", "Offering the same session again. The present connection goes on until the new one stands."],
 };
 
@@ -203,6 +208,7 @@ function onState({ state, reason, text, problem }) {
 }
 
 function advertised(handler) {
+  if (handler.pauses) return `Speak, then pause: “${handler.title}” replies when you have. Headphones keep its reply out of your microphone.`;
   if (media.audio && view.chosen("source") === "tone") return `The test tone goes to “${handler.title}”. What it sends back hangs below the line.`;
   return `Speak: “${handler.title}” hears you. Headphones keep its reply out of your microphone.`;
 }
@@ -219,6 +225,8 @@ function fail(problem) {
 /** Gives everything back; the figures stay to be read. */
 function finish() {
   run.over = true;
+  run.conversation.close();
+  showTurns(run.conversation);
   for (const timer of run.timers) clearInterval(timer);
   releaseAll(media);
   media = {};
@@ -226,7 +234,7 @@ function finish() {
   elements.soundOut.srcObject = elements.videoIn.srcObject = elements.videoOut.srcObject = null;
   view.showPictures(false);
   view.showLive(false);
-  view.showChannel(false);
+  view.showWays({ messages: false, inputs: false });
   for (const side of ["in", "out"]) view.showLevel(side, { peakDb: -100, rmsDb: -100 });
   view.showClock(null);
   if (!run.shownLatency) view.showLatency(undefined, "Shown while the reply is your own sound.");
@@ -245,8 +253,22 @@ function hint(code) {
   showAdvice(new Problem(code));
 }
 
+/** What the picture says of a message. */
+const MARKS = {
+  started_talking: ["you", "talking"],
+  pause_detected: ["you", "pause"],
+  response_starting: ["back", "reply"],
+  send_input: ["back", "asks"],
+  end_stream: ["back", "end"],
+};
+
 function onMessage(message) {
   view.showMessage(message, elapsed());
+  if (message.from === "server" && run.conversation.hear(message, elapsed())) {
+    showTurns(run.conversation);
+    const word = message.kind === "log" ? message.text : message.kind;
+    if (Object.hasOwn(MARKS, word)) trace.mark(performance.now() / 1000, ...MARKS[word]);
+  }
   if (message.kind === "send_input") {
     elements.composeKind.value = "input";
     view.announce("The handler asks for input.");
@@ -269,15 +291,14 @@ async function onSecond() {
   view.showClock(mine.connectedAt === null ? null : (performance.now() - mine.connectedAt) / 1000);
   const peer = call.peer;
   if (!peer || mine.connectedAt === null) return;
-  let report;
+  let read;
   try {
-    report = await peer.stats();
+    read = await peer.figures(mine.memory);
   } catch {
     return; // Closed in between.
   }
   if (run !== mine || mine.over) return;
-  const { figures, memory } = summarise(report.values(), mine.memory);
-  Object.assign(mine, { figures, memory });
+  const { figures } = Object.assign(mine, read);
   view.showFigures(figures);
   showLatency();
   showProgress();
@@ -288,7 +309,8 @@ function watchMedia(figures) {
   const since = performance.now() - run.connectedAt;
   const back = figures.packetsBack > 0 || figures.framesBack > 0;
   if (back && run.hinted.has("no_packets_back")) view.clearNotice("no_packets_back");
-  if (!back && since > NOTHING_BACK_MS) hint("no_packets_back");
+  // Whoever waits for a pause says nothing before it.
+  if (!back && since > NOTHING_BACK_MS && !currentHandler().pauses) hint("no_packets_back");
   // Levels are read while the page is drawn: a hidden page hears nothing and must not complain.
   if (document.hidden) run.loudAt = performance.now();
   const listening = media.audio?.track.enabled && view.chosen("source") === "microphone";
@@ -323,17 +345,23 @@ function drawLevels(now) {
   if (sent.peakDb > DIGITAL_SILENCE_DB) run.loudAt = performance.now();
   view.showLevel("in", sent);
   view.showLevel("out", received);
+  if (run.conversation.level(received.rmsDb, elapsed())) showTurns(run.conversation);
   trace.add(now / 1000, sent.rmsDb, received.rmsDb);
   trace.tick(now);
 }
 
 const SOURCE_WORDS = { microphone: "microphone", tone: "test tone" };
 
+const NO_STEPS = {
+  webrtc: { offer: "pending", ice: "pending", dtls: "pending", channel: "pending" },
+  websocket: { socket: "pending", session: "pending" },
+};
+
 function showProgress() {
-  const steps = call?.peer?.steps() ?? { offer: "pending", ice: "pending", dtls: "pending", channel: "pending" };
+  const steps = call?.peer?.steps() ?? NO_STEPS[transport()];
   const { path, packetsBack, framesBack, codec } = run.figures;
   const back = packetsBack > 0 || framesBack > 0;
-  const media = back ? "done" : steps.dtls === "done" ? "active" : "pending";
+  const media = back ? "done" : (steps.dtls ?? steps.session) === "done" ? "active" : "pending";
   const words = {
     source: SOURCE_WORDS[run.sourceName] ?? "",
     offer: "accepted",
@@ -341,14 +369,17 @@ function showProgress() {
     ice: path ? `${path.address ?? ""}:\u200b${path.port}` : "",
     dtls: "keys agreed",
     channel: "open",
-    media: packetsBack > 0 ? (codec?.replace(/^.*\//, "") ?? "sound") : "picture",
+    socket: "open",
+    session: "begun",
+    media: packetsBack > 0 ? (codec?.replace(/^audio\//, "").replace(/,.*$/, "") ?? "sound") : "picture",
   };
   const shown = Object.entries({ source: run.source, ...steps, media }).map(([name, status]) => [
     name,
     { status: settled(status), detail: status === "done" ? words[name] : "" },
   ]);
   view.showSteps(Object.fromEntries(shown));
-  view.showChannel(steps.channel === "done" && !run.over);
+  const open = !run.over && ["connected", "interrupted", "reconnecting"].includes(call?.state);
+  view.showWays({ messages: open && steps.channel === "done", inputs: open });
 }
 
 /** When a call is over nothing is in progress any more: what was, is what failed, unless the person ended it. */
@@ -371,13 +402,35 @@ function toggle(button) {
   return pressed;
 }
 
-function remember() {
-  saveChoices({ handler: elements.handler.value, source: view.chosen("source"), picture: view.chosen("picture"), candidates: elements.candidates.value });
+const transport = () => view.chosen("transport");
+
+function choices() {
+  return {
+    handler: elements.handler.value,
+    transport: transport(),
+    source: view.chosen("source"),
+    picture: view.chosen("picture"),
+    candidates: elements.candidates.value,
+    codec: elements.codec.value,
+  };
 }
 
-function changeHandler() {
+function remember() {
+  saveChoices(choices());
+}
+
+/** What there is to choose follows from the handler, and from the transport. */
+function describe() {
   const handler = currentHandler();
-  if (handler) view.showHandler(handler, { audio: takesAudio(handler), video: takesVideo(handler) });
+  if (!handler) return;
+  view.allow("transport", "websocket", Boolean(handler.rates));
+  if (!handler.rates) view.choose("transport", "webrtc");
+  view.showTransport(transport());
+  view.showHandler(handler, { audio: takesAudio(handler), video: takesVideo(handler) && transport() === "webrtc" });
+  const kilo = (rate) => `${rate / 1000} kHz`;
+  if (handler.rates) view.showRates(`At the handler’s own rates: ${kilo(handler.rates.input)} there, ${kilo(handler.rates.output)} back.`);
+  explainTurns(handler.pauses ? "Press Start, speak, and pause." : `“${handler.title}” does not wait for pauses: it has no turns.`);
+  if (!call?.live && !run?.starting) view.showPane(handler.pauses ? "turns" : "messages");
 }
 
 let devices = [];
@@ -392,7 +445,7 @@ async function refreshDevices() {
 }
 
 async function copyDiagnostics() {
-  const text = await diagnostics({ call, run, config, choices: { handler: elements.handler.value, source: view.chosen("source"), candidates: elements.candidates.value } });
+  const text = await diagnostics({ call, run, config, choices: choices() });
   try {
     await navigator.clipboard.writeText(text);
     view.announce("Diagnostics copied.");
@@ -413,6 +466,13 @@ async function sendComposed(event) {
   elements.composeText.value = "";
 }
 
+function clearShown() {
+  view.clearMessages();
+  if (!run) return;
+  run.conversation = new Conversation();
+  showTurns(run.conversation);
+}
+
 /** A JSON array is the list of arguments; anything else is the only one. */
 function asInputs(text) {
   try {
@@ -431,10 +491,14 @@ async function boot() {
     elements.soundOut.play().catch(() => {});
   });
   elements.noticeClose.addEventListener("click", () => view.showNotice(null));
-  elements.clear.addEventListener("click", view.clearMessages);
+  elements.clear.addEventListener("click", clearShown);
+  elements.trigger.addEventListener("click", () => call?.live && call.trigger());
+  elements.panes.addEventListener("change", () => view.showPane(view.chosen("pane")));
   elements.copy.addEventListener("click", copyDiagnostics);
   elements.compose.addEventListener("submit", sendComposed);
-  elements.handler.addEventListener("change", () => (changeHandler(), remember()));
+  elements.handler.addEventListener("change", () => (describe(), remember()));
+  elements.transport.addEventListener("change", () => (describe(), remember()));
+  elements.codec.addEventListener("change", remember);
   elements.candidates.addEventListener("change", remember);
   elements.source.addEventListener("change", changeSource);
   elements.device.addEventListener("change", changeSource);
@@ -443,9 +507,9 @@ async function boot() {
   addEventListener("pagehide", () => call?.live && call.stop());
 
   view.showOrigin(location.host);
-  const choices = loadChoices();
-  for (const group of ["source", "picture"]) if (choices[group]) view.choose(group, choices[group]);
-  if (choices.candidates) elements.candidates.value = choices.candidates;
+  const last = loadChoices();
+  for (const group of ["transport", "source", "picture"]) if (last[group]) view.choose(group, last[group]);
+  for (const list of ["candidates", "codec"]) if (last[list]) elements[list].value = last[list];
   if (!devicesAllowed()) {
     view.allow("source", "microphone", false);
     view.allow("picture", "camera", false);
@@ -461,9 +525,9 @@ async function boot() {
     view.showState("failed", "Not connected", "The list of handlers could not be read.");
     return;
   }
-  const known = config.handlers.some(({ name }) => name === choices.handler);
-  view.showHandlers(config.handlers, known ? choices.handler : config.default);
-  changeHandler();
+  const known = config.handlers.some(({ name }) => name === last.handler);
+  view.showHandlers(config.handlers, known ? last.handler : config.default);
+  describe();
 }
 
 boot();

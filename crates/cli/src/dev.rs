@@ -101,6 +101,7 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
             loaded.config.tls.self_signed = names(&loaded.config.media.advertise);
         }
     }
+    let offered = page::config(&registry, &loaded.config.services, &args.default);
     let plan = if loaded.mistakes.is_empty() { program::plan(loaded.config, &registry) } else { Err(loaded.mistakes) };
     let plan = match plan {
         Ok(plan) => plan,
@@ -110,7 +111,6 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
         }
     };
     let process = Program { name: "streamfleet", version: env!("CARGO_PKG_VERSION") };
-    let offered = page::config(&registry, &args.default);
     program::serve(plan, &registry, process, |_| page::routes(offered), announce)
 }
 

@@ -1,14 +1,17 @@
-//! `parrot`: says back what you said, once you have paused.
+//! `parrot`: says back what you said, once you have paused; and `secretary`, which has more to say, and hangs up.
+
+mod secretary;
 
 use serde_json::{Value, json};
 use streamfleet_handler::{ConfigError, Description, HandlerError, Keys, PcmFormat, Registered, Registry, Switch};
 
-use crate::{AlgoOptions, InterruptOn, ReplyOnPause, ReplyOptions, Request, Speaker};
+use crate::{AlgoOptions, InterruptOn, OptionsError, ReplyOnPause, ReplyOptions, Request, Speaker};
 
 /// Adds the handlers of this crate to those of the SDK.
 pub fn register(registry: &mut Registry) {
     let about = Description::audio("Parrot", "Waits for you to pause, then says back what you said.");
     registry.register("parrot", about, parrot);
+    secretary::register(registry);
 }
 
 /// Every handler that ships with Streamfleet.
@@ -23,10 +26,12 @@ fn parrot(config: Value) -> Result<Registered, ConfigError> {
     let mut keys = Keys::new(config);
     let options = options(&mut keys);
     keys.finish()?;
-    let parrot = ReplyOnPause::new(options, repeat).map_err(|error| {
-        ConfigError::Mistakes(vec![streamfleet_handler::Mistake { key: None, problem: error.to_string() }])
-    })?;
+    let parrot = ReplyOnPause::new(options, repeat).map_err(|error| mistaken(&error))?;
     Ok(Registered::Handler(Box::new(parrot)))
+}
+
+fn mistaken(error: &OptionsError) -> ConfigError {
+    ConfigError::Mistakes(vec![streamfleet_handler::Mistake { key: None, problem: error.to_string() }])
 }
 
 /// FastRTC's options by FastRTC's names, and `interrupt_on`.

@@ -47,6 +47,10 @@ const ENTRIES = {
     title: "This browser has no WebRTC",
     steps: ["Use a current Chromium, Firefox or Safari; in hardened browsers WebRTC may be switched off in the settings."],
   }),
+  no_worklets: (facts) => ({
+    title: "No sound over WebSocket on a plain http page",
+    steps: ["Browsers keep what it needs for safe pages. Choose WebRTC, or:", ...TLS_STEPS(facts).slice(0, 2)],
+  }),
 
   // The way to the server
   unreachable: ({ origin }) => ({
@@ -75,6 +79,18 @@ const ENTRIES = {
       `Something between here and ${udp[0] ?? "the server"} drops larger packets: check the MTU of a VPN or a tunnel.`,
       "If the server has just been restarted, start again.",
     ],
+  }),
+  socket_failed: ({ origin }) => ({
+    title: "The server did not take the WebSocket",
+    steps: [
+      `Is it still running? It should listen at ${origin}.`,
+      "A proxy in between may not pass WebSockets on: it has to forward the headers Upgrade and Connection.",
+      "Or choose WebRTC: its offer is plain HTTP.",
+    ],
+  }),
+  socket_closed: ({ detail }) => ({
+    title: "The server closed the WebSocket before the session began",
+    steps: [`It said: ${detail || "nothing"}.`, "Look at the server’s log for this moment, then start again."],
   }),
   connection_lost: () => ({
     title: "The connection broke and could not be brought back",
@@ -138,6 +154,10 @@ const ENTRIES = {
     title: "The router reached no worker",
     steps: ["Start again in a moment. If it stays so, look at the workers’ readiness."],
   }),
+  not_a_reply_on_pause: () => ({
+    title: "This handler does not wait for pauses",
+    steps: ["It replies as it likes: there is nothing to ask for."],
+  }),
   handler_error: ({ detail }) => ({
     title: "The handler stopped with an error",
     steps: [`It said: ${detail || "nothing"}.`, "The server’s log has the rest, under this session’s id."],
@@ -172,7 +192,7 @@ const ENTRIES = {
  * @returns {Advice}
  */
 export function adviceFor(code, facts) {
-  const entry = ENTRIES[code]?.(facts) ?? {
+  const entry = (Object.hasOwn(ENTRIES, code) && ENTRIES[code](facts)) || {
     title: `It did not work: ${code}`,
     steps: [facts.detail ? `Detail: ${facts.detail}.` : "No detail was given.", "Copy the diagnostics and send them to the server’s owner."],
   };

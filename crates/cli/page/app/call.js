@@ -1,12 +1,13 @@
 /**
- * A call: one session id over one or, while it moves, two peer connections.
+ * A call: one session id over one or, while it moves, two connections, WebRTC's or a WebSocket's.
  *
- * Speaks FastRTC's data-channel messages. When the server asks to `reconnect`, or the path is lost, the same id is
+ * Speaks FastRTC's messages, which are the same on both. When the server asks to `reconnect`, or the path is lost, the same id is
  * offered again with its resume token; the old connection stays until the new one stands.
  */
 import { Peer } from "./peer.js";
 import { Problem, pause } from "./problem.js";
-import { postInputs, rtcConfiguration } from "./signalling.js";
+import { postInputs, postTrigger, rtcConfiguration } from "./signalling.js";
+import { SocketPeer } from "./socket.js";
 
 /** Waits between tries, ms. The sum outlasts the server's own clearing up after a client that vanished. */
 const BACK_OFF_MS = [500, 1_000, 2_000, 4_000, 8_000];
@@ -26,9 +27,26 @@ const WORTH_WAITING_IN_CALL = new Set([
   "rate_limited",
   "unreachable",
   "ice_failed",
+  "socket_failed",
+  "socket_closed",
 ]);
 
-/** @typedef {"idle" | "offering" | "connecting" | "connected" | "interrupted" | "reconnecting" | "ended" | "failed"} State */
+/** Nothing was reachable: the network is to blame, not what was asked. */
+const AWAY = new Set(["unreachable", "ice_failed", "socket_failed", "socket_closed"]);
+
+/** @typedef {"idle" | "offering" | "connecting" | "connected" | "interrupted" | "reconnecting" | "ending" | "ended" | "failed"} State */
+
+/**
+ * How to reach a handler.
+ * @typedef {object} Wanted
+ * @property {"webrtc" | "websocket"} transport
+ * @property {string} path
+ * @property {{audio?: MediaStreamTrack, video?: MediaStreamTrack}} tracks
+ * @property {"complete" | "trickle" | "none"} candidates
+ * @property {"pcm16" | "mulaw"} codec of a WebSocket
+ * @property {{input: number, output: number}} [rates] of the handler, Hz
+ * @property {import("./sound.js").Sound} sound
+ */
 
 /**
  * Events: `state` (detail: {state, reason?, problem?}), `progress`, `stream` (detail: MediaStream),
@@ -37,9 +55,8 @@ const WORTH_WAITING_IN_CALL = new Set([
 export class Call extends EventTarget {
   state = "idle";
   id = "";
-  #path = "";
-  #tracks = {};
-  #candidates = "complete";
+  /** @type {Wanted} */
+  #wanted;
   #configuration = {};
   #resume;
   #peer;
@@ -51,15 +68,13 @@ export class Call extends EventTarget {
 
   /**
    * Starts; resolves when connected or failed (see the `state` event), never rejects.
-   * @param {{path: string, tracks: {audio?: MediaStreamTrack, video?: MediaStreamTrack}, candidates: "complete" | "trickle" | "none"}} wanted
+   * @param {Wanted} wanted
    */
-  async start({ path, tracks, candidates }) {
-    this.#path = path;
-    this.#tracks = tracks;
-    this.#candidates = candidates;
+  async start(wanted) {
+    this.#wanted = wanted;
     this.id = freshId();
     this.#set("offering");
-    this.#configuration = await rtcConfiguration(path, this.#abort.signal);
+    if (wanted.transport === "webrtc") this.#configuration = await rtcConfiguration(wanted.path, this.#abort.signal);
     await this.#establish(WORTH_WAITING_AT_START);
   }
 
@@ -78,15 +93,25 @@ export class Call extends EventTarget {
   /** Sends arguments to the handler by HTTP. */
   async sendInputs(inputs) {
     try {
-      await postInputs(this.#path, { inputs, id: this.id, signal: this.#abort.signal });
+      await postInputs(this.#wanted.path, { inputs, id: this.id, signal: this.#abort.signal });
       this.#note("you", "input", JSON.stringify(inputs));
     } catch (error) {
       if (!this.#abort.signal.aborted) this.#note("page", "warning", `The input was not taken (${Problem.from(error).message}).`);
     }
   }
 
+  /** Has the handler reply now, without a pause. */
+  async trigger() {
+    try {
+      await postTrigger(this.#wanted.path, { id: this.id, signal: this.#abort.signal });
+      this.#note("you", "trigger", "");
+    } catch (error) {
+      if (!this.#abort.signal.aborted) this.#note("page", "warning", `The handler was not asked to reply (${Problem.from(error).message}).`);
+    }
+  }
+
   replaceTrack(kind, track) {
-    this.#tracks = { ...this.#tracks, [kind]: track };
+    this.#wanted = { ...this.#wanted, tracks: { ...this.#wanted.tracks, [kind]: track } };
     return this.#peer?.replaceTrack(kind, track);
   }
 
@@ -105,10 +130,10 @@ export class Call extends EventTarget {
       let peer;
       try {
         // The constructor itself refuses a bad ICE server.
-        peer = new Peer(this.#configuration, this.#tracks, { path: this.#path, id: this.id });
+        peer = this.#connection();
         this.#coming = peer;
         this.#listen(peer);
-        const resume = await peer.offer(this.#candidates, this.#resume, signal);
+        const resume = await peer.offer(this.#resume, signal);
         // A token is good once: the used one must not be sent again.
         this.#resume = resume;
         if (this.state === "offering") this.#set("connecting");
@@ -137,6 +162,12 @@ export class Call extends EventTarget {
     }
   }
 
+  #connection() {
+    const { transport, path, tracks, candidates, codec, rates, sound } = this.#wanted;
+    if (transport === "websocket") return new SocketPeer(sound, tracks, { path, id: this.id, codec, rates });
+    return new Peer(this.#configuration, tracks, { path, id: this.id, candidates });
+  }
+
   #promote(peer) {
     const old = this.#peer;
     this.#peer = peer;
@@ -158,12 +189,12 @@ export class Call extends EventTarget {
       this.#set("connected");
       return;
     }
-    const away = was && ["unreachable", "ice_failed"].includes(problem.code);
+    const away = was && AWAY.has(problem.code);
     this.#fail(away ? new Problem("connection_lost", problem.facts) : problem);
   }
 
   #listen(peer) {
-    const current = () => peer === this.#peer && this.live;
+    const current = () => peer === this.#peer && this.live && this.state !== "ending";
     peer.addEventListener("progress", () => this.#emit("progress"));
     peer.addEventListener("message", ({ detail }) => this.#receive(detail));
     peer.addEventListener("candidatefailed", ({ detail }) => this.#note("page", "warning", `A candidate was refused (${detail.message}).`));
@@ -180,7 +211,7 @@ export class Call extends EventTarget {
 
   /** Offers the same id again; the present connection goes on meanwhile. */
   async #move(reason, afterMs) {
-    if (this.#moving) return;
+    if (this.#moving || this.state === "ending") return;
     this.#moving = true;
     this.#note("page", "reconnect", `${reason}: offering session ${this.id} again.`);
     this.#set("reconnecting", { reason });
@@ -196,8 +227,9 @@ export class Call extends EventTarget {
     const message = parseMessage(text);
     this.#note("server", message.kind, message.text);
     const act = {
-      end_stream: () => this.#finish("end_stream", message.text),
-      update_connection: () => message.text === "closed" && this.#finish("server_closed"),
+      end_stream: () => this.#playOut(message.text),
+      log: () => message.text === "pause_detected" && this.#peer?.forget(),
+      update_connection: () => message.text === "closed" && this.state !== "ending" && this.#finish("server_closed"),
       error: () => (this.#handlerError = message.text),
       fetch_output: () => this.#readOutputs(),
       reconnect: () => {
@@ -206,18 +238,28 @@ export class Call extends EventTarget {
         this.#move(String(message.data?.reason ?? "reconnect"), afterMs);
       },
     };
-    act[message.kind]?.();
+    if (Object.hasOwn(act, message.kind)) act[message.kind]();
   }
 
   /** The event stream stays open from the first output on; it resumes by itself and stops at the server's 204. */
   #readOutputs() {
     if (this.#outputs) return;
-    const outputs = new EventSource(`${this.#path}/outputs?webrtc_id=${encodeURIComponent(this.id)}`);
+    const outputs = new EventSource(`${this.#wanted.path}/outputs?webrtc_id=${encodeURIComponent(this.id)}`);
     this.#outputs = outputs;
     outputs.addEventListener("output", ({ data }) => this.#note("server", "output", data));
     outputs.onerror = () => {
       if (outputs.readyState === EventSource.CLOSED) this.#note("page", "warning", "This server gives no additional outputs at /outputs.");
     };
+  }
+
+  /** The handler has ended it: what is still on its way to the ear is heard first. */
+  async #playOut(text) {
+    if (this.state === "ending" || !this.live) return;
+    if (this.#handlerError === undefined) {
+      this.#set("ending");
+      await this.peer?.playedOut();
+    }
+    this.#finish("end_stream", text);
   }
 
   #finish(reason, text) {

@@ -1,12 +1,16 @@
 /** One RTCPeerConnection from its offer to its close, with the states that a person wants to see. */
 import { Problem } from "./problem.js";
 import { postCandidate, postOffer } from "./signalling.js";
+import { summarise } from "./stats.js";
 
 /** Gathering is cut off here: a STUN server that does not answer holds it for up to 40 s in some browsers. */
 const GATHER_WITHIN_MS = 3_000;
 
 /** ICE and DTLS together; half of the server's 30 s, so that the page speaks first. */
 const CONNECT_WITHIN_MS = 15_000;
+
+/** The browser's jitter buffer holds the last sound this long, ms; well below the 700 ms after which the server closes. */
+const LAST_SOUND_MS = 350;
 
 /** @typedef {"pending" | "active" | "done" | "closed" | "failed"} Step */
 
@@ -19,6 +23,7 @@ export class Peer extends EventTarget {
   #channel;
   #id;
   #path;
+  #candidates;
   #offerStep = "pending";
   #closed = false;
   #opened = false;
@@ -27,11 +32,13 @@ export class Peer extends EventTarget {
   /**
    * @param {RTCConfiguration} configuration
    * @param {{audio?: MediaStreamTrack, video?: MediaStreamTrack}} tracks
-   * @param {{path: string, id: string}} session
+   * @param {{path: string, id: string, candidates: "complete" | "trickle" | "none"}} session `candidates`: how the server gets
+   * ours; `none` leaves it to peer-reflexive checks
    */
-  constructor(configuration, tracks, { path, id }) {
+  constructor(configuration, tracks, { path, id, candidates }) {
     super();
     this.#path = path;
+    this.#candidates = candidates;
     this.#id = id;
     this.#pc = new RTCPeerConnection(configuration);
     for (const [kind, track] of Object.entries(tracks)) {
@@ -53,10 +60,10 @@ export class Peer extends EventTarget {
 
   /**
    * Offers and applies the answer.
-   * @param {"complete" | "trickle" | "none"} candidates how the server gets ours; `none` leaves it to peer-reflexive checks
    * @returns {Promise<string | undefined>} the resume token
    */
-  async offer(candidates, resume, signal) {
+  async offer(resume, signal) {
+    const candidates = this.#candidates;
     this.#offerStep = "active";
     this.#emit("progress");
     const session = { id: this.#id, signal };
@@ -143,8 +150,21 @@ export class Peer extends EventTarget {
     return true;
   }
 
+  /** What the browser keeps between the network and the ear is its own: it hears of interruptions by silence. */
+  forget() {}
+
+  /** Resolves when the last sound that came has been heard. */
+  playedOut() {
+    return new Promise((resolve) => setTimeout(resolve, LAST_SOUND_MS));
+  }
+
   stats() {
     return this.#pc.getStats();
+  }
+
+  /** @returns {Promise<{figures: import("./stats.js").Figures, memory: object}>} */
+  async figures(memory) {
+    return summarise((await this.stats()).values(), memory);
   }
 
   /** The address:port pairs that the answer named, which is what a firewall must let through. */

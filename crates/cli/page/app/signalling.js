@@ -34,6 +34,11 @@ export function postInputs(path, { inputs, id, signal }) {
   return post(`${path}/input_hook`, { webrtc_id: id, inputs }, signal);
 }
 
+/** Asks a handler that waits for pauses to reply now. */
+export function postTrigger(path, { id, signal }) {
+  return post(`${path}/trigger_response`, { webrtc_id: id }, signal);
+}
+
 /** The service's ICE servers. A server without the route gets the browser's defaults: the offer tells what is wrong. */
 export async function rtcConfiguration(path, signal) {
   try {

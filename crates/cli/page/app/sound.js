@@ -1,4 +1,8 @@
-/** The WebAudio side: the test tone, and taps on what is sent and on what comes back. Works without a secure context. */
+/**
+ * The WebAudio side: the test tone, taps on what is sent and on what comes back, and both ends of a WebSocket's sound. All
+ * but the last works without a secure context.
+ */
+import { Problem } from "./problem.js";
 
 /** Longest window an AnalyserNode gives: 0.68 s at 48 kHz. */
 const WINDOW = 32_768;
@@ -29,6 +33,12 @@ export class Sound {
   #context = new (globalThis.AudioContext ?? globalThis.webkitAudioContext)({ latencyHint: "interactive" });
   #sent;
   #received;
+  #worklets;
+
+  /** Samples a second of `capture` and `player`, Hz. */
+  get rate() {
+    return this.#context.sampleRate;
+  }
 
   /** To be called in a click: browsers keep sound off until then. */
   async resume() {
@@ -104,6 +114,45 @@ export class Sound {
       track.stop();
     };
     return { track, stop };
+  }
+
+  /** Loads what `capture` and `player` need. Browsers have it only where they also have a microphone. */
+  async prepare() {
+    if (!this.#context.audioWorklet) throw new Problem("no_worklets");
+    this.#worklets ??= this.#context.audioWorklet.addModule(new URL("worklets.js", import.meta.url));
+    await this.#worklets;
+  }
+
+  /** Gives a track's samples, 20 ms at a time. After `prepare`. @param {(frame: Float32Array) => void} onFrame */
+  capture(track, onFrame) {
+    const source = new MediaStreamAudioSourceNode(this.#context, { mediaStream: new MediaStream([track]) });
+    const node = new AudioWorkletNode(this.#context, "capture", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
+    node.port.onmessage = ({ data }) => onFrame(data);
+    source.connect(node);
+    const stop = () => {
+      node.port.onmessage = null;
+      node.port.postMessage("stop");
+      source.disconnect();
+    };
+    return { stop };
+  }
+
+  /** Plays samples that come one after the other, as a stream. After `prepare`. @param {(seconds: number) => void} onQueued */
+  player(onQueued) {
+    const node = new AudioWorkletNode(this.#context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
+    const out = new MediaStreamAudioDestinationNode(this.#context, { channelCount: 1 });
+    node.connect(out);
+    let drained;
+    const finished = new Promise((resolve) => (drained = resolve));
+    node.port.onmessage = ({ data }) => (data.drained ? drained() : onQueued(data.queued));
+    const say = (word) => node.port.postMessage(word);
+    return {
+      stream: out.stream,
+      play: (samples) => node.port.postMessage(samples, samples.length > 0 ? [samples.buffer] : []),
+      clear: () => say("clear"),
+      finished: () => (say("finish"), finished),
+      stop: () => (say("stop"), node.disconnect()),
+    };
   }
 
   #tap(stream) {

@@ -3,13 +3,15 @@
  * way there and back is the distance between a shape and its reflection.
  */
 
-/** Time across the whole width, s. */
-const SPAN_S = 5;
+/** Time across the whole width, s: an echo's delay can be seen in the first, the turns of a conversation in the second. */
+export const CLOSE_S = 5;
+export const WIDE_S = 20;
 
-/** One column each, s. */
-const COLUMN_S = 0.02;
+/** So many columns fill the width. */
+const COLUMNS = 250;
 
-const COLUMNS = SPAN_S / COLUMN_S;
+/** Marks that are kept: as many as anybody can make in the width's time. */
+const MARKS_MAX = 40;
 
 /** Level that is drawn as nothing and level that fills a lane, dBFS. */
 const FLOOR_DB = -60;
@@ -21,6 +23,8 @@ const STILL_MS = 1_000;
 export class Trace {
   /** The measured way there and back, ms, drawn to scale; undefined draws nothing. @type {number | undefined} */
   delayMs;
+  #span = CLOSE_S;
+  #marks = [];
   #canvas;
   #context;
   #columns = [];
@@ -33,7 +37,7 @@ export class Trace {
     this.#context = canvas.getContext("2d");
     const recolour = () => {
       const style = getComputedStyle(canvas);
-      for (const name of ["you", "back", "line", "faint"]) this.#colours[name] = style.getPropertyValue(`--${name}`).trim();
+      for (const name of ["you", "back", "line", "faint", "ink"]) this.#colours[name] = style.getPropertyValue(`--${name}`).trim();
       this.draw();
     };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
@@ -45,12 +49,35 @@ export class Trace {
   clear() {
     this.delayMs = undefined;
     this.#columns = [];
+    this.#marks = [];
     this.draw();
+  }
+
+  /** @param {number} seconds across the whole width; for `clear`ed pictures */
+  spread(seconds) {
+    this.#span = seconds;
+    this.clear();
+  }
+
+  /** A line with a word, where something happened. @param {number} now s @param {"you" | "back"} side @param {string} word */
+  mark(now, side, word) {
+    this.#marks.push({ column: this.#column(now), side, word });
+    if (this.#marks.length > MARKS_MAX) this.#marks.shift();
+  }
+
+  #column(now) {
+    return Math.floor((now / this.#span) * COLUMNS);
   }
 
   /** @param {number} now s; columns in between are filled, so that a late frame leaves no hole */
   add(now, sentDb, receivedDb) {
-    const column = Math.floor(now / COLUMN_S);
+    const column = this.#column(now);
+    const newest = this.#columns.at(-1);
+    // Several frames fall into one column: its loudest is what the eye looks for.
+    if (newest?.column === column) {
+      newest.sent = Math.max(newest.sent, height(sentDb));
+      newest.received = Math.max(newest.received, height(receivedDb));
+    }
     const last = this.#columns.at(-1)?.column ?? column - 1;
     for (let missing = Math.max(last + 1, column - COLUMNS); missing <= column; missing++) {
       this.#columns.push({ column: missing, sent: height(sentDb), received: height(receivedDb) });
@@ -75,7 +102,7 @@ export class Trace {
     context.clearRect(0, 0, width, tall);
 
     context.fillStyle = this.#colours.faint;
-    for (let second = 1; second < SPAN_S; second++) context.fillRect(Math.round((width * second) / SPAN_S), 0, ratio, tall);
+    for (let second = 1; second < this.#span; second++) context.fillRect(Math.round((width * second) / this.#span), 0, ratio, tall);
 
     const step = width / COLUMNS;
     const bar = Math.max(step - ratio, ratio);
@@ -91,13 +118,36 @@ export class Trace {
     paint("received", this.#colours.back, () => middle + 2 * ratio);
     context.fillStyle = this.#colours.line;
     context.fillRect(0, middle - ratio / 2, width, ratio);
+    this.#words(width, tall, step, ratio);
     if (this.delayMs) this.#dimension(this.delayMs, width, tall, ratio);
+  }
+
+  /** What happened: your side's words above, the reply's below. A word that has no room is left out, not its line. */
+  #words(width, tall, step, ratio) {
+    const context = this.#context;
+    const newest = this.#columns.at(-1)?.column ?? 0;
+    const free = { you: 0, back: 0 };
+    context.font = `${11 * ratio}px system-ui, sans-serif`;
+    context.textAlign = "left";
+    for (const { column, side, word } of this.#marks) {
+      const x = Math.round(width - (newest - column + 0.5) * step);
+      if (x < 0) continue;
+      const half = tall / 2;
+      context.fillStyle = this.#colours[side];
+      context.fillRect(x, side === "you" ? 0 : half, Math.max(ratio, 1), half);
+      const length = context.measureText(word).width + 6 * ratio;
+      const from = x + length > width ? x - length : x + 4 * ratio;
+      if (from < free[side]) continue;
+      context.fillStyle = this.#colours.ink;
+      context.fillText(word, from, side === "you" ? 12 * ratio : tall - 5 * ratio);
+      free[side] = from + length;
+    }
   }
 
   /** A dimension line as in a drawing: the latency at the picture's own scale. */
   #dimension(delayMs, width, tall, ratio) {
     const context = this.#context;
-    const length = (delayMs / 1000 / SPAN_S) * width;
+    const length = (delayMs / 1000 / this.#span) * width;
     const y = tall - 12 * ratio;
     const right = width - 8 * ratio;
     context.fillStyle = this.#colours.line;

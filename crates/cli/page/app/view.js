@@ -15,6 +15,7 @@ export const elements = Object.fromEntries(
     ["handler", "handler"], ["device", "device"], ["candidates", "candidates"], ["compose", "compose"],
     ["composeKind", "compose-kind"], ["composeText", "compose-text"], ["soundOut", "sound-out"], ["videoIn", "video-in"],
     ["videoOut", "video-out"], ["trace", "trace"], ["noticeClose", "notice-close"], ["source", "source"], ["picture", "picture"],
+    ["transport", "transport"], ["codec", "codec"], ["trigger", "trigger"], ["panes", "panes"],
   ].map(([key, name]) => [key, id(name)]),
 );
 
@@ -45,14 +46,34 @@ export function clearNotice(code) {
 export function showLive(live) {
   elements.start.dataset.live = live ? "yes" : "no";
   setText(id("start-label"), live ? "Stop" : "Start");
-  for (const control of [elements.handler, elements.candidates, ...elements.picture.querySelectorAll("input")]) control.disabled = live;
+  const groups = [...elements.picture.querySelectorAll("input"), ...elements.transport.querySelectorAll("input")];
+  for (const control of [elements.handler, elements.candidates, elements.codec, ...groups]) control.disabled = live;
   elements.muteIn.disabled = !live;
 }
 
-/** @param {boolean} open */
-export function showChannel(open) {
-  elements.composeText.disabled = !open;
-  id("compose-send").disabled = !open;
+/**
+ * What can be sent now.
+ * @param {{messages: boolean, inputs: boolean}} ways texts beside the sound; arguments, by HTTP
+ */
+export function showWays({ messages, inputs }) {
+  elements.composeText.disabled = !messages && !inputs;
+  id("compose-send").disabled = elements.composeText.disabled;
+  elements.trigger.disabled = !inputs;
+}
+
+/** @param {"webrtc" | "websocket"} transport which steps, figures and settings there are */
+export function showTransport(transport) {
+  for (const part of document.querySelectorAll("[data-transport]")) part.hidden = part.dataset.transport !== transport;
+  // A WebSocket has no place for a client's texts.
+  const message = elements.composeKind.querySelector('[value="message"]');
+  message.disabled = transport === "websocket";
+  elements.composeKind.value = message.disabled ? "input" : "message";
+}
+
+/** @param {"turns" | "messages"} pane */
+export function showPane(pane) {
+  choose("pane", pane);
+  for (const name of ["turns", "messages"]) id(`pane-body-${name}`).hidden = name !== pane;
 }
 
 const STATUS_WORDS = { pending: "not yet", active: "in progress", done: "done", closed: "closed", failed: "failed" };
@@ -61,6 +82,7 @@ const STATUS_WORDS = { pending: "not yet", active: "in progress", done: "done", 
 export function showSteps(steps) {
   for (const [name, { status, detail }] of Object.entries(steps)) {
     const item = id("steps").querySelector(`[data-step="${name}"]`);
+    if (!item) continue;
     item.dataset.status = status;
     setText(item.querySelector(".step-detail"), detail || STATUS_WORDS[status]);
   }
@@ -150,6 +172,12 @@ export function showHandler(handler, takes) {
   setText(id("handler-description"), handler.description);
   elements.source.hidden = !takes.audio;
   elements.picture.hidden = !takes.video;
+  elements.trigger.hidden = !handler.pauses;
+}
+
+/** What a WebSocket carries, as its help. */
+export function showRates(text) {
+  setText(id("codec-help"), text);
 }
 
 /** @param {string} help @param {MediaDeviceInfo[]} devices shown when there is a choice */
@@ -235,11 +263,11 @@ function spark(name, value, least) {
 }
 
 /** Text is set only when it changes: live regions would speak it again. */
-function setText(target, text) {
+export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
-function element(tag, attributes, ...children) {
+export function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   made.append(...children);

@@ -32,10 +32,10 @@ test("replies become an answer or a problem with the wire's own word", () => {
 test("every failure string of the protocol has words of its own", () => {
   const strings = [
     "connection_already_exists", "concurrency_limit_reached", "invalid_offer", "unauthorized", "forbidden", "invalid_metadata",
-    "user_limit_reached", "rate_limited", "payload_too_large", "no_capacity", "service_not_found", "draining", "upstream_unavailable",
+    "user_limit_reached", "rate_limited", "payload_too_large", "no_capacity", "service_not_found", "draining", "upstream_unavailable", "not_a_reply_on_pause",
   ];
   for (const code of strings) assert.ok(KNOWN_CODES.includes(code), code);
-  for (const code of [...KNOWN_CODES, "something_new"]) {
+  for (const code of [...KNOWN_CODES, "something_new", "toString"]) {
     const { title, steps, weight } = adviceFor(code, { origin: "http://192.0.2.7:8080" });
     assert.ok(title && steps.length > 0 && ["hint", "problem"].includes(weight), code);
     assert.doesNotMatch(`${title} ${steps.join(" ")}`, /undefined|NaN|\[object/, code);

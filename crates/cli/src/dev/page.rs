@@ -7,7 +7,8 @@ use axum::http::header::{
 use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
-use streamfleet_handler::Registry;
+use streamfleet_handler::{Handler, Media, Registered, Registry, Replies};
+use streamfleet_worker::config::ServiceConfig;
 
 /// Only what the page itself is made of; no frame, no form, no other host.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -23,40 +24,76 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str, &str); 16] = files! {
+const FILES: [(&str, &str, &str); 23] = files! {
     "/" HTML "index.html",
     "/_demo/style.css" STYLE "style.css",
     "/_demo/app.js" SCRIPT "app.js",
     "/_demo/app/advice.js" SCRIPT "app/advice.js",
     "/_demo/app/call.js" SCRIPT "app/call.js",
     "/_demo/app/config.js" SCRIPT "app/config.js",
+    "/_demo/app/conversation.js" SCRIPT "app/conversation.js",
     "/_demo/app/diagnostics.js" SCRIPT "app/diagnostics.js",
     "/_demo/app/latency.js" SCRIPT "app/latency.js",
+    "/_demo/app/pcm.js" SCRIPT "app/pcm.js",
     "/_demo/app/peer.js" SCRIPT "app/peer.js",
+    "/_demo/app/playout.js" SCRIPT "app/playout.js",
     "/_demo/app/problem.js" SCRIPT "app/problem.js",
+    "/_demo/app/resampler.js" SCRIPT "app/resampler.js",
     "/_demo/app/signalling.js" SCRIPT "app/signalling.js",
+    "/_demo/app/socket.js" SCRIPT "app/socket.js",
     "/_demo/app/sound.js" SCRIPT "app/sound.js",
     "/_demo/app/source.js" SCRIPT "app/source.js",
     "/_demo/app/stats.js" SCRIPT "app/stats.js",
     "/_demo/app/trace.js" SCRIPT "app/trace.js",
+    "/_demo/app/turns.js" SCRIPT "app/turns.js",
     "/_demo/app/view.js" SCRIPT "app/view.js",
+    "/_demo/app/worklets.js" SCRIPT "app/worklets.js",
 };
 
 /// What the page offers.
-pub(super) fn config(registry: &Registry, default: &str) -> Value {
+pub(super) fn config(registry: &Registry, services: &[ServiceConfig], default: &str) -> Value {
     let handlers: Vec<Value> = registry
         .iter()
-        .map(|(name, description)| {
-            json!({
+        .filter_map(|(name, description)| {
+            let service = services.iter().find(|service| service.handler.name == name)?;
+            // What cannot be made is told as a mistake of the configuration, which knows its key.
+            let prototype = registry.get(name, service.handler.config.clone()).ok()?;
+            Some(json!({
                 "name": name,
                 "title": description.title,
                 "path": format!("/{name}"),
                 "modality": description.modality.as_str(),
                 "description": description.summary,
-            })
+                "replies": match replies(&prototype) {
+                    Replies::Freely => "freely",
+                    Replies::OnPause => "on-pause",
+                },
+                "rates": rates(&prototype),
+            }))
         })
         .collect();
     json!({ "handlers": handlers, "default": default })
+}
+
+fn replies(prototype: &Registered) -> Replies {
+    match prototype {
+        Registered::Handler(handler) => handler.replies(),
+        Registered::Packets(_) => Replies::Freely,
+    }
+}
+
+/// What a WebSocket carries, in Hz each way: a client cannot learn it from the protocol. `null` for a handler that only
+/// WebRTC can reach.
+fn rates(prototype: &Registered) -> Value {
+    let spoken = |handler: &dyn Handler| match handler.media() {
+        Media::Frames { input, output } if input.channels == 1 => Some((input.rate, output.rate)),
+        Media::Frames { .. } | Media::Packets => None,
+    };
+    let rates = match prototype {
+        Registered::Handler(handler) => spoken(handler.as_ref()),
+        Registered::Packets(handler) => handler.frames().and_then(|frames| spoken(frames.as_ref())),
+    };
+    rates.map_or(Value::Null, |(input, output)| json!({ "input": input, "output": output }))
 }
 
 /// The page's routes.

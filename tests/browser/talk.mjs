@@ -1,0 +1,74 @@
+// A conversation on the demo page, with sentences as its microphone: opens it, presses start, and waits.
+//   url, handler, transport: "webrtc" | "websocket", wav: the sentences
+//   microphone: what is said in turn, again and again: seconds of silence, or [from, to] of the WAV file
+//   turns: waits until that many replies were heard to their end, and presses stop; 0: waits until the handler ends the call
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { dismissed, options, report, withPage } from "./chromium.mjs";
+import { compose, echoed, levels, loud, notes, unpack } from "./hearing.mjs";
+
+/** Louder than this is sound, dBFS: a decoder's comfort noise is below. */
+const SOUND_DB = -50;
+/** Quieter than this is a reply that falls silent: the notes that are interrupted are at -17 dBFS. */
+const FALLEN_DB = -35;
+/** Between two notes or words lies less, s. */
+const BREATH_S = 0.5;
+const TONES = [784, 659, 523];
+
+const folder = await mkdtemp(join(tmpdir(), "streamfleet-sentences-"));
+options.microphone_file = join(folder, "microphone.wav");
+// The ear is a worklet of its own, which the page's policy would not let in. `demo.mjs` has that policy in force.
+options.policy = "none";
+compose(options.wav, options.microphone, options.microphone_file);
+
+await withPage(async (page) => {
+  const { url, handler, transport, turns } = options;
+  const gone = dismissed();
+  const broken = [];
+  page.on("response", (response) => response.status() >= 400 && broken.push(`${response.status()} ${response.url()}`));
+  page.on("pageerror", (error) => broken.push(String(error)));
+  await page.addInitScript({ path: fileURLToPath(new URL("ear.js", import.meta.url)) });
+  await page.goto(`${url}/?handler=${handler}&transport=${transport}&source=microphone`);
+  await page.waitForFunction((name) => document.querySelector("#handler").value === name, handler);
+  await page.click("#start");
+  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "connected", null, { timeout: 20000 });
+  report("connected", { chosen: await page.evaluate(() => document.querySelector("input[name=transport]:checked").value) });
+  if (turns > 0) {
+    await page.waitForFunction((count) => document.querySelectorAll("#turns [data-event=silent], #turns [data-event=interrupted]").length >= count, turns, { timeout: 45000 });
+    await page.click("#start");
+  }
+  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "ended", null, { timeout: 45000 });
+  // The recording's own last blocks.
+  await page.waitForTimeout(300);
+  const shown = await page.evaluate(() => ({
+    state: document.querySelector("#state-detail").textContent,
+    start: document.querySelector("#start-label").textContent,
+    playing: document.querySelector("#sound-out").srcObject !== null,
+    turns: [...document.querySelectorAll("#turns .turn")].map((turn) => ({
+      title: turn.querySelector("h3").textContent,
+      rows: [...turn.querySelectorAll("li")].map(({ dataset, textContent }) => ({ event: dataset.event, text: textContent })),
+    })),
+  }));
+  report("talked", { ...figures(await page.evaluate(() => ear.take())), shown, broken });
+  report("done");
+  await gone;
+});
+await rm(folder, { recursive: true, force: true });
+
+function figures({ rate, marks, tracks, sent: sentText, received: receivedText }) {
+  const [sent, received] = [unpack(sentText), unpack(receivedText)];
+  const receivedLevels = levels(received, rate);
+  const replies = loud(receivedLevels, SOUND_DB, BREATH_S);
+  const said = marks.filter(({ from, what }) => from === "server" || what.startsWith("state "));
+  // Replies that sounded when somebody began to talk: how long they went on, s, until they had fallen by 18 dB. A
+  // browser fills the gap after the last packet with what it heard before, ever quieter.
+  const sounding = loud(receivedLevels, FALLEN_DB, BREATH_S);
+  const interruptions = said.filter(({ what }) => what === "started_talking").flatMap(({ at }) => {
+    const reply = sounding.find(([from, to]) => from < at - 0.3 && to > at);
+    return reply ? [{ at, fell_after: reply[1] - at, had_sounded: at - reply[0] }] : [];
+  });
+  const spans = replies.map((span) => ({ span, level_db: Math.max(...receivedLevels.slice(span[0] / 0.02, span[1] / 0.02)), ...echoed(sent, received, rate, span), notes: notes(received, rate, span, TONES) }));
+  return { marks: said, tracks, replies: spans, interruptions, spoken: loud(levels(sent, rate), SOUND_DB, BREATH_S) };
+}

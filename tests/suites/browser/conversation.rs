@@ -1,0 +1,157 @@
+//! Conversations on the demo page, by a real Chromium whose microphone says two sentences: pauses, replies, interruptions and
+//! the handler's end, over WebRTC and over a WebSocket, judged by what the page plays.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use streamfleet_tests::{Script, Server, root};
+
+/// A conversation takes 25 s; starting a browser takes 2 s on an idle core, and builds may hold the cores.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The recording's sentences, in seconds: 2.2 s and 1.4 s of speech.
+const FIRST: [f64; 2] = [0.9, 3.3];
+const SECOND: [f64; 2] = [4.35, 5.9];
+
+/// What the page and its sound did while `microphone` was said again and again.
+fn talked(handler: &str, transport: &str, microphone: &Value, turns: u32) -> Result<Value> {
+    let server = Server::start(&[])?;
+    let wav = root().join("crates/pause/tests/data/two-sentences.wav");
+    let options = json!({ "url": server.url(), "handler": handler, "transport": transport, "wav": wav,
+                          "microphone": microphone, "turns": turns });
+    let mut script = Script::browser("talk", &options)?;
+    let connected = script.expect("connected", LIMIT)?;
+    assert_eq!(connected["chosen"], transport, "the page uses what was chosen");
+    let talked = script.expect("talked", LIMIT)?;
+    assert_eq!(talked["broken"], json!([]), "failed requests and errors of the page");
+    assert_eq!(talked["tracks"], json!(["ended"]), "the microphone is given back: {talked}");
+    assert_eq!(talked["shown"]["start"], "Start", "another call could begin");
+    assert_eq!(talked["shown"]["playing"], false, "nothing is played any more");
+    script.expect("done", LIMIT)?;
+    script.finish(LIMIT)?;
+    server.await_no_sessions(&[&format!("/{handler}")], Duration::from_secs(5))?;
+    Ok(talked)
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or(f64::NAN)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The server's messages about turns, in order, with the second in which the page got them.
+fn logs(talked: &Value) -> Vec<(&str, f64)> {
+    let words = ["started_talking", "pause_detected", "response_starting", "end_stream"];
+    let of =
+        |mark: &Value| words.into_iter().find(|word| mark["what"] == *word).map(|word| (word, number(&mark["at"])));
+    list(&talked["marks"]).iter().filter_map(of).collect()
+}
+
+/// Every word comes back once its sentence is over, no louder and no softer.
+fn the_parrot_repeats(transport: &str) -> Result<()> {
+    let microphone = json!([2.0, FIRST, 4.5, SECOND, 4.0]);
+    let talked = talked("parrot", transport, &microphone, 2)?;
+
+    let words: Vec<&str> = logs(&talked).into_iter().map(|(word, _)| word).collect();
+    let turn = ["started_talking", "pause_detected", "response_starting"];
+    assert!(words.len() >= 6 && words.chunks(3).all(|words| turn.starts_with(words)), "{words:?}");
+
+    let (spoken, replies) = (list(&talked["spoken"]), list(&talked["replies"]));
+    assert!(replies.len() >= 2, "{talked}");
+    for (sentence, reply) in spoken.iter().zip(replies).take(2) {
+        let length = |span: &Value| number(&span[1]) - number(&span[0]);
+        let (said, back) = (length(sentence), length(&reply["span"]));
+        println!(
+            "{transport}: {said:.2} s said, {back:.2} s back {:.2} s later, {} pieces alike by {:.2}, {:+.1} dB",
+            number(&reply["delay"]),
+            reply["pieces"],
+            number(&reply["match"]),
+            number(&reply["gain_db"])
+        );
+        // Play-out pauses on a machine that is busy; what must not be is that words are missing.
+        assert!((-0.25..1.5).contains(&(back - said)), "{said} s said, {back} s back");
+        assert!(number(&reply["in_order"]) > 0.7, "words of this sentence, in their order: {reply}");
+        // Unrelated sound is alike by 0.3 at most.
+        assert!(number(&reply["match"]) > 0.5, "the same words: {reply}");
+        assert!(number(&reply["gain_db"]).abs() < 2.0, "as loud as they were said: {reply}");
+        assert!(number(&reply["span"][0]) > number(&sentence[1]), "not before the sentence is over");
+    }
+    let shown = &talked["shown"]["turns"];
+    for turn in list(shown).iter().take(2) {
+        let events: Vec<&Value> = list(&turn["rows"]).iter().map(|row| &row["event"]).collect();
+        for event in ["started_talking", "pause_detected", "response_starting", "output", "silent"] {
+            assert!(events.contains(&&json!(event)), "the page shows {event}: {shown}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_parrot_repeats_each_sentence_over_webrtc() -> Result<()> {
+    the_parrot_repeats("webrtc")
+}
+
+#[test]
+fn a_parrot_repeats_each_sentence_over_a_websocket() -> Result<()> {
+    the_parrot_repeats("websocket")
+}
+
+/// It says eight seconds of notes at a time: each answer falls silent `within` this many seconds of the first words over it,
+/// and its goodbye is heard to the last note before the page ends the call.
+fn the_secretary_listens_and_hangs_up(transport: &str, within: f64) -> Result<()> {
+    let microphone = json!([2.0, FIRST, 2.5, SECOND, 3.0]);
+    let talked = talked("secretary", transport, &microphone, 0)?;
+
+    let interruptions = list(&talked["interruptions"]);
+    assert!(interruptions.len() >= 2, "two answers are talked over: {talked}");
+    for interruption in interruptions {
+        let (fell, had) = (number(&interruption["fell_after"]), number(&interruption["had_sounded"]));
+        println!(
+            "{transport}: an answer of 8 s, after {had:.1} s, fell silent {:.0} ms after the first words",
+            fell * 1e3
+        );
+        assert!(had < 7.0, "it would have gone on: {interruption}");
+        assert!(fell < within, "{fell} s: {interruption}");
+    }
+
+    let logs = logs(&talked);
+    let Some(&("end_stream", told)) = logs.last() else { panic!("the end is the last word: {logs:?}") };
+    let Some(&("response_starting", began)) = logs.iter().rev().nth(1) else { panic!("after the goodbye: {logs:?}") };
+    let goodbye = list(&talked["replies"]).last().cloned().unwrap_or_default();
+    let (from, to) = (number(&goodbye["span"][0]), number(&goodbye["span"][1]));
+    println!(
+        "{transport}: a goodbye of {:.2} s, {:.0} ms longer than its message; notes {}",
+        to - from,
+        (to - told) * 1e3,
+        goodbye["notes"]
+    );
+    assert!(from > began - 0.1 && (to - from - 1.2).abs() < 0.1, "all 1.2 s of it: {goodbye}");
+    for hz in ["784", "659", "523"] {
+        assert!((number(&goodbye["notes"][hz]) - 400.0).abs() < 90.0, "each note, and the last one too: {goodbye}");
+    }
+    assert!(told > to - 0.4, "said when all was sent: {told}, heard until {to}");
+    assert_eq!(talked["shown"]["state"], "The handler ended the conversation. It said: Goodbye.");
+    let states: Vec<&str> =
+        list(&talked["marks"]).iter().filter_map(|mark| mark["what"].as_str()?.strip_prefix("state ")).collect();
+    assert!(states.ends_with(&["connected", "ending", "ended"]), "{states:?}");
+
+    let shown = talked["shown"]["turns"].to_string();
+    assert!(shown.matches("\"interrupted\"").count() >= 2, "the page shows both interruptions: {shown}");
+    assert!(shown.contains("Greeting"), "{shown}");
+    Ok(())
+}
+
+/// Up to 60 ms are on their way, and the browser stretches what it has when no more comes.
+#[test]
+fn a_secretary_falls_silent_and_hangs_up_over_webrtc() -> Result<()> {
+    the_secretary_listens_and_hangs_up("webrtc", 0.45)
+}
+
+/// Up to 200 ms are with the client already, which is not told of first words that they interrupt.
+#[test]
+fn a_secretary_falls_silent_and_hangs_up_over_a_websocket() -> Result<()> {
+    the_secretary_listens_and_hangs_up("websocket", 0.45)
+}
