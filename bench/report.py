@@ -6,7 +6,10 @@ import subprocess
 from collections import defaultdict
 from pathlib import Path
 
-BEGIN, END = "<!-- tables: written by `make bench`, do not edit -->", "<!-- end of tables -->"
+# What is between a pair of markers is written; everything else in the page stays as it is.
+SESSIONS = "<!-- tables: written by `make bench`, do not edit -->", "<!-- end of tables -->"
+CONVERSATIONS = "<!-- conversations: written by `bench/conversations.sh`, do not edit -->", "<!-- end of conversations -->"
+BEGIN, END = SESSIONS
 
 
 def machine(streamfleet):
@@ -110,11 +113,12 @@ sessions that send pre-encoded Opus, 20 ms a packet. Run it yourself: `make benc
 """
 
 
-def write(path, text):
+def write(path, text, markers=SESSIONS):
     """Puts the tables between the markers of the page, or makes the page."""
-    page = path.read_text() if path.exists() else PREAMBLE
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise SystemExit(f"{path} has lost its markers: {BEGIN} … {END}")
-    path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}")
+    begin, end = markers
+    page = path.read_text() if path.exists() else PREAMBLE if markers == SESSIONS else f"{begin}\n{end}\n"
+    head, found, rest = page.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{path} has lost its markers: {begin} … {end}")
+    path.write_text(f"{head}{begin}\n\n{text}\n\n{end}{tail}")

@@ -1,4 +1,4 @@
-"""Audio echo on FastRTC, as its documentation writes one: an async handler with a queue. Usage: fastrtc_echo.py PORT"""
+"""Audio echo on FastRTC, as its documentation writes one: an async handler with a queue. Usage: fastrtc_echo.py PORT [RATE]"""
 
 import asyncio
 import sys
@@ -8,10 +8,13 @@ from fastapi import FastAPI
 from fastrtc import AsyncStreamHandler, Stream
 
 
+RATE = int(sys.argv[2]) if len(sys.argv) > 2 else 48000
+
+
 class Echo(AsyncStreamHandler):
     def __init__(self):
         # Equal rates in and out: no resampling on FastRTC's account.
-        super().__init__(expected_layout="mono", input_sample_rate=48000, output_sample_rate=48000, output_frame_size=960)
+        super().__init__(expected_layout="mono", input_sample_rate=RATE, output_sample_rate=RATE, output_frame_size=RATE // 50)
         self.frames = asyncio.Queue()
 
     def copy(self):

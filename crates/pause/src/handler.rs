@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use streamfleet_handler::{
-    AudioFrame, Emit, Handler, HandlerError, Input, Media, Message, PcmFormat, SendError, Session, Transport,
-    async_trait,
+    AudioFrame, Emit, Handler, HandlerError, Input, Media, Message, PcmFormat, Session, Transport, async_trait,
 };
 
 use crate::reply::{Item, Replies, ReplyFn};
@@ -104,6 +103,8 @@ struct Live {
     listener: Listener<Box<dyn Vad + Send>>,
     turns: Turns,
     replies: Replies,
+    /// Where the listener was when a reply last spoke, until that has surely been played.
+    spoke_at: Option<u64>,
     /// Scratch.
     heard: Vec<Heard>,
 }
@@ -212,6 +213,7 @@ impl ReplyOnPause {
                 Item::Emit(emit) => {
                     if matches!(&emit, Emit::Audio(frame) if !frame.samples.is_empty()) {
                         live.turns.handle_input(TurnInput::Spoke(id));
+                        live.spoke_at = Some(live.listener.position());
                     }
                     Some(emit)
                 }
@@ -235,9 +237,14 @@ impl ReplyOnPause {
     }
 }
 
+/// After so long what a reply said last has been played: a session takes 400 ms ahead of what plays, transports and
+/// their clients together no more than a second.
+const SURELY_PLAYED: Duration = Duration::from_secs(2);
+
 impl Live {
     fn hear(&mut self, frame: AudioFrame) {
         if self.turns.hearing() == Hearing::Open {
+            self.played_out();
             self.listener.hear(&frame.samples, &mut self.heard);
             for heard in self.heard.drain(..) {
                 self.turns.handle_input(match heard {
@@ -254,14 +261,32 @@ impl Live {
         self.session.recycle(frame.samples);
     }
 
+    /// What the user says is the clock: one that stands still calls nothing played.
+    fn played_out(&mut self) {
+        let format = self.listener.format();
+        let Some(spoke_at) = self.spoke_at else { return };
+        let since = self.listener.position().saturating_sub(spoke_at);
+        if since >= format.samples_in(SURELY_PLAYED) as u64 / u64::from(format.channels.max(1)) {
+            self.spoke_at = None;
+            self.turns.handle_input(TurnInput::PlayedOut);
+        }
+    }
+
     /// Does what the turns have decided.
     fn perform(&mut self, plan: &Plan) -> Result<(), HandlerError> {
+        let mut way = Way::Ahead;
         while let Some(effect) = self.turns.poll_effect() {
             match effect {
-                Effect::Log(log) => tell(&self.session, log),
-                Effect::SendInput => told(&self.session, self.session.send_now(Message::SendInput)),
-                // A session that is over has nothing to clear.
-                Effect::ClearQueue => drop(self.session.clear()),
+                Effect::Log(Log::ResponseStarting) => {
+                    tell(&self.session, Way::InOrder, Message::Log(Log::ResponseStarting.as_str().to_owned()));
+                }
+                Effect::Log(log) => tell(&self.session, way, Message::Log(log.as_str().to_owned())),
+                Effect::SendInput => tell(&self.session, way, Message::SendInput),
+                Effect::ClearQueue => {
+                    // A session that is over has nothing to clear.
+                    let _ = self.session.clear();
+                    way = Way::InOrder;
+                }
                 Effect::CancelReply(_) => self.replies.cancel(),
                 Effect::StartReply { id, to, args } => {
                     let silence = || AudioFrame {
@@ -283,20 +308,22 @@ impl Live {
     }
 }
 
-/// Tells the client where the turn stands. What a reply answers to is told at once; that it begins, with its first words.
-fn tell(session: &Session, log: Log) {
-    let message = Message::Log(log.as_str().to_owned());
-    told(
-        session,
-        match log {
-            Log::StartedTalking | Log::PauseDetected => session.send_now(message),
-            Log::ResponseStarting => session.send(message),
-        },
-    );
+/// How a message about turns reaches the client.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Ahead of the audio that waits: what a reply answers to is told at once.
+    Ahead,
+    /// After what was said before: that a reply begins, with its first words. Also what follows an interruption, as no
+    /// audio waits any more, and the interrupted reply's beginning may.
+    InOrder,
 }
 
 /// What a client does not keep up with is not worth waiting for.
-fn told(session: &Session, sent: Result<(), SendError>) {
+fn tell(session: &Session, way: Way, message: Message) {
+    let sent = match way {
+        Way::Ahead => session.send_now(message),
+        Way::InOrder => session.send(message),
+    };
     if let Err(error) = sent {
         tracing::debug!(session = %session.context().session_id, %error, "a message about turns was not sent");
     }
@@ -318,6 +345,7 @@ impl Handler for ReplyOnPause {
             listener: Listener::new(self.plan.options.input, self.plan.rules, (self.plan.vad)()),
             turns: Turns::new(self.turn_options(session)),
             replies: Replies::new(),
+            spoke_at: None,
             heard: Vec::new(),
         });
         self.act(|live| live.turns.handle_input(TurnInput::Began));

@@ -71,6 +71,12 @@ impl<V: Vad> Listener<V> {
         self.format
     }
 
+    /// How many frames of its input it has heard.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.heard
+    }
+
     /// Hears interleaved samples and appends what they bring. Samples of an incomplete last frame are ignored.
     pub fn hear(&mut self, samples: &[i16], heard: &mut Vec<Heard>) {
         let channels = usize::from(self.format.channels);

@@ -74,6 +74,8 @@ pub enum TurnInput {
     Spoke(ReplyId),
     /// A reply has come to its end by itself.
     Over(ReplyId),
+    /// Whatever replies have said so far has been played by now.
+    PlayedOut,
     /// What was to be played has been thrown away by the session.
     Interrupted,
 }
@@ -163,6 +165,8 @@ pub struct Turns {
     state: State,
     /// Arguments for the next reply.
     kept: Option<Args>,
+    /// Whether replies have said something that the client may not have heard yet.
+    unheard: Said,
     last: u64,
     effects: VecDeque<Effect>,
 }
@@ -186,7 +190,7 @@ impl Turns {
     /// A session that has not begun.
     #[must_use]
     pub fn new(options: TurnOptions) -> Self {
-        Self { options, state: State::Listening, kept: None, last: 0, effects: VecDeque::new() }
+        Self { options, state: State::Listening, kept: None, unheard: Said::Nothing, last: 0, effects: VecDeque::new() }
     }
 
     /// Takes one input; drain [`poll_effect`](Turns::poll_effect) afterwards.
@@ -203,7 +207,11 @@ impl Turns {
             TurnInput::Args(args) => self.args(args),
             TurnInput::Spoke(id) => self.spoke(id),
             TurnInput::Over(id) => self.over(id),
-            TurnInput::Interrupted => self.cancel(),
+            TurnInput::PlayedOut => self.unheard = Said::Nothing,
+            TurnInput::Interrupted => {
+                self.unheard = Said::Nothing;
+                self.cancel();
+            }
         }
     }
 
@@ -228,8 +236,7 @@ impl Turns {
         self.effects.push_back(Effect::Log(Log::StartedTalking));
         if self.options.interruption == Interruption::OnSpeech {
             self.cancel();
-            // Also when the reply has ended: its last words may still be playing.
-            self.effects.push_back(Effect::ClearQueue);
+            self.clear();
         }
     }
 
@@ -263,8 +270,16 @@ impl Turns {
     }
 
     fn spoke(&mut self, spoke: ReplyId) {
+        if matches!(self.state, State::Replying(id, _) if id == spoke) {
+            self.unheard = Said::Something;
+            self.starts(spoke);
+        }
+    }
+
+    /// A reply without audio starts with its end.
+    fn starts(&mut self, starting: ReplyId) {
         if let State::Replying(id, said @ Said::Nothing) = &mut self.state
-            && *id == spoke
+            && *id == starting
         {
             *said = Said::Something;
             self.effects.push_back(Effect::Log(Log::ResponseStarting));
@@ -272,7 +287,7 @@ impl Turns {
     }
 
     fn over(&mut self, over: ReplyId) {
-        self.spoke(over);
+        self.starts(over);
         if matches!(self.state, State::Replying(id, _) if id == over) {
             self.state = State::Listening;
         }
@@ -282,6 +297,14 @@ impl Turns {
     fn interrupt(&mut self) {
         self.cancel();
         if self.options.interruption != Interruption::Never {
+            self.clear();
+        }
+    }
+
+    /// Also when the reply has ended: its last words may still be playing. Not when nothing is, as a telephone is told
+    /// each time.
+    fn clear(&mut self) {
+        if std::mem::replace(&mut self.unheard, Said::Nothing) == Said::Something {
             self.effects.push_back(Effect::ClearQueue);
         }
     }

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// The handler's output rate (websocket), likewise
     #[arg(long, value_name = "HZ", default_value = "24000", value_parser = rate)]
     output_rate: SampleRate,
+    /// Milliseconds in a message (websocket)
+    #[arg(long, value_name = "MS", default_value = "20")]
+    frame_ms: FrameLength,
     /// How many sessions
     #[arg(short = 'n', long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=MAX_SESSIONS))]
     sessions: u64,
@@ -78,8 +81,29 @@ pub(crate) struct Args {
 enum TransportName {
     /// Opus by RTP
     Webrtc,
-    /// Mu-law frames of 20 ms at {url}/websocket/offer
+    /// Mu-law frames at {url}/websocket/offer
     Websocket,
+}
+
+/// How much audio a message on a WebSocket holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FrameLength {
+    /// What a telephone sends
+    #[value(name = "20")]
+    Ms20,
+    /// Half as many messages
+    #[value(name = "40")]
+    Ms40,
+}
+
+impl FrameLength {
+    /// In pieces of 20 ms, in which everything is counted.
+    pub(super) fn pieces(self) -> u32 {
+        match self {
+            Self::Ms20 => 1,
+            Self::Ms40 => 2,
+        }
+    }
 }
 
 /// SRTP profiles to choose from.
@@ -114,11 +138,12 @@ pub(super) enum Carrier {
     Socket(Rates),
 }
 
-/// The handler's rates, which nothing in the protocol tells.
+/// The handler's rates, which nothing in the protocol tells, and how the audio is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rates {
     pub(super) input: SampleRate,
     pub(super) output: SampleRate,
+    pub(super) frame: FrameLength,
 }
 
 impl Plan {
@@ -152,7 +177,9 @@ impl Args {
             },
             carrier: match self.transport {
                 TransportName::Webrtc => Carrier::WebRtc,
-                TransportName::Websocket => Carrier::Socket(Rates { input: self.input_rate, output: self.output_rate }),
+                TransportName::Websocket => {
+                    Carrier::Socket(Rates { input: self.input_rate, output: self.output_rate, frame: self.frame_ms })
+                }
             },
             sessions: self.sessions as usize,
             spacing: Duration::from_secs(1) / self.ramp,
@@ -222,7 +249,10 @@ mod tests {
         assert_eq!(full.service.headers.get("a").unwrap(), "b");
         let socket = plan("http://h/echo --transport websocket --input-rate 16000").unwrap();
         let Carrier::Socket(rates) = socket.carrier else { panic!("{socket:?}") };
-        assert_eq!((rates.input.hz(), rates.output.hz()), (16_000, 24_000));
+        assert_eq!((rates.input.hz(), rates.output.hz(), rates.frame), (16_000, 24_000, FrameLength::Ms20));
+        let socket = plan("http://h/echo --transport websocket --frame-ms 40").unwrap();
+        let Carrier::Socket(rates) = socket.carrier else { panic!("{socket:?}") };
+        assert_eq!(rates.frame.pieces(), 2);
         assert_eq!((plain.carrier, (0..10).filter(|id| plain.is_probe(*id)).count()), (Carrier::WebRtc, 10));
         assert_eq!(plan("http://h/echo --json x.json").unwrap().output, Output::Both("x.json".into()));
     }
@@ -236,6 +266,7 @@ mod tests {
             ("http://h/echo --ramp 0", "--ramp"),
             ("http://h/echo --srtp null", "--srtp"),
             ("http://h/echo --transport pigeon", "--transport"),
+            ("http://h/echo --frame-ms 30", "--frame-ms"),
             ("http://h/echo --input-rate 8001", "no multiple of 50"),
             ("http://h/echo --output-rate 7000", "7000 Hz is not a sample rate"),
             ("http://h/echo --header nocolon", "--header"),

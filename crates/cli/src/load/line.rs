@@ -1,5 +1,4 @@
-//! The audio of one session on a WebSocket: frames out every 20 ms, and an account of what comes back. No socket and no
-//! clock.
+//! The audio of one session on a WebSocket: frames out in time, and an account of what comes back. No socket and no clock.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -9,42 +8,44 @@ use streamfleet_audio::g711::{MU_LAW, encode_mu_law};
 use streamfleet_audio::tone::Voice;
 use streamfleet_client::media_text;
 
+use super::arguments::FrameLength;
 use super::clip::{BURST_EVERY, burst};
 use super::media::{MAX_BEHIND, Phase, Share, Tally};
 use super::probe::{LATEST, Onsets};
 
-/// One frame.
-const FRAME: Duration = Duration::from_millis(20);
-/// Frames per second.
-const FRAMES_PER_SECOND: u32 = 50;
-/// Frames of speech: three seconds.
+/// What is counted, however many of them a frame holds.
+const PIECE: Duration = Duration::from_millis(20);
+/// Pieces per second.
+const PIECES_PER_SECOND: u32 = 50;
+/// Pieces of speech: three seconds.
 const SPEECH: u32 = 150;
 /// Bursts that may be under way.
 const PENDING: usize = 4;
 
-/// An endless sequence of mu-law frames of 20 ms, as the texts that carry them.
+/// An endless sequence of mu-law frames, as the texts that carry them.
 #[derive(Debug)]
 pub(super) struct Frames {
     texts: Vec<String>,
+    length: FrameLength,
 }
 
 impl Frames {
     /// Something like speech.
-    pub(super) fn speech(rate: u32) -> Self {
-        let mut samples = vec![0; (SPEECH * rate / FRAMES_PER_SECOND) as usize];
+    pub(super) fn speech(rate: u32, length: FrameLength) -> Self {
+        let mut samples = vec![0; (SPEECH * rate / PIECES_PER_SECOND) as usize];
         Voice::new(rate, 1).fill(&mut samples);
-        Self::encode(&samples, rate)
+        Self::encode(&samples, rate, length)
     }
 
-    /// Short bursts of a tone in silence. Every [`BURST_EVERY`]th frame begins one.
-    pub(super) fn bursts(rate: u32) -> Self {
-        Self::encode(&burst(rate), rate)
+    /// Short bursts of a tone in silence. Every [`BURST_EVERY`]th piece begins one, and is a frame's first.
+    pub(super) fn bursts(rate: u32, length: FrameLength) -> Self {
+        Self::encode(&burst(rate), rate, length)
     }
 
-    fn encode(samples: &[i16], rate: u32) -> Self {
-        let frames = samples.chunks((rate / FRAMES_PER_SECOND) as usize);
+    fn encode(samples: &[i16], rate: u32, length: FrameLength) -> Self {
+        let frames = samples.chunks((rate / PIECES_PER_SECOND * length.pieces()) as usize);
         let text = |frame: &[i16]| media_text(&frame.iter().map(|sample| encode_mu_law(*sample)).collect::<Vec<_>>());
-        Self { texts: frames.map(text).collect() }
+        Self { texts: frames.map(text).collect(), length }
     }
 }
 
@@ -60,11 +61,11 @@ pub(super) enum Role {
 pub(super) struct Line {
     frames: Rc<Frames>,
     role: Role,
-    /// Output samples of the server in a second, and in a frame.
+    /// Output samples of the server in a second.
     rate: u32,
     number: u64,
     due: Instant,
-    /// Samples that came and make no whole frame yet.
+    /// Samples that came and make no whole piece yet.
     rest: usize,
     onsets: Onsets,
     /// When the frames went that begin a burst.
@@ -106,26 +107,28 @@ impl Line {
 
     /// The next frame that is due; none while draining.
     pub(super) fn send(&mut self, now: Instant, tally: &mut Tally) -> Option<String> {
+        let pieces = self.frames.length.pieces();
+        let length = PIECE * pieces;
         if tally.phase == Phase::Drain {
-            self.due = now + FRAME;
+            self.due = now + length;
             return None;
         }
         let behind = now.checked_duration_since(self.due)?;
         if behind > MAX_BEHIND {
-            let missed = (behind.as_nanos() / FRAME.as_nanos()) as u32;
-            self.due += FRAME * missed;
-            tally.skipped += u64::from(missed);
+            let missed = (behind.as_nanos() / length.as_nanos()) as u32;
+            self.due += length * missed;
+            tally.skipped += u64::from(missed * pieces);
         }
         let late = now - self.due;
-        self.due += FRAME;
+        self.due += length;
         let number = self.number;
         self.number += 1;
         if tally.phase == Phase::Measure {
-            tally.sent += 1;
-            self.share.sent += 1;
+            tally.sent += u64::from(pieces);
+            self.share.sent += u64::from(pieces);
             tally.late.record(late);
         }
-        if self.role == Role::Probe && number.is_multiple_of(BURST_EVERY) {
+        if self.role == Role::Probe && (number * u64::from(pieces)).is_multiple_of(BURST_EVERY) {
             if self.bursts.len() == PENDING {
                 self.bursts.pop_front();
             }
@@ -134,13 +137,13 @@ impl Line {
         Some(self.frames.texts[number as usize % self.frames.texts.len()].clone())
     }
 
-    /// A payload came. Servers send pieces of any length, so what counts is how many frames they would be.
+    /// A payload came. Servers send pieces of any length, so what counts is how long they are.
     pub(super) fn receive(&mut self, payload: &[u8], now: Instant, tally: &mut Tally) {
         self.first.get_or_insert(now);
-        let frame = (self.rate / FRAMES_PER_SECOND) as usize;
+        let piece = (self.rate / PIECES_PER_SECOND) as usize;
         self.rest += payload.len();
-        let whole = (self.rest / frame) as u64;
-        self.rest %= frame;
+        let whole = (self.rest / piece) as u64;
+        self.rest %= piece;
         tally.received += whole;
         if tally.phase == Phase::Measure {
             tally.recoded += whole;
@@ -181,9 +184,13 @@ mod tests {
     }
 
     /// A server that sends everything back `delay` later, in pieces of its own size, for ten seconds.
-    fn echo(role: Role, delay: u64, piece: usize) -> (Tally, Share) {
+    fn echo(role: Role, length: FrameLength, delay: u64, piece: usize) -> (Tally, Share) {
         let start = Instant::now();
-        let frames = Rc::new(if role == Role::Probe { Frames::bursts(RATE) } else { Frames::speech(RATE) });
+        let frames = match role {
+            Role::Probe => Frames::bursts(RATE, length),
+            Role::Speech => Frames::speech(RATE, length),
+        };
+        let frames = Rc::new(frames);
         let mut line = Line::new(frames, role, RATE, start);
         let mut tally = Tally { phase: Phase::Measure, ..Tally::default() };
         let (mut way, mut held) = (VecDeque::new(), Vec::new());
@@ -206,30 +213,34 @@ mod tests {
 
     #[test]
     fn what_comes_back_is_counted_whatever_its_pieces() {
-        for piece in [480, 960, 333] {
-            let (tally, share) = echo(Role::Speech, 30, piece);
-            assert_eq!((tally.sent, share.sent), (500, 500));
-            assert!((495..=500).contains(&share.back), "{piece}: {share:?}");
-            assert_eq!(tally.bursts.summary(), None);
-            assert_eq!(tally.late.quantile(1.0), Duration::ZERO);
+        for length in [FrameLength::Ms20, FrameLength::Ms40] {
+            for piece in [480, 960, 333] {
+                let (tally, share) = echo(Role::Speech, length, 30, piece);
+                assert_eq!((tally.sent, share.sent), (500, 500));
+                assert!((495..=500).contains(&share.back), "{piece}: {share:?}");
+                assert_eq!(tally.bursts.summary(), None);
+                assert_eq!(tally.late.quantile(1.0), Duration::ZERO);
+            }
         }
     }
 
     #[test]
     fn the_latency_of_bursts_is_measured() {
         for delay in [5, 60, 700] {
-            let (tally, _) = echo(Role::Probe, delay, 480);
-            let found = tally.bursts.summary().unwrap();
-            // The first has no silence before it.
-            assert!((3..=4).contains(&found.count), "{found:?}");
-            assert!((found.p50 - delay as f64).abs() < 1.0 + delay as f64 / 30.0, "{delay}: {found:?}");
+            for length in [FrameLength::Ms20, FrameLength::Ms40] {
+                let (tally, _) = echo(Role::Probe, length, delay, 480);
+                let found = tally.bursts.summary().unwrap();
+                // The first has no silence before it.
+                assert!((3..=4).contains(&found.count), "{found:?}");
+                assert!((found.p50 - delay as f64).abs() < 1.0 + delay as f64 / 30.0, "{delay}: {found:?}");
+            }
         }
     }
 
     #[test]
     fn a_late_client_says_so_and_gives_up_what_is_too_late() {
         let start = Instant::now();
-        let mut line = Line::new(Rc::new(Frames::speech(8_000)), Role::Speech, 8_000, start);
+        let mut line = Line::new(Rc::new(Frames::speech(8_000, FrameLength::Ms20)), Role::Speech, 8_000, start);
         let mut tally = Tally { phase: Phase::Measure, ..Tally::default() };
         let mut count = |now: Instant, tally: &mut Tally| std::iter::from_fn(|| line.send(now, tally)).count();
         assert_eq!(count(start + 50 * MS, &mut tally), 3);

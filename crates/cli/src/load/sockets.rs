@@ -45,8 +45,8 @@ pub(super) fn measure(plan: &Plan, rates: Rates) -> anyhow::Result<Report> {
     let shared = Rc::new(Shared {
         options,
         user_id: plan.service.user_id.clone(),
-        speech: Rc::new(Frames::speech(rates.input.hz())),
-        bursts: Rc::new(Frames::bursts(rates.input.hz())),
+        speech: Rc::new(Frames::speech(rates.input.hz(), rates.frame)),
+        bursts: Rc::new(Frames::bursts(rates.input.hz(), rates.frame)),
         tally: RefCell::default(),
         active: Cell::new(0),
         failed: Cell::new(0),
@@ -185,7 +185,7 @@ fn failure(error: ClientError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::arguments::{Carrier, Output};
+    use crate::load::arguments::{Carrier, FrameLength, Output};
     use crate::load::report::{Method, Path};
     use crate::load::signal::{Service, Trust};
     use futures_util::{SinkExt as _, StreamExt as _};
@@ -228,7 +228,7 @@ mod tests {
 
     fn plan(url: &str) -> (Plan, Rates) {
         let rate = SampleRate::new(24_000).unwrap();
-        let rates = Rates { input: rate, output: rate };
+        let rates = Rates { input: rate, output: rate, frame: FrameLength::Ms20 };
         let service =
             Service { url: url.parse().unwrap(), headers: HeaderMap::new(), user_id: None, trust: Trust::System };
         let plan = Plan {

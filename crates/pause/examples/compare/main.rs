@@ -20,7 +20,7 @@ use anyhow::Result;
 use streamfleet_pause::{Activity, Earshot, VAD_RATE, Vad};
 
 use corpus::{Clip, EVALUATION};
-use scene::{Noise, Scene, Score, alone, judge, music, scene, white};
+use scene::{Noise, Scene, Score, alone, begins, judge, music, scene, white};
 
 const LEVELS: [f32; 4] = [-12.0, -20.0, -30.0, -40.0];
 const RATIOS: [f32; 3] = [20.0, 10.0, 5.0];
@@ -59,9 +59,9 @@ impl Noises {
 /// A row's name and its scenes, one per level.
 type Row = (String, Vec<Scene>);
 
-fn rows(clips: &[Clip], noises: &Noises, seed: u64) -> Vec<Row> {
+fn rows(clips: &[Clip], levels: &[f32], noises: &Noises, seed: u64) -> Vec<Row> {
     let at_levels = |noise: Option<Noise<'_>>, seed: u64| {
-        LEVELS.iter().zip(seed..).map(|(&level, seed)| scene(clips, level, noise.as_ref(), seed)).collect()
+        levels.iter().zip(seed..).map(|(&level, seed)| scene(clips, level, noise.as_ref(), seed)).collect()
     };
     let mut rows = vec![("quiet room".to_owned(), at_levels(None, seed))];
     for (kind, (name, sound)) in noises.each().into_iter().enumerate() {
@@ -72,29 +72,28 @@ fn rows(clips: &[Clip], noises: &Noises, seed: u64) -> Vec<Row> {
     }
     let long = corpus::long(clips);
     let long_turns = |noise: Option<Noise<'_>>| {
-        LEVELS.iter().zip(seed + 900..).map(|(&level, seed)| scene(&long, level, noise.as_ref(), seed)).collect()
+        levels.iter().zip(seed + 900..).map(|(&level, seed)| scene(&long, level, noise.as_ref(), seed)).collect()
     };
     rows.push(("quiet room, long turns".to_owned(), long_turns(None)));
     let babble = Noise { sound: &noises.babble, snr: 10.0 };
     rows.push(("babble, 10 dB SNR, long turns".to_owned(), long_turns(Some(babble))));
     for (name, sound) in noises.each() {
-        let scenes = LEVELS.iter().map(|level| alone(sound, ALONE_SECONDS, level - 10.0, seed + 1_000)).collect();
+        let scenes = levels.iter().map(|level| alone(sound, ALONE_SECONDS, level - 10.0, seed + 1_000)).collect();
         rows.push((format!("{name} alone"), scenes));
+        let scenes = levels.iter().map(|level| begins(sound, ALONE_SECONDS / 2, level - 10.0, seed + 1_100)).collect();
+        rows.push((format!("{name} that begins"), scenes));
     }
     rows
 }
 
 fn report(folder: &Path) -> Result<()> {
     let clips = corpus::clips(&EVALUATION, folder)?;
-    let noises = Noises::new(2, folder)?;
-    let rows = rows(&clips, &noises, 20_000);
+    let noises = Noises::new(3, folder)?;
+    let rows = rows(&clips, &LEVELS, &noises, 30_000);
 
-    println!("Each cell: the model that ships here / webrtc-vad mode 2.\n");
-    println!(
-        "| | utterances | found, % | false starts a minute | answered in pieces, % | delay p50, ms | delay p95, ms |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    println!("Each cell: the detector that ships here / webrtc-vad mode 2.\n");
     let mut by_level = Vec::new();
+    let mut totals = Vec::new();
     for (name, scenes) in &rows {
         let scores: Vec<_> =
             scenes.iter().map(|scene| (judge(scene, Earshot::new()), judge(scene, WebRtc::new()))).collect();
@@ -103,18 +102,10 @@ fn report(folder: &Path) -> Result<()> {
             ours.add(our.clone());
             theirs.add(their.clone());
         }
-        println!(
-            "| {name} | {} | {} | {:.2} / {:.2} | {} | {} | {} |",
-            ours.utterances,
-            if ours.utterances == 0 { "–".into() } else { pair(ours.found_percent(), theirs.found_percent()) },
-            ours.false_per_minute(),
-            theirs.false_per_minute(),
-            if ours.utterances == 0 { "–".into() } else { pair(ours.split_percent(), theirs.split_percent()) },
-            delays(&ours, &theirs, 0.5),
-            delays(&ours, &theirs, 0.95),
-        );
+        totals.push((name.as_str(), (ours, theirs)));
         by_level.push((name, scores));
     }
+    table(totals.iter().map(|(name, (ours, theirs))| (*name, (ours, theirs))));
 
     println!("\nFound (%) and false starts a minute by the level of the speech; noises alone are 10 dB below it.\n");
     println!("| | {} |", LEVELS.map(|level| format!("{level} dBFS")).join(" | "));
@@ -133,13 +124,36 @@ fn report(folder: &Path) -> Result<()> {
         println!("| {name} | {} |", cells.join(" | "));
     }
 
-    let audio: Vec<i16> = rows[5].1[1].samples.iter().copied().take(60 * VAD_RATE as usize).collect();
-    println!(
-        "\nCPU per second of audio: {:.0} µs / {:.0} µs.",
-        cost(Earshot::new(), &audio),
-        cost(WebRtc::new(), &audio)
-    );
+    println!("\nCPU time of the thread per second of audio.\n\n| | ours, µs | webrtc-vad, µs |\n|---|---|---|");
+    for (name, audio) in costly(&rows) {
+        println!("| {name} | {:.0} | {:.0} |", cost(Earshot::new, &audio), cost(WebRtc::new, &audio));
+    }
     Ok(())
+}
+
+/// A row each, ours and theirs in every cell.
+fn table<'a>(rows: impl Iterator<Item = (&'a str, (&'a Score, &'a Score))>) {
+    println!(
+        "| | utterances | found, % | pauses within an utterance, % | false starts a minute | silence taken for talk, % | \
+         delay p50, ms | delay p95, ms |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, (ours, theirs)) in rows {
+        let of_speech = |figure: fn(&Score) -> f64| {
+            if ours.utterances == 0 { "–".to_owned() } else { pair(figure(ours), figure(theirs)) }
+        };
+        println!(
+            "| {name} | {} | {} | {} | {:.2} / {:.2} | {} | {} | {} |",
+            ours.utterances,
+            of_speech(Score::found_percent),
+            of_speech(Score::split_percent),
+            ours.false_per_minute(),
+            theirs.false_per_minute(),
+            pair(ours.talking_percent(), theirs.talking_percent()),
+            delays(ours, theirs, 0.5),
+            delays(ours, theirs, 0.95),
+        );
+    }
 }
 
 fn pair(ours: f64, theirs: f64) -> String {
@@ -151,10 +165,28 @@ fn delays(ours: &Score, theirs: &Score, quantile: f64) -> String {
     format!("{} / {}", shown(ours), shown(theirs))
 }
 
+/// What the cost is measured on: a minute each.
+fn costly(rows: &[Row]) -> Vec<(&'static str, Vec<i16>)> {
+    let minute = 60 * VAD_RATE as usize;
+    let taken = |name: &str| {
+        let scenes = rows.iter().find(|(row, _)| row == name).map(|(_, scenes)| &scenes[1]);
+        scenes.map(|scene| scene.samples.iter().copied().take(minute).collect()).unwrap_or_default()
+    };
+    let utterances = rows[0].1[1].spoken.iter().flat_map(|spoken| rows[0].1[1].samples[spoken.clone()].iter().copied());
+    vec![
+        ("nobody speaks, quiet room", vec![1; minute]),
+        ("nobody speaks, babble", taken("babble alone")),
+        ("speech without a pause, quiet room", utterances.cycle().take(minute).collect()),
+        ("conversation, quiet room", taken("quiet room")),
+        ("conversation, babble, 10 dB SNR", taken("babble, 10 dB SNR")),
+    ]
+}
+
 /// CPU in µs per second of audio; the best of some runs, as other load can only add.
-fn cost(mut vad: impl Vad, audio: &[i16]) -> f64 {
-    let hop = vad.hop().get();
+fn cost<V: Vad>(made: impl Fn() -> V, audio: &[i16]) -> f64 {
     let best = (0..7).map(|_| {
+        let mut vad = made();
+        let hop = vad.hop().get();
         let before = cpu();
         let speech = audio.chunks_exact(hop).filter(|hop| vad.hear(hop) == Activity::Speech).count();
         std::hint::black_box(speech);

@@ -56,6 +56,15 @@ pub(crate) fn alone(sound: &[f32], seconds: usize, level_dbfs: f32, seed: u64) -
     Scene { samples: samples.iter().map(|sample| sample.round() as i16).collect(), spoken: Vec::new() }
 }
 
+/// Nobody speaks, and after a while nobody speaks in some noise: a window is opened.
+pub(crate) fn begins(sound: &[f32], seconds: usize, level_dbfs: f32, seed: u64) -> Scene {
+    let mut scene = alone(sound, seconds, level_dbfs, seed);
+    let quiet = seconds / 4 * VAD_RATE as usize;
+    let mut rng = StdRng::seed_from_u64(seed);
+    scene.samples[..quiet].iter_mut().for_each(|sample| *sample = rng.random_range(-3..=3));
+    scene
+}
+
 fn add(samples: &mut [f32], sound: &[f32], amplitude: f32, rng: &mut StdRng) {
     let start = rng.random_range(0..sound.len());
     let endless = sound.iter().cycle().skip(start);
@@ -117,9 +126,16 @@ pub(crate) struct Score {
     /// Starts where nobody spoke.
     pub(crate) false_starts: usize,
     pub(crate) seconds: f64,
+    /// How long nobody spoke, and how much of that somebody was thought to talk. A detector that takes a noise for speech
+    /// without end starts once, and hears no pause any more.
+    pub(crate) silent_seconds: f64,
+    pub(crate) talking_seconds: f64,
     /// From the last sound of each utterance found to the decision, in ms.
     pub(crate) delays: Vec<f64>,
 }
+
+/// How long after an utterance its pause may take to be noticed.
+const NOTICED: usize = VAD_RATE as usize;
 
 /// A start so short after the end still is of the utterance: the detector looks back as far.
 const GRACE: usize = VAD_RATE as usize / 5;
@@ -143,6 +159,17 @@ impl Score {
             }
         }
         score.false_starts = starts.len() - true_starts;
+        let mut from = 0;
+        for utterance in
+            spoken.iter().map(|spoken| spoken.start..(spoken.end + NOTICED).min(length)).chain([length..length])
+        {
+            let silent = from..utterance.start.max(from);
+            score.silent_seconds += silent.len() as f64 / f64::from(VAD_RATE);
+            let ends = pauses.iter().copied().chain(std::iter::repeat(length));
+            let talking = starts.iter().zip(ends).map(|(&start, end)| start.max(silent.start)..end.min(silent.end));
+            score.talking_seconds += talking.map(|talking| talking.len() as f64).sum::<f64>() / f64::from(VAD_RATE);
+            from = utterance.end;
+        }
         score
     }
 
@@ -152,6 +179,8 @@ impl Score {
         self.split += other.split;
         self.false_starts += other.false_starts;
         self.seconds += other.seconds;
+        self.silent_seconds += other.silent_seconds;
+        self.talking_seconds += other.talking_seconds;
         self.delays.extend(other.delays);
     }
 
@@ -165,6 +194,10 @@ impl Score {
 
     pub(crate) fn false_per_minute(&self) -> f64 {
         60.0 * self.false_starts as f64 / self.seconds.max(1e-9)
+    }
+
+    pub(crate) fn talking_percent(&self) -> f64 {
+        100.0 * self.talking_seconds / self.silent_seconds.max(1e-9)
     }
 
     pub(crate) fn delay(&self, quantile: f64) -> Option<f64> {

@@ -523,3 +523,36 @@ fn options_are_checked() {
     let error = ReplyOnPause::new(options, |_, _| async { Ok(()) }).unwrap_err();
     assert_eq!(error, OptionsError::Speech(-1.0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_transport_is_told_to_forget_only_what_may_not_have_been_heard() {
+    let mut call = Call::start(handler(ReplyOptions::default(), |_, speaker| async move {
+        speaker.say(beep(1, 100)).await?;
+        Ok(())
+    }))
+    .await;
+    call.speak(400).await;
+    call.pause().await;
+    assert_eq!(call.cleared, 0, "nothing had been said");
+    call.speak(400).await;
+    call.pause().await;
+    assert_eq!(call.cleared, 1, "a second ago");
+    call.send(1_500, -90.0).await;
+    call.speak(400).await;
+    call.pause().await;
+    assert_eq!(call.cleared, 1, "more than two");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_reply_that_is_not_told_yet_is_told_before_the_next_turn() {
+    let mut call = Call::start(endless(ReplyOptions::default())).await;
+    for _ in 0..2 {
+        call.handler.trigger_response(None);
+        // Both run before the transport takes anything.
+        call.drive.settle().await;
+    }
+    call.take().await;
+    let turn = ["pause_detected", "response_starting"];
+    assert_eq!(call.heard(), [&turn[..], &turn[..], &["audio 2"]].concat());
+    assert_eq!(call.cleared, 1);
+}

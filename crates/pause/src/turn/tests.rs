@@ -22,6 +22,7 @@ enum Act {
     Args(i64),
     Spoke(u64),
     Over(u64),
+    PlayedOut,
     Interrupted,
 }
 
@@ -36,6 +37,7 @@ impl Act {
             Self::Args(arg) => TurnInput::Args(vec![json!(arg)]),
             Self::Spoke(id) => TurnInput::Spoke(ReplyId(id)),
             Self::Over(id) => TurnInput::Over(ReplyId(id)),
+            Self::PlayedOut => TurnInput::PlayedOut,
             Self::Interrupted => TurnInput::Interrupted,
         }
     }
@@ -79,7 +81,7 @@ const ON_SPEECH: TurnOptions = TurnOptions { interruption: Interruption::OnSpeec
 const WITH_ARGS: TurnOptions = TurnOptions { arguments: Arguments::Awaited, ..PLAIN };
 const GREETING: TurnOptions = TurnOptions { startup: Startup::Speaks, ..PLAIN };
 
-use Act::{Args as Arg, Begin, Interrupted, Over, Pause, Spoke, Talk, Trigger, TriggerWith};
+use Act::{Args as Arg, Begin, Interrupted, Over, Pause, PlayedOut, Spoke, Talk, Trigger, TriggerWith};
 
 #[test]
 fn a_turn_is_told_in_order_and_its_answer_begins_once() {
@@ -88,11 +90,12 @@ fn a_turn_is_told_in_order_and_its_answer_begins_once() {
         &[
             (Begin, &[]),
             (Talk, &["started_talking"]),
-            (Pause(1), &["clear", "pause_detected", "start 1 [1]"]),
+            (Pause(1), &["pause_detected", "start 1 [1]"]),
             (Spoke(1), &["response_starting"]),
             (Spoke(1), &[]),
             (Over(1), &[]),
             (Talk, &["started_talking"]),
+            // What it said may still be playing.
             (Pause(2), &["clear", "pause_detected", "start 2 [2]"]),
             // A reply without audio.
             (Over(2), &["response_starting"]),
@@ -107,7 +110,7 @@ fn a_pause_interrupts_a_reply_and_what_it_still_says_does_not_count() {
     check(
         PLAIN,
         &[
-            (Pause(1), &["clear", "pause_detected", "start 1 [1]"]),
+            (Pause(1), &["pause_detected", "start 1 [1]"]),
             (Spoke(1), &["response_starting"]),
             (Talk, &["started_talking"]),
             (Spoke(1), &[]),
@@ -124,12 +127,12 @@ fn speech_interrupts_at_once_where_that_is_asked_for() {
     check(
         ON_SPEECH,
         &[
-            (Talk, &["started_talking", "clear"]),
-            (Pause(1), &["clear", "pause_detected", "start 1 [1]"]),
+            (Talk, &["started_talking"]),
+            (Pause(1), &["pause_detected", "start 1 [1]"]),
             (Spoke(1), &["response_starting"]),
             (Talk, &["started_talking", "cancel 1", "clear"]),
             (Over(1), &[]),
-            (Pause(2), &["clear", "pause_detected", "start 2 [2]"]),
+            (Pause(2), &["pause_detected", "start 2 [2]"]),
         ],
     );
 }
@@ -163,7 +166,7 @@ fn arguments_are_asked_for_every_turn_and_waited_for() {
         WITH_ARGS,
         &[
             (Talk, &["started_talking"]),
-            (Pause(1), &["clear", "pause_detected", "send_input"]),
+            (Pause(1), &["pause_detected", "send_input"]),
             (Arg(7), &["start 1 [1] [7]"]),
             (Spoke(1), &["response_starting"]),
             (Over(1), &[]),
@@ -171,8 +174,8 @@ fn arguments_are_asked_for_every_turn_and_waited_for() {
             (Pause(2), &["clear", "pause_detected", "send_input"]),
             // The user goes on meanwhile: one reply to all of it, and no second question.
             (Talk, &["started_talking"]),
-            (Pause(3), &["clear", "pause_detected"]),
-            (Trigger(4), &["clear", "pause_detected"]),
+            (Pause(3), &["pause_detected"]),
+            (Trigger(4), &["pause_detected"]),
             (Arg(8), &["start 2 [2, 3, 4] [8]"]),
         ],
     );
@@ -185,20 +188,20 @@ fn arguments_that_come_early_are_kept_and_those_of_an_earlier_turn_are_not() {
         &[
             (Arg(1), &[]),
             (Arg(2), &[]),
-            (Pause(1), &["clear", "pause_detected", "send_input", "start 1 [1] [2]"]),
+            (Pause(1), &["pause_detected", "send_input", "start 1 [1] [2]"]),
             // The answer to that question comes while the reply runs: it is of that turn.
             (Arg(3), &[]),
             (Over(1), &["response_starting"]),
-            (Pause(2), &["clear", "pause_detected", "send_input"]),
+            (Pause(2), &["pause_detected", "send_input"]),
             (Arg(4), &["start 2 [2] [4]"]),
             (Arg(5), &[]),
-            (Pause(3), &["cancel 2", "clear", "pause_detected", "send_input"]),
+            (Pause(3), &["cancel 2", "pause_detected", "send_input"]),
             (Arg(6), &["start 3 [3] [6]"]),
-            (TriggerWith(4, 9), &["cancel 3", "clear", "pause_detected", "send_input", "start 4 [4] [9]"]),
+            (TriggerWith(4, 9), &["cancel 3", "pause_detected", "send_input", "start 4 [4] [9]"]),
         ],
     );
     // Nobody waits for them: they change nothing.
-    check(PLAIN, &[(Arg(1), &[]), (Pause(1), &["clear", "pause_detected", "start 1 [1]"])]);
+    check(PLAIN, &[(Arg(1), &[]), (Pause(1), &["pause_detected", "start 1 [1]"])]);
 }
 
 #[test]
@@ -206,7 +209,7 @@ fn a_trigger_answers_what_has_been_said_so_far() {
     check(
         PLAIN,
         &[
-            (Trigger(1), &["clear", "pause_detected", "start 1 [1]"]),
+            (Trigger(1), &["pause_detected", "start 1 [1]"]),
             (Spoke(1), &["response_starting"]),
             (Trigger(2), &["cancel 1", "clear", "pause_detected", "start 2 [2]"]),
         ],
@@ -214,8 +217,8 @@ fn a_trigger_answers_what_has_been_said_so_far() {
     check(
         WITH_ARGS,
         &[
-            (Trigger(1), &["clear", "pause_detected", "send_input"]),
-            (TriggerWith(2, 5), &["clear", "pause_detected", "start 1 [1, 2] [5]"]),
+            (Trigger(1), &["pause_detected", "send_input"]),
+            (TriggerWith(2, 5), &["pause_detected", "start 1 [1, 2] [5]"]),
         ],
     );
 }
@@ -237,7 +240,38 @@ fn the_greeting_comes_first_and_can_be_talked_over() {
     // It never came to it: the user was faster than the arguments.
     check(
         TurnOptions { startup: Startup::Speaks, ..WITH_ARGS },
-        &[(Begin, &["send_input"]), (Pause(1), &["clear", "pause_detected"]), (Arg(1), &["start 1 [1] [1]"])],
+        &[(Begin, &["send_input"]), (Pause(1), &["pause_detected"]), (Arg(1), &["start 1 [1] [1]"])],
+    );
+}
+
+#[test]
+fn nothing_is_cleared_that_has_been_heard() {
+    check(
+        ON_SPEECH,
+        &[
+            // Nobody has said anything.
+            (Talk, &["started_talking"]),
+            (Pause(1), &["pause_detected", "start 1 [1]"]),
+            // Nor has a reply that was stopped before its first word.
+            (Talk, &["started_talking", "cancel 1"]),
+            (Pause(2), &["pause_detected", "start 2 [2]"]),
+            (Spoke(2), &["response_starting"]),
+            (Over(2), &[]),
+            (PlayedOut, &[]),
+            (Talk, &["started_talking"]),
+            (Pause(3), &["pause_detected", "start 3 [3]"]),
+            (Spoke(3), &["response_starting"]),
+            (PlayedOut, &[]),
+            // It went on afterwards.
+            (Spoke(3), &[]),
+            (Talk, &["started_talking", "cancel 3", "clear"]),
+            // Once.
+            (Pause(4), &["pause_detected", "start 4 [4]"]),
+            (Spoke(4), &["response_starting"]),
+            // The session has thrown it away itself.
+            (Interrupted, &["cancel 4"]),
+            (Talk, &["started_talking"]),
+        ],
     );
 }
 
@@ -247,10 +281,10 @@ fn the_session_can_interrupt_as_well() {
         PLAIN,
         &[
             (Interrupted, &[]),
-            (Pause(1), &["clear", "pause_detected", "start 1 [1]"]),
+            (Pause(1), &["pause_detected", "start 1 [1]"]),
             (Interrupted, &["cancel 1"]),
             (Spoke(1), &[]),
-            (Pause(2), &["clear", "pause_detected", "start 2 [2]"]),
+            (Pause(2), &["pause_detected", "start 2 [2]"]),
         ],
     );
 }
@@ -278,6 +312,7 @@ fn acts() -> impl Strategy<Value = Act> {
         2 => Just(Arg(1)),
         4 => (1_u64..9).prop_map(Spoke),
         3 => (1_u64..9).prop_map(Over),
+        1 => Just(PlayedOut),
         1 => Just(Interrupted),
     ]
 }
@@ -295,14 +330,21 @@ fn all_options() -> impl Strategy<Value = TurnOptions> {
 
 proptest! {
     /// Whatever happens in whatever order: replies do not overlap, every one of them but the greeting follows a pause
-    /// that no other reply has answered, and begins to answer at most once, while it runs.
+    /// that no other reply has answered, and begins to answer at most once, while it runs. A reply that follows leaves
+    /// nothing of an earlier one to be heard, where replies may be interrupted.
     #[test]
     fn order_holds(options in all_options(), script in prop::collection::vec(acts(), 0..60)) {
         let mut turns = Turns::new(options);
         let (mut running, mut last, mut pauses, mut asked) = (None, 0, 0, 0);
         let mut begun = std::collections::HashSet::new();
+        let mut unheard = false;
         for act in std::iter::once(Begin).chain(script) {
             turns.handle_input(act.input());
+            match act {
+                Spoke(id) if running == Some(id) => unheard = true,
+                PlayedOut | Interrupted => unheard = false,
+                _ => {}
+            }
             if let Over(id) = act && running == Some(id) {
                 running = None;
                 begun.insert(id);
@@ -333,12 +375,16 @@ proptest! {
                         }
                         prop_assert_eq!(args.is_empty(), options.arguments == Arguments::Unused);
                         prop_assert_eq!(asked, i32::from(options.arguments == Arguments::Awaited));
+                        prop_assert!(!unheard || options.interruption == Interruption::Never || options.arguments == Arguments::Awaited, "over another's words");
                         (last, running, pauses, asked) = (id.0, Some(id.0), 0, 0);
                     }
                     Effect::CancelReply(id) => {
                         prop_assert_eq!(running.take(), Some(id.0));
                     }
-                    Effect::ClearQueue => prop_assert!(options.interruption != Interruption::Never),
+                    Effect::ClearQueue => {
+                        prop_assert!(options.interruption != Interruption::Never);
+                        prop_assert!(std::mem::take(&mut unheard), "nothing to clear");
+                    }
                 }
             }
             if options.interruption == Interruption::Never {
