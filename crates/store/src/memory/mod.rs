@@ -82,6 +82,15 @@ impl ContextStore for Memory {
         Ok(self.table.lock().rotate(key, token, next, Instant::now()))
     }
 
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError> {
+        let next = ResumeToken::from_random(rand::random());
+        Ok(self.table.lock().share(key, claim, next, Instant::now()))
+    }
+
+    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
+        Ok(self.table.lock().confirm(id, token))
+    }
+
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
         Ok(self.table.lock().read(id, Instant::now()))
     }

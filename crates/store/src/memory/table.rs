@@ -27,12 +27,27 @@ struct Context {
     /// The verified user who opened it.
     user: Option<UserId>,
     token: ResumeToken,
+    /// What a client on the way to another connection was given, and has not shown yet.
+    offered: Option<ResumeToken>,
     document: Document,
     bytes: usize,
     /// Sessions that have it open.
     holders: u32,
     /// Set while nobody does.
     expires: Option<Instant>,
+}
+
+impl Context {
+    /// Whether this is a token of the context's.
+    fn knows(&self, token: &ResumeToken) -> bool {
+        self.token == *token || self.offered.as_ref() == Some(token)
+    }
+
+    /// From now on this is the only one.
+    fn replace_token(&mut self, token: ResumeToken) {
+        self.token = token;
+        self.offered = None;
+    }
 }
 
 impl Table {
@@ -69,6 +84,7 @@ impl Table {
             key: key.clone(),
             user: claim.user.clone(),
             token,
+            offered: None,
             document: Document::default(),
             bytes: 0,
             holders: 1,
@@ -87,7 +103,7 @@ impl Table {
         };
         // A token is no way around an identity: what a verified user opened, only he resumes.
         let by_token = claim.token.and_then(|token| {
-            newest(&|context| context.token == token && (context.user.is_none() || context.user == claim.user))
+            newest(&|context| context.knows(&token) && (context.user.is_none() || context.user == claim.user))
         });
         by_token.or_else(|| claim.user.as_ref().and_then(|user| newest(&|context| context.user.as_ref() == Some(user))))
     }
@@ -98,7 +114,7 @@ impl Table {
             self.closed.remove(&(expires, id));
         }
         context.holders += 1;
-        context.token = token;
+        context.replace_token(token);
         // Whoever proves who he is from now on has to.
         if context.user.is_none() {
             context.user = user.cloned();
@@ -122,10 +138,39 @@ impl Table {
     ) -> Option<ResumeToken> {
         let id = self.find(key, now)?;
         let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
-        (context.token == *token).then(|| {
-            context.token = next;
+        context.knows(token).then(|| {
+            context.replace_token(next);
             next
         })
+    }
+
+    pub(super) fn share(
+        &mut self,
+        key: &ContextKey,
+        claim: &Claim,
+        next: ResumeToken,
+        now: Instant,
+    ) -> Option<Opened> {
+        let shown = claim.token?;
+        let id = self.find(key, now)?;
+        let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
+        let is_owner = context.user.is_none() || context.user == claim.user;
+        if !is_owner || !context.knows(&shown) {
+            return None;
+        }
+        context.token = shown;
+        context.offered = Some(next);
+        context.holders += 1;
+        Some(Opened { id, resumed: true, token: next, document: context.document.clone() })
+    }
+
+    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken) -> bool {
+        let Some(context) = self.contexts.get_mut(&id) else { return false };
+        if context.offered.as_ref() == Some(token) {
+            context.replace_token(*token);
+        }
+        // Somebody may be on the way again by now, with this one: what he was given stays good.
+        context.token == *token
     }
 
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {
