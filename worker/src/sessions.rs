@@ -5,6 +5,7 @@
 
 mod begin;
 mod context;
+mod moving;
 mod socket;
 mod via;
 mod view;
@@ -59,6 +60,8 @@ struct Live {
     resume: Option<ResumeToken>,
     admitted: Instant,
     time_limit: Option<Duration>,
+    /// The session that its client is on the way to; one that has come to be in `moving` has none itself.
+    moving: Option<Box<Live>>,
 }
 
 struct Table {
@@ -241,6 +244,7 @@ impl Host for Sessions {
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
         let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
+        self.stop_moving(id, reason).await;
         let mut stage = shared.watch();
         let end = async {
             deliver(&via, shared.token(), || Order::End(reason)).await;

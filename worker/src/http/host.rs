@@ -78,14 +78,16 @@ pub struct OpenRequest {
 /// Whoever runs the sessions of this worker.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
-    /// Starts a session and answers its offer. From the moment this returns `Ok`, [`candidate`](Self::candidate) and
+    /// Starts a session and answers its offer; with a slot to [take over](crate::admission::Entry::TakeOver) by, beside the
+    /// session that has the id, which ends when this one has connected, and only if the client shows that session's token. From the moment this returns `Ok`, [`candidate`](Self::candidate) and
     /// [`session`](Self::session) know the id.
     ///
     /// The future is dropped when the client goes away before it is done; a session that nobody has been told of must
     /// then end, and its slot with it.
     ///
     /// # Errors
-    /// `invalid_offer` for SDP that cannot be read or has no usable media; whatever else keeps the session from
+    /// `connection_already_exists` for a token that is not the live session's; `invalid_offer` for SDP that cannot be read or
+    /// has no usable media; whatever else keeps the session from
     /// starting. The slot is free by then.
     async fn open(&self, request: OpenRequest) -> Result<Answer, Failure>;
 

@@ -90,9 +90,13 @@ impl Door {
             }
             Resume::No | Resume::Wanted => line,
         };
-        let slot = match self.admission.admit(&start.id, identity.user_id.as_ref(), began) {
+        let shown = match start.resume {
+            Resume::With(token) => Some(token),
+            Resume::No | Resume::Wanted => None,
+        };
+        let slot = match self.place(&start.id, &identity, shown, began) {
             Ok(slot) => slot,
-            Err(refusal) => return self.refuse(line, &audit, source, refusal.into()).await,
+            Err(failure) => return self.refuse(line, &audit, source, failure).await,
         };
         let request = SocketRequest {
             service: self.service.clone(),

@@ -9,9 +9,10 @@ use streamfleet_session::{CloseReason, Identity, SessionId};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Held, Resumed};
+use super::moving::{Mover, leave};
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
-use crate::admission::Slot;
+use crate::admission::{Entry, Slot};
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
 use crate::media::{Shared, Stage};
@@ -35,6 +36,8 @@ pub(super) struct Begun {
     pub(super) guard: Guard,
     pub(super) context: sdk::Context,
     pub(super) data: sdk::Data,
+    /// Of one whose client comes from another connection.
+    pub(super) mover: Option<Mover>,
 }
 
 impl Sessions {
@@ -55,6 +58,13 @@ impl Sessions {
             trace_id: trace_id(&tracing::Span::current()),
         };
         let data = held.data();
+        let cancel = CancellationToken::new();
+        let mover = (slot.entry() == Entry::TakeOver).then(|| Mover {
+            shared: shared.clone(),
+            via: via.clone(),
+            arrival: held.arrival(),
+            cancel: cancel.clone(),
+        });
         let live = Live {
             shared: shared.clone(),
             via,
@@ -63,17 +73,18 @@ impl Sessions {
             resume: Some(held.token()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
+            moving: None,
         };
         let guard = Guard {
             table: self.inner.table.clone(),
             shared,
-            cancel: CancellationToken::new(),
+            cancel,
             metrics: self.inner.metrics.clone(),
             began: Instant::now(),
             _slot: slot,
             _context: held,
         };
-        Begun { live, guard, context, data }
+        Begun { live, guard, context, data, mover }
     }
 
     /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link.
@@ -106,8 +117,12 @@ struct Others(Arc<Table>);
 
 impl sdk::Neighbours for Others {
     fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
-        let session = self.0.by_id.lock().get(id).and_then(|live| live.session.clone());
-        session.ok_or(sdk::Closed)?.end(message)
+        let live = self.0.by_id.lock().get(id).cloned().ok_or(sdk::Closed)?;
+        if let Some(session) = live.moving.and_then(|moving| moving.session) {
+            // Its client does not arrive elsewhere either; one that has ended by itself need not be told.
+            let _ = session.end(message);
+        }
+        live.session.ok_or(sdk::Closed)?.end(message)
     }
 }
 
@@ -125,12 +140,7 @@ pub(super) struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.cancel.cancel();
-        let mut table = self.table.by_id.lock();
-        // The id may be another session's by now.
-        if table.get(self.shared.id()).is_some_and(|live| live.shared.token() == self.shared.token()) {
-            table.remove(self.shared.id());
-        }
-        drop(table);
+        leave(&mut self.table.by_id.lock(), &self.shared);
         if self.shared.is_refused() {
             return;
         }

@@ -12,6 +12,7 @@ use streamfleet_store::ContextKey;
 use tokio::sync::{Notify, mpsc};
 
 use super::begin::{Beginning, Begun};
+use super::moving::{Mover, enter};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, SocketRequest};
@@ -47,8 +48,9 @@ impl Sessions {
     pub(super) async fn begin_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
         match self.prepare(request).await {
             Ok(prepared) => {
-                let Prepared { new, live } = prepared;
-                self.inner.table.by_id.lock().insert(live.shared.id().clone(), live);
+                let Prepared { new, live, mover } = prepared;
+                let superseded = enter(&mut self.inner.table.by_id.lock(), live);
+                self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())
             }
@@ -67,7 +69,7 @@ impl Sessions {
             Resume::With(token) => Some(token),
             Resume::No | Resume::Wanted => None,
         };
-        let (context, resumed) = self.context(&service.name, &request.id, &request.identity, shown).await?;
+        let (context, resumed) = self.context(&service.name, &request.slot, &request.identity, shown).await?;
         let token = (request.resume != Resume::No).then(|| context.token());
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let beginning = Beginning {
@@ -84,7 +86,7 @@ impl Sessions {
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
         let link = self.start(&mut begun, handler, Arc::new(move || wake.notify_one()));
-        let Begun { live, guard, .. } = begun;
+        let Begun { live, guard, mover, .. } = begun;
         let new = NewSession {
             shared: live.shared.clone(),
             link,
@@ -97,7 +99,7 @@ impl Sessions {
             token,
             guard: Box::new(guard),
         };
-        Ok(Prepared { new, live })
+        Ok(Prepared { new, live, mover })
     }
 
     /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
@@ -146,4 +148,5 @@ impl Sessions {
 struct Prepared {
     new: NewSession,
     live: Live,
+    mover: Option<Mover>,
 }

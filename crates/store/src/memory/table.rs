@@ -144,13 +144,7 @@ impl Table {
         })
     }
 
-    pub(super) fn share(
-        &mut self,
-        key: &ContextKey,
-        claim: &Claim,
-        next: ResumeToken,
-        now: Instant,
-    ) -> Option<Opened> {
+    pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Option<Opened> {
         let shown = claim.token?;
         let id = self.find(key, now)?;
         let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
