@@ -9,6 +9,7 @@ mod ending;
 mod frames;
 mod hand;
 mod hostile;
+mod interruption;
 mod network;
 mod pictures;
 mod proving;
