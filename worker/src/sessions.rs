@@ -6,6 +6,7 @@
 mod begin;
 mod context;
 mod moving;
+mod quality;
 mod socket;
 mod via;
 mod view;

@@ -31,7 +31,9 @@ use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
 
-pub use self::host::{Attached, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest};
+pub use self::host::{
+    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest,
+};
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;

@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Held, Resumed};
 use super::moving::{Mover, leave};
+use super::quality::summarise;
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
-use crate::media::{Shared, Stage};
+use crate::media::{Event, Shared, Stage};
 use crate::metrics::SessionMetrics;
 
 /// What a session begins with, whatever its transport.
@@ -45,6 +46,9 @@ impl Sessions {
     pub(super) fn begin(&self, beginning: Beginning<'_>, via: Via) -> Begun {
         let Beginning { token, transport, service, id, identity, slot, context: held, resumed } = beginning;
         let shared = Arc::new(Shared::new(token, id.clone(), service.name.clone(), transport, &identity));
+        if resumed == Resumed::Yes {
+            shared.record(Event::Resumed);
+        }
         let context = sdk::Context {
             session_id: id,
             transport,
@@ -147,6 +151,7 @@ impl Drop for Guard {
         // A loop that stops drops its sessions as they are.
         let reason = self.shared.stage().reason().unwrap_or(CloseReason::Shutdown);
         self.metrics.ended(reason, self.began.elapsed());
+        summarise(&self.shared, reason, self.began.elapsed());
         Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
             .ended(reason, self.began.elapsed());
     }

@@ -130,6 +130,7 @@ impl Host for FakeHost {
             verified: session.identity.verified.is_verified(),
             state: session.state,
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+            changes: Vec::new(),
             quality: None,
             outputs: Vec::new(),
         })
