@@ -374,7 +374,7 @@ impl Session {
             }
             Emit::Message(message) => self.say(words(message), io),
             Emit::CloseTrack(mid) => self.close_track(&mid),
-            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::Nothing => {}
+            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::All(_) | Emit::Nothing => {}
         }
     }
 

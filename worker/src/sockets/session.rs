@@ -333,7 +333,7 @@ impl Session {
             Emit::Message(message) => connection.send_text(now, words(message)),
             // There is one track, and without it there is no session.
             Emit::CloseTrack(_) => self.end(now, CloseReason::EndStream, None, connection),
-            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::Nothing => {}
+            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::All(_) | Emit::Nothing => {}
         }
     }
 

@@ -90,8 +90,8 @@ fn what_is_said_before_the_end_is_heard_to_its_last_sample() {
             let mut world = World::new(1, Conditions::CLEAN);
             let (c, shared, mut hand) = call(&mut world, rate);
             let before = world.clients[c].messages.len();
-            hand.send(audio(OLD, samples.max(rate as usize / 1_000), rate));
-            hand.send(Emit::EndStream(Some("bye".to_owned())));
+            let said = audio(OLD, samples.max(rate as usize / 1_000), rate);
+            hand.send(Emit::All(vec![said, Emit::EndStream(Some("bye".to_owned()))]));
             let expected = samples.max(rate as usize / 1_000) * 8_000 / rate as usize;
             let plays = Duration::from_secs_f64(expected as f64 / 8_000.0) + 30 * MS;
             world.run(plays + Duration::from_secs(1));

@@ -14,6 +14,7 @@ mod network;
 mod pictures;
 mod proving;
 mod quality;
+mod reasons;
 mod rebinding;
 mod sharing;
 mod speaking;
