@@ -429,6 +429,9 @@ mod tests {
         Release(usize),
     }
 
+    /// A slot by its service, id and user.
+    type Held = (usize, u8, Option<u8>, Slot);
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             3 => (0..2_usize, 0..12_u8, proptest::option::of(0..4_u8))
@@ -446,12 +449,12 @@ mod tests {
             let occupancy = Occupancy::new(number(6));
             let of = [(4, 2), (3, 0)];
             let doors = of.map(|(concurrency, per_user)| occupancy.service(limits(concurrency, per_user)));
-            let mut live: Vec<(usize, u8, Option<u8>, Slot)> = Vec::new();
+            let mut live: Vec<Held> = Vec::new();
             for step in steps {
                 match step {
                     Step::Admit { service, id: n, user: who } | Step::TakeOver { service, id: n, user: who } => {
                         let (concurrency, per_user) = of[service];
-                        let ids = |of: &dyn Fn(&(usize, u8, Option<u8>, Slot)) -> bool| {
+                        let ids = |of: &dyn Fn(&Held) -> bool| {
                             live.iter().filter(|slot| of(slot)).map(|slot| slot.1).collect::<BTreeSet<u8>>()
                         };
                         let holders: Vec<_> = live.iter().filter(|slot| slot.1 == n).collect();

@@ -50,8 +50,10 @@ impl Call {
     }
 }
 
+type Story = (fn(&mut Call), u64, Told);
+
 /// What ends it, how long that takes at most, and what the client hears of it. `None` for what this transport does not have.
-fn story(reason: CloseReason) -> Option<(fn(&mut Call), u64, Told)> {
+fn story(reason: CloseReason) -> Option<Story> {
     Some(match reason {
         CloseReason::ClientClosed => (|call| call.world.clients[call.client].pc.close().unwrap(), 1, Told::Nothing),
         CloseReason::EndStream => (|call| call.hand.send(Emit::EndStream(None)), 1, Told::EndStream),
