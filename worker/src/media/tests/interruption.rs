@@ -23,7 +23,9 @@ const NEW: i16 = -4_000;
 fn call(world: &mut World, rate: u32) -> (usize, Arc<Shared>, Hand) {
     let format = PcmFormat::mono(rate);
     let (endpoint, hand) = world.task(Media::Frames { input: format, output: format });
-    let (c, shared) = world.call_offering(Offering::ListeningPcmu, endpoint, World::limits());
+    // As long as a service gives an end: what ends sooner does so by itself.
+    let limits = streamfleet_session::Limits::default().life();
+    let (c, shared) = world.call_offering(Offering::ListeningPcmu, endpoint, limits);
     world.run(Duration::from_secs(1));
     assert_eq!(shared.stage(), Stage::Active);
     (c, shared, hand)
