@@ -3,10 +3,12 @@
 //! This is where an admitted client becomes a session: what all of them have in `begin`, each transport's part in `webrtc`
 //! and `socket`. What a session holds here it gives back by being dropped, on whichever way it ends.
 
+mod afterlife;
 mod begin;
 mod context;
 mod moving;
 mod quality;
+mod reach;
 mod socket;
 mod via;
 mod view;
@@ -25,16 +27,17 @@ use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
-use streamfleet_store::{ContextStore, Memory};
+use streamfleet_store::{ContextId, ContextStore, Memory};
 use tokio_util::task::TaskTracker;
 
-use crate::http::{Attached, Ended, Host, OpenRequest, SessionView, SocketRequest};
+use crate::http::{Attached, Ended, Host, OpenRequest, Reached, SessionView, SocketRequest};
 use crate::media::answer::PeerFactory;
 use crate::media::driver::LoopHandle;
 use crate::media::{Shared, Stage};
 use crate::metrics::SessionMetrics;
 use crate::sockets::Line;
 
+use self::afterlife::Afterlife;
 use self::via::{Order, Via, deliver};
 use self::view::view;
 
@@ -54,6 +57,10 @@ pub struct Advertised(pub Vec<IpAddr>);
 struct Live {
     shared: Arc<Shared>,
     via: Via,
+    /// Its context's name.
+    context: ContextId,
+    /// What makes its handler reply.
+    replies: sdk::Replies,
     /// Where its handler takes inputs; none for a handler on the loop.
     inputs: Option<sdk::Inputs>,
     /// Its handler's handle; none for a handler on the loop.
@@ -65,8 +72,11 @@ struct Live {
     moving: Option<Box<Live>>,
 }
 
+#[derive(Default)]
 struct Table {
     by_id: Mutex<HashMap<SessionId, Live>>,
+    /// Never locked before `by_id`.
+    over: Mutex<Afterlife>,
 }
 
 /// The sessions of this process.
@@ -105,7 +115,7 @@ impl Sessions {
                 bounds,
                 handlers,
                 contexts: Arc::new(Memory::default()),
-                table: Arc::new(Table { by_id: Mutex::new(HashMap::new()) }),
+                table: Arc::new(Table::default()),
                 tasks: TaskTracker::new(),
                 tokens: AtomicU64::new(1),
                 metrics,
@@ -241,6 +251,18 @@ impl Host for Sessions {
 
     fn session(&self, id: &SessionId) -> Option<SessionView> {
         self.live(id).map(|live| view(&live.shared))
+    }
+
+    fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached> {
+        self.reached(service, id)
+    }
+
+    fn contexts(&self) -> &Arc<dyn ContextStore> {
+        &self.inner.contexts
+    }
+
+    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
+        self.end_track(id, mid).await
     }
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {

@@ -169,7 +169,12 @@ impl Worker {
             SessionMetrics::new(&meter),
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
-        let access = Access { origins: self.plan.origins, hosts: self.plan.hosts, admin_token: self.plan.admin_token };
+        let access = Access {
+            origins: self.plan.origins,
+            hosts: self.plan.hosts,
+            admin_token: self.plan.admin_token,
+            streams: self.plan.serve.connections.get() / 2,
+        };
         let router = http::router(
             Arc::new(sessions.clone()),
             &self.plan.services,

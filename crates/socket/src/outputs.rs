@@ -3,9 +3,11 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::Value;
 
 /// Outputs kept: what a page has missed while it reconnected, and for one that comes late the conversation so far.
@@ -49,12 +51,9 @@ impl Outputs {
     /// [`OutputTooLarge`].
     pub fn push(&mut self, arguments: &[Value]) -> Result<u64, OutputTooLarge> {
         let json = match arguments {
-            [argument] => argument.to_string(),
-            arguments => Value::from(arguments).to_string(),
+            [argument] => bounded(argument)?,
+            arguments => bounded(arguments)?,
         };
-        if json.len() > MAX_OUTPUT {
-            return Err(OutputTooLarge);
-        }
         self.bytes += json.len();
         self.kept.push_back(json.into());
         self.last += 1;
@@ -67,6 +66,29 @@ impl Outputs {
     /// The session is over: no more comes.
     pub fn end(&mut self, now: Instant) {
         self.ended_at.get_or_insert(now);
+    }
+
+    /// Another session goes on where the one before ended: its outputs follow, under the numbers that follow.
+    pub fn resume(&mut self) {
+        self.ended_at = None;
+    }
+
+    /// Gives up what is kept. Whoever still reads has nothing more to come.
+    pub fn forget(&mut self, now: Instant) {
+        self.kept = VecDeque::new();
+        self.bytes = 0;
+        self.end(now);
+    }
+
+    /// The newest outputs that are kept, at most `count`, the oldest first, as JSON.
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = &str> {
+        self.kept.iter().skip(self.kept.len().saturating_sub(count)).map(AsRef::as_ref)
+    }
+
+    /// Bytes of all outputs that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// When these outputs may be forgotten.
@@ -89,6 +111,27 @@ impl Outputs {
     fn oldest(&self) -> u64 {
         self.last + 1 - self.kept.len() as u64
     }
+}
+
+/// Compact JSON of at most [`MAX_OUTPUT`] bytes. What is larger is not written to its end: whoever waits for this may be a
+/// media loop.
+fn bounded(value: &(impl Serialize + ?Sized)) -> Result<String, OutputTooLarge> {
+    struct Bounded(Vec<u8>);
+    impl io::Write for Bounded {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.len() + bytes.len() > MAX_OUTPUT {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut json = Bounded(Vec::new());
+    serde_json::to_writer(&mut json, value).map_err(|_| OutputTooLarge)?;
+    String::from_utf8(json.0).map_err(|_| OutputTooLarge)
 }
 
 /// One reader's place.

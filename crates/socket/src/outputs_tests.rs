@@ -107,6 +107,38 @@ fn a_late_reader_gets_pieces() {
 }
 
 #[test]
+fn a_session_that_goes_on_numbers_on() {
+    let now = Instant::now();
+    let mut outputs = outputs(2);
+    outputs.end(now);
+    assert_eq!(ids(&outputs, now, Some("2")), None);
+    outputs.resume();
+    assert_eq!((outputs.expires_at(), ids(&outputs, now, Some("2"))), (None, Some(vec![])));
+    assert_eq!(outputs.push(&[json!("more")]), Ok(3));
+    assert_eq!(ids(&outputs, now, Some("2")), Some(vec![3]));
+}
+
+#[test]
+fn the_newest_are_at_hand() {
+    let outputs = outputs(4);
+    assert_eq!(outputs.recent(2).collect::<Vec<_>>(), ["3", "4"]);
+    assert_eq!(outputs.recent(9).count(), 4);
+}
+
+#[test]
+fn what_is_forgotten_takes_no_room_and_ends_its_readers() {
+    let now = Instant::now();
+    let mut outputs = outputs(300);
+    let mut cursor = outputs.open(now, Some("100")).unwrap();
+    outputs.forget(now);
+    assert_eq!((outputs.bytes(), outputs.recent(9).count()), (0, 0));
+    let Chunk::Text(text) = cursor.poll(&outputs, now) else { panic!() };
+    assert_eq!(text, ": 200 outputs are no longer kept\n\n");
+    assert_eq!(cursor.poll(&outputs, now), Chunk::End);
+    assert_eq!(ids(&outputs, now, Some("300")), None);
+}
+
+#[test]
 fn large_outputs_are_refused() {
     let mut outputs = Outputs::default();
     assert_eq!(outputs.push(&[json!("x".repeat(MAX_OUTPUT - 1))]), Err(OutputTooLarge));
@@ -114,6 +146,9 @@ fn large_outputs_are_refused() {
 }
 
 proptest! {
+    // Megabytes in each case.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
     #[test]
     fn bounded_and_in_order(sizes in proptest::collection::vec(0usize..MAX_OUTPUT, 1..40), reads in any::<u64>()) {
         let now = Instant::now();

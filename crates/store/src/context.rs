@@ -21,10 +21,18 @@ pub struct ContextKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContextId(pub(crate) u128);
 
+impl ContextId {
+    /// What tells it from others in public: 32 of its 128 bits.
+    #[must_use]
+    pub fn hint(self) -> u32 {
+        (self.0 >> 96) as u32
+    }
+}
+
 impl fmt::Debug for ContextId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Enough to tell two apart in a log.
-        write!(f, "ContextId({:08x}…)", self.0 >> 96)
+        write!(f, "ContextId({:08x}…)", self.hint())
     }
 }
 
@@ -142,6 +150,13 @@ pub trait ContextStore: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError>;
+
+    /// The context of this key that `token` is good for, whether its session lives or not; `None` if there is none. The
+    /// token is not used up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError>;
 
     /// What a context holds; `None` when it is forgotten.
     ///

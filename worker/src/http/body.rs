@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
+use streamfleet_session::wire::Failure;
 use tokio::time::timeout;
 
 /// The largest body, in bytes. An offer of a browser with sound, pictures and a data channel has 10 kB; one with every
@@ -16,7 +17,7 @@ pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFault {
-    /// More than [`MAX_BODY`], announced or sent.
+    /// More than it may be, announced or sent.
     TooLarge,
     /// Not there within [`BODY_TIME`].
     TooSlow,
@@ -24,13 +25,29 @@ pub(super) enum BodyFault {
     Broken,
 }
 
-/// The whole body.
+impl BodyFault {
+    /// A stable label.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => Failure::PayloadTooLarge.as_str(),
+            Self::TooSlow => "request_timeout",
+            Self::Broken => "incomplete_body",
+        }
+    }
+}
+
+/// The whole body, at most [`MAX_BODY`].
 pub(super) async fn read(body: Body) -> Result<Bytes, BodyFault> {
+    read_up_to(body, MAX_BODY).await
+}
+
+/// The whole body, at most `limit` bytes.
+pub(super) async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, BodyFault> {
     // What is announced too large is refused before a byte of it is taken.
-    if body.size_hint().lower() > MAX_BODY as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(BodyFault::TooLarge);
     }
-    match timeout(BODY_TIME, to_bytes(body, MAX_BODY)).await {
+    match timeout(BODY_TIME, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if error.source().is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) => {
             Err(BodyFault::TooLarge)

@@ -1,21 +1,25 @@
-//! `{p}/sessions`: listing, reading and ending sessions, with the admin token.
+//! `{p}/sessions`: listing, reading and ending sessions and their tracks, with the operator's token; the client of one
+//! session may do so with its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{Extensions, HeaderMap, StatusCode, header};
+use axum::http::{Extensions, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::Serialize;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{CloseReason, SessionId};
 
+use super::access::{Authority, bearer};
 use super::origin::{self, Strange};
 use super::{Audit, Door, Ended, SessionView, reply, source};
 
-/// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with the
-/// admin token. The order keeps a foreign page from trying tokens.
+/// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with what may
+/// be a token of somebody's. The order keeps a foreign page from trying tokens; whose it is, each route asks.
 pub(super) async fn guard(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let access = &door.api.access;
     let named = origin::requested_host(request.version(), request.headers(), request.uri())
@@ -26,48 +30,58 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, request: Request, next:
             return reply::invalid_host();
         }
         Err(Strange::Origin | Strange::Host) => Failure::Forbidden,
-        Ok(()) if !bearer(request.headers()).is_some_and(|token| access.admin_token.matches(token)) => {
-            Failure::Unauthorized
-        }
-        Ok(()) => return next.run(request).await,
+        Ok(()) => match bearer(request.headers()).and_then(|token| access.authority(token)) {
+            Some(authority) => {
+                let mut request = request;
+                request.extensions_mut().insert(authority);
+                return next.run(request).await;
+            }
+            None => Failure::Unauthorized,
+        },
     };
     door.api.record.control(failure.as_str());
     reply::failure(&failure)
 }
 
-/// The token of `Authorization: Bearer …` (RFC 6750, 2.1); the scheme's case does not matter (RFC 9110, 11.1).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
-}
-
-pub(super) async fn list(State(door): State<Arc<Door>>) -> Response {
+pub(super) async fn list(State(door): State<Arc<Door>>, Extension(authority): Extension<Authority>) -> Response {
     #[derive(Serialize)]
     struct List {
         sessions: Vec<SessionView>,
     }
+    // A session's own token is nobody's here.
+    let Authority::Operator = authority else { return door.not_controlled(&Failure::Unauthorized) };
     let mut sessions = door.api.host.sessions(&door.service.name);
     sessions.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
     door.api.record.control("listed");
     reply::json(StatusCode::OK, &List { sessions })
 }
 
-pub(super) async fn show(State(door): State<Arc<Door>>, id: Result<Path<String>, PathRejection>) -> Response {
-    match door.find(id) {
-        Some(session) => {
+pub(super) async fn show(
+    State(door): State<Arc<Door>>,
+    Extension(authority): Extension<Authority>,
+    extensions: Extensions,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    match door.find(authority, id, source(&extensions)).await {
+        Ok(session) => {
             door.api.record.control("shown");
             reply::json(StatusCode::OK, &session)
         }
-        None => door.not_found(),
+        Err(failure) => door.not_controlled(&failure),
     }
 }
 
 pub(super) async fn end(
     State(door): State<Arc<Door>>,
+    Extension(authority): Extension<Authority>,
     extensions: Extensions,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    let Some(SessionView { id, user_id, .. }) = door.find(id) else { return door.not_found() };
+    let source = source(&extensions);
+    let SessionView { id, user_id, .. } = match door.find(authority, id, source).await {
+        Ok(session) => session,
+        Err(failure) => return door.not_controlled(&failure),
+    };
     let ended = door.api.host.end(&id, CloseReason::EndedByControl).await;
     let (outcome, response) = match ended {
         Ok(Ended::Closed(reason)) => ("ended", reply::ended(&id, reason)),
@@ -76,19 +90,47 @@ pub(super) async fn end(
     };
     door.api.record.control(outcome);
     let audit = Audit { service: &door.service.name, session: &id, user: user_id.as_ref() };
-    audit.controlled(source(&extensions), outcome);
+    audit.controlled(source, outcome);
+    response
+}
+
+pub(super) async fn end_track(
+    State(door): State<Arc<Door>>,
+    Extension(authority): Extension<Authority>,
+    extensions: Extensions,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Response {
+    let source = source(&extensions);
+    let Ok(Path((id, mid))) = path else { return door.not_controlled(&Failure::NotFound) };
+    let SessionView { id, user_id, .. } = match door.find(authority, Ok(Path(id)), source).await {
+        Ok(session) => session,
+        Err(failure) => return door.not_controlled(&failure),
+    };
+    let (outcome, response) = match door.api.host.close_track(&id, &mid).await {
+        Ok(()) => ("track_closed", reply::track_closed(&id, &mid)),
+        Err(failure) => (failure.as_str(), reply::failure(&failure)),
+    };
+    door.api.record.control(outcome);
+    let audit = Audit { service: &door.service.name, session: &id, user: user_id.as_ref() };
+    audit.controlled(source, outcome);
     response
 }
 
 impl Door {
-    /// The session of that id, if this service has it. An id that is none is an id that nobody has.
-    fn find(&self, id: Result<Path<String>, PathRejection>) -> Option<SessionView> {
-        let id: SessionId = id.ok()?.0.parse().ok()?;
-        self.session(&id)
+    /// The session of that id, if this service has it and the caller may control it. An id that is none is an id that
+    /// nobody has.
+    async fn find(
+        &self,
+        authority: Authority,
+        id: Result<Path<String>, PathRejection>,
+        source: SocketAddr,
+    ) -> Result<SessionView, Failure> {
+        let id: SessionId = id.ok().and_then(|id| id.0.parse().ok()).ok_or(Failure::NotFound)?;
+        self.controlled(authority, &id).await.inspect_err(|failure| self.denied(&id, source, failure))
     }
 
-    fn not_found(&self) -> Response {
-        self.api.record.control(Failure::NotFound.as_str());
-        reply::failure(&Failure::NotFound)
+    fn not_controlled(&self, failure: &Failure) -> Response {
+        self.api.record.control(failure.as_str());
+        reply::failure(failure)
     }
 }

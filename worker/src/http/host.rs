@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
-use streamfleet_handler::Transport;
+use streamfleet_handler::{Inputs, Replies, Transport};
 use streamfleet_session::candidate::{ParsedCandidate, RemoteCandidate};
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{
@@ -15,9 +15,11 @@ use streamfleet_session::{
 };
 
 use streamfleet_socket::protocol::Resume;
+use streamfleet_store::{ContextId, ContextStore};
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Slot;
+use crate::media::Shared;
 use crate::sockets::Line;
 
 /// One service of this worker, as configured and checked.
@@ -124,11 +126,46 @@ pub trait Host: Send + Sync + 'static {
     /// One session, if it is known.
     fn session(&self, id: &SessionId) -> Option<SessionView>;
 
+    /// The session of this service and id, with what its client may reach of it: the one that lives, or for a while the
+    /// last one that did.
+    fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached>;
+
+    /// Where the sessions' data is.
+    fn contexts(&self) -> &Arc<dyn ContextStore>;
+
+    /// Ends the track `mid` of a session and leaves the rest. A session that has one track ends with it.
+    ///
+    /// # Errors
+    /// `not_found` for an id or a track that is not known, `connection_closed` for a session that is ending, `no_capacity`
+    /// if nobody could be told within 5 s.
+    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure>;
+
     /// Ends a session and waits until it is over, for 5 s at most. Once it is, its id and its place are free.
     ///
     /// # Errors
     /// `not_found` for an id that is not known, `no_capacity` if nobody could be told to end it within that time.
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure>;
+}
+
+/// A session, and what its client may reach of it beside its media.
+#[derive(Clone)]
+pub struct Reached {
+    /// Whose it is, where it stands, what it has said.
+    pub shared: Arc<Shared>,
+    /// Its data's name: whoever shows this context's token is its client.
+    pub context: ContextId,
+    /// Where its handler takes arguments; none for one that takes none, or is over.
+    pub inputs: Option<Inputs>,
+    /// What makes its handler reply.
+    pub replies: Replies,
+}
+
+impl Reached {
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.stage().into()
+    }
 }
 
 /// A `start` that has passed every check and holds a place.
@@ -196,6 +233,20 @@ pub struct SessionView {
     /// The handler's last additional outputs, the oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Value>,
+    /// Its tracks, from its connection on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tracks: Vec<TrackInfo>,
+}
+
+/// One track of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TrackInfo {
+    /// The m-line's identification, under which it can be ended; `audio` where there is no SDP.
+    pub mid: String,
+    /// `audio` or `video`.
+    pub kind: &'static str,
+    /// Whether it has ended.
+    pub closed: bool,
 }
 
 /// How well a session's media travels. Loss is a share from 0 to 1, times are in milliseconds.

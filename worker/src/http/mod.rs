@@ -1,17 +1,24 @@
-//! The HTTP routes of a worker: FastRTC's offer route, the client's ICE configuration, and control of sessions.
+//! The HTTP routes of a worker: FastRTC's offer route, the client's ICE configuration, what a session's client does beside
+//! its media, and control of sessions.
 //!
 //! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
-//! it asks for is decided in [`offer`] and [`control`], and every outcome becomes a response in [`reply`]. Sessions are
+//! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
+//! and every outcome becomes a response in [`reply`]. Sessions are
 //! run by a [`Host`]. What is absent: sockets and TLS (`streamfleet_process::serve`), media, WebSockets.
 
+mod access;
 mod body;
 mod control;
 mod cors;
+mod data;
+mod etag;
 mod host;
 mod ice;
+mod inputs;
 mod net;
 mod offer;
 mod origin;
+mod outputs;
 mod rate;
 mod record;
 mod reply;
@@ -25,20 +32,22 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{Extensions, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
+use tokio::sync::Semaphore;
 
 pub use self::host::{
-    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Service, SessionView, SocketRequest,
+    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Reached, Service, SessionView, SocketRequest,
+    TrackInfo,
 };
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
 
-use self::rate::{CANDIDATES_PER_OFFER, SourceRate};
+use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
 use crate::admission::{Admission, Occupancy};
 
@@ -51,6 +60,8 @@ pub struct Access {
     pub hosts: Hosts,
     /// What the control routes demand.
     pub admin_token: AdminToken,
+    /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
+    pub streams: usize,
 }
 
 /// All that the routes share.
@@ -60,6 +71,7 @@ struct Api {
     ice: IceConfig,
     /// By service: what is sent to one must not reach a session of another.
     early: Mutex<EarlyCandidates<(ServiceName, SessionId)>>,
+    streams: Arc<Semaphore>,
     record: Record,
 }
 
@@ -76,13 +88,17 @@ struct Rates {
     offers: Mutex<SourceRate>,
     /// Apart from the offers: a client with many candidates must not use up what it may offer.
     candidates: Mutex<SourceRate>,
+    /// Outputs, inputs and triggers: ids can be guessed.
+    sessions: Mutex<SourceRate>,
 }
 
 impl Rates {
     fn new(limits: &Limits) -> Option<Self> {
         let offers = limits.offers_per_minute?;
         let candidates = offers.saturating_mul(CANDIDATES_PER_OFFER);
-        Some(Self { offers: SourceRate::new(offers).into(), candidates: SourceRate::new(candidates).into() })
+        let sessions = offers.saturating_mul(REQUESTS_PER_OFFER);
+        let rate = |per_minute| Mutex::new(SourceRate::new(per_minute));
+        Some(Self { offers: rate(offers), candidates: rate(candidates), sessions: rate(sessions) })
     }
 }
 
@@ -103,7 +119,8 @@ pub fn router(
     pages: Router,
 ) -> Router {
     let record = Record::new(meter, occupancy);
-    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), record });
+    let streams = Arc::new(Semaphore::new(access.streams.min(Semaphore::MAX_PERMITS)));
+    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record });
     let mut router = pages;
     for service in services {
         let rates = Rates::new(&service.limits);
@@ -124,12 +141,17 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
     let public = Router::new()
         .route(&path("/webrtc/offer"), post(offer::offer).options(cors::preflight))
         .route(&path("/rtc_configuration"), get(offer::rtc_configuration).options(cors::preflight))
+        .route(&path("/outputs"), get(outputs::outputs).options(cors::preflight))
+        .route(&path("/input_hook"), post(inputs::input_hook).options(cors::preflight))
+        .route(&path("/trigger_response"), post(inputs::trigger_response).options(cors::preflight))
         .layer(from_fn_with_state(door.api.clone(), cors::allow))
         // A handshake is no request that CORS knows.
         .route(&path("/websocket/offer"), get(websocket::websocket));
     let control = Router::new()
         .route(&path("/sessions"), get(control::list))
         .route(&path("/sessions/{id}"), get(control::show).delete(control::end))
+        .route(&path("/sessions/{id}/tracks/{mid}"), delete(control::end_track))
+        .route(&path("/sessions/{id}/data"), get(data::read).patch(data::patch))
         .layer(from_fn_with_state(door.clone(), control::guard));
     public.merge(control).layer(from_fn(reply::private)).with_state(door.clone())
 }

@@ -22,7 +22,7 @@ use streamfleet_session::{
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-use super::body::{self, BodyFault};
+use super::body;
 use super::rate::{SourceRate, TooMany};
 use super::{Audit, Door, OpenRequest, SessionView, reply, source};
 use crate::admission::{Refusal, Slot};
@@ -31,7 +31,7 @@ use crate::admission::{Refusal, Slot};
 const OPEN_TIME: Duration = Duration::from_secs(30);
 
 /// When a full worker may be asked again: sessions end every few seconds on one that is full.
-const FULL_RETRY: Duration = Duration::from_secs(5);
+pub(super) const FULL_RETRY: Duration = Duration::from_secs(5);
 
 pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Response {
     let began = Instant::now();
@@ -40,7 +40,7 @@ pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Re
     let body = match body::read(body).await {
         Ok(body) => body,
         Err(fault) => {
-            door.api.record.offer(fault_label(fault));
+            door.api.record.offer(fault.as_str());
             return reply::body_fault(fault);
         }
     };
@@ -212,14 +212,6 @@ impl From<Refusal> for Failure {
             Refusal::UserLimit { limit } => Failure::UserLimitReached { limit },
             Refusal::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
         }
-    }
-}
-
-fn fault_label(fault: BodyFault) -> &'static str {
-    match fault {
-        BodyFault::TooLarge => Failure::PayloadTooLarge.as_str(),
-        BodyFault::TooSlow => "request_timeout",
-        BodyFault::Broken => "incomplete_body",
     }
 }
 

@@ -20,6 +20,11 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// offer. Browsers gather about ten, with several networks and TURN servers twenty.
 pub(super) const CANDIDATES_PER_OFFER: NonZeroU32 = NonZeroU32::new(32).expect("invariant: 32 is not zero");
 
+/// Requests about sessions that a source address may make for each offer that it may make: outputs, inputs and triggers
+/// together. A conversation has a turn every few seconds, and a page with arguments for each hands in two a turn; somebody
+/// who tries ids has no more tries than this.
+pub(super) const REQUESTS_PER_OFFER: NonZeroU32 = NonZeroU32::new(64).expect("invariant: 64 is not zero");
+
 /// The requests of one kind of all source addresses of one service. Pure: the caller says what time it is.
 #[derive(Debug)]
 pub(super) struct SourceRate {

@@ -22,6 +22,7 @@ pub(super) struct Record {
     offer_seconds: Histogram<f64>,
     candidates: Counter<u64>,
     controls: Counter<u64>,
+    sessions: Counter<u64>,
     panics: Counter<u64>,
 }
 
@@ -48,6 +49,7 @@ impl Record {
                 .build(),
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
+            sessions: counter("streamfleet_session_requests", "Requests for outputs, inputs and replies, by outcome"),
             panics,
         }
     }
@@ -68,12 +70,34 @@ impl Record {
         self.controls.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
+    pub(super) fn session(&self, route: Route, outcome: &'static str) {
+        self.sessions.add(1, &[KeyValue::new("route", route.as_str()), KeyValue::new("outcome", outcome)]);
+    }
+
     pub(super) fn panicked(&self) {
         self.panics.add(1, &[]);
     }
 }
 
-/// The audit trail: one line for each session that was accepted, refused, ended or controlled.
+/// What a session's client asks beside its media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Outputs,
+    Input,
+    Trigger,
+}
+
+impl Route {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Outputs => "outputs",
+            Self::Input => "input_hook",
+            Self::Trigger => "trigger_response",
+        }
+    }
+}
+
+/// The audit trail: one line for each session that was accepted, refused, denied, ended or controlled.
 #[derive(Debug, Clone, Copy)]
 pub struct Audit<'a> {
     /// The service that was called.
@@ -99,6 +123,12 @@ impl Audit<'_> {
     pub fn refused(&self, source: SocketAddr, error: &'static str) {
         let Self { service, session, .. } = self;
         tracing::info!(target: AUDIT, %service, %session, user = self.user(), %source, error, "session refused");
+    }
+
+    /// Somebody was not let through to it; `error` is the stable error string.
+    pub fn denied(&self, source: SocketAddr, error: &'static str) {
+        let Self { service, session, .. } = self;
+        tracing::info!(target: AUDIT, %service, %session, user = self.user(), %source, error, "session denied");
     }
 
     /// The session is over, `age` after its offer.

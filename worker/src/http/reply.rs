@@ -2,15 +2,17 @@
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use streamfleet_session::CloseReason;
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::{Answer, BodyError, Failure, Success};
+use streamfleet_store::Document;
 
 use super::body::BodyFault;
+use super::etag::Tag;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -97,6 +99,72 @@ pub(super) fn ending(id: &SessionId) -> Response {
         id: &'a SessionId,
     }
     json(StatusCode::ACCEPTED, &Ending { status: "ending", id })
+}
+
+/// A track has ended at a caller's wish.
+pub(super) fn track_closed(id: &SessionId, mid: &str) -> Response {
+    #[derive(Serialize)]
+    struct Closed<'a> {
+        status: &'static str,
+        id: &'a SessionId,
+        mid: &'a str,
+    }
+    json(StatusCode::OK, &Closed { status: "success", id, mid })
+}
+
+/// Server-sent events (HTML Living Standard, 9.2), past proxies that would collect them first.
+pub(super) fn events(body: Body) -> Response {
+    let kind = HeaderValue::from_static("text/event-stream");
+    let at_once = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    (StatusCode::OK, [(header::CONTENT_TYPE, kind), at_once], body).into_response()
+}
+
+/// There is nothing, and there will be nothing: what makes an `EventSource` give up.
+pub(super) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// A session's data, with its version.
+pub(super) fn document(document: &Document, tag: Tag) -> Response {
+    with_tag(json(StatusCode::OK, &document.data), tag)
+}
+
+/// What the caller has is what there is (RFC 9110, 15.4.5).
+pub(super) fn not_modified(tag: Tag) -> Response {
+    with_tag(StatusCode::NOT_MODIFIED.into_response(), tag)
+}
+
+/// The caller has read another version than there is by now (RFC 9110, 15.5.13).
+pub(super) fn precondition_failed(current: Tag) -> Response {
+    with_tag(other(StatusCode::PRECONDITION_FAILED, "precondition_failed"), current)
+}
+
+/// A patch of a kind that is not known (RFC 5789, 2.2).
+pub(super) fn unsupported_media_type(known: &'static str) -> Response {
+    let mut response = other(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type");
+    response.headers_mut().insert(HeaderName::from_static("accept-patch"), HeaderValue::from_static(known));
+    response
+}
+
+/// A handler has more to take than it has come to: it may have done so in a second.
+pub(super) fn too_many_inputs() -> Response {
+    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_inputs"))
+}
+
+/// As many follow a session's outputs as may.
+pub(super) fn too_many_readers() -> Response {
+    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_readers"))
+}
+
+fn later(mut response: Response) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn with_tag(mut response: Response, tag: Tag) -> Response {
+    let tag = HeaderValue::try_from(tag.to_string()).expect("invariant: digits in quotes are a header's value");
+    response.headers_mut().insert(header::ETAG, tag);
+    response
 }
 
 /// What HTTP itself refuses, in the shape of the protocol's failures.

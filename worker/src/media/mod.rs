@@ -30,4 +30,4 @@ pub use answer::{NoIdentity, PeerFactory};
 pub use changes::{Change, Event};
 pub use counters::{Counters, Drop, Reading};
 pub use sdp::InvalidOffer;
-pub use shared::{Intake, Playout, Quality, Shared, Stage, TrackView};
+pub use shared::{Intake, Playout, Quality, Shared, Stage, TrackEnd, TrackView};

@@ -20,7 +20,7 @@ use super::frames::Listening;
 use super::io::{Io, Route};
 use super::peer::{MessageSent, Peer, PeerEvent};
 use super::reach::{Outcome, Reach};
-use super::shared::{Playout, Quality, Shared, millis};
+use super::shared::{Playout, Quality, Shared, TrackEnd, millis};
 use super::tracks::{Inbound, Media, Track};
 use crate::feed::{Said, words};
 
@@ -369,19 +369,26 @@ impl Session {
     fn said(&mut self, emit: Emit, io: &Io<'_>) {
         match emit {
             Emit::Output(value) => {
-                self.shared.output(value);
-                self.say(ServerMessage::FetchOutput.to_json(), io);
+                if self.shared.output(&value).is_ok() {
+                    self.say(ServerMessage::FetchOutput.to_json(), io);
+                }
             }
             Emit::Message(message) => self.say(words(message), io),
-            Emit::CloseTrack(mid) => self.close_track(&mid),
+            // A handler that names a track which is not there has nothing to be told.
+            Emit::CloseTrack(mid) => {
+                self.close_track(&mid, io.now);
+            }
             Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::All(_) | Emit::Nothing => {}
         }
     }
 
-    /// Nothing is sent or taken on this track any more.
-    fn close_track(&mut self, mid: &str) {
-        let tracks = self.media.iter_mut().flat_map(|m| &mut m.tracks);
-        tracks.filter(|t| t.negotiated.mid == mid).for_each(|t| t.closed = true);
+    /// Nothing is sent or taken on this track any more. Returns what came of it.
+    pub(crate) fn close_track(&mut self, mid: &str, now: Instant) -> TrackEnd {
+        let mut tracks = self.media.iter_mut().flat_map(|m| &mut m.tracks);
+        let Some(track) = tracks.find(|t| t.negotiated.mid == mid) else { return TrackEnd::Unknown };
+        track.closed = true;
+        self.publish(now);
+        TrackEnd::Closed
     }
 
     // ---- ending ----

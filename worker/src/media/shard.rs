@@ -18,11 +18,12 @@ use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::candidate::RemoteCandidate;
 use streamfleet_session::lifecycle::CloseReason;
 use streamfleet_session::wire::ServerMessage;
+use tokio::sync::mpsc;
 
 use super::counters::{Counters, Drop};
 use super::io::{Io, Route};
 use super::session::{NewSession, Session};
-use super::shared::Token;
+use super::shared::{Token, TrackEnd};
 
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     End(Token, CloseReason),
     HandlerFailed(Token, String),
     Reconnect(Token, Box<ServerMessage>),
+    /// End the track of this `mid`, and say what came of it.
+    CloseTrack(Token, Box<str>, mpsc::Sender<TrackEnd>),
 }
 
 /// Sessions whose handler has something for the client. Bounded: a handler's link wakes only when its queue was empty, and only
@@ -103,6 +106,12 @@ impl Shard {
             }
             Command::HandlerFailed(token, message) => {
                 self.with(token, |session| session.handler_failed(&message, now));
+            }
+            Command::CloseTrack(token, mid, told) => {
+                if let Some(end) = self.with(token, |session| session.close_track(&mid, now)) {
+                    // Whoever asked may not wait any more.
+                    let _ = told.try_send(end);
+                }
             }
             Command::Reconnect(token, message) => {
                 if let Some(i) = self.by_token.get(&token).copied() {

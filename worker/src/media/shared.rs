@@ -1,7 +1,7 @@
 //! What the rest of the process may know of a session: written by its loop, read by anyone.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -9,11 +9,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::trace;
-use streamfleet_session::lifecycle::CloseReason;
+use streamfleet_session::lifecycle::{CloseReason, State};
 use streamfleet_session::{Identity, ServiceName, SessionId, UserId, Verification};
+use streamfleet_socket::outputs::OutputTooLarge;
 use tokio::sync::watch;
 
 use super::changes::{Change, Changes, Event};
+use crate::history::History;
 
 /// A session's number within the process: never reused, unlike its id.
 pub(crate) type Token = u64;
@@ -49,6 +51,17 @@ impl Stage {
         match self {
             Stage::Connecting | Stage::Active => None,
             Stage::Ending(reason) | Stage::Closed(reason) => Some(reason),
+        }
+    }
+}
+
+impl From<Stage> for State {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Connecting => State::Connecting,
+            Stage::Active => State::Active,
+            Stage::Ending(reason) => State::Ending(reason),
+            Stage::Closed(reason) => State::Closed(reason),
         }
     }
 }
@@ -100,6 +113,15 @@ pub struct TrackView {
     pub closed: bool,
 }
 
+/// What came of the wish to end a track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrackEnd {
+    /// It has ended, now or earlier.
+    Closed,
+    /// The session has no such track, or none yet.
+    Unknown,
+}
+
 /// The jitter buffer's figures.
 #[derive(Clone, Debug, serde::Serialize)]
 #[allow(missing_docs, reason = "named as they are read")]
@@ -132,10 +154,10 @@ pub struct Shared {
     changes: Mutex<Changes>,
     /// What its events are told in; none once it is over, so that it ends then and not with whoever still looks.
     span: Mutex<tracing::Span>,
-    outputs: Mutex<VecDeque<Value>>,
+    history: Arc<History>,
 }
 
-/// Additional outputs that are kept of a session.
+/// Additional outputs that a view shows.
 const MAX_OUTPUTS: usize = 16;
 
 impl Shared {
@@ -166,10 +188,16 @@ impl Shared {
             quality: Mutex::new(Quality::default()),
             changes: Mutex::new(Changes::default()),
             span: Mutex::new(span),
-            outputs: Mutex::new(VecDeque::new()),
+            history: Arc::default(),
         };
         shared.record(Event::Connecting);
         shared
+    }
+
+    /// Goes on with the outputs of an earlier session.
+    #[must_use]
+    pub(crate) fn with_history(self, history: Arc<History>) -> Self {
+        Shared { history, ..self }
     }
 
     /// Something has happened to the session: told once, as an event of its span.
@@ -287,15 +315,22 @@ impl Shared {
 
     /// The handler's last additional outputs, the oldest first.
     pub fn outputs(&self) -> Vec<Value> {
-        self.outputs.lock().iter().cloned().collect()
+        self.history.recent(MAX_OUTPUTS)
     }
 
-    pub(crate) fn output(&self, value: Value) {
-        let mut outputs = self.outputs.lock();
-        if outputs.len() == MAX_OUTPUTS {
-            outputs.pop_front();
-        }
-        outputs.push_back(value);
+    /// All of them that are kept.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Keeps an additional output.
+    ///
+    /// # Errors
+    /// It is too large, which is logged. There is nothing to fetch then.
+    pub(crate) fn output(&self, value: &Value) -> Result<(), OutputTooLarge> {
+        self.history.push(value).inspect_err(|error| {
+            tracing::warn!(session = %self.id, %error, "an additional output is lost");
+        })
     }
 
     pub(crate) fn publish(&self, quality: Quality) {

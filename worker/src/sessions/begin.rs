@@ -8,12 +8,14 @@ use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::{CloseReason, Identity, SessionId};
 use tokio_util::sync::CancellationToken;
 
+use super::afterlife::Over;
 use super::context::{Held, Resumed};
-use super::moving::{Mover, leave};
+use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
+use crate::history::Writing;
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
 use crate::media::{Event, Shared, Stage};
@@ -45,7 +47,13 @@ impl Sessions {
     /// What every session has: its view, its guard, its handler's context.
     pub(super) fn begin(&self, beginning: Beginning<'_>, via: Via) -> Begun {
         let Beginning { token, transport, service, id, identity, slot, context: held, resumed } = beginning;
-        let shared = Arc::new(Shared::new(token, id.clone(), service.name.clone(), transport, &identity));
+        let earlier = match resumed {
+            Resumed::Yes => self.inner.table.history(&id, held.id()),
+            Resumed::No => None,
+        };
+        let writing = earlier.unwrap_or_default().write();
+        let shared = Shared::new(token, id.clone(), service.name.clone(), transport, &identity);
+        let shared = Arc::new(shared.with_history(writing.history().clone()));
         if resumed == Resumed::Yes {
             shared.record(Event::Resumed);
         }
@@ -72,6 +80,8 @@ impl Sessions {
         let live = Live {
             shared: shared.clone(),
             via,
+            context: held.id(),
+            replies: sdk::Replies::default(),
             inputs: None,
             session: None,
             resume: Some(held.token()),
@@ -85,8 +95,9 @@ impl Sessions {
             cancel,
             metrics: self.inner.metrics.clone(),
             began: Instant::now(),
+            writing: Some(writing),
+            context: held,
             _slot: slot,
-            _context: held,
         };
         Begun { live, guard, context, data, mover }
     }
@@ -101,6 +112,7 @@ impl Sessions {
         let (loop_end, end) = link(LinkConfig::default(), wake);
         let neighbours: Arc<dyn sdk::Neighbours> = Arc::new(Others(self.inner.table.clone()));
         let session = sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours));
+        begun.live.replies = handler.replies();
         begun.live.inputs = Some(loop_end.inputs());
         begun.live.session = Some(session.clone());
         let task = HandlerTask {
@@ -137,14 +149,23 @@ pub(super) struct Guard {
     cancel: CancellationToken,
     metrics: SessionMetrics,
     began: Instant,
+    /// Its outputs end with it.
+    writing: Option<Writing>,
+    context: Held,
     _slot: Slot,
-    _context: Held,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.cancel.cancel();
-        leave(&mut self.table.by_id.lock(), &self.shared);
+        drop(self.writing.take());
+        let mut table = self.table.by_id.lock();
+        if leave(&mut table, &self.shared) == Leaving::Nobody {
+            let over = Over { shared: self.shared.clone(), context: self.context.id() };
+            // Under both locks: there is no moment at which nobody knows it.
+            self.table.over.lock().insert(over, Instant::now());
+        }
+        drop(table);
         if self.shared.is_refused() {
             return;
         }

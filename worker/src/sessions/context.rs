@@ -30,6 +30,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Its name in the store.
+    pub(super) fn id(&self) -> ContextId {
+        self.id
+    }
+
     /// What the client must show to resume.
     pub(super) fn token(&self) -> ResumeToken {
         self.token

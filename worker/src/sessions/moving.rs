@@ -35,17 +35,32 @@ pub(super) fn enter(sessions: &mut HashMap<SessionId, Live>, live: Live) -> Opti
     }
 }
 
+/// Who has an id when one of its sessions has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Another session, or the one that left never had it.
+    Another,
+    /// It was the last.
+    Nobody,
+}
+
 /// Forgets a session that is over. A client that is on its way from it has no other from now on.
-pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) {
+pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Leaving {
     // The id may be another session's by now.
-    let Some(current) = sessions.get_mut(shared.id()) else { return };
+    let Some(current) = sessions.get_mut(shared.id()) else { return Leaving::Another };
     if current.shared.token() != shared.token() {
         current.moving.take_if(|moving| moving.shared.token() == shared.token());
-        return;
+        return Leaving::Another;
     }
     match current.moving.take() {
-        Some(next) => *current = *next,
-        None => drop(sessions.remove(shared.id())),
+        Some(next) => {
+            *current = *next;
+            Leaving::Another
+        }
+        None => {
+            sessions.remove(shared.id());
+            Leaving::Nobody
+        }
     }
 }
 

@@ -81,8 +81,12 @@ impl Worker {
             limits: Limits { concurrency: NonZeroU32::new(1), ..Limits::default() },
             identity: IdentityPolicy::default(),
         };
-        let access =
-            Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() };
+        let access = Access {
+            origins: Origins::Any,
+            hosts: Hosts::Only([].into()),
+            admin_token: TOKEN.parse().unwrap(),
+            streams: 9,
+        };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
         http::router(host, &services, occupancy, access, IceConfig::default(), &meter, Router::new())
@@ -172,6 +176,63 @@ async fn a_loop_that_does_not_answer_is_no_success() {
     assert_eq!((status, &body["meta"]["error"]), (503, &json!("no_capacity")));
     assert_eq!(begun.elapsed(), END_TIMEOUT);
     assert_eq!(worker.occupancy.live(), 1, "it lives on");
+}
+
+async fn ask(worker: &Worker, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.header("authorization", format!("Bearer {token}")).header("content-type", "application/json");
+    worker.send(request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_track_that_is_not_there_is_told_by_the_loop() {
+    let worker = Worker::new();
+    assert_eq!(worker.offer("a").await.0, 200);
+    let (status, body) = ask(&worker, "DELETE", "/sessions/a/tracks/0", TOKEN, Value::Null).await;
+    assert_eq!((status, &body["meta"]["error"]), (404, &json!("not_found")), "nobody is connected");
+    assert_eq!(worker.occupancy.live(), 1);
+    assert_eq!(worker.delete("a").await.0, 200);
+    assert_eq!(ask(&worker, "DELETE", "/sessions/a/tracks/0", TOKEN, Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn what_a_backend_writes_goes_on_with_the_token_and_so_do_the_outputs() {
+    let worker = Worker::new();
+    let token = |answer: &Value| answer["resume"].as_str().unwrap().to_owned();
+    let (service, id): (ServiceName, SessionId) = ("echo".parse().unwrap(), "a".parse().unwrap());
+    let history = || worker.sessions.reached(&service, &id).unwrap().shared.history().clone();
+
+    let first = token(&worker.offer("a").await.1);
+    let wrote = ask(&worker, "PATCH", "/sessions/a/data", &first, json!({ "order": 17 })).await;
+    assert_eq!(wrote, (200, json!({ "order": 17 })));
+    history().push(&json!("of the first")).unwrap();
+    assert_eq!(worker.delete("a").await.0, 200);
+    assert_eq!(history().recent(9), [json!("of the first")], "a while longer");
+
+    // Somebody else's browser has made the same id.
+    let stranger = token(&worker.offer("a").await.1);
+    assert_eq!(ask(&worker, "GET", "/sessions/a/data", &stranger, Value::Null).await, (200, json!({})));
+    assert_eq!(ask(&worker, "GET", "/sessions/a/data", &first, Value::Null).await, (200, json!({ "order": 17 })));
+    assert_eq!(history().recent(9), Vec::<Value>::new());
+    assert_eq!(worker.delete("a").await.0, 200);
+
+    let again = |token: &str| json!({ "type": "offer", "webrtc_id": "b", "sdp": offer(), "resume": token });
+    let resume = async |token: &str| {
+        let body = Body::from(again(token).to_string());
+        worker.send(Request::post("/webrtc/offer").body(body).unwrap()).await
+    };
+    let first = token(&worker.offer("b").await.1);
+    ask(&worker, "PATCH", "/sessions/b/data", &first, json!({ "order": 18 })).await;
+    let id = "b".parse().unwrap();
+    let history = || worker.sessions.reached(&service, &id).unwrap().shared.history().clone();
+    history().push(&json!("before")).unwrap();
+    worker.delete("b").await;
+    let next = token(&resume(&first).await.1);
+    history().push(&json!("after")).unwrap();
+    assert_eq!(history().recent(9), [json!("before"), json!("after")]);
+    assert_eq!(ask(&worker, "GET", "/sessions/b/data", &next, Value::Null).await, (200, json!({ "order": 18 })));
+    assert_eq!(ask(&worker, "GET", "/sessions/b/data", &first, Value::Null).await.0, 401, "its token has been used");
+    assert_eq!(worker.sessions.inner.table.over.lock().get(&id, Instant::now()).map(|_| ()), None, "it lives again");
 }
 
 /// Says what has been called.

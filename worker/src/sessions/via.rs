@@ -6,6 +6,7 @@ use streamfleet_session::CloseReason;
 use streamfleet_session::wire::ServerMessage;
 use tokio::sync::mpsc;
 
+use crate::media::TrackEnd;
 use crate::media::driver::{LoopHandle, Overloaded};
 use crate::media::shard;
 use crate::media::shared::Token;
@@ -31,6 +32,8 @@ pub(super) enum Order {
     HandlerFailed(String),
     /// The client is to come back elsewhere.
     Reconnect(Box<ServerMessage>),
+    /// A track is to end; the sender is told what came of it.
+    CloseTrack(Box<str>, mpsc::Sender<TrackEnd>),
 }
 
 impl Via {
@@ -44,12 +47,14 @@ impl Via {
                 Order::End(reason) => shard::Command::End(token, reason),
                 Order::HandlerFailed(message) => shard::Command::HandlerFailed(token, message),
                 Order::Reconnect(message) => shard::Command::Reconnect(token, message),
+                Order::CloseTrack(mid, told) => shard::Command::CloseTrack(token, mid, told),
             }),
             Self::Socket(commands) => commands
                 .try_send(match order {
                     Order::End(reason) => session::Command::End(reason),
                     Order::HandlerFailed(message) => session::Command::HandlerFailed(message),
                     Order::Reconnect(message) => session::Command::Reconnect(message),
+                    Order::CloseTrack(mid, told) => session::Command::CloseTrack(mid, told),
                 })
                 .map_err(|_| Overloaded),
         }

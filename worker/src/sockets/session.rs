@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::line::Line;
 use crate::feed::{Feed, Said, Taken, Voice, words};
-use crate::media::{Event as Change, Intake, Quality, Shared, millis};
+use crate::media::{Event as Change, Intake, Quality, Shared, TrackEnd, millis};
 
 /// Audio is taken from the handler this much ahead of what its pacing sends: a handler's task that is a few milliseconds
 /// late must not leave a gap, and what was taken can still be forgotten here.
@@ -29,6 +29,9 @@ const QUALITY_EVERY: Duration = Duration::from_secs(1);
 /// Commands that wait: as many as anybody has reason to send at once.
 pub(crate) const MAX_COMMANDS: usize = 16;
 
+/// What stands for the `mid` of the one track that a session without an SDP has.
+pub(crate) const TRACK: &str = "audio";
+
 /// What others want of a session.
 pub(crate) enum Command {
     /// It is to end.
@@ -37,6 +40,8 @@ pub(crate) enum Command {
     HandlerFailed(String),
     /// The client is to come back elsewhere.
     Reconnect(Box<ServerMessage>),
+    /// A track is to end; the sender is told what came of it.
+    CloseTrack(Box<str>, mpsc::Sender<TrackEnd>),
     /// Its client is back on another socket and has shown who it is; this is what it shows the next time.
     Attach(Box<Line>, ResumeToken),
 }
@@ -262,6 +267,11 @@ impl Session {
                 Ok(Some(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
                 // It has nobody to tell.
                 Ok(Some(Command::Reconnect(_))) => {}
+                Ok(Some(Command::CloseTrack(mid, told))) => {
+                    if tell(&mid, &told) == TrackEnd::Closed {
+                        return Err(CloseReason::EndedByControl);
+                    }
+                }
                 Ok(None) => return Err(CloseReason::Shutdown),
                 Err(_) => {
                     let now = Instant::now();
@@ -327,8 +337,9 @@ impl Session {
     fn say(&mut self, now: Instant, emit: Emit, connection: &mut Connection) {
         match emit {
             Emit::Output(value) => {
-                self.shared.output(value);
-                connection.send(now, ServerMessage::FetchOutput);
+                if self.shared.output(&value).is_ok() {
+                    connection.send(now, ServerMessage::FetchOutput);
+                }
             }
             Emit::Message(message) => connection.send_text(now, words(message)),
             // There is one track, and without it there is no session.
@@ -346,6 +357,12 @@ impl Session {
                 self.end(now, CloseReason::HandlerError, Some(ServerMessage::Error(message)), connection);
             }
             Command::Reconnect(message) => connection.send(now, *message),
+            // Without its one track there is no session.
+            Command::CloseTrack(mid, told) => {
+                if tell(&mid, &told) == TrackEnd::Closed {
+                    self.end_at_once(now, CloseReason::EndedByControl, connection);
+                }
+            }
             // Taken by whoever calls this.
             Command::Attach(..) => {}
         }
@@ -368,6 +385,14 @@ impl Session {
         connection.send(now, ServerMessage::UpdateConnection);
         connection.close(now, reason);
     }
+}
+
+/// Tells whoever asked for the end of a track what comes of it.
+fn tell(mid: &str, told: &mpsc::Sender<TrackEnd>) -> TrackEnd {
+    let end = if mid == TRACK { TrackEnd::Closed } else { TrackEnd::Unknown };
+    // They may not wait any more.
+    let _ = told.try_send(end);
+    end
 }
 
 impl Voice for Connection {

@@ -10,9 +10,9 @@ use crate::id::ParseError;
 /// size of a large request is of use to nobody but an attacker.
 const MAX_ECHO: usize = 4096;
 
-/// A body that is not an offer and not a candidate. Always HTTP 422.
+/// A request that does not have the shape of its route. Always HTTP 422.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("the body does not have the documented shape: {}", .detail.first().map_or("", |detail| &detail.msg))]
+#[error("the request does not have the documented shape: {}", .detail.first().map_or("", |detail| &detail.msg))]
 pub struct BodyError {
     detail: Vec<Detail>,
 }
@@ -80,6 +80,19 @@ impl BodyError {
         Self { detail: vec![detail] }
     }
 
+    /// JSON that breaks a rule as a whole.
+    #[must_use]
+    pub fn refused(rule: &impl std::fmt::Display) -> Self {
+        let detail = Detail {
+            r#type: "value_error",
+            loc: vec![Location::Key("body")],
+            msg: format!("Value error, {rule}"),
+            input: Value::Null,
+            ctx: Some(Context::Error(Value::Object(Map::new()))),
+        };
+        Self { detail: vec![detail] }
+    }
+
     /// JSON, and not an object.
     pub(super) fn not_an_object(body: &Value) -> Self {
         let detail = Detail {
@@ -93,11 +106,35 @@ impl BodyError {
     }
 }
 
-/// Collects everything that is wrong with the fields of a body, in the order of the fields.
-#[derive(Default)]
-pub(super) struct Faults(Vec<Detail>);
+/// Collects everything that is wrong with the fields of a request, in the order of the fields.
+pub(super) struct Faults {
+    part: &'static str,
+    detail: Vec<Detail>,
+}
 
 impl Faults {
+    pub(super) fn in_body() -> Self {
+        Self { part: "body", detail: Vec::new() }
+    }
+
+    pub(super) fn in_query() -> Self {
+        Self { part: "query", detail: Vec::new() }
+    }
+
+    /// A query is no object that could be repeated.
+    pub(super) fn missing_parameter(&mut self, key: &'static str) {
+        self.push("missing", key, "Field required", Value::Null, None);
+    }
+
+    pub(super) fn given_twice(&mut self, key: &'static str) {
+        let context = Context::Error(Value::Object(Map::new()));
+        self.push("value_error", key, "Value error, must be given once", Value::Null, Some(context));
+    }
+
+    pub(super) fn not_a_list(&mut self, key: &'static str, input: &Value) {
+        self.push("list_type", key, "Input should be a valid list", echo(input), None);
+    }
+
     pub(super) fn missing(&mut self, key: &'static str, body: &Map<String, Value>) {
         self.push("missing", key, "Field required", echo(body), None);
     }
@@ -122,18 +159,18 @@ impl Faults {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.detail.is_empty()
     }
 
     fn push(&mut self, r#type: &'static str, key: &'static str, msg: &str, input: Value, ctx: Option<Context>) {
-        let loc = vec![Location::Key("body"), Location::Key(key)];
-        self.0.push(Detail { r#type, loc, msg: msg.into(), input, ctx });
+        let loc = vec![Location::Key(self.part), Location::Key(key)];
+        self.detail.push(Detail { r#type, loc, msg: msg.into(), input, ctx });
     }
 }
 
 impl From<Faults> for BodyError {
-    fn from(Faults(detail): Faults) -> Self {
-        Self { detail }
+    fn from(faults: Faults) -> Self {
+        Self { detail: faults.detail }
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::BodyError;
 use super::body_error::Faults;
+use super::fields::{object, optional_string, required_id, required_string};
 use crate::id::SessionId;
 use crate::token::ResumeToken;
 
@@ -51,16 +52,8 @@ impl OfferBody {
     /// Everything that is wrong with its shape, in the words of FastAPI. An unknown `type` and a `webrtc_id` with
     /// foreign characters are of that kind too. The SDP, the candidate and the metadata are not looked into.
     pub fn parse(body: &[u8]) -> Result<Self, BodyError> {
-        if body.is_empty() {
-            return Err(BodyError::empty());
-        }
-        let value = serde_json::from_slice(body).map_err(|error| BodyError::not_json(body, &error))?;
-        let mut object = match value {
-            Value::Object(object) => object,
-            other => return Err(BodyError::not_an_object(&other)),
-        };
-
-        let mut faults = Faults::default();
+        let mut object = object(body)?;
+        let mut faults = Faults::in_body();
         let is_candidate = object.get("type").is_some_and(|kind| kind == "ice-candidate");
         optional_string(&object, "sdp", &mut faults);
         match object.get("candidate") {
@@ -74,8 +67,7 @@ impl OfferBody {
         {
             faults.not_one_of("type", TYPES, kind);
         }
-        let webrtc_id = required_string(&object, "webrtc_id", &mut faults)
-            .and_then(|text| text.parse().map_err(|error| faults.refused("webrtc_id", &error, text)).ok());
+        let webrtc_id = required_id(&object, &mut faults);
         optional_string(&object, "resume", &mut faults);
         let webrtc_id: SessionId = match webrtc_id {
             Some(webrtc_id) if faults.is_empty() => webrtc_id,
@@ -105,20 +97,4 @@ impl OfferBody {
             Self::Candidate { webrtc_id, .. } => webrtc_id,
         }
     }
-}
-
-fn optional_string(object: &Map<String, Value>, key: &'static str, faults: &mut Faults) {
-    match object.get(key) {
-        None | Some(Value::Null | Value::String(_)) => {}
-        Some(other) => faults.not_a_string(key, other),
-    }
-}
-
-fn required_string<'a>(object: &'a Map<String, Value>, key: &'static str, faults: &mut Faults) -> Option<&'a str> {
-    match object.get(key) {
-        Some(Value::String(text)) => return Some(text),
-        Some(other) => faults.not_a_string(key, other),
-        None => faults.missing(key, object),
-    }
-    None
 }

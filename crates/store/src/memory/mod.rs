@@ -91,6 +91,10 @@ impl ContextStore for Memory {
         Ok(self.table.lock().confirm(id, token))
     }
 
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
+        Ok(self.table.lock().verify(key, token, Instant::now()))
+    }
+
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
         Ok(self.table.lock().read(id, Instant::now()))
     }

@@ -167,6 +167,12 @@ impl Table {
         context.token == *token
     }
 
+    pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {
+        self.expire(now);
+        let mut newest = self.by_key.get(key)?.iter().rev().copied();
+        newest.find(|id| self.contexts.get(id).is_some_and(|context| context.knows(token)))
+    }
+
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {
         self.expire(now);
         self.contexts.get(&id).map(|context| context.document.clone())

@@ -69,6 +69,31 @@ async fn one_line_for_each_decision() {
         [json!({ "message": "session controlled", "service": "root", "session": "a", "user": "ann", "source": CLIENT,
                  "outcome": "ended" })]
     );
+    let stranger = |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("host", "localhost");
+        request.header("authorization", format!("Bearer {}", "0".repeat(32))).body(Body::empty()).unwrap()
+    };
+    let denied = json!({ "message": "session denied", "service": "root", "session": "c", "source": CLIENT,
+                         "error": "unauthorized" });
+    for (method, path) in [("GET", "/sessions/c"), ("PATCH", "/sessions/c/data"), ("DELETE", "/sessions/c/tracks/0")] {
+        world.send(stranger(method, path)).await;
+        assert_eq!(page.trail(), std::slice::from_ref(&denied), "{method} {path}");
+    }
+    let body = json!({ "type": "offer", "webrtc_id": "c", "sdp": "proven" });
+    world.post("/webrtc/offer", body.to_string()).await;
+    page.trail();
+    let token = "secret-plan-token";
+    world.send(Request::get(format!("/outputs?webrtc_id=c&access_token={token}")).body(Body::empty()).unwrap()).await;
+    assert_eq!(page.trail(), [denied], "and no token");
+    let kind = ("content-type", "application/json");
+    let written = Request::patch("/sessions/c/data").header("host", "localhost").header(kind.0, kind.1);
+    let written = written.header("authorization", format!("Bearer {TOKEN}"));
+    world.send(written.body(Body::from(r#"{"k":"secret-plan"}"#)).unwrap()).await;
+    assert_eq!(
+        page.trail(),
+        [json!({ "message": "session controlled", "service": "root", "session": "c", "source": CLIENT,
+                 "outcome": "data_written" })]
+    );
     world.post("/webrtc/offer", "nonsense").await;
     world.trickle("a", json!(null)).await;
     world.control("GET", "/sessions").await;

@@ -4,7 +4,10 @@ mod audit;
 mod candidates;
 mod control;
 mod cors;
+mod data;
+mod inputs;
 mod offers;
+mod outputs;
 mod socket;
 
 use std::collections::HashMap;
@@ -15,22 +18,28 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request};
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use streamfleet_handler::Transport;
+use streamfleet_handler::{LinkConfig, LoopEnd, Replies, TaskEnd, Transport, link};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
-use streamfleet_session::{CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State};
+use streamfleet_session::{
+    CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State, Verification,
+};
+use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Memory};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::admission::Slot;
+use crate::history::Writing;
+use crate::media::Shared;
 use crate::sockets::Line;
 
 /// An SDP that the host accepts.
@@ -39,17 +48,38 @@ const TOKEN: &str = "correct-horse-battery";
 const CLIENT: &str = "192.0.2.7:40000";
 
 /// A host whose sessions are entries of a table.
-#[derive(Default)]
 struct FakeHost {
     sessions: Mutex<HashMap<SessionId, FakeSession>>,
     /// Lets one `slow` offer go on.
     go: Notify,
     sockets: TaskTracker,
+    contexts: Arc<dyn ContextStore>,
+    /// Sessions that are over.
+    over: Mutex<HashMap<SessionId, Reached>>,
+}
+
+impl Default for FakeHost {
+    fn default() -> Self {
+        Self {
+            sessions: Mutex::default(),
+            go: Notify::new(),
+            sockets: TaskTracker::new(),
+            contexts: Arc::new(Memory::default()),
+            over: Mutex::default(),
+        }
+    }
 }
 
 struct FakeSession {
     service: ServiceName,
     state: State,
+    shared: Arc<Shared>,
+    _writing: Writing,
+    context: ContextId,
+    token: ResumeToken,
+    link: LoopEnd,
+    handler: TaskEnd,
+    replies: Replies,
     identity: Identity,
     /// Lines of the candidates: those that came early with the offer first.
     candidates: Vec<String>,
@@ -58,7 +88,33 @@ struct FakeSession {
 
 impl FakeHost {
     fn set(&self, id: &str, state: State) {
-        self.sessions.lock().get_mut(id).unwrap().state = state;
+        let mut sessions = self.sessions.lock();
+        let session = sessions.get_mut(id).unwrap();
+        session.state = state;
+        match state {
+            State::Connecting => {}
+            State::Active => session.shared.active(),
+            State::Ending(reason) => session.shared.ending(reason),
+            State::Closed(reason) => session.shared.closed(reason),
+        }
+    }
+
+    fn with<T>(&self, id: &str, f: impl FnOnce(&FakeSession) -> T) -> T {
+        f(&self.sessions.lock()[id])
+    }
+
+    /// What the session's client shows.
+    fn token(&self, id: &str) -> String {
+        self.with(id, |session| session.token.reveal())
+    }
+
+    /// The session is over: it is remembered, as is what it has written.
+    async fn finish(&self, id: &str) {
+        let (id, session) = self.sessions.lock().remove_entry(id).unwrap();
+        session.shared.closed(CloseReason::EndStream);
+        self.contexts.close(session.context).await.unwrap();
+        let FakeSession { shared, context, replies, .. } = session;
+        self.over.lock().insert(id, Reached { shared, context, inputs: None, replies });
     }
 
     fn candidates(&self, id: &str) -> Vec<String> {
@@ -70,7 +126,7 @@ impl FakeHost {
 impl Host for FakeHost {
     async fn open(&self, request: OpenRequest) -> Result<Answer, Failure> {
         match request.sdp.as_str() {
-            "v=0" => {}
+            "v=0" | "proven" | "on pause" => {}
             "slow" => self.go.notified().await,
             "hang" => std::future::pending().await,
             "panic" => panic!("as the offer wished"),
@@ -81,7 +137,30 @@ impl Host for FakeHost {
         let OpenRequest { service, id, identity, slot, early, .. } = request;
         let candidates = early.iter().map(|candidate| candidate.line.clone()).collect();
         let service = service.name.clone();
-        let session = FakeSession { service, state: State::Connecting, identity, candidates, _slot: slot };
+        let mut identity = identity;
+        if request.sdp == "proven" {
+            identity.verified = Verification::Verified;
+        }
+        let key = ContextKey { service: service.clone(), session: id.clone() };
+        let claim = Claim { token: request.resume, user: None };
+        let opened = self.contexts.open(&key, &claim).await.unwrap();
+        let shared = Shared::new(1, id.clone(), service.clone(), Transport::WebRtc, &identity);
+        let writing = shared.history().write();
+        let (link, handler) = link(LinkConfig::default(), Arc::new(|| {}));
+        let session = FakeSession {
+            service,
+            state: State::Connecting,
+            shared: shared.into(),
+            _writing: writing,
+            context: opened.id,
+            token: opened.token,
+            link,
+            handler,
+            replies: if request.sdp == "on pause" { Replies::OnPause } else { Replies::Freely },
+            identity,
+            candidates,
+            _slot: slot,
+        };
         self.sessions.lock().insert(id, session);
         Ok(Answer { sdp: "v=0 answer".to_owned(), resume: None })
     }
@@ -133,7 +212,30 @@ impl Host for FakeHost {
             changes: Vec::new(),
             quality: None,
             outputs: Vec::new(),
+            tracks: Vec::new(),
         })
+    }
+
+    fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached> {
+        let live = self.sessions.lock().get(id).map(|session| Reached {
+            shared: session.shared.clone(),
+            context: session.context,
+            inputs: Some(session.link.inputs()),
+            replies: session.replies,
+        });
+        live.or_else(|| self.over.lock().get(id).cloned()).filter(|reached| reached.shared.service() == service)
+    }
+
+    fn contexts(&self) -> &Arc<dyn ContextStore> {
+        &self.contexts
+    }
+
+    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
+        match (self.sessions.lock().contains_key(id), mid) {
+            (true, "0") => Ok(()),
+            (true, "late") => Err(Failure::NoCapacity { retry_after: Duration::from_secs(2) }),
+            _ => Err(Failure::NotFound),
+        }
     }
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
@@ -171,7 +273,7 @@ fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
 }
 
 fn access() -> Access {
-    Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap() }
+    Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap(), streams: 20 }
 }
 
 impl World {
@@ -206,6 +308,14 @@ impl World {
         Reply { status: parts.status.as_u16(), headers: parts.headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
 
+    /// A request whose answer may have no end.
+    async fn begin(&self, request: Request<Body>) -> Begun {
+        let mut request = request;
+        request.extensions_mut().insert(ConnectInfo(CLIENT.parse::<SocketAddr>().unwrap()));
+        let (parts, body) = self.app.clone().oneshot(request).await.unwrap().into_parts();
+        Begun { status: parts.status.as_u16(), headers: parts.headers, pieces: body.into_data_stream() }
+    }
+
     async fn post(&self, path: &str, body: impl Into<Body>) -> Reply {
         self.send(Request::post(path).body(body.into()).unwrap()).await
     }
@@ -237,6 +347,21 @@ impl World {
     fn counted(&self, line: &str) {
         let text = self.metrics.render();
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
+    }
+}
+
+/// The beginning of an answer, and the rest as it comes.
+struct Begun {
+    status: u16,
+    headers: HeaderMap,
+    pieces: BodyDataStream,
+}
+
+impl Begun {
+    /// The next piece of the body; `None` at its end.
+    async fn piece(&mut self) -> Option<String> {
+        let piece = self.pieces.next().await?.unwrap();
+        Some(String::from_utf8(piece.to_vec()).unwrap())
     }
 }
 

@@ -105,6 +105,32 @@ async fn an_offer_under_way_is_answered_while_the_listener_stops() {
     assert!(TcpStream::connect(served.address).await.is_err());
 }
 
+#[tokio::test]
+async fn a_reader_of_outputs_that_never_reads_has_little_kept_for_it() {
+    let world = World::new();
+    let served = serve(&world);
+    world.offer("", "a", SDP).await;
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(b"GET /outputs?webrtc_id=a HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let output = json!("x".repeat(100_000));
+    let mut said = 0;
+    for _ in 0..1_000 {
+        world.host.with("a", |session| session.shared.output(&output)).unwrap();
+        said += 100_000;
+        assert!(world.host.with("a", |session| session.shared.history().bytes()) <= 1 << 20);
+        tokio::task::yield_now().await;
+    }
+    world.host.finish("a").await;
+    // Whatever was kept for it, in the server and in the kernel, comes now.
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.windows(23).any(|window| window == b"outputs are no longer k"), "it has missed some");
+    assert!(rest.len() < said / 4, "{} of {said}", rest.len());
+}
+
 /// Lets the server's tasks run until `condition` holds. The test's own time limit is the patience of whoever runs it.
 async fn until(condition: impl Fn() -> bool) {
     while !condition() {

@@ -4,6 +4,7 @@ mod again;
 mod allocations;
 mod candidates;
 mod client;
+mod closing;
 mod echo;
 mod ending;
 mod frames;

@@ -94,6 +94,24 @@ fn only_the_token_or_the_verified_user_resumes() {
 }
 
 #[test]
+fn a_token_is_verified_and_stays_good() {
+    let mut world = World::new();
+    let past = world.past("a", &nothing(), "of token 1");
+    let live = world.open("a", &nothing());
+    for _ in 0..3 {
+        assert_eq!(world.table.verify(&key("a"), &token(1), world.now), Some(past.id), "one that is over");
+        assert_eq!(world.table.verify(&key("a"), &token(2), world.now), Some(live.id), "one that lives");
+    }
+    assert_eq!(world.table.verify(&key("a"), &token(3), world.now), None);
+    assert_eq!(world.table.verify(&key("b"), &token(1), world.now), None, "another id");
+    assert!(world.open("a", &by_token(1)).resumed, "nothing was used up");
+    assert_eq!(world.table.verify(&key("a"), &token(1), world.now), None, "now it is");
+    world.table.close(past.id, world.now);
+    world.now += RETENTION;
+    assert_eq!(world.table.verify(&key("a"), &token(3), world.now), None, "forgotten");
+}
+
+#[test]
 fn a_token_is_good_once_and_for_its_own_id() {
     let mut world = World::new();
     world.past("a", &nothing(), "private");

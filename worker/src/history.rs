@@ -1,0 +1,252 @@
+//! A session's additional outputs: written by whoever runs the session, followed by any number of readers.
+//!
+//! What is kept, and what a reader gets of it, is `streamfleet_socket`'s; here is who waits for it.
+
+use std::slice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+use streamfleet_socket::outputs::{Chunk, Cursor, OutputTooLarge, Outputs};
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+
+/// Readers of one session at a time: a page, the connection that it has left behind, a backend, somebody who looks on.
+pub const MAX_READERS: usize = 8;
+
+/// The outputs of one session, or of several that went on where the one before ended.
+#[derive(Debug, Default)]
+pub struct History(watch::Sender<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    outputs: Outputs,
+    /// Sessions that write: two while a client moves from one to the other.
+    writers: usize,
+}
+
+/// What a reader finds.
+#[derive(Debug)]
+pub enum Following {
+    /// Something to read, now or later.
+    Open(Reader),
+    /// The session is over and the reader has seen everything.
+    Over,
+    /// There are [`MAX_READERS`] already.
+    Crowded,
+}
+
+impl History {
+    /// Adds an output. From any thread; readers never make it wait for longer than it takes to copy a piece of text.
+    pub(crate) fn push(&self, output: &Value) -> Result<(), OutputTooLarge> {
+        let mut pushed = Ok(0);
+        self.0.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
+        pushed.map(|_| ())
+    }
+
+    /// The newest outputs, the oldest first.
+    #[must_use]
+    pub fn recent(&self, count: usize) -> Vec<Value> {
+        let kept = self.0.borrow();
+        // What was written as JSON is JSON.
+        kept.outputs.recent(count).filter_map(|json| serde_json::from_str(json).ok()).collect()
+    }
+
+    /// Bytes that are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.borrow().outputs.bytes()
+    }
+
+    /// A session that writes, until what this returns is dropped. When the last one has gone, the outputs have ended.
+    pub(crate) fn write(self: &Arc<Self>) -> Writing {
+        self.0.send_modify(|kept| {
+            kept.writers += 1;
+            kept.outputs.resume();
+        });
+        Writing(self.clone())
+    }
+
+    /// Follows the outputs, from behind the one that `last_event_id` names.
+    #[must_use]
+    pub fn follow(&self, last_event_id: Option<&str>) -> Following {
+        let kept = self.0.subscribe();
+        if self.0.receiver_count() > MAX_READERS {
+            return Following::Crowded;
+        }
+        let cursor = kept.borrow().outputs.open(now(), last_event_id);
+        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor }))
+    }
+
+    /// Gives up what is kept, unless a session writes.
+    pub(crate) fn forget(&self) {
+        self.0.send_if_modified(|kept| {
+            let unused = kept.writers == 0;
+            if unused {
+                kept.outputs.forget(now());
+            }
+            unused
+        });
+    }
+}
+
+/// A session's hold on its history.
+#[derive(Debug)]
+pub(crate) struct Writing(Arc<History>);
+
+impl Writing {
+    pub(crate) fn history(&self) -> &Arc<History> {
+        &self.0
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.0.send_if_modified(|kept| {
+            kept.writers -= 1;
+            let ends = kept.writers == 0;
+            if ends {
+                kept.outputs.end(now());
+            }
+            ends
+        });
+    }
+}
+
+/// One reader. It holds a place in the history and no text: a reader that is slow has nothing pile up for it.
+#[derive(Debug)]
+pub struct Reader {
+    kept: watch::Receiver<Kept>,
+    cursor: Cursor,
+}
+
+impl Reader {
+    /// The next piece of the event stream, once there is one: outputs, or a comment that keeps the connection alive.
+    /// `None` when there is no more to come.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            let chunk = self.cursor.poll(&self.kept.borrow_and_update().outputs, now());
+            let until = match chunk {
+                Chunk::Text(text) => return Some(text),
+                Chunk::End => return None,
+                Chunk::Wait(until) => until,
+            };
+            tokio::select! {
+                changed = self.kept.changed() => if changed.is_err() { return None },
+                () = sleep_until(until.into()) => {}
+            }
+        }
+    }
+}
+
+/// The clock that tests can hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use streamfleet_socket::outputs::{KEEP_ALIVE, MAX_BYTES, MAX_OUTPUT};
+
+    use super::*;
+
+    fn follow(history: &History, last: Option<&str>) -> Reader {
+        match history.follow(last) {
+            Following::Open(reader) => reader,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn event(id: u64, data: &str) -> Option<String> {
+        Some(format!("id: {id}\nevent: output\ndata: {data}\n\n"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_follow_what_is_written() {
+        let history = Arc::new(History::default());
+        let writing = history.write();
+        history.push(&json!("early")).unwrap();
+        let (mut first, mut second) = (follow(&history, None), follow(&history, Some("1")));
+        assert_eq!(first.next().await, event(1, "\"early\""));
+        let begun = tokio::time::Instant::now();
+        for reader in [&mut second, &mut first] {
+            assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
+        }
+        assert_eq!(begun.elapsed(), KEEP_ALIVE);
+        let late = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            history.push(&json!([2, "two"])).unwrap();
+        };
+        let (_, of_first, of_second) = tokio::join!(late, first.next(), second.next());
+        assert_eq!((of_first, of_second), (event(2, "[2,\"two\"]"), event(2, "[2,\"two\"]")));
+        assert_eq!(begun.elapsed(), KEEP_ALIVE + Duration::from_secs(1), "nobody waited for longer");
+        let end = async { drop(writing) };
+        let (of_first, (), of_second) = tokio::join!(first.next(), end, second.next());
+        assert_eq!((of_first, of_second), (None, None));
+        assert!(matches!(history.follow(Some("2")), Following::Over));
+        assert_eq!(follow(&history, Some("1")).next().await, event(2, "[2,\"two\"]"));
+        assert_eq!(history.recent(1), [json!([2, "two"])]);
+    }
+
+    #[tokio::test]
+    async fn the_outputs_end_with_the_last_who_writes() {
+        let history = Arc::new(History::default());
+        let (old, new) = (history.write(), history.write());
+        drop(old);
+        history.push(&json!(1)).unwrap();
+        let mut reader = follow(&history, None);
+        assert_eq!(reader.next().await, event(1, "1"));
+        drop(new);
+        assert_eq!(reader.next().await, None);
+        let _resumed = history.write();
+        history.push(&json!(2)).unwrap();
+        assert_eq!(follow(&history, Some("1")).next().await, event(2, "2"), "numbered on");
+    }
+
+    #[tokio::test]
+    async fn the_readers_of_one_session_are_bounded() {
+        let history = Arc::new(History::default());
+        let _writing = history.write();
+        let mut readers: Vec<Reader> = (0..MAX_READERS).map(|_| follow(&history, None)).collect();
+        assert!(matches!(history.follow(None), Following::Crowded));
+        assert!(matches!(history.follow(None), Following::Crowded), "nothing is held by one that was refused");
+        readers.pop();
+        follow(&history, None);
+    }
+
+    #[tokio::test]
+    async fn what_a_session_has_said_is_forgotten_when_nobody_says_more() {
+        let history = Arc::new(History::default());
+        let writing = history.write();
+        history.push(&json!("x".repeat(1000))).unwrap();
+        let mut reader = follow(&history, Some("1"));
+        history.forget();
+        assert!(history.bytes() > 1000, "it is being written");
+        drop(writing);
+        history.forget();
+        assert_eq!((history.bytes(), reader.next().await), (0, None));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_costs_nothing() {
+        let history = Arc::new(History::default());
+        let writing = history.write();
+        let mut reader = follow(&history, None);
+        let text = "x".repeat(MAX_OUTPUT - 2);
+        for _ in 0..100 {
+            history.push(&json!(text)).unwrap();
+        }
+        assert!(history.push(&json!(text + "x")).is_err());
+        assert!(history.bytes() <= MAX_BYTES);
+        drop(writing);
+        let mut read = String::new();
+        while let Some(piece) = reader.next().await {
+            read += &piece;
+        }
+        assert!(read.starts_with(": 96 outputs are no longer kept\n\nid: 97\n"), "{}", &read[..100]);
+        assert!(read.len() < MAX_BYTES + 1000);
+    }
+}

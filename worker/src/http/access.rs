@@ -1,0 +1,124 @@
+//! On what authority a session is reached: the operator's token, its client's own, or its user's proven identity; and for
+//! what its client does beside its media its id alone, unless a proven user owns it.
+//!
+//! Nothing here spends a token: the one that resumes a session is shown to reach it, and stays good.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use axum::http::{HeaderMap, header};
+use streamfleet_session::wire::Failure;
+use streamfleet_session::{Claims, ResumeToken, SessionId};
+use streamfleet_store::{ContextId, ContextKey, StoreError};
+
+use super::offer::{FULL_RETRY, check_rate, identity};
+use super::{Access, Audit, Door, Reached, SessionView};
+
+/// What somebody shows. It has the form of a token; only the operator's has been looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Authority {
+    /// The operator's token.
+    Operator,
+    /// What may be a session's.
+    Token(ResumeToken),
+}
+
+/// Whose authority it has proven to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Operator,
+    /// The client that this context belongs to.
+    Client(ContextId),
+}
+
+impl Access {
+    /// What this text is as a token, if it can be one.
+    pub(super) fn authority(&self, token: &str) -> Option<Authority> {
+        if self.admin_token.matches(token) {
+            return Some(Authority::Operator);
+        }
+        token.parse().ok().map(Authority::Token)
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750, 2.1); the scheme's case does not matter (RFC 9110, 11.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+}
+
+impl Door {
+    /// Who holds the session `id`, by what they show. A token that is not its own is nobody's, whether the id is in use or
+    /// not.
+    pub(super) async fn holder(&self, authority: Authority, id: &SessionId) -> Result<Holder, Failure> {
+        match authority {
+            Authority::Operator => Ok(Holder::Operator),
+            Authority::Token(token) => {
+                let verified = self.api.host.contexts().verify(&self.context_key(id), &token).await;
+                verified.map_err(unavailable)?.map(Holder::Client).ok_or(Failure::Unauthorized)
+            }
+        }
+    }
+
+    /// The live session `id`, for whoever may control it.
+    pub(super) async fn controlled(&self, authority: Authority, id: &SessionId) -> Result<SessionView, Failure> {
+        if let Holder::Client(context) = self.holder(authority, id).await? {
+            // Its own session may be over, and the id another one's by now.
+            let reached = self.api.host.reach(&self.service.name, id);
+            reached.filter(|reached| reached.context == context).ok_or(Failure::NotFound)?;
+        }
+        self.session(id).ok_or(Failure::NotFound)
+    }
+
+    /// The session `id` for its client: for anybody who knows the id, or, where a proven user owns it, for whoever shows
+    /// that user's identity, the session's token or the operator's.
+    pub(super) async fn reached(
+        &self,
+        id: &SessionId,
+        headers: &HeaderMap,
+        token: Option<&str>,
+        source: SocketAddr,
+    ) -> Result<Reached, Failure> {
+        check_rate(self.rates.as_ref().map(|rates| &rates.sessions), source, Instant::now())?;
+        let reached = self.api.host.reach(&self.service.name, id).ok_or(Failure::NotFound)?;
+        if !reached.shared.verified().is_verified() || self.is_owner(&reached, headers) {
+            return Ok(reached);
+        }
+        let shown = bearer(headers).or(token).and_then(|token| self.api.access.authority(token));
+        let holder = match shown {
+            Some(authority) => self.holder(authority, id).await?,
+            None => return Err(Failure::Unauthorized),
+        };
+        let own = holder == Holder::Operator || holder == Holder::Client(reached.context);
+        if own { Ok(reached) } else { Err(Failure::Unauthorized) }
+    }
+
+    /// Whether the request proves that its sender is the session's user.
+    fn is_owner(&self, reached: &Reached, headers: &HeaderMap) -> bool {
+        identity(Claims::default(), headers, &self.service.identity)
+            .is_ok_and(|identity| identity.verified.is_verified() && identity.user_id.as_ref() == reached.shared.user())
+    }
+
+    /// How the store knows an id of this service.
+    pub(super) fn context_key(&self, id: &SessionId) -> ContextKey {
+        ContextKey { service: self.service.name.clone(), session: id.clone() }
+    }
+
+    /// Writes down that somebody was not let through to a session.
+    pub(super) fn denied(&self, id: &SessionId, source: SocketAddr, failure: &Failure) {
+        if matches!(failure, Failure::Unauthorized | Failure::RateLimited { .. }) {
+            let audit = Audit { service: &self.service.name, session: id, user: None };
+            audit.denied(source, failure.as_str());
+        }
+    }
+}
+
+pub(super) fn unavailable(error: StoreError) -> Failure {
+    match error {
+        StoreError::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
+        StoreError::Unavailable(_) => {
+            tracing::warn!(%error, "the store of contexts does not answer");
+            Failure::UpstreamUnavailable
+        }
+    }
+}

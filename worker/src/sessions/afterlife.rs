@@ -1,0 +1,170 @@
+//! Sessions that are over, for as long as somebody may still ask for their last outputs.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use streamfleet_session::SessionId;
+use streamfleet_socket::outputs::AFTERLIFE;
+use streamfleet_store::ContextId;
+
+use crate::history::History;
+use crate::media::Shared;
+
+/// Sessions kept: those that end within [`AFTERLIFE`] on a worker that has a hundred of them a second.
+const MAX_SESSIONS: usize = 4096;
+/// Bytes of outputs kept over all of them: each may have a megabyte, and few have ten kilobytes.
+const MAX_BYTES: usize = 32 << 20;
+
+/// One that is over.
+#[derive(Clone)]
+pub(super) struct Over {
+    pub(super) shared: Arc<Shared>,
+    pub(super) context: ContextId,
+}
+
+/// The last session of each id. The one that has been over for longest goes first, be it for its age or for want of room.
+#[derive(Default)]
+pub(super) struct Afterlife {
+    sessions: HashMap<SessionId, Entry>,
+    by_age: BTreeSet<(Instant, SessionId)>,
+    bytes: usize,
+}
+
+struct Entry {
+    over: Over,
+    ended: Instant,
+    bytes: usize,
+}
+
+impl Afterlife {
+    /// A session has ended.
+    pub(super) fn insert(&mut self, over: Over, now: Instant) {
+        self.expire(now);
+        let id = over.shared.id().clone();
+        self.remove(&id);
+        let bytes = over.shared.history().bytes();
+        self.bytes += bytes;
+        self.by_age.insert((now, id.clone()));
+        self.sessions.insert(id, Entry { over, ended: now, bytes });
+        // The newest stays, however large: one alone is within the bound of one.
+        while self.sessions.len() > MAX_SESSIONS || (self.bytes > MAX_BYTES && self.sessions.len() > 1) {
+            self.forget_oldest();
+        }
+    }
+
+    /// The session that was the last of this id.
+    pub(super) fn get(&mut self, id: &SessionId, now: Instant) -> Option<Over> {
+        self.expire(now);
+        self.sessions.get(id).map(|entry| entry.over.clone())
+    }
+
+    /// The outputs of the session that held this context, for one that goes on with it.
+    pub(super) fn take(&mut self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
+        self.expire(now);
+        self.sessions.get(id).filter(|entry| entry.over.context == context)?;
+        self.remove(id).map(|entry| entry.over.shared.history().clone())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while self.by_age.first().is_some_and(|(ended, _)| now.saturating_duration_since(*ended) >= AFTERLIFE) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, id)) = self.by_age.first().cloned() else { return };
+        if let Some(entry) = self.remove(&id) {
+            // Readers that do not read still hold it.
+            entry.over.shared.history().forget();
+        }
+    }
+
+    fn remove(&mut self, id: &SessionId) -> Option<Entry> {
+        let entry = self.sessions.remove(id)?;
+        self.by_age.remove(&(entry.ended, id.clone()));
+        self.bytes -= entry.bytes;
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+    use streamfleet_handler::Transport;
+    use streamfleet_session::Identity;
+    use streamfleet_store::{Claim, ContextKey, ContextStore as _, Memory};
+
+    use super::*;
+
+    /// A session that has said so many bytes and is over.
+    fn over(id: &str, context: ContextId, bytes: usize) -> Over {
+        let identity = Identity::default();
+        let (id, service) = (id.parse().unwrap(), "echo".parse().unwrap());
+        let shared = Arc::new(Shared::new(1, id, service, Transport::WebSocket, &identity));
+        let writing = shared.history().write();
+        for _ in 0..bytes / 100_000 {
+            shared.history().push(&json!("x".repeat(99_998))).unwrap();
+        }
+        drop(writing);
+        Over { shared, context }
+    }
+
+    async fn contexts<const N: usize>() -> [ContextId; N] {
+        let store = Memory::default();
+        let key = ContextKey { service: "echo".parse().unwrap(), session: "a".parse().unwrap() };
+        let mut ids = Vec::new();
+        for _ in 0..N {
+            ids.push(store.open(&key, &Claim::default()).await.unwrap().id);
+        }
+        ids.try_into().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_session_is_remembered_for_a_while() {
+        let ([one, two], start) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let a: SessionId = "a".parse().unwrap();
+        afterlife.insert(over("a", one, 100_000), start);
+        assert_eq!(afterlife.get(&a, start).unwrap().context, one);
+        assert!(afterlife.get(&"b".parse().unwrap(), start).is_none());
+        let later = start + Duration::from_secs(20);
+        afterlife.insert(over("a", two, 0), later);
+        assert_eq!(afterlife.get(&a, start + AFTERLIFE).unwrap().context, two, "the last of its id, by its own age");
+        assert!(afterlife.get(&a, later + AFTERLIFE).is_none());
+        assert_eq!((afterlife.sessions.len(), afterlife.by_age.len(), afterlife.bytes), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn outputs_go_to_whoever_goes_on_and_to_nobody_else() {
+        let ([ours, strange], now) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let a: SessionId = "a".parse().unwrap();
+        afterlife.insert(over("a", ours, 100_000), now);
+        assert!(afterlife.take(&a, strange, now).is_none());
+        let taken = afterlife.take(&a, ours, now).unwrap();
+        assert_eq!(taken.recent(9).len(), 1);
+        assert!(afterlife.get(&a, now).is_none());
+        assert!(afterlife.take(&a, ours, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let ([context], start) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let first = over("first", context, 900_000);
+        afterlife.insert(first.clone(), start);
+        for n in 0..MAX_BYTES / 900_000 + 1 {
+            afterlife.insert(over(&format!("s{n}"), context, 900_000), start + Duration::from_millis(n as u64 + 1));
+            assert!(afterlife.bytes <= MAX_BYTES);
+        }
+        assert_eq!(first.shared.history().bytes(), 0, "given up, although somebody holds it");
+        for n in 0..MAX_SESSIONS + 5 {
+            afterlife.insert(over(&format!("t{n}"), context, 0), start + Duration::from_secs(1));
+            assert!(afterlife.sessions.len() <= MAX_SESSIONS);
+        }
+        assert_eq!((afterlife.by_age.len(), afterlife.bytes), (MAX_SESSIONS, 0));
+    }
+}
