@@ -12,6 +12,13 @@ use streamfleet_tests::Server;
 const CASES: &[&str] = &[
     "candidate/",
     "offer/",
+    "telephone/counts",
+    "telephone/echo",
+    "telephone/other-events",
+    "telephone/stop",
+    "telephone/time-limit",
+    "telephone/tone",
+    "telephone/twiml",
     "webrtc/connects-at-once",
     "webrtc/echo",
     "webrtc/id-is-free",
@@ -40,7 +47,8 @@ const CASES: &[&str] = &[
 fn services() -> Value {
     let echo = |name: &str, limits: Value| json!({ "name": name, "path": format!("/{name}"), "handler": { "name": "echo" }, "limits": limits });
     let mut services = vec![
-        echo("echo", json!({})),
+        // What a proxy would say is said by the suite itself.
+        json!({ "name": "echo", "path": "/echo", "handler": { "name": "echo" }, "telephone": { "trustForwarded": true } }),
         echo("timed", json!({ "timeLimitSeconds": 2 })),
         echo("limited", json!({ "concurrency": 2 })),
         // Amplitude 0.25 is -12 dBFS where a sine that reaches full scale is 0.

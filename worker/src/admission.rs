@@ -221,6 +221,11 @@ impl Admission {
         Slot { occupancy: self.occupancy.clone(), id: id.clone(), user: user.cloned(), entry, since: now }
     }
 
+    /// Whether nobody is let in any more.
+    pub fn is_draining(&self) -> bool {
+        self.occupancy.is_draining()
+    }
+
     /// Slots of this service held now.
     pub fn live(&self) -> u32 {
         self.occupancy.0.lock().services[self.service].live

@@ -136,3 +136,7 @@ impl Feed {
         std::mem::take(&mut self.dropped)
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

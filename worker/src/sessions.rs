@@ -5,6 +5,7 @@
 
 mod afterlife;
 mod begin;
+mod calls;
 mod context;
 mod moving;
 mod quality;
@@ -27,7 +28,9 @@ use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_socket::protocol::{CallResume, CallSid};
 use streamfleet_store::{ContextId, ContextStore, Memory};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::{Attached, Ended, Host, OpenRequest, Reached, SessionView, SocketRequest};
@@ -38,6 +41,7 @@ use crate::metrics::SessionMetrics;
 use crate::sockets::Line;
 
 use self::afterlife::Afterlife;
+use self::calls::Calls;
 use self::via::{Order, Via, deliver};
 use self::view::view;
 
@@ -93,7 +97,10 @@ struct Inner {
     handlers: HashMap<ServiceName, Registered>,
     contexts: Arc<dyn ContextStore>,
     table: Arc<Table>,
+    calls: Arc<Calls>,
     tasks: TaskTracker,
+    /// Cancelled when the process stops: what has a socket and nobody to tell it so is told by this.
+    stopping: CancellationToken,
     tokens: AtomicU64,
     metrics: SessionMetrics,
 }
@@ -116,7 +123,9 @@ impl Sessions {
                 handlers,
                 contexts: Arc::new(Memory::default()),
                 table: Arc::new(Table::default()),
+                calls: Arc::default(),
                 tasks: TaskTracker::new(),
+                stopping: CancellationToken::new(),
                 tokens: AtomicU64::new(1),
                 metrics,
             }),
@@ -181,8 +190,9 @@ impl Sessions {
         }
     }
 
-    /// Waits until every handler has shut down, at most `limit`.
+    /// Closes what is left of sockets, and waits until every handler has shut down, at most `limit`.
     pub async fn handlers_done(&self, limit: Duration) {
+        self.inner.stopping.cancel();
         self.inner.tasks.close();
         if tokio::time::timeout(limit, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(tasks = self.inner.tasks.len(), "handlers did not shut down in time");
@@ -231,6 +241,16 @@ impl Host for Sessions {
         &self.inner.tasks
     }
 
+    fn stopping(&self) -> &CancellationToken {
+        &self.inner.stopping
+    }
+
+    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume> {
+        let session = self.inner.calls.find(service, call)?;
+        let live = self.live(&session).filter(|live| live.shared.stage().reason().is_none())?;
+        Some(CallResume { session, token: live.resume? })
+    }
+
     async fn candidate(
         &self,
         service: &ServiceName,
@@ -269,10 +289,16 @@ impl Host for Sessions {
         let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
         self.stop_moving(id, reason).await;
         let mut stage = shared.watch();
-        let end = async {
+        let told = async {
             deliver(&via, shared.token(), || Order::End(reason)).await;
-            // The session's own `Shared` sends: it cannot be gone.
-            stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
+            std::future::pending::<()>().await;
+        };
+        let end = async {
+            tokio::select! {
+                // The session's own `Shared` sends: it cannot be gone. One that ends by itself takes no orders any more.
+                _ = stage.wait_for(|stage| matches!(stage, Stage::Closed(_))) => {}
+                () = told => {}
+            }
         };
         // Whether the time was enough is what the stage says.
         let _ = tokio::time::timeout(END_TIMEOUT, end).await;

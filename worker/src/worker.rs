@@ -174,6 +174,7 @@ impl Worker {
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
             streams: self.plan.serve.connections.get() / 2,
+            newcomers: http::MAX_NEWCOMERS,
         };
         let router = http::router(
             Arc::new(sessions.clone()),

@@ -26,6 +26,8 @@ pub enum CloseReason {
     ConnectionLost,
     /// The connection stands and media has stopped coming.
     MediaTimeout,
+    /// The client stopped reading what it is sent.
+    SlowClient,
     /// The handler failed.
     HandlerError,
     /// Somebody with authority ended it.
@@ -46,13 +48,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for metrics that register their labels up front.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClientClosed,
         Self::EndStream,
         Self::TimeLimit,
         Self::ConnectTimeout,
         Self::ConnectionLost,
         Self::MediaTimeout,
+        Self::SlowClient,
         Self::HandlerError,
         Self::EndedByControl,
         Self::Draining,
@@ -72,6 +75,7 @@ impl CloseReason {
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectionLost => "connection_lost",
             Self::MediaTimeout => "media_timeout",
+            Self::SlowClient => "slow_client",
             Self::HandlerError => "handler_error",
             Self::EndedByControl => "ended_by_control",
             Self::Draining => "draining",

@@ -101,7 +101,7 @@ fn labels_are_stable_unique_and_round_trip() {
     let labels: Vec<&str> = CloseReason::ALL.iter().map(|reason| reason.as_str()).collect();
     assert_eq!(
         labels.join(" "),
-        "client_closed end_stream time_limit connect_timeout connection_lost media_timeout handler_error \
+        "client_closed end_stream time_limit connect_timeout connection_lost media_timeout slow_client handler_error \
          ended_by_control draining moved superseded shutdown invalid internal_error"
     );
     for reason in CloseReason::ALL {

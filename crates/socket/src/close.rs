@@ -69,7 +69,7 @@ impl CloseCode {
         match reason {
             CloseReason::Draining | CloseReason::Shutdown => Self::GoingAway,
             CloseReason::HandlerError | CloseReason::InternalError => Self::Internal,
-            CloseReason::ConnectTimeout | CloseReason::Invalid => Self::Policy,
+            CloseReason::ConnectTimeout | CloseReason::Invalid | CloseReason::SlowClient => Self::Policy,
             // Whatever else ends a session is no fault of the client's.
             _ => Self::Normal,
         }
@@ -133,10 +133,31 @@ impl End {
     pub const fn reason(self) -> Option<CloseReason> {
         match self {
             Self::Stopped => Some(CloseReason::ClientClosed),
-            Self::Disconnected | Self::Silent | Self::SlowClient => Some(CloseReason::ConnectionLost),
+            Self::Disconnected | Self::Silent => Some(CloseReason::ConnectionLost),
+            Self::SlowClient => Some(CloseReason::SlowClient),
             Self::BadInput => Some(CloseReason::Invalid),
             Self::StartTimeout | Self::Refused => None,
             Self::Session(reason) => Some(reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_session_ends_with() {
+        fn check(end: End, expected: Option<CloseReason>, is_recoverable: bool) {
+            assert_eq!((end.reason(), end.is_recoverable()), (expected, is_recoverable), "{}", end.as_str());
+        }
+        check(End::Stopped, Some(CloseReason::ClientClosed), false);
+        check(End::Disconnected, Some(CloseReason::ConnectionLost), true);
+        check(End::Silent, Some(CloseReason::ConnectionLost), true);
+        check(End::SlowClient, Some(CloseReason::SlowClient), true);
+        check(End::BadInput, Some(CloseReason::Invalid), false);
+        check(End::StartTimeout, None, false);
+        check(End::Refused, None, false);
+        check(End::Session(CloseReason::TimeLimit), Some(CloseReason::TimeLimit), false);
     }
 }

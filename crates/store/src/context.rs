@@ -52,7 +52,8 @@ pub struct Opened {
     pub id: ContextId,
     /// Whether it is an earlier session's.
     pub resumed: bool,
-    /// What the next session must show; every earlier token of this context is void now.
+    /// What the next session must show. The token that was shown now is good [once more](ContextStore::open); every
+    /// earlier one is void.
     pub token: ResumeToken,
     /// What it holds.
     pub document: Document,
@@ -118,6 +119,10 @@ pub trait ContextStore: Send + Sync + 'static {
     /// Opens a session's context: an earlier one of the same key whose token or verified user the claim shows, or a new
     /// and empty one. The token is replaced either way.
     ///
+    /// The answer with the new token may be lost with the connection that it is on its way over. The token that was shown
+    /// is therefore taken once more, here and by [`rotate`](Self::rotate), until its successor has been shown or
+    /// [`TOKEN_GRACE`](crate::TOKEN_GRACE) is over.
+    ///
     /// # Errors
     /// [`StoreError`] when there is no room or no answer.
     async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError>;
@@ -128,7 +133,7 @@ pub trait ContextStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError>;
 
-    /// Uses up the token of the session that lives under this key and gives the one that follows it; `None` if `token` is
+    /// Uses up the token of the session that lives under this key, as [`open`](Self::open) does, and gives the one that follows it; `None` if `token` is
     /// not that session's, or none lives. Whoever has the token is that session's client.
     ///
     /// # Errors

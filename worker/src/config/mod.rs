@@ -20,7 +20,7 @@ use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
-use crate::http::{IceConfig, Modality};
+use crate::http::{IceConfig, Modality, Telephone};
 
 /// Everything an operator can say about a worker. Keys are `camelCase`; every key has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,8 @@ pub struct ServiceConfig {
     pub limits: LimitsConfig,
     /// Who is calling.
     pub identity: IdentityConfig,
+    /// Telephone calls.
+    pub telephone: TelephoneConfig,
 }
 
 /// A registered handler and its configuration.
@@ -192,6 +194,29 @@ impl Default for MetadataConfig {
     fn default() -> Self {
         let MetadataLimits { max_bytes, max_depth, max_keys, .. } = MetadataLimits::default();
         Self { max_bytes, max_depth, max_keys, allow: vec!["*".to_owned()] }
+    }
+}
+
+/// Telephone calls (Twilio).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TelephoneConfig {
+    /// Said to the caller before the call is put through; nothing if empty.
+    pub before: String,
+    /// Said when the conversation is over and the caller is still there; nothing if empty.
+    pub after: String,
+    /// The auth token of the Twilio account. With it, only requests that are signed with it and calls that they lead here
+    /// are taken.
+    pub auth_token: Option<Secret>,
+    /// Whether `X-Forwarded-Proto`, `-Host` and `-Port` say how the world reaches the service. Set it only behind a proxy
+    /// that writes them.
+    pub trust_forwarded: bool,
+}
+
+impl Default for TelephoneConfig {
+    fn default() -> Self {
+        let Telephone { before, after, .. } = Telephone::default();
+        Self { before, after, auth_token: None, trust_forwarded: false }
     }
 }
 

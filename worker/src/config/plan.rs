@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use streamfleet_process::config::{Layers, Mistakes};
+use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
 use streamfleet_session::metadata::{AllowList, MetadataLimits};
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 
-use super::{IdentityConfig, LimitsConfig, MediaConfig, MetadataConfig, ServiceConfig, TlsConfig, WorkerConfig};
-use crate::http::{Hosts, IceConfig, Origins, Service, parse_origin};
+use super::{
+    IdentityConfig, LimitsConfig, MediaConfig, MetadataConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig,
+};
+use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
 
 /// More loops than any machine has cores for; a larger number is a slip.
 const MAX_LOOPS: usize = 256;
@@ -86,6 +88,7 @@ impl WorkerConfig {
             .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
             .secret("admin.token")
             .secret("ice.turn.secret")
+            .secret("services[].telephone.authToken")
     }
 
     /// Checks what types cannot say, and builds the plan.
@@ -171,6 +174,7 @@ fn services(
             modality: config.modality,
             limits: limits(&config.limits),
             identity,
+            telephone: telephone(&config.telephone, &key("telephone.authToken"), mistakes),
         }));
     }
     services
@@ -196,6 +200,22 @@ fn identity(config: &IdentityConfig, key: &str, mistakes: &mut Mistakes) -> Iden
     let MetadataConfig { max_bytes, max_depth, max_keys, ref allow } = config.metadata;
     let allow = AllowList::from_keys(allow.iter().cloned());
     IdentityPolicy { user_id_from, metadata: MetadataLimits { max_bytes, max_depth, max_keys, allow } }
+}
+
+fn telephone(config: &TelephoneConfig, key: &str, mistakes: &mut Mistakes) -> Telephone {
+    let TelephoneConfig { before, after, auth_token, trust_forwarded } = config;
+    let callers = match auth_token.as_ref().map(Secret::reveal) {
+        None => Callers::Anybody,
+        Some(token) => {
+            // Anybody can sign with nothing.
+            if token.trim().is_empty() {
+                mistakes.push(key, "the auth token must not be empty; leave it out if calls need no signature");
+            }
+            Callers::Signed(token.into())
+        }
+    };
+    let proxy = if *trust_forwarded { Proxy::Trusted } else { Proxy::None };
+    Telephone { before: before.clone(), after: after.clone(), callers, proxy }
 }
 
 fn check_media(media: &MediaConfig, loops: NonZeroUsize, mistakes: &mut Mistakes) {

@@ -7,7 +7,7 @@ use streamfleet_session::Limits;
 use streamfleet_session::metadata::AllowList;
 
 use super::*;
-use crate::http::{Hosts, Origins};
+use crate::http::{Callers, Hosts, Origins, Proxy};
 
 fn handler(name: &str, config: &Value) -> Result<(), String> {
     match (name, config) {
@@ -63,6 +63,7 @@ services:
     identity:
       userIdFrom: ["header:X-User", "metadata:sub"]
       metadata: { maxBytes: 100, maxDepth: 2, maxKeys: 3, allow: [sub, plan] }
+    telephone: { before: Hello., after: "", authToken: south, trustForwarded: true }
 http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10 }
 ice:
   servers: [{ urls: ["stun:stun.example.com"] }]
@@ -98,6 +99,9 @@ log: { format: json }
     assert_eq!(sources, ["header:x-user", "metadata:sub"]);
     assert_eq!(service.identity.metadata.allow, AllowList::from_keys(["sub", "plan"]));
     assert_eq!(service.identity.metadata.max_depth, 2);
+    let telephone = &service.telephone;
+    assert_eq!((telephone.before.as_str(), telephone.after.as_str(), telephone.proxy), ("Hello.", "", Proxy::Trusted));
+    assert!(matches!(&telephone.callers, Callers::Signed(token) if &**token == "south"));
     assert_eq!(plan.hosts, Hosts::Only(["voice.example.com".parse().unwrap()].into()));
     assert_eq!((plan.admin_listen.port(), plan.admin_token_origin), (9000, TokenOrigin::Configured));
     assert!(plan.admin_token.matches("correct-horse-battery"));
@@ -126,6 +130,10 @@ fn every_mistake_is_named() {
             "services[0].handler: there is no handler \"nobody\"",
             "services[0].identity.userIdFrom[0]: a user id source must be metadata:KEY or header:NAME",
         ],
+    );
+    check(
+        "services: [{ name: a, telephone: { authToken: ' ' } }]",
+        &["services[0].telephone.authToken: the auth token must not be empty; leave it out if calls need no signature"],
     );
     check("media: { loops: 1000 }", &["media.loops: 1000 loops are more than 256"]);
     check(
@@ -177,13 +185,26 @@ fn values_of_the_wrong_type_are_named_by_their_layer() {
     ];
     let loaded = WorkerConfig::layers()
         .environment(vars.map(|(name, value)| (name.to_owned(), value.to_owned())))
-        .yaml("w.yaml", "services: [{ name: No, path: a }]\nadmin: { token: [hunter2] }\n")
+        .yaml(
+            "w.yaml",
+            "services: [{ name: No, path: a }, { telephone: { authToken: 24680 } }]\nadmin: { token: [hunter2] }\n",
+        )
         .load::<WorkerConfig>();
-    let mut keys: Vec<(String, bool)> =
-        loaded.mistakes.iter().map(|m| (m.key.clone(), m.message.contains("hunter2"))).collect();
+    let mut keys: Vec<(String, bool)> = loaded
+        .mistakes
+        .iter()
+        .map(|m| (m.key.clone(), ["hunter2", "24680"].iter().any(|secret| m.message.contains(secret))))
+        .collect();
     keys.sort();
-    let expected =
-        ["admin.token", "log.filter", "media.loops", "otlp.endpoint", "services[0].name", "services[0].path"];
+    let expected = [
+        "admin.token",
+        "log.filter",
+        "media.loops",
+        "otlp.endpoint",
+        "services[0].name",
+        "services[0].path",
+        "services[1].telephone.authToken",
+    ];
     assert_eq!(keys, expected.map(|key| (key.to_owned(), false)));
     assert_eq!(loaded.unknown_variables, ["STREAMFLEET_ROUTER_SERVICE_HOST"]);
 }
@@ -199,8 +220,13 @@ fn variables_are_unique_and_secrets_do_not_show() {
         assert!(names.iter().any(|n| n == name), "{name} is missing among {names:?}");
     }
     let loaded = WorkerConfig::layers()
-        .yaml("w.yaml", "admin: { token: correct-horse-battery }\nice: { turn: { secret: north-by-northwest } }")
+        .yaml(
+            "w.yaml",
+            "admin: { token: correct-horse-battery }\nice: { turn: { urls: ['turn:t.example'], secret: north-by-northwest } }\n\
+             services: [{ name: a, telephone: { authToken: south } }]",
+        )
         .load::<WorkerConfig>();
     let text = format!("{:?}", loaded.config);
-    assert!(!text.contains("horse") && !text.contains("north"), "{text}");
+    let text = format!("{text} {:?}", loaded.config.build(surroundings()).unwrap());
+    assert!(!["horse", "north", "south"].iter().any(|secret| text.contains(secret)), "{text}");
 }

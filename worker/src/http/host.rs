@@ -14,10 +14,12 @@ use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ResumeToken, ServiceName, SessionId, State, UserId,
 };
 
-use streamfleet_socket::protocol::Resume;
+use streamfleet_socket::protocol::{CallResume, CallSid, Resume};
 use streamfleet_store::{ContextId, ContextStore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Telephone;
 use crate::admission::Slot;
 use crate::media::Shared;
 use crate::sockets::Line;
@@ -41,6 +43,8 @@ pub struct Service {
     pub limits: Limits,
     /// How it reads who is calling.
     pub identity: IdentityPolicy,
+    /// How it takes telephone calls.
+    pub telephone: Telephone,
 }
 
 /// Which media a service takes part in, in FastRTC's words.
@@ -111,6 +115,12 @@ pub trait Host: Send + Sync + 'static {
 
     /// Where the tasks of sockets belong that have no session yet.
     fn sockets(&self) -> &TaskTracker;
+
+    /// Cancelled when sockets without a session are to close, because the process stops.
+    fn stopping(&self) -> &CancellationToken;
+
+    /// The session that a telephone call has, if it goes on, and what it takes to have it again.
+    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume>;
 
     /// Hands a trickled candidate to its session.
     ///
@@ -183,6 +193,8 @@ pub struct SocketRequest {
     pub slot: Slot,
     /// What it says of an earlier session, or wants for a later one.
     pub resume: Resume,
+    /// The telephone call that it is part of, if that is proved.
+    pub call: Option<CallSid>,
 }
 
 /// What became of a client that says that it is back.

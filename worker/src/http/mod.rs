@@ -4,7 +4,8 @@
 //! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are
-//! run by a [`Host`]. What is absent: sockets and TLS (`streamfleet_process::serve`), media, WebSockets.
+//! run by a [`Host`]. What sockets have in common is in [`socket`], their routes are [`websocket`] and [`telephone`]. What is
+//! absent: listeners and TLS (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
 mod body;
@@ -22,6 +23,8 @@ mod outputs;
 mod rate;
 mod record;
 mod reply;
+mod socket;
+mod telephone;
 mod websocket;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,9 +49,12 @@ pub use self::host::{
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
+pub use self::socket::MAX_NEWCOMERS;
+pub use self::telephone::{Callers, Proxy, Telephone};
 
 use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
+use self::telephone::Switchboard;
 use crate::admission::{Admission, Occupancy};
 
 /// Who may do what over HTTP.
@@ -62,6 +68,8 @@ pub struct Access {
     pub admin_token: AdminToken,
     /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
     pub streams: usize,
+    /// Sockets of all services together that have no session yet; [`MAX_NEWCOMERS`] where nothing else is wanted.
+    pub newcomers: usize,
 }
 
 /// All that the routes share.
@@ -73,6 +81,8 @@ struct Api {
     early: Mutex<EarlyCandidates<(ServiceName, SessionId)>>,
     streams: Arc<Semaphore>,
     record: Record,
+    /// Sockets that have no session yet.
+    newcomers: Arc<Semaphore>,
 }
 
 /// One service, and its part of the worker's admission.
@@ -80,6 +90,7 @@ struct Door {
     service: Arc<Service>,
     admission: Admission,
     rates: Option<Rates>,
+    switchboard: Switchboard,
     api: Arc<Api>,
 }
 
@@ -120,12 +131,14 @@ pub fn router(
 ) -> Router {
     let record = Record::new(meter, occupancy);
     let streams = Arc::new(Semaphore::new(access.streams.min(Semaphore::MAX_PERMITS)));
-    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record });
+    let newcomers = Arc::new(Semaphore::new(access.newcomers));
+    let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record, newcomers });
     let mut router = pages;
     for service in services {
         let rates = Rates::new(&service.limits);
         let admission = occupancy.service(service.limits);
-        let door = Arc::new(Door { service: service.clone(), admission, rates, api: api.clone() });
+        let switchboard = Switchboard::new(service.name.as_str(), &service.telephone.callers, rand::random());
+        let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, api: api.clone() });
         for prefix in std::iter::once(&service.path).chain(&service.aliases) {
             router = router.merge(routes(prefix.as_str(), &door));
         }
@@ -146,7 +159,10 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
         .route(&path("/trigger_response"), post(inputs::trigger_response).options(cors::preflight))
         .layer(from_fn_with_state(door.api.clone(), cors::allow))
         // A handshake is no request that CORS knows.
-        .route(&path("/websocket/offer"), get(websocket::websocket));
+        .route(&path("/websocket/offer"), get(websocket::websocket))
+        // A telephone company is no page.
+        .route(&path("/telephone/incoming"), post(telephone::incoming))
+        .route(&path("/telephone/handler"), get(telephone::handler));
     let control = Router::new()
         .route(&path("/sessions"), get(control::list))
         .route(&path("/sessions/{id}"), get(control::show).delete(control::end))

@@ -27,6 +27,12 @@ pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response {
     text(status, json)
 }
 
+/// What a telephone company is to do.
+pub(super) fn twiml(xml: String) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"))], Body::from(xml))
+        .into_response()
+}
+
 pub(super) fn answer(answer: &Answer) -> Response {
     text(StatusCode::OK, answer.to_json())
 }

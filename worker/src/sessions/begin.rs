@@ -102,14 +102,16 @@ impl Sessions {
         Begun { live, guard, context, data, mover }
     }
 
-    /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link.
+    /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link,
+    /// whose bounds the transport knows.
     pub(super) fn start(
         &self,
         begun: &mut Begun,
         handler: Box<dyn sdk::Handler>,
+        bounds: LinkConfig,
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> LoopEnd {
-        let (loop_end, end) = link(LinkConfig::default(), wake);
+        let (loop_end, end) = link(bounds, wake);
         let neighbours: Arc<dyn sdk::Neighbours> = Arc::new(Others(self.inner.table.clone()));
         let session = sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours));
         begun.live.replies = handler.replies();

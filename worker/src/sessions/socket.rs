@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use streamfleet_handler::{self as sdk, PcmFormat, Registered};
+use streamfleet_handler::{self as sdk, LinkConfig, PcmFormat, Registered};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_socket::audio::{BURST, FRAME};
 use streamfleet_socket::protocol::Resume;
 use streamfleet_socket::{AudioRates, SocketAudio};
 use streamfleet_store::ContextKey;
@@ -42,6 +43,14 @@ fn voice(prototype: &Registered) -> Result<Voice, Failure> {
         }
         sdk::Media::Packets => Err(refused("this service works on packets: it is served over WebRTC only")),
     }
+}
+
+/// What a network has held back comes in one piece over a socket, up to [`BURST`]: there is room for it beside what may
+/// wait for a handler anyway.
+fn bounds() -> LinkConfig {
+    let usual = LinkConfig::default();
+    let burst = BURST.div_duration_f64(FRAME).ceil() as usize;
+    LinkConfig { max_queued_frames: usual.max_queued_frames + burst, ..usual }
 }
 
 impl Sessions {
@@ -85,8 +94,12 @@ impl Sessions {
         let mut begun = self.begin(beginning, Via::Socket(sender));
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
-        let link = self.start(&mut begun, handler, Arc::new(move || wake.notify_one()));
+        let link = self.start(&mut begun, handler, bounds(), Arc::new(move || wake.notify_one()));
         let Begun { live, guard, mover, .. } = begun;
+        let call = request.call.map(|call| {
+            let shared = &live.shared;
+            self.inner.calls.enter(shared.service(), call, shared.token(), shared.id().clone())
+        });
         let new = NewSession {
             shared: live.shared.clone(),
             link,
@@ -96,8 +109,9 @@ impl Sessions {
             limits: service.limits.life(),
             commands,
             tasks: inner.tasks.clone(),
+            stopping: inner.stopping.clone(),
             token,
-            guard: Box::new(guard),
+            guard: Box::new((call, guard)),
         };
         Ok(Prepared { new, live, mover })
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use streamfleet_handler::{self as sdk, Registered};
+use streamfleet_handler::{self as sdk, LinkConfig, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{ServiceName, SessionId};
@@ -68,7 +68,7 @@ impl Sessions {
             Registered::Packets(handler) => Endpoint::Packets(handler),
             Registered::Handler(handler) => {
                 let media = handler.media();
-                let link = self.start(&mut begun, handler, inner.loops[on].ready(token));
+                let link = self.start(&mut begun, handler, LinkConfig::default(), inner.loops[on].ready(token));
                 Endpoint::Task { link, media }
             }
         };

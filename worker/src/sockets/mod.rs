@@ -11,3 +11,6 @@ pub(crate) mod line;
 pub(crate) mod session;
 
 pub use line::Line;
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use streamfleet_session::wire::{Failure, ServerMessage};
 use streamfleet_socket::{Connection, End, Event, Farewell, SocketAudio};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::line::Line;
@@ -58,6 +59,8 @@ pub(crate) struct NewSession {
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Where what a session leaves behind is finished.
     pub(crate) tasks: TaskTracker,
+    /// Cancelled when the process stops.
+    pub(crate) stopping: CancellationToken,
     /// What the client may come back with; `None` if it has not asked.
     pub(crate) token: Option<ResumeToken>,
     /// Kept until the session is over.
@@ -66,7 +69,7 @@ pub(crate) struct NewSession {
 
 /// Runs a session from its `start` to its end, over one socket or, if its client comes back, several.
 pub(crate) async fn run(new: NewSession, line: Line) {
-    let NewSession { shared, link, woken, input, audio, limits, commands, tasks, token, guard } = new;
+    let NewSession { shared, link, woken, input, audio, limits, commands, tasks, stopping, token, guard } = new;
     let resumable = if token.is_some() { Resumable::Yes } else { Resumable::No };
     let mut session = Session {
         shared,
@@ -80,6 +83,7 @@ pub(crate) async fn run(new: NewSession, line: Line) {
         published_at: None,
         commands,
         tasks,
+        stopping: Some(stopping),
         resumable,
     };
     let (reason, last) = session.serve(line, audio, token).await;
@@ -122,6 +126,8 @@ struct Session {
     published_at: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     tasks: TaskTracker,
+    /// Until it has been obeyed.
+    stopping: Option<CancellationToken>,
     resumable: Resumable,
 }
 
@@ -137,7 +143,9 @@ enum Left {
 
 enum Called {
     ByHandler,
-    ByCommand(Option<Command>),
+    ByCommand(Command),
+    /// The process stops.
+    ToStop,
 }
 
 impl Session {
@@ -204,15 +212,16 @@ impl Session {
                 line.connection.close(now, reason);
             }
             let until = if more { Some(now) } else { self.life.poll_timeout() };
-            let (woken, commands) = (&self.woken, &mut self.commands);
+            let (woken, commands, stopping) = (&self.woken, &mut self.commands, &self.stopping);
             let called = async {
                 tokio::select! {
-                    command = commands.recv() => Called::ByCommand(command),
+                    Some(command) = commands.recv() => Called::ByCommand(command),
+                    () = stopped(stopping.as_ref()) => Called::ToStop,
                     () = woken.notified() => Called::ByHandler,
                 }
             };
             match line.turn(until, called).await {
-                Some(Called::ByCommand(Some(Command::Attach(next, token)))) => {
+                Some(Called::ByCommand(Command::Attach(next, token))) => {
                     if self.shared.stage().reason().is_some() {
                         // It comes too late: what it would hear is being said to the socket that is there.
                         self.put_off(next, Failure::ConnectionClosed);
@@ -223,9 +232,11 @@ impl Session {
                     self.put_away(line);
                     return Left::Replaced(audio, next, token);
                 }
-                Some(Called::ByCommand(Some(command))) => self.obey(command, &mut line.connection),
-                // Whoever could command has gone: the process stops.
-                Some(Called::ByCommand(None)) => self.obey(Command::End(CloseReason::Shutdown), &mut line.connection),
+                Some(Called::ByCommand(command)) => self.obey(command, &mut line.connection),
+                Some(Called::ToStop) => {
+                    self.stopping = None;
+                    self.obey(Command::End(CloseReason::Shutdown), &mut line.connection);
+                }
                 Some(Called::ByHandler) | None => {}
             }
         }
@@ -261,7 +272,14 @@ impl Session {
         let gives_up = Instant::now() + REATTACH_WINDOW;
         loop {
             let until = self.life.poll_timeout().map_or(gives_up, |at| at.min(gives_up));
-            match timeout_at(until.into(), self.commands.recv()).await {
+            let (commands, stopping) = (&mut self.commands, &self.stopping);
+            let called = async {
+                tokio::select! {
+                    command = commands.recv() => command,
+                    () = stopped(stopping.as_ref()) => None,
+                }
+            };
+            match timeout_at(until.into(), called).await {
                 Ok(Some(Command::Attach(line, token))) => return Ok((line, token)),
                 Ok(Some(Command::End(reason))) => return Err(reason),
                 Ok(Some(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
@@ -393,6 +411,14 @@ fn tell(mid: &str, told: &mpsc::Sender<TrackEnd>) -> TrackEnd {
     // They may not wait any more.
     let _ = told.try_send(end);
     end
+}
+
+/// When the process stops; never, once that has been obeyed.
+async fn stopped(stopping: Option<&CancellationToken>) {
+    match stopping {
+        Some(stopping) => stopping.cancelled().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Voice for Connection {

@@ -159,7 +159,7 @@ impl Layers {
         self
     }
 
-    /// Keeps the value of `key` out of messages.
+    /// Keeps the value of `key` out of messages; `list[].key` means every element of a list.
     #[must_use]
     pub fn secret(mut self, key: impl Into<String>) -> Self {
         self.secrets.insert(key.into());
@@ -306,7 +306,7 @@ fn read<T: Default + DeserializeOwned>(
         };
         let path = steps(error.path());
         let key = tree.key(&path);
-        let message = match secrets.contains(&key) {
+        let message = match secrets.contains(&without_positions(&key)) {
             true => "the value does not fit (it is withheld here)".to_owned(),
             false => error.into_inner().to_string(),
         };
@@ -319,6 +319,17 @@ fn read<T: Default + DeserializeOwned>(
         tree.overlay(below);
     }
     T::default()
+}
+
+/// `services[3].token` → `services[].token`.
+fn without_positions(key: &str) -> String {
+    let mut parts = key.split('[');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain.push('[');
+        plain.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    plain
 }
 
 fn steps(path: &serde_path_to_error::Path) -> Vec<Step> {

@@ -5,7 +5,9 @@
 //! It says [`Connection::transmitted`] when its transport has taken the frame: one is on its way at a time, so nothing
 //! of a client that does not read piles up outside of the bounds here.
 
+mod event;
 mod outbox;
+mod parting;
 mod state;
 mod words;
 
@@ -13,15 +15,17 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use streamfleet_audio::{AudioError, PcmFormat};
-use streamfleet_session::wire::{Failure, ServerMessage};
+use streamfleet_session::wire::ServerMessage;
 use streamfleet_session::{CloseReason, ResumeToken};
 
+pub use self::event::{ConnectionLimits, Event, Farewell, Opening, Transmit};
+
 use self::outbox::Outbox;
-use self::state::{EchoedMark, State};
+use self::state::State;
 use self::words::{Said, Words};
 use crate::audio::{PushError, SocketAudio};
-use crate::close::{CloseCode, CloseFrame, End};
-use crate::protocol::{BadFrame, CallStart, Digit, ServerFrame, Start};
+use crate::close::{CloseCode, End};
+use crate::protocol::{BadFrame, ServerFrame};
 
 /// A frame may be on its way for so long. A client that takes nothing for ten seconds has, with the buffers of two
 /// kernels before that, been gone for longer.
@@ -45,65 +49,6 @@ const MAX_EVENTS: usize = 64;
 
 /// The mark at the end of a call's audio.
 const END_MARK: &str = "streamfleet-end";
-
-/// What one service allows its sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// From the socket to `start`.
-    pub start_timeout: Duration,
-}
-
-impl Default for ConnectionLimits {
-    /// 30 s, as other transports have to connect: pages open the socket and then ask for the microphone.
-    fn default() -> Self {
-        Self { start_timeout: Duration::from_secs(30) }
-    }
-}
-
-/// What the driver's session is told.
-#[derive(Debug, PartialEq)]
-pub enum Event {
-    /// Who it is. To be answered by [`Connection::accept`] or [`Connection::refuse`]; what comes before that is ignored,
-    /// so a driver should not read on.
-    Start(Opening),
-    /// Mono PCM, 20 ms at the handler's input rate; the last one may be shorter.
-    Audio(Vec<i16>),
-    /// A key was pressed.
-    Digit(Digit),
-    /// The last event: nothing comes any more. Frames may still be there to be sent.
-    Ended(End),
-}
-
-/// The `start` of either protocol.
-#[derive(Debug, PartialEq)]
-pub enum Opening {
-    /// Of a client of `{p}/websocket/offer`.
-    Client(Box<Start>),
-    /// Of a telephone call.
-    Call(Box<CallStart>),
-}
-
-/// What the driver's transport is to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Transmit {
-    /// A text message.
-    Text(String),
-    /// A binary message.
-    Binary(Vec<u8>),
-    /// A ping (RFC 6455, 5.5.2), empty.
-    Ping,
-    /// A close frame. The last one; the driver closes its side after it.
-    Close(CloseFrame),
-}
-
-/// How a session says goodbye.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Farewell {
-    /// Why it ends.
-    pub reason: CloseReason,
-    /// What is said after the last audio has played: `end_stream`.
-    pub message: Option<ServerMessage>,
-}
 
 /// One socket.
 #[derive(Debug)]
@@ -265,15 +210,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Refuses the session of [`Event::Start`], or that of a client which has not said `start` yet.
-    pub fn refuse(&mut self, now: Instant, failure: Failure) {
-        if matches!(self.state, State::Waiting { .. } | State::Deciding) {
-            let code = CloseCode::of_refusal(&failure);
-            self.say(now, &ServerFrame::Failed(failure));
-            self.shut(now, End::Refused, code);
-        }
-    }
-
     /// The handler says something.
     ///
     /// # Errors
@@ -317,27 +253,6 @@ impl Connection {
         }
         self.say_goodbye(now);
         forgotten
-    }
-
-    /// The session ends in good order: what waits is played first.
-    pub fn finish(&mut self, now: Instant, farewell: Farewell) {
-        match std::mem::replace(&mut self.state, State::Deciding) {
-            State::Open(mut audio) => {
-                audio.output.finish(now);
-                let mark = if self.words.has_marks() { EchoedMark::Unsent } else { EchoedMark::None };
-                self.state = State::Ending { audio, farewell, mark };
-                self.say_goodbye(now);
-            }
-            State::Waiting { .. } | State::Deciding => self.close(now, farewell.reason),
-            other => self.state = other,
-        }
-    }
-
-    /// The session ends at once: nothing more is played.
-    pub fn close(&mut self, now: Instant, reason: CloseReason) {
-        if !self.state.is_over() {
-            self.shut(now, End::Session(reason), CloseCode::of_reason(reason));
-        }
     }
 
     /// What happened, oldest first.
@@ -414,13 +329,6 @@ impl Connection {
         }
     }
 
-    fn stop(&mut self, now: Instant) {
-        if let Some(audio) = self.state.audio_mut() {
-            audio.input.finish();
-        }
-        self.shut(now, End::Stopped, CloseCode::Normal);
-    }
-
     /// The audio that is due, or the mark after the last of it.
     fn next_media(&mut self, now: Instant) -> Option<Transmit> {
         let audio = self.state.audio_to_send()?;
@@ -430,26 +338,6 @@ impl Connection {
         let played_out_at = audio.output.played_out_at()?;
         let mark = self.words.mark(END_MARK)?;
         self.state.mark_is_due(played_out_at.max(now) + MARK_GRACE).then_some(Transmit::Text(mark))
-    }
-
-    /// After the last audio has played: the last words, and the end.
-    fn say_goodbye(&mut self, now: Instant) {
-        if let State::Ending { farewell, .. } = &self.state
-            && self.state.over_at().is_some_and(|over| over <= now)
-        {
-            let Farewell { reason, message } = farewell.clone();
-            if let Some(message) = message {
-                self.say(now, &ServerFrame::Message(message));
-            }
-            self.shut(now, End::Session(reason), CloseCode::of_reason(reason));
-        }
-    }
-
-    fn fail(&mut self, now: Instant, error: &BadFrame) {
-        if self.words.has_messages() {
-            self.push_text(now, error.to_json());
-        }
-        self.shut(now, End::BadInput, error.close_code());
     }
 
     fn say(&mut self, now: Instant, frame: &ServerFrame) {
@@ -466,28 +354,6 @@ impl Connection {
         // Nothing may follow the close frame.
         if !self.state.is_over() && self.outbox.push(transmit).is_err() {
             self.too_slow(now);
-        }
-    }
-
-    fn too_slow(&mut self, now: Instant) {
-        self.outbox.clear();
-        self.shut(now, End::SlowClient, CloseCode::Policy);
-    }
-
-    /// The end is decided; what is in the outbox goes first.
-    fn shut(&mut self, now: Instant, end: End, code: CloseCode) {
-        if self.state.is_over() {
-            return;
-        }
-        self.end(end);
-        let frame = CloseFrame { code, reason: end.as_str() };
-        let audio = self.state.take_audio();
-        self.state = State::Closing { audio, frame, until: now + CLOSE_TIME, is_sent: false };
-    }
-
-    fn end(&mut self, end: End) {
-        if !self.state.is_over() {
-            self.events.push_back(Event::Ended(end));
         }
     }
 

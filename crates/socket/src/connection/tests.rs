@@ -1,9 +1,11 @@
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
+use streamfleet_session::wire::Failure;
 
 use super::*;
 use crate::audio::{AudioRates, LEAD};
+use crate::protocol::Digit;
 
 mod endings;
 mod hostile;

@@ -76,6 +76,12 @@ struct Fields<'a> {
     resume: Option<&'a RawValue>,
 }
 
+impl<'a> field::Message<'a> for Fields<'a> {
+    fn event(&self) -> Option<&'a RawValue> {
+        self.event
+    }
+}
+
 #[derive(Deserialize)]
 struct Media<'a> {
     #[serde(borrow)]
@@ -94,19 +100,11 @@ impl ClientReader {
     /// # Errors
     /// Everything that [`BadFrame`] names but what depends on the codec.
     pub fn text(&mut self, text: &str) -> Result<ClientFrame<'_>, BadFrame> {
-        if text.len() > MAX_MESSAGE {
-            return Err(BadFrame::TooLarge);
-        }
-        let fields: Fields<'_> = field::object(text)?;
-        let event = field::string(fields.event).ok_or(BadFrame::NoEvent)?;
+        let (event, fields): (_, Fields<'_>) = field::message(text)?;
         match &*event {
             "media" => {
-                let media: Media<'_> = match fields.media {
-                    Some(media) => field::object(media.get()).map_err(|_| BadFrame::NoPayload)?,
-                    None => return Err(BadFrame::NoPayload),
-                };
-                let payload = field::string(media.payload).ok_or(BadFrame::NoPayload)?;
-                self.payload.decode(&payload).map(ClientFrame::Media).map_err(|_| BadFrame::NotBase64)
+                let media: Media<'_> = field::media(fields.media)?;
+                field::payload(media.payload, &mut self.payload).map(ClientFrame::Media)
             }
             "start" => fields.start().map(|start| ClientFrame::Start(Box::new(start))),
             "stop" => Ok(ClientFrame::Stop),

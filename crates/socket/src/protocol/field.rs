@@ -6,7 +6,34 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::BadFrame;
+use super::{BadFrame, MAX_MESSAGE};
+use crate::payload::PayloadBuffer;
+
+/// What a text message of either protocol is: an object with an `event`, and fields that `T` names.
+pub(super) fn message<'a, T: Deserialize<'a> + Message<'a>>(text: &'a str) -> Result<(Cow<'a, str>, T), BadFrame> {
+    if text.len() > MAX_MESSAGE {
+        return Err(BadFrame::TooLarge);
+    }
+    let fields: T = object(text)?;
+    Ok((string(fields.event()).ok_or(BadFrame::NoEvent)?, fields))
+}
+
+/// The fields of a message.
+pub(super) trait Message<'a> {
+    /// What kind of message it is.
+    fn event(&self) -> Option<&'a RawValue>;
+}
+
+/// The fields of `media`, where they lie.
+pub(super) fn media<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<T, BadFrame> {
+    object(raw.ok_or(BadFrame::NoPayload)?.get()).map_err(|_| BadFrame::NoPayload)
+}
+
+/// The bytes of a `payload`.
+pub(super) fn payload<'b>(raw: Option<&RawValue>, buffer: &'b mut PayloadBuffer) -> Result<&'b [u8], BadFrame> {
+    let text = string(raw).ok_or(BadFrame::NoPayload)?;
+    buffer.decode(&text).map_err(|_| BadFrame::NotBase64)
+}
 
 /// Reads the fields that `T` names; other keys are checked for being JSON and skipped. A key that comes twice is no
 /// JSON here: which of the two is meant, nobody can know.

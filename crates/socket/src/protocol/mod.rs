@@ -9,7 +9,8 @@ mod twilio;
 pub use client::{ClientFrame, ClientReader, MAX_MESSAGE, Resume, Start};
 pub use server::{ServerFrame, media};
 pub use twilio::{
-    CallStart, CallTrack, Digit, PARAMETER_TOKEN, TwilioFrame, TwilioMedia, TwilioReader, clear, mark, stream_media,
+    CallResume, CallSid, CallStart, CallTrack, Digit, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN,
+    TwilioFrame, TwilioMedia, TwilioReader, clear, mark, stream_media,
 };
 
 use streamfleet_session::wire::ServerMessage;

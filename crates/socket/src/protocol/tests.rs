@@ -186,7 +186,7 @@ fn frames_of_twilio() {
     }
     check(r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#, Ok(TwilioFrame::Connected));
     let started = call_start(CALL_START);
-    assert_eq!((started.stream_sid.as_str(), started.call_sid.as_deref()), ("MZ1", Some("CA1")));
+    assert_eq!((started.stream_sid.as_str(), started.call_sid), ("MZ1", CallSid::parse("CA1")));
     assert_eq!(started.token.as_deref(), Some("abc"));
     assert_eq!(Value::Object(started.parameters), json!({"From": "+1"}));
     check(

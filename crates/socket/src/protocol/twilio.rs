@@ -6,15 +6,21 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use streamfleet_session::SessionId;
+use streamfleet_session::{ResumeToken, SessionId};
 
-use super::{BadFrame, MAX_MESSAGE, field, session_id};
+use super::{BadFrame, field, session_id};
 use crate::payload::{self, PayloadBuffer};
 
 /// The `<Parameter>` that carries the token of our own TwiML. It is taken out before the rest becomes metadata.
 pub const PARAMETER_TOKEN: &str = "streamfleet_token";
 
-/// The longest text of ours or Twilio's that is kept, in bytes: SIDs have 34, mark names are ours.
+/// The `<Parameter>` with the session that a call comes back to. Taken out likewise.
+pub const PARAMETER_SESSION: &str = "streamfleet_session";
+
+/// The `<Parameter>` with that session's resume token. Taken out likewise.
+pub const PARAMETER_RESUME: &str = "streamfleet_resume";
+
+/// The longest name of a mark that is kept, in bytes: they are ours.
 const MAX_NAME: usize = 128;
 
 /// A frame from Twilio.
@@ -42,11 +48,43 @@ pub struct CallStart {
     /// The stream: the session's id.
     pub stream_sid: SessionId,
     /// The call it belongs to.
-    pub call_sid: Option<String>,
-    /// The `<Parameter>`s of our TwiML without the token: metadata, unread.
+    pub call_sid: Option<CallSid>,
+    /// The `<Parameter>`s of our TwiML without those of ours below: metadata, unread.
     pub parameters: Map<String, Value>,
     /// The token of our TwiML as sent, not verified.
     pub token: Option<String>,
+    /// The session that the call comes back to, as sent.
+    pub resume: Option<CallResume>,
+}
+
+/// What brings a call back to its session over another stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallResume {
+    /// The session: its first stream's id.
+    pub session: SessionId,
+    /// What its client has to show.
+    pub token: ResumeToken,
+}
+
+/// A call's own id, which all its streams have in common: 1 to 64 letters and digits. Twilio's have 34.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CallSid(Box<str>);
+
+impl CallSid {
+    const MAX_LEN: usize = 64;
+
+    /// The id, if the text is one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_id = (1..=Self::MAX_LEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        is_id.then(|| Self(text.into()))
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// `media`.
@@ -105,6 +143,12 @@ struct Fields<'a> {
     dtmf: Option<&'a RawValue>,
     #[serde(borrow, rename = "streamSid")]
     stream_sid: Option<&'a RawValue>,
+}
+
+impl<'a> field::Message<'a> for Fields<'a> {
+    fn event(&self) -> Option<&'a RawValue> {
+        self.event
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -168,11 +212,7 @@ impl TwilioReader {
     /// Everything that [`BadFrame`] names. A mark without a name and a digit that is none are ignored: a call does not
     /// end for them.
     pub fn text(&mut self, text: &str) -> Result<TwilioFrame<'_>, BadFrame> {
-        if text.len() > MAX_MESSAGE {
-            return Err(BadFrame::TooLarge);
-        }
-        let fields: Fields<'_> = field::object(text)?;
-        let event = field::string(fields.event).ok_or(BadFrame::NoEvent)?;
+        let (event, fields): (_, Fields<'_>) = field::message(text)?;
         match &*event {
             "media" => self.media(fields.media).map(TwilioFrame::Media),
             "start" => fields.start().map(|start| TwilioFrame::Start(Box::new(start))),
@@ -185,15 +225,13 @@ impl TwilioReader {
     }
 
     fn media(&mut self, raw: Option<&RawValue>) -> Result<TwilioMedia<'_>, BadFrame> {
-        let raw = raw.ok_or(BadFrame::NoPayload)?;
-        let media: MediaFields<'_> = field::object(raw.get()).map_err(|_| BadFrame::NoPayload)?;
-        let payload = field::string(media.payload).ok_or(BadFrame::NoPayload)?;
+        let media: MediaFields<'_> = field::media(raw)?;
         let is_outbound = field::string(media.track).is_some_and(|track| track == "outbound");
         Ok(TwilioMedia {
             track: if is_outbound { CallTrack::Outbound } else { CallTrack::Inbound },
             chunk: field::number(media.chunk),
             timestamp: field::number(media.timestamp).map(Duration::from_millis),
-            payload: self.payload.decode(&payload).map_err(|_| BadFrame::NotBase64)?,
+            payload: field::payload(media.payload, &mut self.payload)?,
         })
     }
 }
@@ -216,15 +254,23 @@ impl Fields<'_> {
         // FastRTC reads the outer one, Twilio sends both.
         let stream_sid = field::string(self.stream_sid).or_else(|| field::string(start.stream_sid));
         let mut parameters: Map<String, Value> = field::value(start.custom_parameters).unwrap_or_default();
-        let token = match parameters.remove(PARAMETER_TOKEN) {
-            Some(Value::String(token)) => Some(token),
+        let mut ours = |name| match parameters.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let token = ours(PARAMETER_TOKEN);
+        let resume = match (ours(PARAMETER_SESSION), ours(PARAMETER_RESUME)) {
+            (Some(session), Some(token)) => {
+                session.parse().ok().zip(token.parse().ok()).map(|(session, token)| CallResume { session, token })
+            }
             _ => None,
         };
         Ok(CallStart {
             stream_sid: session_id("streamSid", stream_sid.as_deref())?,
-            call_sid: field::string(start.call_sid).filter(|sid| sid.len() <= MAX_NAME).map(Into::into),
+            call_sid: field::string(start.call_sid).and_then(|sid| CallSid::parse(&sid)),
             parameters,
             token,
+            resume,
         })
     }
 

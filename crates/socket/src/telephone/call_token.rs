@@ -57,12 +57,26 @@ impl CallTokenKey {
         let expires = now.saturating_add(TOKEN_LIFE).as_secs().to_be_bytes();
         let mac = hmac::sign(&self.0, &message(call_sid, &nonce, &expires));
         let bytes = [&nonce[..], &expires, mac.as_ref()].concat();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&bytes)
+    }
+
+    /// What a call shows that comes back because its stream is over: that it is the call whose TwiML had this in its
+    /// `action`. As good as the call is long, and good for nothing but finding the session that the call has.
+    #[must_use]
+    pub fn sign_return(&self, call_sid: &str) -> String {
+        hex(hmac::sign(&self.0, &returning(call_sid)).as_ref())
+    }
+
+    /// Whether [`sign_return`](Self::sign_return) has said so for this call. The comparison takes the same time wherever
+    /// two texts differ.
+    #[must_use]
+    pub fn is_return(&self, call_sid: &str, shown: &str) -> bool {
+        from_hex::<MAC>(shown).is_some_and(|mac| hmac::verify(&self.0, &returning(call_sid), &mac).is_ok())
     }
 
     /// The token's nonce and end, if it is one for this call.
     fn verify(&self, call_sid: &str, token: &str) -> Option<([u8; NONCE], u64)> {
-        let bytes = from_hex(token)?;
+        let bytes = from_hex::<{ NONCE + TIME + MAC }>(token)?;
         let (nonce, rest) = bytes.split_first_chunk::<NONCE>()?;
         let (expires, mac) = rest.split_first_chunk::<TIME>()?;
         hmac::verify(&self.0, &message(call_sid, nonce, expires), mac).ok()?;
@@ -82,9 +96,19 @@ fn message(call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIME]) -> Vec<u8>
     [b"streamfleet call token\0", &nonce[..], expires, call_sid.as_bytes()].concat()
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+/// What is signed for a call that comes back. No nonce and no time: it means the same for as long as the call lasts.
+fn returning(call_sid: &str) -> Vec<u8> {
+    [b"streamfleet call return\0", call_sid.as_bytes()].concat()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The `N` bytes of a text, if it has exactly these.
+fn from_hex<const N: usize>(text: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if pairs.len() != NONCE + TIME + MAC || !rest.is_empty() {
+    if pairs.len() != N || !rest.is_empty() {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
@@ -159,6 +183,25 @@ mod tests {
         check(&key, CALL, &token, 299, Ok(()));
         check(&key, CALL, &token, 299, Err(InvalidCallToken::Used));
         assert_eq!(format!("{key:?}"), "CallTokenKey(…)");
+    }
+
+    #[test]
+    fn a_call_that_comes_back_is_known() {
+        let key = CallTokenKey::new("secret");
+        let shown = key.sign_return(CALL);
+        let check = |key: &CallTokenKey, call: &str, shown: &str, expected: bool| {
+            assert_eq!(key.is_return(call, shown), expected, "{call} {shown}");
+        };
+        check(&key, CALL, &shown, true);
+        check(&key, CALL, &shown, true);
+        check(&key, "CA", &shown, false);
+        check(&CallTokenKey::new("other"), CALL, &shown, false);
+        for nonsense in ["", "00", &shown[2..], &shown.to_uppercase(), &"é".repeat(32)] {
+            check(&key, CALL, nonsense, false);
+        }
+        // One proof is none of the other kind.
+        check(&key, CALL, &key.issue(CALL, [7; 16], NOW), false);
+        assert_eq!(RedeemedTokens::default().redeem(&key, CALL, &shown, NOW), Err(InvalidCallToken::Invalid));
     }
 
     #[test]

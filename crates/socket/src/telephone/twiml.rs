@@ -21,6 +21,18 @@ pub struct Twiml<'a> {
     pub after: &'a str,
 }
 
+/// The document that says something and hangs up; without a text it hangs up at once.
+#[must_use]
+pub fn hang_up(text: &str) -> String {
+    let mut xml = HEAD.to_owned();
+    // Writing to a String cannot fail.
+    let _ = say(&mut xml, text);
+    xml.push_str("<Hangup /></Response>");
+    xml
+}
+
+const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response>"#;
+
 /// What Twilio would refuse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TwimlError {
@@ -50,7 +62,7 @@ impl Twiml<'_> {
     }
 
     fn write(&self, xml: &mut String) -> fmt::Result {
-        xml.push_str(r#"<?xml version="1.0" encoding="UTF-8"?><Response>"#);
+        xml.push_str(HEAD);
         say(xml, self.before)?;
         match self.action {
             Some(action) => write!(xml, r#"<Connect action="{}">"#, Escaped(action))?,
@@ -140,6 +152,15 @@ mod tests {
         check(
             &Twiml { before: "</Say><Hangup/>", after: "", ..FASTRTC },
             "<Say>&lt;/Say&gt;&lt;Hangup/&gt;</Say><Connect><Stream url=\"wss://a.example/telephone/handler\" /></Connect>",
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_call() {
+        assert_eq!(hang_up(""), format!("{HEAD}<Hangup /></Response>"));
+        assert_eq!(
+            hang_up("Bye & <thanks>"),
+            format!("{HEAD}<Say>Bye &amp; &lt;thanks&gt;</Say><Hangup /></Response>")
         );
     }
 

@@ -1,6 +1,7 @@
 //! The store of a process that stands alone.
 
 mod table;
+mod tokens;
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use streamfleet_session::ResumeToken;
 use crate::context::{Claim, ContextId, ContextKey, ContextStore, Expected, Opened, StoreError, WriteError};
 use crate::document::{Document, Version};
 use table::Table;
+
+/// How long a token that was shown is taken once more: as long as a session waits for a client whose socket broke.
+pub const TOKEN_GRACE: Duration = Duration::from_secs(30);
 
 /// What a [`Memory`] holds at most.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, UserId};
 
 use super::Bounds;
+use super::tokens::Tokens;
 use crate::context::{Claim, ContextId, ContextKey, Expected, Opened, StoreError, WriteError};
 use crate::document::{Document, Version, checked};
 
@@ -26,28 +27,13 @@ struct Context {
     key: ContextKey,
     /// The verified user who opened it.
     user: Option<UserId>,
-    token: ResumeToken,
-    /// What a client on the way to another connection was given, and has not shown yet.
-    offered: Option<ResumeToken>,
+    tokens: Tokens,
     document: Document,
     bytes: usize,
     /// Sessions that have it open.
     holders: u32,
     /// Set while nobody does.
     expires: Option<Instant>,
-}
-
-impl Context {
-    /// Whether this is a token of the context's.
-    fn knows(&self, token: &ResumeToken) -> bool {
-        self.token == *token || self.offered.as_ref() == Some(token)
-    }
-
-    /// From now on this is the only one.
-    fn replace_token(&mut self, token: ResumeToken) {
-        self.token = token;
-        self.offered = None;
-    }
 }
 
 impl Table {
@@ -68,8 +54,8 @@ impl Table {
         now: Instant,
     ) -> Result<Opened, StoreError> {
         self.expire(now);
-        if let Some(id) = self.claimed(key, claim) {
-            let opened = self.reopen(id, claim.user.as_ref(), token);
+        if let Some(id) = self.claimed(key, claim, now) {
+            let opened = self.reopen(id, claim, token, now);
             // It is the key's newest now.
             if let Some(ids) = self.by_key.get_mut(key) {
                 ids.retain(|other| *other != id);
@@ -83,8 +69,7 @@ impl Table {
         let context = Context {
             key: key.clone(),
             user: claim.user.clone(),
-            token,
-            offered: None,
+            tokens: Tokens::new(token),
             document: Document::default(),
             bytes: 0,
             holders: 1,
@@ -96,28 +81,30 @@ impl Table {
     }
 
     /// The context that the claim is good for: its token's, else the newest of the same verified user.
-    fn claimed(&self, key: &ContextKey, claim: &Claim) -> Option<ContextId> {
+    fn claimed(&self, key: &ContextKey, claim: &Claim, now: Instant) -> Option<ContextId> {
         let ids = self.by_key.get(key)?;
         let newest = |fits: &dyn Fn(&Context) -> bool| {
             ids.iter().rev().copied().find(|id| self.contexts.get(id).is_some_and(fits))
         };
         // A token is no way around an identity: what a verified user opened, only he resumes.
         let by_token = claim.token.and_then(|token| {
-            newest(&|context| context.knows(&token) && (context.user.is_none() || context.user == claim.user))
+            newest(&|context| {
+                context.tokens.takes(&token, now) && (context.user.is_none() || context.user == claim.user)
+            })
         });
         by_token.or_else(|| claim.user.as_ref().and_then(|user| newest(&|context| context.user.as_ref() == Some(user))))
     }
 
-    fn reopen(&mut self, id: ContextId, user: Option<&UserId>, token: ResumeToken) -> Opened {
+    fn reopen(&mut self, id: ContextId, claim: &Claim, token: ResumeToken, now: Instant) -> Opened {
         let context = self.contexts.get_mut(&id).expect("invariant: the lists by key name contexts of the table");
         if let Some(expires) = context.expires.take() {
             self.closed.remove(&(expires, id));
         }
         context.holders += 1;
-        context.replace_token(token);
+        context.tokens.replace(claim.token.as_ref(), token, now);
         // Whoever proves who he is from now on has to.
         if context.user.is_none() {
-            context.user = user.cloned();
+            context.user.clone_from(&claim.user);
         }
         Opened { id, resumed: true, token, document: context.document.clone() }
     }
@@ -138,8 +125,8 @@ impl Table {
     ) -> Option<ResumeToken> {
         let id = self.find(key, now)?;
         let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
-        context.knows(token).then(|| {
-            context.replace_token(next);
+        context.tokens.takes(token, now).then(|| {
+            context.tokens.replace(Some(token), next, now);
             next
         })
     }
@@ -149,28 +136,22 @@ impl Table {
         let id = self.find(key, now)?;
         let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
         let is_owner = context.user.is_none() || context.user == claim.user;
-        if !is_owner || !context.knows(&shown) {
+        if !is_owner || !context.tokens.takes(&shown, now) {
             return None;
         }
-        context.token = shown;
-        context.offered = Some(next);
+        context.tokens.offer(shown, next);
         context.holders += 1;
         Some(Opened { id, resumed: true, token: next, document: context.document.clone() })
     }
 
     pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken) -> bool {
-        let Some(context) = self.contexts.get_mut(&id) else { return false };
-        if context.offered.as_ref() == Some(token) {
-            context.replace_token(*token);
-        }
-        // Somebody may be on the way again by now, with this one: what he was given stays good.
-        context.token == *token
+        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token))
     }
 
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {
         self.expire(now);
         let mut newest = self.by_key.get(key)?.iter().rev().copied();
-        newest.find(|id| self.contexts.get(id).is_some_and(|context| context.knows(token)))
+        newest.find(|id| self.contexts.get(id).is_some_and(|context| context.tokens.takes(token, now)))
     }
 
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {

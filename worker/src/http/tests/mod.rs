@@ -9,6 +9,7 @@ mod inputs;
 mod offers;
 mod outputs;
 mod socket;
+mod telephone;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,8 +32,10 @@ use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State, Verification,
 };
+use streamfleet_socket::protocol::{CallResume, CallSid};
 use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Memory};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
@@ -56,6 +59,9 @@ struct FakeHost {
     contexts: Arc<dyn ContextStore>,
     /// Sessions that are over.
     over: Mutex<HashMap<SessionId, Reached>>,
+    stopping: CancellationToken,
+    /// The one call that goes on.
+    call: Mutex<Option<(CallSid, CallResume)>>,
 }
 
 impl Default for FakeHost {
@@ -66,6 +72,8 @@ impl Default for FakeHost {
             sockets: TaskTracker::new(),
             contexts: Arc::new(Memory::default()),
             over: Mutex::default(),
+            stopping: CancellationToken::new(),
+            call: Mutex::default(),
         }
     }
 }
@@ -178,6 +186,14 @@ impl Host for FakeHost {
         &self.sockets
     }
 
+    fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    fn call(&self, _: &ServiceName, call: &CallSid) -> Option<CallResume> {
+        self.call.lock().as_ref().filter(|(sid, _)| sid == call).map(|(_, resume)| resume.clone())
+    }
+
     async fn candidate(
         &self,
         service: &ServiceName,
@@ -269,11 +285,18 @@ fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
         modality: Modality::default(),
         limits,
         identity: IdentityPolicy::default(),
+        telephone: Telephone::default(),
     })
 }
 
 fn access() -> Access {
-    Access { origins: Origins::Any, hosts: Hosts::Only([].into()), admin_token: TOKEN.parse().unwrap(), streams: 20 }
+    Access {
+        origins: Origins::Any,
+        hosts: Hosts::Only([].into()),
+        admin_token: TOKEN.parse().unwrap(),
+        streams: 20,
+        newcomers: MAX_NEWCOMERS,
+    }
 }
 
 impl World {
@@ -290,7 +313,29 @@ impl World {
         };
         let mut deep = Arc::unwrap_or_clone(service("deep", "/deep/path", Limits::default()));
         deep.aliases = vec!["/alias".parse().unwrap()];
-        let services = [service("root", "", Limits::default()), service("limited", "/limited", limits), Arc::new(deep)];
+        let telephone = |name: &str, telephone: Telephone| {
+            let phoned = Arc::unwrap_or_clone(service(name, &format!("/{name}"), Limits::default()));
+            Arc::new(Service { telephone, ..phoned })
+        };
+        let services = [
+            service("root", "", Limits::default()),
+            service("limited", "/limited", limits),
+            Arc::new(deep),
+            telephone("behind", Telephone { proxy: Proxy::Trusted, ..Telephone::default() }),
+            telephone(
+                "signed",
+                Telephone {
+                    callers: Callers::Signed("12345".into()),
+                    before: "Hello & <welcome>".to_owned(),
+                    after: String::new(),
+                    ..Telephone::default()
+                },
+            ),
+            telephone(
+                "signed-behind",
+                Telephone { callers: Callers::Signed("12345".into()), proxy: Proxy::Trusted, ..Telephone::default() },
+            ),
+        ];
         let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
         let metrics = Metrics::new("test", "0");
         let ice = serde_json::from_value(json!({ "servers": [{ "urls": ["stun:stun.example.com"] }] })).unwrap();

@@ -78,7 +78,9 @@ fn story(reason: CloseReason) -> Option<Story> {
         CloseReason::Superseded => {
             (|call| call.command(|token| Command::End(token, CloseReason::Superseded)), 1, Told::Closed)
         }
-        CloseReason::ConnectTimeout | CloseReason::InternalError | CloseReason::Invalid => return None,
+        CloseReason::ConnectTimeout | CloseReason::InternalError | CloseReason::Invalid | CloseReason::SlowClient => {
+            return None;
+        }
     })
 }
 
@@ -132,8 +134,9 @@ fn no_reason_is_forgotten() {
         // Above.
         CloseReason::ConnectTimeout,
         CloseReason::InternalError,
-        // What cannot be read comes over sockets: datagrams like that are dropped.
+        // What cannot be read, and who does not read, is there over sockets: such datagrams are dropped.
         CloseReason::Invalid,
+        CloseReason::SlowClient,
     ];
     for reason in CloseReason::ALL {
         assert_eq!(story(reason).is_none(), elsewhere.contains(&reason), "{reason}");

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::memory::TOKEN_GRACE;
 
 const RETENTION: Duration = Duration::from_secs(600);
 
@@ -105,6 +106,8 @@ fn a_token_is_verified_and_stays_good() {
     assert_eq!(world.table.verify(&key("a"), &token(3), world.now), None);
     assert_eq!(world.table.verify(&key("b"), &token(1), world.now), None, "another id");
     assert!(world.open("a", &by_token(1)).resumed, "nothing was used up");
+    assert_eq!(world.table.verify(&key("a"), &token(1), world.now), Some(past.id), "good once more");
+    world.now += TOKEN_GRACE;
     assert_eq!(world.table.verify(&key("a"), &token(1), world.now), None, "now it is");
     world.table.close(past.id, world.now);
     world.now += RETENTION;
@@ -117,8 +120,22 @@ fn a_token_is_good_once_and_for_its_own_id() {
     world.past("a", &nothing(), "private");
     assert!(!world.open("b", &by_token(1)).resumed, "another id");
     assert!(world.open("a", &by_token(1)).resumed);
-    assert!(!world.open("a", &by_token(1)).resumed, "a second time");
     assert!(world.open("a", &by_token(3)).resumed, "its successor");
+    assert!(!world.open("a", &by_token(1)).resumed, "a second time");
+}
+
+#[test]
+fn a_token_is_good_once_more_while_its_successor_may_be_lost() {
+    let mut world = World::new();
+    let past = world.past("a", &nothing(), "private");
+    assert_eq!(world.open("a", &by_token(1)).id, past.id);
+    world.now += TOKEN_GRACE - Duration::from_nanos(1);
+    assert_eq!(world.open("a", &by_token(1)).id, past.id, "the answer to the first was lost");
+    assert!(!world.open("a", &by_token(1)).resumed, "a third time");
+    assert!(!world.open("a", &by_token(2)).resumed, "what was lost");
+    assert_eq!(world.open("a", &by_token(3)).id, past.id);
+    world.now += TOKEN_GRACE;
+    assert!(!world.open("a", &by_token(3)).resumed, "too late");
 }
 
 #[test]
@@ -195,8 +212,12 @@ fn only_a_live_sessions_token_is_rotated_and_once() {
     assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "another's");
     assert_eq!(world.table.rotate(&key("b"), &live.token, token(50), now), None, "another id");
     assert_eq!(world.table.rotate(&key("a"), &live.token, token(51), now), Some(token(51)));
-    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), None, "used");
-    assert_eq!(world.table.rotate(&key("a"), &token(51), token(52), now), Some(token(52)));
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), Some(token(52)), "51 was lost");
+    assert_eq!(world.table.rotate(&key("a"), &live.token, token(53), now), None, "used twice");
+    assert_eq!(world.table.rotate(&key("a"), &token(51), token(53), now), None, "lost is lost");
+    assert_eq!(world.table.rotate(&key("a"), &token(52), token(53), now), Some(token(53)));
+    assert_eq!(world.table.rotate(&key("a"), &token(53), token(54), now), Some(token(54)));
+    assert_eq!(world.table.rotate(&key("a"), &token(52), token(55), now), None, "its successor was shown");
 }
 
 /// A client that moves: its token stays good until it has arrived with the new one.
@@ -212,7 +233,7 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
         story(&mut world.table, live.id, now);
         for n in 1..10 {
             let context = &world.table.contexts[&live.id];
-            assert_eq!(context.knows(&token(n)), good.contains(&n), "token {n} of {good:?}");
+            assert_eq!(context.tokens.takes(&token(n), now), good.contains(&n), "token {n} of {good:?}");
         }
         assert_eq!(world.table.confirm(live.id, &token(2)), arrives, "{good:?}");
         // However it went on, both sessions leave and nothing is left of them.
@@ -239,8 +260,8 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
     );
     // It comes back to where it was.
     let back = |table: &mut Table, shown, now| table.rotate(&key("a"), &token(shown), token(4), now) == Some(token(4));
-    check(|table, _, now| assert!(back(table, 1, now)), &[4], false);
-    check(|table, _, now| assert!(back(table, 2, now)), &[4], false);
+    check(|table, _, now| assert!(back(table, 1, now)), &[1, 4], false);
+    check(|table, _, now| assert!(back(table, 2, now)), &[2, 4], false);
 }
 
 #[test]
@@ -350,7 +371,7 @@ proptest! {
                     let may: Vec<ContextId> = world.table.contexts.iter()
                         .filter(|(_, c)| c.key == key)
                         .filter(|(_, c)| (c.user.is_some() && c.user == who)
-                            || (claim.token.is_some_and(|shown| c.knows(&shown)) && (c.user.is_none() || c.user == who)))
+                            || (claim.token.is_some_and(|token| c.tokens.takes(&token, world.now)) && (c.user.is_none() || c.user == who)))
                         .filter(|(_, c)| c.expires.is_none_or(|at| at > world.now))
                         .map(|(id, _)| *id).collect();
                     let Ok(opened) = world.table.open(&key, &claim, id, fresh, world.now) else { continue };
@@ -368,7 +389,7 @@ proptest! {
                     let claim = Claim { token: Some(token(shown)), user: who.clone() };
                     let key = key(&format!("s{session}"));
                     let may = world.table.contexts.values().any(|c| {
-                        c.key == key && c.holders > 0 && c.knows(&token(shown)) && (c.user.is_none() || c.user == who)
+                        c.key == key && c.holders > 0 && c.tokens.takes(&token(shown), world.now) && (c.user.is_none() || c.user == who)
                     });
                     let shared = world.table.share(&key, &claim, token(world.opened + 1), world.now);
                     world.opened += u8::from(shared.is_some());
@@ -376,7 +397,7 @@ proptest! {
                 }
                 Step::Confirm { context, token: shown } => {
                     let id = ContextId(u128::from(context));
-                    let known = world.table.contexts.get(&id).is_some_and(|c| c.knows(&token(shown)));
+                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.takes(&token(shown), world.now));
                     prop_assert_eq!(world.table.confirm(id, &token(shown)), known);
                 }
                 Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),

@@ -1,0 +1,148 @@
+//! The one-time tokens of one context: which of them are good now.
+
+use std::time::Instant;
+
+use streamfleet_session::ResumeToken;
+
+use super::TOKEN_GRACE;
+
+/// The token that is good, and the one before it for as long as its successor may have been lost on its way.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    current: ResumeToken,
+    previous: Option<Previous>,
+    /// What a client on the way to another connection was given for the current one, and has not shown yet.
+    offered: Option<ResumeToken>,
+}
+
+#[derive(Debug)]
+struct Previous {
+    token: ResumeToken,
+    until: Instant,
+}
+
+impl Tokens {
+    pub(super) const fn new(token: ResumeToken) -> Self {
+        Self { current: token, previous: None, offered: None }
+    }
+
+    /// Whether whoever shows `token` is the context's client.
+    pub(super) fn takes(&self, token: &ResumeToken, now: Instant) -> bool {
+        self.is_new(token) || self.previous.as_ref().is_some_and(|p| p.token == *token && now < p.until)
+    }
+
+    /// Whether this is a token that nobody has shown yet.
+    fn is_new(&self, token: &ResumeToken) -> bool {
+        self.current == *token || self.offered.as_ref() == Some(token)
+    }
+
+    /// `shown` has been taken, and stays good beside `next` until one of the two is taken or `next` is confirmed.
+    pub(super) fn offer(&mut self, shown: ResumeToken, next: ResumeToken) {
+        *self = Self { current: shown, previous: None, offered: Some(next) };
+    }
+
+    /// The client is known to have `token`: every other one is void. False if it was void itself.
+    pub(super) fn confirm(&mut self, token: &ResumeToken) -> bool {
+        if self.offered.as_ref() == Some(token) {
+            *self = Self::new(*token);
+        }
+        // Somebody may be on the way again by now, with this one: what he was given stays good.
+        self.current == *token
+    }
+
+    /// `shown` has been taken, or somebody was known without one; from now on it is `next`.
+    ///
+    /// A token is taken at most twice: what was shown as the previous one does not become it again, and no more does what
+    /// nobody has shown.
+    pub(super) fn replace(&mut self, shown: Option<&ResumeToken>, next: ResumeToken, now: Instant) {
+        let first = shown.copied().filter(|shown| self.is_new(shown));
+        self.previous = first.map(|token| Previous { token, until: now + TOKEN_GRACE });
+        self.current = next;
+        self.offered = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn token(n: u8) -> ResumeToken {
+        ResumeToken::from_random([n; ResumeToken::LEN])
+    }
+
+    /// At these seconds these tokens are shown, and taken or not. The n-th that is taken is answered with token n.
+    #[track_caller]
+    fn check(story: &[(u64, u8, bool)]) {
+        let start = Instant::now();
+        let mut tokens = Tokens::new(token(0));
+        let mut last = 0;
+        for (at, shown, expected) in story {
+            let (now, shown_token) = (start + Duration::from_secs(*at), token(*shown));
+            assert_eq!(tokens.takes(&shown_token, now), *expected, "token {shown} at {at} s of {story:?}");
+            if *expected {
+                last += 1;
+                tokens.replace(Some(&shown_token), token(last), now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_whose_successor_was_lost_is_taken_once_more() {
+        check(&[(0, 0, true), (1, 1, true), (2, 2, true)]);
+        // The answer with token 1 was lost.
+        check(&[(0, 0, true), (1, 0, true), (2, 2, true)]);
+        // Once, and in time.
+        check(&[(0, 0, true), (1, 0, true), (2, 0, false), (2, 1, false), (2, 2, true)]);
+        check(&[(0, 0, true), (29, 0, true)]);
+        check(&[(0, 0, true), (30, 0, false), (31, 1, true)]);
+        // Its successor was shown: a replay is nobody's.
+        check(&[(0, 0, true), (1, 1, true), (1, 0, false), (2, 1, true), (3, 0, false), (3, 3, true)]);
+        check(&[(0, 9, false), (0, 0, true), (1, 9, false)]);
+    }
+
+    #[test]
+    fn who_is_known_without_a_token_voids_those_before() {
+        let now = Instant::now();
+        let mut tokens = Tokens::new(token(0));
+        tokens.replace(None, token(1), now);
+        assert!(!tokens.takes(&token(0), now));
+        tokens.replace(Some(&token(1)), token(2), now);
+        tokens.replace(None, token(3), now);
+        assert_eq!([0, 1, 2, 3].map(|n| tokens.takes(&token(n), now)), [false, false, false, true]);
+    }
+
+    proptest! {
+        /// Whatever is shown when: no token is taken three times, none after its successor was, at most two are good at
+        /// a time, and the newest always is.
+        #[test]
+        fn no_token_is_good_for_long(shown in proptest::collection::vec((0..40_u8, 0..20_u64), 1..60)) {
+            let mut now = Instant::now();
+            let mut tokens = Tokens::new(token(0));
+            let (mut newest, mut taken) = (0_u8, HashMap::<u8, u32>::new());
+            // By whom each token was asked for.
+            let mut parent = HashMap::<u8, u8>::new();
+            for (n, wait) in shown {
+                now += Duration::from_secs(wait);
+                let n = n.min(newest);
+                let good = (0..=newest).filter(|n| tokens.takes(&token(*n), now)).count();
+                prop_assert!(tokens.takes(&token(newest), now) && good <= 2);
+                if !tokens.takes(&token(n), now) {
+                    continue;
+                }
+                let times = taken.entry(n).or_default();
+                *times += 1;
+                prop_assert!(*times <= 2, "token {n}");
+                let has_heir = parent.iter().any(|(heir, of)| *of == n && taken.contains_key(heir));
+                prop_assert!(!has_heir, "token {n} after its successor");
+                newest += 1;
+                parent.insert(newest, n);
+                tokens.replace(Some(&token(n)), token(newest), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! `{p}/telephone/incoming` and `{p}/telephone/handler`: calls that a telephone company (Twilio) puts through.
+//!
+//! The company asks what to do with a call and is answered with TwiML: say something, connect the call to a media stream
+//! at the second route, say something. The TwiML has an `action`: when the stream is over the company asks again, and a
+//! call whose session lives, because only its socket broke, is put through to it once more.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{Extensions, HeaderMap, Uri, Version};
+use axum::response::Response;
+use parking_lot::Mutex;
+use serde_json::Value;
+use streamfleet_handler::Transport;
+use streamfleet_session::wire::Failure;
+use streamfleet_socket::protocol::{
+    CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN, Resume,
+};
+use streamfleet_socket::telephone::{
+    CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme, TwilioToken, Twiml,
+    form_parameters, hang_up,
+};
+
+use super::body::{self, BodyFault};
+use super::offer::utf8;
+use super::origin::{Strange, requested_host};
+use super::socket::{self, Dialect, Earlier, Hello, Otherwise};
+use super::{Door, reply};
+
+/// The last part of this route, and that of the media stream's.
+const INCOMING: &str = "incoming";
+const HANDLER: &str = "handler";
+/// What a call has in its query that comes back.
+const RETURN: &str = "return";
+/// The header with Twilio's signature.
+const SIGNATURE: &str = "x-twilio-signature";
+/// What the company says about a call that becomes its session's metadata.
+const ABOUT: [&str; 3] = ["From", "To", "CallSid"];
+
+/// How a service takes telephone calls.
+#[derive(Debug, Clone)]
+pub struct Telephone {
+    /// Said before the call is put through; nothing if empty.
+    pub before: String,
+    /// Said when the conversation is over; nothing if empty.
+    pub after: String,
+    /// Whom calls are taken from.
+    pub callers: Callers,
+    /// Whether a proxy in front says how the world reaches us.
+    pub proxy: Proxy,
+}
+
+impl Default for Telephone {
+    /// FastRTC's words, no signatures, no proxy.
+    fn default() -> Self {
+        Self {
+            before: "Connecting to the AI assistant.".to_owned(),
+            after: "The call has been disconnected.".to_owned(),
+            callers: Callers::Anybody,
+            proxy: Proxy::None,
+        }
+    }
+}
+
+/// Whom calls are taken from.
+#[derive(Clone)]
+pub enum Callers {
+    /// Whoever knows the routes.
+    Anybody,
+    /// The telephone company that has this auth token, and calls that it puts through.
+    Signed(Arc<str>),
+}
+
+/// The token does not show.
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Anybody => "Anybody",
+            Self::Signed(_) => "Signed(…)",
+        })
+    }
+}
+
+/// Whether `X-Forwarded-Proto`, `-Host` and `-Port` are believed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Proxy {
+    /// No: anybody could write them.
+    #[default]
+    None,
+    /// Yes: a proxy writes them, whatever its client says.
+    Trusted,
+}
+
+/// What a service remembers of its calls besides their sessions.
+pub(super) struct Switchboard {
+    /// The company's signature; `None` if nobody needs one.
+    signature: Option<TwilioToken>,
+    key: CallTokenKey,
+    redeemed: Mutex<RedeemedTokens>,
+}
+
+impl Switchboard {
+    /// Processes that have the same auth token take each other's calls. Without one the key is this process's own, of
+    /// these `random` bytes.
+    pub(super) fn new(service: &str, callers: &Callers, random: [u8; 32]) -> Self {
+        let (signature, secret) = match callers {
+            Callers::Anybody => (None, random.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Callers::Signed(token) => (Some(TwilioToken::new(token)), token.to_string()),
+        };
+        // A call that was let in to one service is no call of another.
+        let key = CallTokenKey::new(&format!("{service}\n{secret}"));
+        Self { signature, key, redeemed: Mutex::default() }
+    }
+
+    /// Whose call it is, of which a media stream says that it is part.
+    fn redeem(&self, start: &CallStart) -> Result<Proof, InvalidCallToken> {
+        let redeemed = match (&start.call_sid, &start.token) {
+            (Some(call), Some(token)) => self.redeemed.lock().redeem(&self.key, call.as_str(), token, unix_time()),
+            _ => Err(InvalidCallToken::Invalid),
+        };
+        match (redeemed, &self.signature) {
+            (Ok(()), _) => Ok(Proof::Ours),
+            (Err(_), None) => Ok(Proof::None),
+            (Err(error), Some(_)) => Err(error),
+        }
+    }
+}
+
+/// What is known of a media stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// TwiML of ours has led it here.
+    Ours,
+    /// Nothing, and nothing is asked.
+    None,
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What a call's `start` says.
+pub(super) fn hello(start: CallStart, switchboard: &Switchboard) -> Hello {
+    let proof = switchboard.redeem(&start);
+    // Only a call whose TwiML was ours comes back, because of its `action`, and only one that was put through by us is
+    // believed which call it is.
+    let is_ours = proof == Ok(Proof::Ours);
+    let earlier = start.resume.filter(|_| is_ours);
+    Hello {
+        id: start.stream_sid,
+        transport: Transport::Telephone,
+        metadata: Some(Value::Object(start.parameters)),
+        resume: if is_ours { Resume::Wanted } else { Resume::No },
+        earlier: earlier.map(|CallResume { session: id, token }| Earlier { id, token, otherwise: Otherwise::Refuse }),
+        call: start.call_sid.filter(|_| is_ours),
+        proof: proof.map(|_| ()).map_err(|error| {
+            tracing::debug!(%error, "a media stream was refused");
+            Failure::Forbidden
+        }),
+    }
+}
+
+pub(super) async fn handler(
+    State(door): State<Arc<Door>>,
+    headers: HeaderMap,
+    extensions: Extensions,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    socket::accept(door, headers, &extensions, upgrade, Dialect::Telephone)
+}
+
+/// Why a telephone company gets no TwiML.
+#[derive(Debug)]
+enum Refused {
+    Body(BodyFault),
+    /// Nobody can say under which name the world reaches us.
+    Host,
+    Failure(Failure),
+}
+
+impl Refused {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Body(fault) => fault.as_str(),
+            Self::Host => "invalid_host",
+            Self::Failure(failure) => failure.as_str(),
+        }
+    }
+
+    fn response(&self) -> Response {
+        match self {
+            Self::Body(fault) => reply::body_fault(*fault),
+            Self::Host => reply::invalid_host(),
+            Self::Failure(failure) => reply::failure(failure),
+        }
+    }
+}
+
+pub(super) async fn incoming(
+    State(door): State<Arc<Door>>,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let answer = match body::read(body).await {
+        Ok(body) => door.incoming(&uri, parts.version, &parts.headers, &form_parameters(&body)),
+        Err(fault) => Err(Refused::Body(fault)),
+    };
+    door.api.record.incoming_call(answer.as_ref().map_or_else(Refused::label, |answer| answer.label));
+    answer.map_or_else(|refused| refused.response(), |answer| reply::twiml(answer.xml))
+}
+
+/// TwiML, and what it does.
+struct Answer {
+    label: &'static str,
+    xml: String,
+}
+
+impl Door {
+    fn incoming(
+        &self,
+        uri: &Uri,
+        version: Version,
+        headers: &HeaderMap,
+        form: &[(String, String)],
+    ) -> Result<Answer, Refused> {
+        let host = requested_host(version, headers, uri).map_err(|strange| match strange {
+            Strange::Malformed | Strange::Host | Strange::Origin => Refused::Host,
+        })?;
+        let told = match self.service.telephone.proxy {
+            Proxy::None => Forwarded { host: Some(host.as_str()), ..Forwarded::default() },
+            Proxy::Trusted => Forwarded {
+                proto: forwarded(headers, "x-forwarded-proto")?,
+                forwarded_host: forwarded(headers, "x-forwarded-host")?,
+                port: forwarded(headers, "x-forwarded-port")?,
+                host: Some(host.as_str()),
+            },
+        };
+        self.check_signature(told, uri, headers, form)?;
+        let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let call = field("CallSid").and_then(CallSid::parse);
+        match (returning(uri), call) {
+            (None, call) => self.put_through(told, uri, form, call.as_ref()),
+            (Some(shown), Some(call)) if self.switchboard.key.is_return(call.as_str(), shown) => {
+                self.come_back(told, uri, form, &call)
+            }
+            (Some(_), _) => Err(Refused::Failure(Failure::Forbidden)),
+        }
+    }
+
+    /// Whether the request is the company's. Where nobody says how it was made, it may have been with TLS or without: the
+    /// signature fits one of the two, and nobody else can have made either.
+    fn check_signature(
+        &self,
+        told: Forwarded<'_>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        form: &[(String, String)],
+    ) -> Result<(), Refused> {
+        let Some(key) = &self.switchboard.signature else { return Ok(()) };
+        let signature = utf8(headers, SIGNATURE).unwrap_or_default();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        for scheme in [Scheme::Https, Scheme::Http] {
+            let origin = PublicOrigin::parse(told, scheme).map_err(|_| Refused::Host)?;
+            if key.verify(&origin.url(path), form, signature).is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Refused::Failure(Failure::Forbidden))
+    }
+
+    /// A new call.
+    fn put_through(
+        &self,
+        told: Forwarded<'_>,
+        uri: &Uri,
+        form: &[(String, String)],
+        call: Option<&CallSid>,
+    ) -> Result<Answer, Refused> {
+        // The company has another number to ask for a call that nobody takes.
+        if self.admission.is_draining() {
+            return Err(Refused::Failure(Failure::Draining));
+        }
+        let xml = self.connect(&self.service.telephone.before, told, uri, form, call, None)?;
+        Ok(Answer { label: "connected", xml })
+    }
+
+    /// A call whose stream is over: its conversation goes on if it is not.
+    fn come_back(
+        &self,
+        told: Forwarded<'_>,
+        uri: &Uri,
+        form: &[(String, String)],
+        call: &CallSid,
+    ) -> Result<Answer, Refused> {
+        match self.api.host.call(&self.service.name, call) {
+            Some(session) => {
+                let xml = self.connect("", told, uri, form, Some(call), Some(&session))?;
+                Ok(Answer { label: "connected_again", xml })
+            }
+            None => Ok(Answer { label: "hung_up", xml: hang_up(&self.service.telephone.after) }),
+        }
+    }
+
+    fn connect(
+        &self,
+        before: &str,
+        told: Forwarded<'_>,
+        uri: &Uri,
+        form: &[(String, String)],
+        call: Option<&CallSid>,
+        session: Option<&CallResume>,
+    ) -> Result<String, Refused> {
+        let origin = PublicOrigin::parse(told, Scheme::Https).map_err(|_| Refused::Host)?;
+        let folder = uri.path().strip_suffix(INCOMING).unwrap_or_default();
+        let stream_url = origin.stream_url(&format!("{folder}{HANDLER}"));
+        let key = &self.switchboard.key;
+        let token = call.map(|call| key.issue(call.as_str(), rand::random(), unix_time()));
+        let resume = session.map(|session| session.token.reveal());
+        let mut parameters: Vec<(&str, &str)> = ABOUT
+            .into_iter()
+            .filter_map(|name| form.iter().find(|(key, _)| key == name))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, value)| name.len() + value.chars().count() <= MAX_PARAMETER)
+            .collect();
+        parameters.extend(token.as_deref().map(|token| (PARAMETER_TOKEN, token)));
+        if let (Some(session), Some(token)) = (session, &resume) {
+            parameters.extend([(PARAMETER_SESSION, session.session.as_str()), (PARAMETER_RESUME, token.as_str())]);
+        }
+        // Relative to this route, by whichever name the company knows it.
+        let action = call.map(|call| format!("{INCOMING}?{RETURN}={}", key.sign_return(call.as_str())));
+        let after = &self.service.telephone.after;
+        let twiml =
+            Twiml { before, stream_url: &stream_url, parameters: &parameters, action: action.as_deref(), after };
+        // What is too long has been left out.
+        twiml.to_xml().map_err(|error| {
+            tracing::error!(%error, "no TwiML");
+            Refused::Failure(Failure::Internal)
+        })
+    }
+}
+
+/// What a call shows that comes back.
+fn returning(uri: &Uri) -> Option<&str> {
+    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.into_iter().find(|(key, _)| *key == RETURN).map(|(_, value)| value)
+}
+
+/// A header that a proxy writes; one that is no text names nothing.
+fn forwarded<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refused> {
+    match headers.get(name) {
+        None => Ok(None),
+        Some(value) => value.to_str().map(Some).map_err(|_| Refused::Host),
+    }
+}

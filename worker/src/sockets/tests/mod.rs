@@ -1,0 +1,151 @@
+//! Sessions over sockets on a whole HTTP server, with clients on loopback sockets.
+
+mod calls;
+mod ending;
+mod handlers;
+mod peer;
+mod reattach;
+mod returning;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use serde_json::Value;
+use streamfleet_audio::DelayBounds;
+use streamfleet_process::serve::{Listener, ServeLimits};
+use streamfleet_process::telemetry::Metrics;
+use streamfleet_session::{IdentityPolicy, Limits, SessionId};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use crate::admission::Occupancy;
+use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Modality, Origins, Service, Telephone};
+use crate::media::answer::PeerFactory;
+use crate::metrics::SessionMetrics;
+use crate::sessions::{Advertised, Sessions};
+
+/// Longer than anything here takes on a busy machine, shorter than anybody waits for a hanging test.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Sockets without a session that the server takes.
+const NEWCOMERS: usize = 4;
+const AUTH_TOKEN: &str = "twilio's secret";
+
+/// A worker's HTTP side and its sessions, listening.
+struct World {
+    address: SocketAddr,
+    app: Router,
+    sessions: Sessions,
+    occupancy: Occupancy,
+    metrics: Metrics,
+    stop: CancellationToken,
+    _tasks: JoinSet<std::io::Result<()>>,
+}
+
+/// A service at `/name`, whose handler has the same name.
+fn service(name: &str) -> Service {
+    Service {
+        name: name.parse().unwrap(),
+        path: format!("/{name}").parse().unwrap(),
+        aliases: Vec::new(),
+        handler: name.to_owned(),
+        handler_config: Value::Null,
+        modality: Modality::default(),
+        limits: Limits::default(),
+        identity: IdentityPolicy::default(),
+        telephone: Telephone::default(),
+    }
+}
+
+fn signed(name: &str) -> Service {
+    let telephone = Telephone { callers: Callers::Signed(AUTH_TOKEN.into()), ..Telephone::default() };
+    Service { telephone, ..service(name) }
+}
+
+impl World {
+    fn new(services: impl IntoIterator<Item = Service>) -> Self {
+        let registry = handlers::registry();
+        let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
+        let made = services.iter().map(|service| {
+            let handler = registry.get(&service.handler, service.handler_config.clone()).unwrap();
+            (service.name.clone(), handler)
+        });
+        let metrics = Metrics::new("test", "0");
+        let sessions = Sessions::new(
+            PeerFactory::new().unwrap(),
+            Vec::new(),
+            Advertised(Vec::new()),
+            DelayBounds::default(),
+            made.collect::<HashMap<_, _>>(),
+            SessionMetrics::new(&metrics.meter("worker")),
+        );
+        let occupancy = Occupancy::default();
+        let access = Access {
+            origins: Origins::Any,
+            hosts: Hosts::Any,
+            admin_token: "correct-horse-battery".parse().unwrap(),
+            streams: 9,
+            newcomers: NEWCOMERS,
+        };
+        let meter = metrics.meter("http");
+        let host = Arc::new(sessions.clone());
+        let app = http::router(host, &services, &occupancy, access, IceConfig::default(), &meter, Router::new());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (address, stop, mut tasks) = (listener.address(), CancellationToken::new(), JoinSet::new());
+        tasks.spawn(listener.serve(app.clone(), ServeLimits::default(), stop.clone(), Duration::from_secs(1)));
+        Self { address, app, sessions, occupancy, metrics, stop, _tasks: tasks }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// The outputs of a session, as control shows them.
+    fn outputs(&self, id: &str) -> Vec<Value> {
+        self.view(id).map(|view| view.outputs).unwrap_or_default()
+    }
+
+    fn view(&self, id: &str) -> Option<http::SessionView> {
+        self.sessions.session(&id.parse::<SessionId>().unwrap())
+    }
+
+    /// Sessions that have ended for this reason.
+    fn ended(&self, reason: &str) -> u64 {
+        self.counted(&format!("streamfleet_sessions_ended_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// A counter, which need not have begun to count.
+    fn counted(&self, name: &str) -> u64 {
+        let text = self.metrics.render();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// A request that needs no listener.
+    async fn send(&self, request: Request<Body>) -> (u16, String) {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Lets the server's tasks run until `condition` holds.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < PATIENCE, "{what} does not come");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,127 @@
+//! Clients that come back over another socket.
+
+use serde_json::{Value, json};
+use streamfleet_audio::analysis::{level_dbfs, tone_level};
+
+use super::handlers::HEARD;
+use super::peer::{Heard, Peer, closed, refused};
+use super::{World, service, until};
+
+#[tokio::test]
+async fn a_client_that_shows_its_token_has_its_session_again() {
+    let world = World::new([service("tone")]);
+    let mut first = Peer::start(&world, "tone", "a", json!(true)).await;
+    let token = first.token().await;
+    first.hear(4_800).await;
+    let began = world.view("a").unwrap().since;
+    first.vanish();
+
+    let mut second = Peer::start(&world, "tone", "a", token.clone()).await;
+    let next = second.token().await;
+    assert_ne!(next, token);
+    let (heard, _) = second.hear(24_000).await;
+    // A tone that went on has no seam; silence in between would take from its level.
+    assert!((tone_level(&heard, 24_000, 440.0) - level_dbfs(&heard)).abs() < 0.5);
+    assert!(level_dbfs(&heard) > -25.0);
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (1, 1));
+    assert_eq!(world.view("a").unwrap().since, began, "it is the same session");
+    second.say(json!({ "event": "stop" })).await;
+    assert_eq!(second.word().await, closed(1000, "stopped"));
+    until("the end", || world.sessions.is_empty()).await;
+    assert_eq!((world.occupancy.live(), world.ended("client_closed")), (0, 1));
+}
+
+#[tokio::test]
+async fn nobody_else_has_it() {
+    let world = World::new([service("tone"), service("echo")]);
+    let mut owner = Peer::start(&world, "tone", "a", json!(true)).await;
+    let token = owner.token().await;
+    let stranger = json!("00000000000000000000000000000000");
+    for (who, resume) in [("no token", Value::Null), ("wants one", json!(true)), ("a wrong one", stranger)] {
+        let mut peer = Peer::start(&world, "tone", "a", resume).await;
+        assert_eq!(peer.word().await, refused("connection_already_exists"), "{who}");
+        assert_eq!(peer.word().await, closed(1000, "refused"), "{who}");
+    }
+    // The right token at the wrong service.
+    let mut peer = Peer::start(&world, "echo", "a", token).await;
+    assert_eq!(peer.word().await, refused("connection_already_exists"));
+    owner.hear(4_800).await;
+}
+
+#[tokio::test]
+async fn a_token_is_spent_when_its_successor_was_shown() {
+    let world = World::new([service("tone")]);
+    let mut peer = Peer::start(&world, "tone", "a", json!(true)).await;
+    let first = peer.token().await;
+    peer.vanish();
+    // The frame with the next token is lost: nobody reads it.
+    let lost = Peer::start(&world, "tone", "a", first.clone()).await;
+    until("the session", || world.counted(r#"streamfleet_offers_total{outcome="attached"}"#) == 1).await;
+    lost.vanish();
+    let mut peer = Peer::start(&world, "tone", "a", first.clone()).await;
+    let second = peer.token().await;
+    peer.vanish();
+    let mut peer = Peer::start(&world, "tone", "a", second.clone()).await;
+    let third = peer.token().await;
+    for spent in [first, second.clone()] {
+        // What was shown last is good once more, for the same reason; what was before it is not.
+        let mut other = Peer::start(&world, "tone", "a", spent.clone()).await;
+        match (spent == second, other.next().await) {
+            (false, heard) => assert_eq!(heard, refused("connection_already_exists")),
+            (true, Heard::Text(value)) => assert_eq!(value["type"], "session"),
+            (true, other) => panic!("{other:?}"),
+        }
+    }
+    let mut other = Peer::start(&world, "tone", "a", third).await;
+    assert_eq!(other.word().await, refused("connection_already_exists"), "it was replaced meanwhile");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_still_open_is_taken_over() {
+    let world = World::new([service("tone")]);
+    let mut first = Peer::start(&world, "tone", "a", json!(true)).await;
+    let token = first.token().await;
+    first.hear(2_400).await;
+    let mut second = Peer::start(&world, "tone", "a", token).await;
+    second.token().await;
+    assert_eq!(first.word().await, closed(1000, "moved"));
+    second.hear(4_800).await;
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_said_and_put_out_goes_on_over_the_next_socket() {
+    let world = World::new([service("busy")]);
+    let mut first = Peer::start(&world, "busy", "a", json!(true)).await;
+    let token = first.token().await;
+    first.vanish();
+    let mut second = Peer::start(&world, "busy", "a", token).await;
+    second.token().await;
+    for _ in 0..5 {
+        second.speak(&[0x80; HEARD as usize]).await;
+    }
+    assert_eq!(second.word().await, Heard::Text(json!({ "type": "fetch_output", "data": [] })));
+    assert_eq!(world.outputs("a"), [json!(5 * HEARD)]);
+}
+
+#[tokio::test]
+async fn a_client_that_asked_for_no_token_is_gone_with_its_socket() {
+    let world = World::new([service("tone")]);
+    let mut peer = Peer::start(&world, "tone", "a", Value::Null).await;
+    peer.hear(2_400).await;
+    peer.vanish();
+    until("the end", || world.sessions.is_empty()).await;
+    assert_eq!(world.ended("connection_lost"), 1);
+}
+
+/// A network that stood still for five seconds delivers them at once, to a handler that is busy: it hears all of it.
+#[tokio::test]
+async fn what_a_stall_has_held_back_is_heard() {
+    let world = World::new([service("busy")]);
+    let mut peer = Peer::start(&world, "busy", "a", Value::Null).await;
+    for _ in 0..5 {
+        peer.speak(&[0x80; HEARD as usize]).await;
+    }
+    let all = [json!(5 * HEARD)];
+    until("the last of it", || world.outputs("a") == all).await;
+}

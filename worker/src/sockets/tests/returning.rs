@@ -1,0 +1,90 @@
+//! Calls that come back, because the company asks again when their stream is over.
+
+use serde_json::{Value, json};
+
+use super::calls::{ask, incoming, parameter, stream};
+use super::peer::{Peer, closed};
+use super::{World, service, signed, until};
+
+/// Where the company asks when the stream is over.
+fn action(twiml: &str) -> String {
+    let (_, rest) = twiml.split_once(r#"<Connect action=""#).expect("an action");
+    let (relative, _) = rest.split_once('"').unwrap();
+    assert!(relative.starts_with("incoming?"), "{relative}");
+    format!("/tone/telephone/{relative}")
+}
+
+/// Follows TwiML as the company does.
+async fn follow(world: &World, twiml: &str, stream_sid: &str, call: &str) -> Peer {
+    let names = ["From", "CallSid", "streamfleet_token", "streamfleet_session", "streamfleet_resume"];
+    let parameters = names.into_iter().filter_map(|name| Some((name.to_owned(), parameter(twiml, name)?.into())));
+    stream(world, "/tone", stream_sid, call, Value::Object(parameters.collect())).await
+}
+
+#[tokio::test]
+async fn a_call_whose_socket_broke_goes_on() {
+    for services in [signed("tone"), service("tone")] {
+        let world = World::new([services]);
+        let first = incoming(&world, "/tone/telephone/incoming", "CA1").await;
+        assert!(first.contains("<Say>Connecting") && first.contains("<Say>The call has"), "{first}");
+        let mut phone = follow(&world, &first, "MZ1", "CA1").await;
+        assert_eq!(phone.hear(800).await.1, "MZ1");
+        let began = world.view("MZ1").unwrap().since;
+        phone.vanish();
+
+        let second = incoming(&world, &action(&first), "CA1").await;
+        assert!(!second.contains("<Say>Connecting"), "the caller has heard that: {second}");
+        assert_eq!(parameter(&second, "streamfleet_session").as_deref(), Some("MZ1"));
+        let mut phone = follow(&world, &second, "MZ2", "CA1").await;
+        assert_eq!(phone.hear(800).await.1, "MZ2", "what it hears is on the stream that it has now");
+        assert_eq!((world.sessions.len(), world.occupancy.live()), (1, 1));
+        assert_eq!(world.view("MZ1").unwrap().since, began, "it is the same session");
+
+        // Once more, while the stream is open on our side.
+        let third = incoming(&world, &action(&second), "CA1").await;
+        let mut next = follow(&world, &third, "MZ3", "CA1").await;
+        assert_eq!(phone.word().await, closed(1000, "moved"));
+        assert_eq!(next.hear(800).await.1, "MZ3");
+
+        next.say(json!({ "event": "stop" })).await;
+        assert_eq!(next.word().await, closed(1000, "stopped"));
+        until("the end", || world.sessions.is_empty()).await;
+        let last = incoming(&world, &action(&third), "CA1").await;
+        assert!(last.ends_with("<Say>The call has been disconnected.</Say><Hangup /></Response>"), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_over_is_over() {
+    let world = World::new([signed("tone")]);
+    let first = incoming(&world, "/tone/telephone/incoming", "CA1").await;
+    let mut phone = follow(&world, &first, "MZ1", "CA1").await;
+    phone.hear(160).await;
+    let second = incoming(&world, &action(&first), "CA1").await;
+    phone.say(json!({ "event": "stop" })).await;
+    until("the end", || world.sessions.is_empty()).await;
+    // It ended between the TwiML and the stream.
+    let mut late = follow(&world, &second, "MZ2", "CA1").await;
+    assert_eq!(late.next().await, closed(1000, "refused"));
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (0, 0));
+}
+
+#[tokio::test]
+async fn nobody_else_comes_back() {
+    let world = World::new([signed("tone")]);
+    let first = incoming(&world, "/tone/telephone/incoming", "CA1").await;
+    let mut phone = follow(&world, &first, "MZ1", "CA1").await;
+    phone.hear(160).await;
+    let path = action(&first);
+    assert_eq!(ask(&world, &path, "CA2").await.0, 403, "another call");
+    let (start, _) = path.split_once('=').unwrap();
+    assert_eq!(ask(&world, &format!("{start}=0000"), "CA1").await.0, 403, "a wrong proof");
+    // A stream that says so without having been led here.
+    let other = incoming(&world, "/tone/telephone/incoming", "CA2").await;
+    let token = parameter(&other, "streamfleet_token").unwrap();
+    let resume = "0".repeat(32);
+    let parameters = json!({ "streamfleet_token": token, "streamfleet_session": "MZ1", "streamfleet_resume": resume });
+    let mut stranger = stream(&world, "/tone", "MZ9", "CA2", parameters).await;
+    assert_eq!(stranger.next().await, closed(1000, "refused"));
+    phone.hear(160).await;
+}
