@@ -173,8 +173,8 @@ impl Worker {
             origins: self.plan.origins,
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
-            streams: self.plan.serve.connections.get() / 2,
             newcomers: http::MAX_NEWCOMERS,
+            streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(
             Arc::new(sessions.clone()),

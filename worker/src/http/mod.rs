@@ -3,9 +3,9 @@
 //!
 //! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
-//! and every outcome becomes a response in [`reply`]. Sessions are
-//! run by a [`Host`]. What sockets have in common is in [`socket`], their routes are [`websocket`] and [`telephone`]. What is
-//! absent: listeners and TLS (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
+//! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
+//! [`socket`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
+//! (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
 mod body;
@@ -66,10 +66,10 @@ pub struct Access {
     pub hosts: Hosts,
     /// What the control routes demand.
     pub admin_token: AdminToken,
-    /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
-    pub streams: usize,
     /// Sockets of all services together that have no session yet; [`MAX_NEWCOMERS`] where nothing else is wanted.
     pub newcomers: usize,
+    /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
+    pub streams: usize,
 }
 
 /// All that the routes share.
@@ -130,8 +130,8 @@ pub fn router(
     pages: Router,
 ) -> Router {
     let record = Record::new(meter, occupancy);
-    let streams = Arc::new(Semaphore::new(access.streams.min(Semaphore::MAX_PERMITS)));
     let newcomers = Arc::new(Semaphore::new(access.newcomers));
+    let streams = Arc::new(Semaphore::new(access.streams.min(Semaphore::MAX_PERMITS)));
     let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record, newcomers });
     let mut router = pages;
     for service in services {

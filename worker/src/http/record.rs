@@ -22,8 +22,8 @@ pub(super) struct Record {
     offer_seconds: Histogram<f64>,
     candidates: Counter<u64>,
     controls: Counter<u64>,
-    sessions: Counter<u64>,
     incoming_calls: Counter<u64>,
+    sessions: Counter<u64>,
     panics: Counter<u64>,
 }
 
@@ -50,8 +50,8 @@ impl Record {
                 .build(),
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
-            sessions: counter("streamfleet_session_requests", "Requests for outputs, inputs and replies, by outcome"),
             incoming_calls: counter("streamfleet_incoming_calls", "Requests for TwiML, by outcome"),
+            sessions: counter("streamfleet_session_requests", "Requests for outputs, inputs and replies, by outcome"),
             panics,
         }
     }
@@ -72,12 +72,12 @@ impl Record {
         self.controls.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
-    pub(super) fn session(&self, route: Route, outcome: &'static str) {
-        self.sessions.add(1, &[KeyValue::new("route", route.as_str()), KeyValue::new("outcome", outcome)]);
-    }
-
     pub(super) fn incoming_call(&self, outcome: &'static str) {
         self.incoming_calls.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(super) fn session(&self, route: Route, outcome: &'static str) {
+        self.sessions.add(1, &[KeyValue::new("route", route.as_str()), KeyValue::new("outcome", outcome)]);
     }
 
     pub(super) fn panicked(&self) {

@@ -405,20 +405,20 @@ impl Session {
     }
 }
 
-/// Tells whoever asked for the end of a track what comes of it.
-fn tell(mid: &str, told: &mpsc::Sender<TrackEnd>) -> TrackEnd {
-    let end = if mid == TRACK { TrackEnd::Closed } else { TrackEnd::Unknown };
-    // They may not wait any more.
-    let _ = told.try_send(end);
-    end
-}
-
 /// When the process stops; never, once that has been obeyed.
 async fn stopped(stopping: Option<&CancellationToken>) {
     match stopping {
         Some(stopping) => stopping.cancelled().await,
         None => std::future::pending().await,
     }
+}
+
+/// Tells whoever asked for the end of a track what comes of it.
+fn tell(mid: &str, told: &mpsc::Sender<TrackEnd>) -> TrackEnd {
+    let end = if mid == TRACK { TrackEnd::Closed } else { TrackEnd::Unknown };
+    // They may not wait any more.
+    let _ = told.try_send(end);
+    end
 }
 
 impl Voice for Connection {

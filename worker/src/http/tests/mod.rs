@@ -294,8 +294,8 @@ fn access() -> Access {
         origins: Origins::Any,
         hosts: Hosts::Only([].into()),
         admin_token: TOKEN.parse().unwrap(),
-        streams: 20,
         newcomers: MAX_NEWCOMERS,
+        streams: 20,
     }
 }
 

@@ -89,8 +89,8 @@ impl World {
             origins: Origins::Any,
             hosts: Hosts::Any,
             admin_token: "correct-horse-battery".parse().unwrap(),
-            streams: 9,
             newcomers: NEWCOMERS,
+            streams: 9,
         };
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
