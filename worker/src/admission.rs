@@ -3,6 +3,10 @@
 //! The decision is made under one lock and pays for itself in a [`Slot`], which gives everything back when it is
 //! dropped. There is no other way to give it back, so whatever happens to a session (a bad offer, a client that never
 //! connects, a panic), its place is free once nobody holds the slot. What is absent: time limits and transports.
+//!
+//! A client that moves to another connection has two sessions of one id until it has arrived. They share a place: a full
+//! worker must not hold a client where it cannot stay. So there can be more sessions than the limits say, by those that
+//! have not connected yet: [`MAX_HOLDERS`] for an id, each for a connect timeout at most.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +16,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use streamfleet_session::{Limits, SessionId, UserId};
+
+/// Sessions of one id: the one that its client has, and those on the way to be the next. A newer one ends the others that
+/// are on the way, but not before their loops have come to it; this many at once are no client's.
+const MAX_HOLDERS: usize = 4;
 
 /// The places of a whole worker. Ids are unique in it, over all services; the table is bounded by `capacity`.
 #[derive(Debug, Clone)]
@@ -31,17 +39,45 @@ enum Gate {
     Draining,
 }
 
-/// What a slot takes up besides its id.
+/// What the slots of an id take up.
 #[derive(Debug)]
 struct Place {
     service: usize,
-    user: Option<UserId>,
+    /// The user of each slot, at least one.
+    holders: Vec<Option<UserId>>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     live: u32,
+    /// Ids that a user has slots of.
     users: HashMap<UserId, u32>,
+}
+
+impl Counts {
+    fn admits(&self, user: Option<&UserId>, limits: &Limits) -> Result<(), Refusal> {
+        let Some(user) = user else { return Ok(()) };
+        let sessions = self.users.get(user).copied().unwrap_or(0);
+        reached(limits.per_user, sessions).map_err(|limit| Refusal::UserLimit { limit })
+    }
+
+    fn enter(&mut self, user: Option<&UserId>) {
+        if let Some(user) = user {
+            *self.users.entry(user.clone()).or_insert(0) += 1;
+        }
+    }
+
+    fn leave(&mut self, user: Option<&UserId>) {
+        if let Some(user) = user
+            && let Some(sessions) = self.users.get_mut(user)
+        {
+            *sessions -= 1;
+            // A user without sessions must leave no trace, or the table would grow by every user ever seen.
+            if *sessions == 0 {
+                self.users.remove(user);
+            }
+        }
+    }
 }
 
 impl Occupancy {
@@ -138,20 +174,51 @@ impl Admission {
         }
         let counts = &table.services[self.service];
         reached(self.limits.concurrency, counts.live).map_err(|limit| Refusal::Concurrency { limit })?;
-        if let Some(user) = user {
-            let sessions = counts.users.get(user).copied().unwrap_or(0);
-            reached(self.limits.per_user, sessions).map_err(|limit| Refusal::UserLimit { limit })?;
-        }
+        counts.admits(user, &self.limits)?;
         if table.ids.len() >= table.capacity.get() as usize {
             return Err(Refusal::Full);
         }
-        table.ids.insert(id.clone(), Place { service: self.service, user: user.cloned() });
+        table.ids.insert(id.clone(), Place { service: self.service, holders: vec![user.cloned()] });
         let counts = &mut table.services[self.service];
         counts.live += 1;
-        if let Some(user) = user {
-            *counts.users.entry(user.clone()).or_insert(0) += 1;
+        counts.enter(user);
+        Ok(self.slot(id, user, Entry::New, now))
+    }
+
+    /// Takes a second slot of an id that is in use, for the session that its client moves to. It is not counted again, but
+    /// for a user who had no part in the id. An id that is free by now is admitted as any other.
+    ///
+    /// Who may have it is not asked here: whoever holds the slot has to find out.
+    ///
+    /// # Errors
+    /// [`Refusal::AlreadyExists`] if the id is another service's, [`Refusal::UserLimit`], [`Refusal::Full`] for too many at
+    /// once, and those of [`admit`](Self::admit).
+    pub fn take_over(&self, id: &SessionId, user: Option<&UserId>, now: Instant) -> Result<Slot, Refusal> {
+        let mut table = self.occupancy.0.lock();
+        if table.gate == Gate::Draining {
+            return Err(Refusal::Draining);
         }
-        Ok(Slot { occupancy: self.occupancy.clone(), id: id.clone(), since: now })
+        let Table { ids, services, .. } = &mut *table;
+        let Some(place) = ids.get_mut(id) else {
+            drop(table);
+            return self.admit(id, user, now);
+        };
+        if place.service != self.service {
+            return Err(Refusal::AlreadyExists);
+        }
+        if place.holders.len() >= MAX_HOLDERS {
+            return Err(Refusal::Full);
+        }
+        if !place.holders.iter().any(|holder| holder.as_ref() == user) {
+            services[self.service].admits(user, &self.limits)?;
+            services[self.service].enter(user);
+        }
+        place.holders.push(user.cloned());
+        Ok(self.slot(id, user, Entry::TakeOver, now))
+    }
+
+    fn slot(&self, id: &SessionId, user: Option<&UserId>, entry: Entry, now: Instant) -> Slot {
+        Slot { occupancy: self.occupancy.clone(), id: id.clone(), user: user.cloned(), entry, since: now }
     }
 
     /// Whether nobody is let in any more.
@@ -182,13 +249,29 @@ fn reached(limit: Option<NonZeroU32>, count: u32) -> Result<(), NonZeroU32> {
 pub struct Slot {
     occupancy: Occupancy,
     id: SessionId,
+    user: Option<UserId>,
+    entry: Entry,
     since: Instant,
+}
+
+/// How a slot came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// The id was free.
+    New,
+    /// Beside the session that has the id: its client says that it moves.
+    TakeOver,
 }
 
 impl Slot {
     /// The id that this slot reserves.
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// How it came to be.
+    pub fn entry(&self) -> Entry {
+        self.entry
     }
 
     /// When it was taken.
@@ -206,23 +289,26 @@ impl fmt::Debug for Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut table = self.occupancy.0.lock();
-        let place = table.ids.remove(&self.id).expect("invariant: a slot's id stays in the table as long as the slot");
-        let counts = &mut table.services[place.service];
-        counts.live -= 1;
-        if let Some(user) = place.user
-            && let Some(sessions) = counts.users.get_mut(&user)
-        {
-            *sessions -= 1;
-            // A user without sessions must leave no trace, or the table would grow by every user ever seen.
-            if *sessions == 0 {
-                counts.users.remove(&user);
-            }
+        let Table { ids, services, .. } = &mut *table;
+        let place = ids.get_mut(&self.id).expect("invariant: a slot's id stays in the table as long as the slot");
+        let counts = &mut services[place.service];
+        if let Some(at) = place.holders.iter().position(|holder| *holder == self.user) {
+            place.holders.swap_remove(at);
+        }
+        if !place.holders.contains(&self.user) {
+            counts.leave(self.user.as_ref());
+        }
+        if place.holders.is_empty() {
+            counts.live -= 1;
+            ids.remove(&self.id);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -271,6 +357,44 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_moves_shares_its_place() {
+        let occupancy = Occupancy::new(number(2));
+        let (door, other) = (occupancy.service(limits(2, 1)), occupancy.service(limits(9, 9)));
+        let now = Instant::now();
+        let (ann, bob) = (user("ann"), user("bob"));
+        let first = door.admit(&id(1), Some(&ann), now).unwrap();
+        let neighbour = door.admit(&id(2), Some(&bob), now).unwrap();
+        assert_eq!((first.entry(), neighbour.entry()), (Entry::New, Entry::New));
+        // Everything is full, and a client moves all the same.
+        let check = |door: &Admission, who: Option<&UserId>, expected: Result<Entry, Refusal>| {
+            let taken = door.take_over(&id(1), who, now);
+            assert_eq!(taken.as_ref().map(Slot::entry).map_err(|e| *e), expected, "{who:?}");
+            assert_eq!((door.live(), occupancy.live()), (if door.live() == 0 { 0 } else { 2 }, 2));
+            taken.ok()
+        };
+        let second = check(&door, Some(&ann), Ok(Entry::TakeOver));
+        check(&other, Some(&ann), Err(Refusal::AlreadyExists));
+        // Another user's limit is his own.
+        check(&door, Some(&bob), Err(Refusal::UserLimit { limit: number(1) }));
+        let third = check(&door, None, Ok(Entry::TakeOver));
+        let fourth = check(&door, Some(&ann), Ok(Entry::TakeOver));
+        check(&door, Some(&ann), Err(Refusal::Full));
+        // The place is held by whoever is left, and is free with the last.
+        drop((first, fourth, third));
+        assert_eq!(door.live(), 2);
+        assert!(matches!(door.admit(&id(3), None, now), Err(Refusal::Concurrency { .. })));
+        assert!(matches!(door.admit(&id(1), None, now), Err(Refusal::AlreadyExists)));
+        drop(second);
+        assert_eq!((door.live(), occupancy.live()), (1, 1));
+        let again = door.take_over(&id(1), Some(&ann), now).unwrap();
+        assert_eq!(again.entry(), Entry::New, "nobody was there to take over from");
+        drop((neighbour, again));
+        assert!(occupancy.0.lock().services.iter().all(|counts| counts.live == 0 && counts.users.is_empty()));
+        occupancy.drain();
+        assert_eq!(door.take_over(&id(1), None, now).map(|_| ()), Err(Refusal::Draining));
+    }
+
+    #[test]
     fn a_panic_frees_the_slot() {
         let door = Admission::new(limits(1, 1));
         let held = door.clone();
@@ -306,14 +430,20 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Admit { service: usize, id: u8, user: Option<u8> },
+        TakeOver { service: usize, id: u8, user: Option<u8> },
         Release(usize),
     }
+
+    /// A slot by its service, id and user.
+    type Held = (usize, u8, Option<u8>, Slot);
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             3 => (0..2_usize, 0..12_u8, proptest::option::of(0..4_u8))
                 .prop_map(|(service, id, user)| Step::Admit { service, id, user }),
-            2 => (0..16_usize).prop_map(Step::Release),
+            2 => (0..2_usize, 0..12_u8, proptest::option::of(0..4_u8))
+                .prop_map(|(service, id, user)| Step::TakeOver { service, id, user }),
+            3 => (0..16_usize).prop_map(Step::Release),
         ]
     }
 
@@ -324,25 +454,39 @@ mod tests {
             let occupancy = Occupancy::new(number(6));
             let of = [(4, 2), (3, 0)];
             let doors = of.map(|(concurrency, per_user)| occupancy.service(limits(concurrency, per_user)));
-            let mut live: Vec<(usize, u8, Option<u8>, Slot)> = Vec::new();
+            let mut live: Vec<Held> = Vec::new();
             for step in steps {
                 match step {
-                    Step::Admit { service, id: n, user: who } => {
+                    Step::Admit { service, id: n, user: who } | Step::TakeOver { service, id: n, user: who } => {
                         let (concurrency, per_user) = of[service];
-                        let mine = live.iter().filter(|(s, ..)| *s == service);
-                        let his = mine.clone().filter(|(_, _, w, _)| w.is_some() && *w == who).count();
-                        let expected = if live.iter().any(|(_, i, ..)| *i == n) {
+                        let ids = |of: &dyn Fn(&Held) -> bool| {
+                            live.iter().filter(|slot| of(slot)).map(|slot| slot.1).collect::<BTreeSet<u8>>()
+                        };
+                        let holders: Vec<_> = live.iter().filter(|slot| slot.1 == n).collect();
+                        let mine = ids(&|slot| slot.0 == service).len();
+                        let his = ids(&|slot| slot.0 == service && who.is_some() && slot.2 == who);
+                        let moves = matches!(step, Step::TakeOver { .. }) && !holders.is_empty();
+                        let is_over = per_user > 0 && who.is_some() && his.len() >= per_user as usize;
+                        let expected = if moves && holders.iter().any(|slot| slot.0 != service) {
                             Err(Refusal::AlreadyExists)
-                        } else if mine.count() >= concurrency as usize {
+                        } else if moves && holders.len() >= MAX_HOLDERS {
+                            Err(Refusal::Full)
+                        } else if !moves && !holders.is_empty() {
+                            Err(Refusal::AlreadyExists)
+                        } else if !moves && mine >= concurrency as usize {
                             Err(Refusal::Concurrency { limit: number(concurrency) })
-                        } else if per_user > 0 && his >= per_user as usize {
+                        } else if is_over && !(moves && his.contains(&n)) {
                             Err(Refusal::UserLimit { limit: number(per_user) })
-                        } else if live.len() >= 6 {
+                        } else if !moves && ids(&|_| true).len() >= 6 {
                             Err(Refusal::Full)
                         } else {
                             Ok(())
                         };
-                        let outcome = doors[service].admit(&id(n), who.map(user).as_ref(), Instant::now());
+                        let (id, who_is) = (id(n), who.map(user));
+                        let outcome = match step {
+                            Step::Admit { .. } => doors[service].admit(&id, who_is.as_ref(), Instant::now()),
+                            _ => doors[service].take_over(&id, who_is.as_ref(), Instant::now()),
+                        };
                         prop_assert_eq!(outcome.as_ref().map(|_| ()).map_err(|e| *e), expected);
                         live.extend(outcome.ok().map(|slot| (service, n, who, slot)));
                     }
@@ -351,7 +495,8 @@ mod tests {
                     }
                     Step::Release(_) => {}
                 }
-                prop_assert_eq!(occupancy.live(), live.len());
+                let ids: BTreeSet<u8> = live.iter().map(|slot| slot.1).collect();
+                prop_assert_eq!(occupancy.live(), ids.len());
             }
             drop(live);
             prop_assert_eq!(occupancy.live(), 0);

@@ -114,7 +114,8 @@ impl Feed {
                 // A handler of frames that emits packets: there is no place for them here.
                 Emit::Packet(_) => self.dropped += 1,
                 Emit::Clear => voice.clear(now),
-                Emit::Nothing => {}
+                // The link has taken it apart.
+                Emit::All(_) | Emit::Nothing => {}
                 other => self.behind = Some(other),
             }
         }

@@ -7,6 +7,8 @@ mod afterlife;
 mod begin;
 mod calls;
 mod context;
+mod moving;
+mod quality;
 mod reach;
 mod socket;
 mod via;
@@ -70,6 +72,8 @@ struct Live {
     resume: Option<ResumeToken>,
     admitted: Instant,
     time_limit: Option<Duration>,
+    /// The session that its client is on the way to; one that has come to be in `moving` has none itself.
+    moving: Option<Box<Live>>,
 }
 
 #[derive(Default)]
@@ -283,6 +287,7 @@ impl Host for Sessions {
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
         let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
+        self.stop_moving(id, reason).await;
         let mut stage = shared.watch();
         let told = async {
             deliver(&via, shared.token(), || Order::End(reason)).await;

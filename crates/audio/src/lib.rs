@@ -8,12 +8,13 @@
 //! [`AudioSender::poll_timeout`] when to come back, and come back then. `None` means that nothing is to be done until
 //! something is put in, so a silent track costs nothing.
 //!
-//! [`g711`], [`resample`], [`analysis`], [`tone`] and [`wav`] are also used by themselves: by clients, load generators,
+//! [`emodel`] says how good a call is, from how it is carried. [`g711`], [`resample`], [`analysis`], [`tone`] and [`wav`] are also used by themselves: by clients, load generators,
 //! handlers and tests. [`jitter`] and [`policy`] are public for what they decide to be seen and tested.
 
 pub mod analysis;
 mod decoder;
 mod delay;
+pub mod emodel;
 mod encoder;
 mod format;
 pub mod g711;

@@ -167,14 +167,19 @@ impl AudioSender {
         self.queue.resize(self.head + length.next_multiple_of(*block), 0);
     }
 
-    /// Interruption: what is queued is forgotten.
+    /// Interruption: what is queued is forgotten. In the middle of a sound, one packet of silence takes its place: the
+    /// encoder's look-ahead has some of the sound left, which would be heard before the next reply, and a receiver that gets
+    /// nothing more at all would make the sound up for a while.
     pub fn clear(&mut self) {
+        let is_cut = self.spurt == Spurt::Continues && (self.head < self.queue.len() || self.tail == Tail::Held);
         self.head = self.queue.len();
         self.tail = Tail::Out;
-        if let Some(Engine { input, .. }) = &mut self.engine {
-            input.resampler = None;
-        }
         self.compact();
+        let Some(Engine { input, block, .. }) = &mut self.engine else { return };
+        input.resampler = None;
+        if is_cut {
+            self.queue.resize(*block, 0);
+        }
     }
 
     /// When to call [`Self::poll`]; `None` while less than one packet is queued.

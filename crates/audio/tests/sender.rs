@@ -101,10 +101,10 @@ fn an_interruption_forgets_what_waits_and_keeps_the_pace() {
     sender.push(start, &vec![100; 24_000], PcmFormat::mono(24_000)).unwrap();
     assert_eq!(drain(&mut sender, start + ms(100)).len(), 6);
     sender.clear();
-    assert_eq!((sender.queued(), sender.poll_timeout()), (Duration::ZERO, None));
+    assert_eq!((sender.queued(), sender.poll_timeout()), (PACKET, Some(start + ms(120))));
     sender.push(start + ms(105), &[100; 960], PcmFormat::mono(24_000)).unwrap();
     let packets = drain(&mut sender, start + ms(200));
-    assert_eq!(packets.iter().map(|(at, ..)| *at - start).collect::<Vec<_>>(), [ms(120), ms(140)]);
+    assert_eq!(packets.iter().map(|(at, ..)| *at - start).collect::<Vec<_>>(), [ms(120), ms(140), ms(160)]);
     assert!(!packets[0].1.marker);
 }
 
@@ -283,4 +283,36 @@ fn residue(samples: &[i16], rate: u32, hz: f64) -> f32 {
         })
         .collect();
     level_dbfs(&rest)
+}
+
+/// After an interruption the receiver comes to rest, and the next reply has nothing of the last one in it.
+#[test]
+fn an_interrupted_sound_ends_in_silence() {
+    for rate in [8_000, 24_000, 48_000] {
+        let start = Instant::now();
+        let mut sender = AudioSender::new(Codec::Opus).unwrap().discontinuous();
+        let mut tone = vec![0; rate as usize];
+        Tone::new(rate, 440.0, -15.0).fill(&mut tone);
+        sender.push(start, &tone, PcmFormat::mono(rate)).unwrap();
+        let mut packets = drain(&mut sender, start + ms(500));
+        sender.clear();
+        let silence = drain(&mut sender, start + ms(2_000));
+        assert_eq!(silence.len(), 1);
+        assert_eq!(silence[0].0, packets.last().unwrap().0 + PACKET, "in its place");
+        packets.extend(silence);
+        // The next reply begins softly.
+        sender.push(start + ms(2_000), &vec![0; rate as usize / 25], PcmFormat::mono(rate)).unwrap();
+        packets.extend(drain(&mut sender, start + ms(2_100)));
+        // All of it has been sent: there is nothing to end.
+        sender.flush();
+        drain(&mut sender, start + ms(2_200));
+        sender.clear();
+        assert_eq!((sender.queued(), sender.poll_timeout()), (Duration::ZERO, None));
+
+        let heard = decode(48_000, packets.into_iter().map(|(_, _, payload)| payload));
+        let block = |n: usize| &heard[n * 960..][..960];
+        assert!(level_dbfs(block(25)) > -17.0, "{rate} Hz: the sound itself");
+        assert!(level_dbfs(&block(26)[480..]) < -45.0, "{rate} Hz: {} dB", level_dbfs(&block(26)[480..]));
+        assert!(level_dbfs(block(27)) < -50.0, "{rate} Hz: {} dB of it before the next reply", level_dbfs(block(27)));
+    }
 }

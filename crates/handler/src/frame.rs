@@ -176,6 +176,8 @@ pub enum Emit {
     Clear,
     /// End the track with this `mid` and leave the rest of the session.
     CloseTrack(String),
+    /// All of these, in this order, before anything that is emitted later: FastRTC's tuple, as in `(audio, EndStream)`.
+    All(Vec<Emit>),
     /// Nothing for now. `emit` is called again after the next input, or after a pause that grows while nothing comes.
     /// Prefer to wait inside `emit`: that costs nothing.
     Nothing,

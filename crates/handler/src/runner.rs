@@ -118,7 +118,7 @@ async fn emit_loop(handler: &dyn Handler, end: &TaskEnd, received: &Notify) -> E
                 }
                 emit => {
                     park = FIRST_PARK;
-                    let is_end = matches!(emit, Emit::EndStream(_));
+                    let is_end = ends(&emit);
                     if end.send(emit).await.is_err() || is_end {
                         break closed().await;
                     }
@@ -131,6 +131,15 @@ async fn emit_loop(handler: &dyn Handler, end: &TaskEnd, received: &Notify) -> E
     failed(Step::Emit, outcome)
 }
 
+/// Whether the stream is over after it.
+fn ends(emit: &Emit) -> bool {
+    match emit {
+        Emit::EndStream(_) => true,
+        Emit::All(parts) => parts.iter().any(ends),
+        _ => false,
+    }
+}
+
 /// Audio without samples is nothing: it would be asked for again at once and for ever. Audio without a rate or without
 /// channels cannot be played, and no bound on time would hold it back.
 fn checked(emit: Emit) -> Result<Emit, HandlerError> {
@@ -139,7 +148,14 @@ fn checked(emit: Emit) -> Result<Emit, HandlerError> {
             Err(HandlerError::new("the handler emitted audio without a rate or without channels"))
         }
         Emit::Audio(frame) if frame.samples.is_empty() => Ok(Emit::Nothing),
-        _ => Ok(emit),
+        _ => match emit {
+            Emit::All(parts) => {
+                let parts: Vec<Emit> = parts.into_iter().map(checked).collect::<Result<_, _>>()?;
+                let is_nothing = parts.iter().all(|part| *part == Emit::Nothing);
+                Ok(if is_nothing { Emit::Nothing } else { Emit::All(parts) })
+            }
+            emit => Ok(emit),
+        },
     }
 }
 

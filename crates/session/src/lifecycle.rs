@@ -36,7 +36,7 @@ pub enum CloseReason {
     Draining,
     /// The same client took it over with its resume token.
     Moved,
-    /// A second session of the same id was found; this is the younger.
+    /// The same client had begun to move here, and has gone another way before it arrived.
     Superseded,
     /// The process stopped.
     Shutdown,

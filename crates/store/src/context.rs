@@ -140,6 +140,22 @@ pub trait ContextStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError>;
 
+    /// Opens the context of the session that lives under this key once more, for its client on the way to another
+    /// connection; `None` unless the claim shows that session's token, and its user where it has a verified one. What the
+    /// client showed stays good beside what it is given, until one of the two is used or [confirmed](Self::confirm): an
+    /// answer that is lost costs it nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError>;
+
+    /// The client has arrived with what it was given: every other token of this context is void. False if that token was
+    /// void itself, because its client has gone another way since.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError>;
+
     /// The context of this key that `token` is good for, whether its session lives or not; `None` if there is none. The
     /// token is not used up.
     ///

@@ -84,14 +84,16 @@ pub struct OpenRequest {
 /// Whoever runs the sessions of this worker.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
-    /// Starts a session and answers its offer. From the moment this returns `Ok`, [`candidate`](Self::candidate) and
+    /// Starts a session and answers its offer; with a slot to [take over](crate::admission::Entry::TakeOver) by, beside the
+    /// session that has the id, which ends when this one has connected, and only if the client shows that session's token. From the moment this returns `Ok`, [`candidate`](Self::candidate) and
     /// [`session`](Self::session) know the id.
     ///
     /// The future is dropped when the client goes away before it is done; a session that nobody has been told of must
     /// then end, and its slot with it.
     ///
     /// # Errors
-    /// `invalid_offer` for SDP that cannot be read or has no usable media; whatever else keeps the session from
+    /// `connection_already_exists` for a token that is not the live session's; `invalid_offer` for SDP that cannot be read or
+    /// has no usable media; whatever else keeps the session from
     /// starting. The slot is free by then.
     async fn open(&self, request: OpenRequest) -> Result<Answer, Failure>;
 
@@ -234,6 +236,9 @@ pub struct SessionView {
     /// When its offer came, in seconds since the Unix epoch.
     #[serde(serialize_with = "unix_seconds")]
     pub since: SystemTime,
+    /// What it has been through, the oldest first; of many changes the last 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ChangeView>,
     /// What its media is like; absent until there is any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quality: Option<Quality>,
@@ -261,22 +266,39 @@ pub struct TrackInfo {
 pub struct Quality {
     /// Round trip to the client, by RTCP or STUN.
     pub rtt_ms: Option<f64>,
-    /// Packets of the client's that did not arrive.
-    pub loss_received: f64,
+    /// Packets of the client's that did not arrive; absent where none can be lost.
+    pub loss_received: Option<f64>,
     /// Packets of ours that did not arrive, by the client's reports.
     pub loss_sent: Option<f64>,
     /// Interarrival jitter (RFC 3550, 6.4.1).
-    pub jitter_ms: f64,
-    /// What the jitter buffer adds now; absent on the encoded path.
+    pub jitter_ms: Option<f64>,
+    /// What the jitter buffer adds now, or what waits for a socket; absent on the encoded path.
     pub buffer_ms: Option<f64>,
-    /// Packets received.
+    /// Packets received; over a socket, frames of 20 ms.
     pub packets_received: u64,
-    /// Packets sent.
-    pub packets_sent: u64,
+    /// Packets sent; absent over a socket.
+    pub packets_sent: Option<u64>,
     /// Frames made up because nothing came in time.
     pub frames_concealed: u64,
     /// Frames repaired by forward error correction.
     pub frames_repaired: u64,
+    /// How good the client sounds, as a mean opinion score by the E-model (ITU-T G.107), 1 to 4.41; absent without sound.
+    pub mos_received: Option<f64>,
+    /// How good the handler sounds to the client; absent until it has reported.
+    pub mos_sent: Option<f64>,
+}
+
+/// Something that happened to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ChangeView {
+    /// When, in seconds since the Unix epoch.
+    #[serde(serialize_with = "unix_seconds")]
+    pub at: SystemTime,
+    /// `connecting`, `resumed`, `active`, `path_changed`, `detached`, `attached`, `ending`.
+    pub change: &'static str,
+    /// Why it ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<CloseReason>,
 }
 
 fn transport_label<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {

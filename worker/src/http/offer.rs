@@ -16,8 +16,8 @@ use streamfleet_process::telemetry::trace;
 use streamfleet_session::early::Insertion;
 use streamfleet_session::wire::{Answer, Failure, Offer, OfferBody};
 use streamfleet_session::{
-    Claims, Identity, IdentityPolicy, ParsedCandidate, RemoteCandidate, ServiceName, SessionId, State as Life,
-    UserIdSource, identify,
+    Claims, Identity, IdentityPolicy, ParsedCandidate, RemoteCandidate, ResumeToken, ServiceName, SessionId,
+    State as Life, UserIdSource, identify,
 };
 use tokio::time::timeout;
 use tracing::Instrument as _;
@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 use super::body;
 use super::rate::{SourceRate, TooMany};
 use super::{Audit, Door, OpenRequest, SessionView, reply, source};
-use crate::admission::Refusal;
+use crate::admission::{Refusal, Slot};
 
 /// For a session to be set up and answered. Browsers wait longer than people do.
 const OPEN_TIME: Duration = Duration::from_secs(30);
@@ -119,7 +119,7 @@ impl Door {
     async fn open(&self, offer: Offer, identity: Identity, source: SocketAddr) -> Result<Answer, Failure> {
         let Offer { webrtc_id: id, sdp, resume, .. } = offer;
         let now = Instant::now();
-        let slot = self.admission.admit(&id, identity.user_id.as_ref(), now)?;
+        let slot = self.place(&id, &identity, resume, now)?;
         let early = self.api.early.lock().offer_arrived(&self.key(&id), now);
         let service = self.service.clone();
         let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, resume, early, source };
@@ -129,6 +129,23 @@ impl Door {
         };
         self.flush(&id).await;
         Ok(answer)
+    }
+
+    /// A place for a session, or beside the one that lives if its client says that it has come from there. Whether it has is
+    /// asked when the context is opened.
+    pub(super) fn place(
+        &self,
+        id: &SessionId,
+        identity: &Identity,
+        resume: Option<ResumeToken>,
+        now: Instant,
+    ) -> Result<Slot, Failure> {
+        let user = identity.user_id.as_ref();
+        let slot = match self.admission.admit(id, user, now) {
+            Err(Refusal::AlreadyExists) if resume.is_some() => self.admission.take_over(id, user, now),
+            admitted => admitted,
+        };
+        Ok(slot?)
     }
 
     /// How an id is known to the buffer of early candidates.

@@ -157,6 +157,8 @@ impl Door {
         };
         let user = identity.user_id.clone();
         audit.user = user.as_ref();
+        // What would have a session again can also take it over, from a connection that no socket can be attached to.
+        let shown = earlier.as_ref().filter(|earlier| earlier.id == id).map(|earlier| earlier.token);
         let line = match earlier {
             None => line,
             Some(Earlier { id, token, otherwise }) => {
@@ -173,9 +175,9 @@ impl Door {
                 }
             }
         };
-        let slot = match self.admission.admit(&id, identity.user_id.as_ref(), began) {
+        let slot = match self.place(&id, &identity, shown, began) {
             Ok(slot) => slot,
-            Err(refusal) => return self.refuse(line, &audit, source, refusal.into()).await,
+            Err(failure) => return self.refuse(line, &audit, source, failure).await,
         };
         let service = self.service.clone();
         let request = SocketRequest { service, id, transport, identity, slot, resume, call };

@@ -199,7 +199,7 @@ impl Conversation {
                             io.counters.dropped(Drop::HandlerPackets);
                         }
                     }
-                    Some(Emit::Audio(_) | Emit::Clear | Emit::Nothing) => {}
+                    Some(Emit::Audio(_) | Emit::Clear | Emit::All(_) | Emit::Nothing) => {}
                     Some(Emit::EndStream(message)) => return Turn::Said(Said::End(message)),
                     Some(other) => return Turn::Said(Said::Now(other)),
                     None => return Turn::Rest,
@@ -211,7 +211,7 @@ impl Conversation {
                     return Turn::More;
                 }
                 match link.pop() {
-                    Some(Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::Nothing) => {}
+                    Some(Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::All(_) | Emit::Nothing) => {}
                     Some(Emit::EndStream(message)) => return Turn::Said(Said::End(message)),
                     Some(other) => return Turn::Said(Said::Now(other)),
                     None => return Turn::Rest,

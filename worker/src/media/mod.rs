@@ -2,6 +2,7 @@
 
 mod addresses;
 pub(crate) mod answer;
+pub(crate) mod changes;
 mod conversation;
 mod counters;
 pub(crate) mod driver;
@@ -23,7 +24,10 @@ mod tests;
 mod tick;
 mod tracks;
 
+pub(crate) use shared::millis;
+
 pub use answer::{NoIdentity, PeerFactory};
+pub use changes::{Change, Event};
 pub use counters::{Counters, Drop, Reading};
 pub use sdp::InvalidOffer;
-pub use shared::{Playout, Quality, Shared, Stage, TrackEnd, TrackView};
+pub use shared::{Intake, Playout, Quality, Shared, Stage, TrackEnd, TrackView};

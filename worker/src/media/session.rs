@@ -378,7 +378,7 @@ impl Session {
             Emit::CloseTrack(mid) => {
                 self.close_track(&mid, io.now);
             }
-            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::Nothing => {}
+            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::All(_) | Emit::Nothing => {}
         }
     }
 
@@ -483,6 +483,7 @@ impl Session {
             target_delay_ms: millis(s.target_delay),
             current_delay_ms: millis(s.current_delay),
             concealed: s.concealed,
+            concealed_share: if s.played.is_zero() { 0.0 } else { s.concealed_time.div_duration_f64(s.played) },
             fec_repaired: s.fec_repaired,
             late: s.late,
             accelerated: s.accelerated,
@@ -491,6 +492,7 @@ impl Session {
             rtt_ms: media.round_trip.map(millis),
             tracks: media.tracks.iter().map(Track::view).collect(),
             playout,
+            intake: None,
         });
     }
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde_json::Value;
 use streamfleet_handler::Transport;
+use streamfleet_process::telemetry::trace;
 use streamfleet_session::lifecycle::{CloseReason, State};
 use streamfleet_session::{Identity, ServiceName, SessionId, UserId, Verification};
 use streamfleet_socket::outputs::OutputTooLarge;
 use tokio::sync::watch;
 
+use super::changes::{Change, Changes, Event};
 use crate::history::History;
 
 /// A session's number within the process: never reused, unlike its id.
@@ -73,6 +75,19 @@ pub struct Quality {
     pub tracks: Vec<TrackView>,
     /// The frames path's jitter buffer, where there is one.
     pub playout: Option<Playout>,
+    /// What comes over a socket, where there is one.
+    pub intake: Option<Intake>,
+}
+
+/// Audio over a socket, which loses nothing: what can be known is how much there is of it.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Intake {
+    /// Frames of 20 ms that the handler was given.
+    pub frames: u64,
+    /// Audio of the handler's that waits to be sent, milliseconds.
+    pub queued_ms: f64,
+    /// Audio that came faster than real time and was dropped, milliseconds.
+    pub dropped_ms: f64,
 }
 
 /// One track, from the worker's side.
@@ -114,6 +129,8 @@ pub struct Playout {
     pub target_delay_ms: f64,
     pub current_delay_ms: f64,
     pub concealed: u64,
+    /// Of the time played, what was made up, 0..=1.
+    pub concealed_share: f64,
     pub fec_repaired: u64,
     pub late: u64,
     pub accelerated: u64,
@@ -134,6 +151,9 @@ pub struct Shared {
     refused: AtomicBool,
     remote: Mutex<Option<SocketAddr>>,
     quality: Mutex<Quality>,
+    changes: Mutex<Changes>,
+    /// What its events are told in; none once it is over, so that it ends then and not with whoever still looks.
+    span: Mutex<tracing::Span>,
     history: Arc<History>,
 }
 
@@ -148,7 +168,12 @@ impl Shared {
         transport: Transport,
         identity: &Identity,
     ) -> Self {
-        Shared {
+        let user = identity.user_id.as_ref().map(UserId::as_str);
+        let label = transport.as_str();
+        // It outlasts the request that it began with, which must not stay open for it: a child by its trace alone.
+        let span = tracing::info_span!(parent: None, "session", %service, session = %id, transport = label, user);
+        trace::follow(&span, &tracing::Span::current());
+        let shared = Shared {
             token,
             id,
             service,
@@ -161,14 +186,36 @@ impl Shared {
             refused: AtomicBool::new(false),
             remote: Mutex::new(None),
             quality: Mutex::new(Quality::default()),
+            changes: Mutex::new(Changes::default()),
+            span: Mutex::new(span),
             history: Arc::default(),
-        }
+        };
+        shared.record(Event::Connecting);
+        shared
     }
 
     /// Goes on with the outputs of an earlier session.
     #[must_use]
     pub(crate) fn with_history(self, history: Arc<History>) -> Self {
         Shared { history, ..self }
+    }
+
+    /// Something has happened to the session: told once, as an event of its span.
+    pub(crate) fn record(&self, event: Event) {
+        if self.changes.lock().push(SystemTime::now(), event) {
+            let (change, reason) = (event.as_str(), event.reason().map(CloseReason::as_str));
+            tracing::info!(parent: &self.span(), change, reason, "session changed");
+        }
+    }
+
+    /// What it has been through, the oldest first.
+    pub fn changes(&self) -> Vec<Change> {
+        self.changes.lock().list()
+    }
+
+    /// What is told of the session belongs in here.
+    pub(crate) fn span(&self) -> tracing::Span {
+        self.span.lock().clone()
     }
 
     pub(crate) fn token(&self) -> Token {
@@ -242,21 +289,24 @@ impl Shared {
     pub(crate) fn connected(&self, remote: SocketAddr) {
         *self.remote.lock() = Some(remote);
         self.stage.send_replace(Stage::Active);
+        self.record(Event::Active);
     }
 
-    /// Connected, over what has no address of its own.
+    /// Connected, or connected again, over what has no address of its own.
     pub(crate) fn active(&self) {
-        self.stage.send_if_modified(|stage| {
+        let begins = self.stage.send_if_modified(|stage| {
             let begins = *stage == Stage::Connecting;
             if begins {
                 *stage = Stage::Active;
             }
             begins
         });
+        self.record(if begins { Event::Active } else { Event::Attached });
     }
 
     pub(crate) fn moved(&self, remote: SocketAddr) {
         *self.remote.lock() = Some(remote);
+        self.record(Event::PathChanged);
     }
 
     pub(crate) fn channel_opened(&self) {
@@ -289,9 +339,12 @@ impl Shared {
 
     pub(crate) fn ending(&self, reason: CloseReason) {
         self.stage.send_replace(Stage::Ending(reason));
+        self.record(Event::Ending(reason));
     }
 
     pub(crate) fn closed(&self, reason: CloseReason) {
+        self.record(Event::Closed(reason));
+        *self.span.lock() = tracing::Span::none();
         self.stage.send_replace(Stage::Closed(reason));
     }
 }

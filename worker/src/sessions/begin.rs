@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::afterlife::Over;
 use super::context::{Held, Resumed};
+use super::moving::{Leaving, Mover, leave};
+use super::quality::summarise;
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
-use crate::admission::Slot;
+use crate::admission::{Entry, Slot};
 use crate::history::Writing;
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
-use crate::media::{Shared, Stage};
+use crate::media::{Event, Shared, Stage};
 use crate::metrics::SessionMetrics;
 
 /// What a session begins with, whatever its transport.
@@ -37,6 +39,8 @@ pub(super) struct Begun {
     pub(super) guard: Guard,
     pub(super) context: sdk::Context,
     pub(super) data: sdk::Data,
+    /// Of one whose client comes from another connection.
+    pub(super) mover: Option<Mover>,
 }
 
 impl Sessions {
@@ -50,6 +54,9 @@ impl Sessions {
         let writing = earlier.unwrap_or_default().write();
         let shared = Shared::new(token, id.clone(), service.name.clone(), transport, &identity);
         let shared = Arc::new(shared.with_history(writing.history().clone()));
+        if resumed == Resumed::Yes {
+            shared.record(Event::Resumed);
+        }
         let context = sdk::Context {
             session_id: id,
             transport,
@@ -63,6 +70,13 @@ impl Sessions {
             trace_id: trace_id(&tracing::Span::current()),
         };
         let data = held.data();
+        let cancel = CancellationToken::new();
+        let mover = (slot.entry() == Entry::TakeOver).then(|| Mover {
+            shared: shared.clone(),
+            via: via.clone(),
+            arrival: held.arrival(),
+            cancel: cancel.clone(),
+        });
         let live = Live {
             shared: shared.clone(),
             via,
@@ -73,18 +87,19 @@ impl Sessions {
             resume: Some(held.token()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
+            moving: None,
         };
         let guard = Guard {
             table: self.inner.table.clone(),
             shared,
-            cancel: CancellationToken::new(),
+            cancel,
             metrics: self.inner.metrics.clone(),
             began: Instant::now(),
             writing: Some(writing),
             context: held,
             _slot: slot,
         };
-        Begun { live, guard, context, data }
+        Begun { live, guard, context, data, mover }
     }
 
     /// Starts the session's handler in a task, which waits for the client to connect. Returns the transport's end of the link,
@@ -120,8 +135,12 @@ struct Others(Arc<Table>);
 
 impl sdk::Neighbours for Others {
     fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
-        let session = self.0.by_id.lock().get(id).and_then(|live| live.session.clone());
-        session.ok_or(sdk::Closed)?.end(message)
+        let live = self.0.by_id.lock().get(id).cloned().ok_or(sdk::Closed)?;
+        if let Some(session) = live.moving.and_then(|moving| moving.session) {
+            // Its client does not arrive elsewhere either; one that has ended by itself need not be told.
+            let _ = session.end(message);
+        }
+        live.session.ok_or(sdk::Closed)?.end(message)
     }
 }
 
@@ -143,9 +162,7 @@ impl Drop for Guard {
         self.cancel.cancel();
         drop(self.writing.take());
         let mut table = self.table.by_id.lock();
-        // The id may be another session's by now.
-        if table.get(self.shared.id()).is_some_and(|live| live.shared.token() == self.shared.token()) {
-            table.remove(self.shared.id());
+        if leave(&mut table, &self.shared) == Leaving::Nobody {
             let over = Over { shared: self.shared.clone(), context: self.context.id() };
             // Under both locks: there is no moment at which nobody knows it.
             self.table.over.lock().insert(over, Instant::now());
@@ -157,6 +174,7 @@ impl Drop for Guard {
         // A loop that stops drops its sessions as they are.
         let reason = self.shared.stage().reason().unwrap_or(CloseReason::Shutdown);
         self.metrics.ended(reason, self.began.elapsed());
+        summarise(&self.shared, reason, self.began.elapsed());
         Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
             .ended(reason, self.began.elapsed());
     }

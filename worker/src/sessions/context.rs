@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use streamfleet_handler as sdk;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_session::{Identity, ResumeToken, ServiceName};
 use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, StoreError};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::{OVERLOADED, Sessions};
+use crate::admission::{Entry, Slot};
 
 /// Whether a session goes on where an earlier one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +40,32 @@ impl Held {
         self.token
     }
 
+    /// What there is to say when the client has arrived.
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival { store: self.store.clone(), id: self.id, token: self.token }
+    }
+
     /// The document, as a handler reads and writes it.
     pub(super) fn data(&self) -> sdk::Data {
         sdk::Data::new(self.store.clone(), self.id)
+    }
+}
+
+/// That a client which moves has come with what it was given.
+pub(super) struct Arrival {
+    store: Arc<dyn ContextStore>,
+    id: ContextId,
+    token: ResumeToken,
+}
+
+impl Arrival {
+    /// Tells the store. False if the client has gone another way since.
+    pub(super) async fn confirm(&self) -> bool {
+        self.store.confirm(self.id, &self.token).await.unwrap_or_else(|error| {
+            // It is here, whatever can be written down of that.
+            tracing::warn!(id = ?self.id, %error, "a resume token was not confirmed");
+            true
+        })
     }
 }
 
@@ -59,21 +83,30 @@ impl Drop for Held {
 
 impl Sessions {
     /// Opens the context of a session that is about to begin: an earlier one's if its client shows that it was there.
+    ///
+    /// # Errors
+    /// To take over from a live session, its client has to show that it is its own: to anybody else the id is in use.
     pub(super) async fn context(
         &self,
         service: &ServiceName,
-        session: &SessionId,
+        slot: &Slot,
         identity: &Identity,
         token: Option<ResumeToken>,
     ) -> Result<(Held, Resumed), Failure> {
-        let key = ContextKey { service: service.clone(), session: session.clone() };
+        let key = ContextKey { service: service.clone(), session: slot.id().clone() };
         // A user who merely says so claims nothing.
         let user = identity.user_id.clone().filter(|_| identity.verified.is_verified());
         let store = self.inner.contexts.clone();
-        let opened = store.open(&key, &Claim { token, user }).await.map_err(|error| match error {
+        let claim = Claim { token, user };
+        let opened = match slot.entry() {
+            Entry::New => store.open(&key, &claim).await.map(Some),
+            Entry::TakeOver => store.share(&key, &claim).await,
+        };
+        let opened = opened.map_err(|error| match error {
             StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
             StoreError::Unavailable(_) => Failure::UpstreamUnavailable,
         })?;
+        let opened = opened.ok_or(Failure::ConnectionAlreadyExists)?;
         let tasks = self.inner.tasks.clone();
         let held = Held { store, id: opened.id, token: opened.token, tasks, runtime: Handle::current() };
         Ok((held, if opened.resumed { Resumed::Yes } else { Resumed::No }))

@@ -13,6 +13,7 @@ use streamfleet_store::ContextKey;
 use tokio::sync::{Notify, mpsc};
 
 use super::begin::{Beginning, Begun};
+use super::moving::{Mover, enter};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, SocketRequest};
@@ -56,8 +57,9 @@ impl Sessions {
     pub(super) async fn begin_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
         match self.prepare(request).await {
             Ok(prepared) => {
-                let Prepared { new, live } = prepared;
-                self.inner.table.by_id.lock().insert(live.shared.id().clone(), live);
+                let Prepared { new, live, mover } = prepared;
+                let superseded = enter(&mut self.inner.table.by_id.lock(), live);
+                self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())
             }
@@ -76,7 +78,7 @@ impl Sessions {
             Resume::With(token) => Some(token),
             Resume::No | Resume::Wanted => None,
         };
-        let (context, resumed) = self.context(&service.name, &request.id, &request.identity, shown).await?;
+        let (context, resumed) = self.context(&service.name, &request.slot, &request.identity, shown).await?;
         let token = (request.resume != Resume::No).then(|| context.token());
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let beginning = Beginning {
@@ -93,7 +95,7 @@ impl Sessions {
         let woken = Arc::new(Notify::new());
         let wake = woken.clone();
         let link = self.start(&mut begun, handler, bounds(), Arc::new(move || wake.notify_one()));
-        let Begun { live, guard, .. } = begun;
+        let Begun { live, guard, mover, .. } = begun;
         let call = request.call.map(|call| {
             let shared = &live.shared;
             self.inner.calls.enter(shared.service(), call, shared.token(), shared.id().clone())
@@ -111,7 +113,7 @@ impl Sessions {
             token,
             guard: Box::new((call, guard)),
         };
-        Ok(Prepared { new, live })
+        Ok(Prepared { new, live, mover })
     }
 
     /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
@@ -160,4 +162,5 @@ impl Sessions {
 struct Prepared {
     new: NewSession,
     live: Live,
+    mover: Option<Mover>,
 }

@@ -1,5 +1,8 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
+mod moving;
+
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
 
 use axum::Router;
@@ -74,7 +77,8 @@ impl Worker {
             handler: "echo".to_owned(),
             handler_config: Value::Null,
             modality: Modality::default(),
-            limits: Limits::default(),
+            // Whoever moves must not need a second place.
+            limits: Limits { concurrency: NonZeroU32::new(1), ..Limits::default() },
             identity: IdentityPolicy::default(),
             telephone: http::Telephone::default(),
         };
@@ -82,8 +86,8 @@ impl Worker {
             origins: Origins::Any,
             hosts: Hosts::Only([].into()),
             admin_token: TOKEN.parse().unwrap(),
-            newcomers: http::MAX_NEWCOMERS,
             streams: 9,
+            newcomers: http::MAX_NEWCOMERS,
         };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
@@ -98,7 +102,11 @@ impl Worker {
     }
 
     async fn offer(&self, id: &str) -> (u16, Value) {
-        let body = json!({ "type": "offer", "webrtc_id": id, "sdp": offer() });
+        self.offer_with(id, Value::Null).await
+    }
+
+    async fn offer_with(&self, id: &str, resume: Value) -> (u16, Value) {
+        let body = json!({ "type": "offer", "webrtc_id": id, "sdp": offer(), "resume": resume });
         self.send(Request::post("/webrtc/offer").body(Body::from(body.to_string())).unwrap()).await
     }
 
@@ -193,6 +201,7 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
         resume: None,
         admitted: Instant::now(),
         time_limit: None,
+        moving: None,
     };
     sessions.inner.table.by_id.lock().insert(id.clone(), live);
     let begun = tokio::time::Instant::now();

@@ -2,25 +2,14 @@
 
 use streamfleet_handler::Transport;
 
-use crate::http::{Quality, SessionView, TrackInfo};
-use crate::media::{Shared, TrackView};
+use super::quality::quality;
+use crate::http::{ChangeView, SessionView, TrackInfo};
+use crate::media::{Change, Shared, TrackView};
 use crate::sockets::session::TRACK;
 
 pub(super) fn view(shared: &Shared) -> SessionView {
     let figures = shared.quality();
-    let sum = |count: fn(&TrackView) -> u64| figures.tracks.iter().map(count).sum::<u64>();
-    let (received, lost) = (sum(|t| t.packets_received), sum(|t| t.packets_lost));
-    let quality = (!figures.tracks.is_empty()).then(|| Quality {
-        rtt_ms: figures.rtt_ms,
-        loss_received: if received + lost == 0 { 0.0 } else { lost as f64 / (received + lost) as f64 },
-        loss_sent: figures.tracks.iter().find_map(|t| t.remote_fraction_lost).map(f64::from),
-        jitter_ms: figures.tracks.first().map_or(0.0, |t| t.jitter_ms),
-        buffer_ms: figures.playout.as_ref().map(|p| p.current_delay_ms),
-        packets_received: received,
-        packets_sent: sum(|t| t.packets_sent),
-        frames_concealed: figures.playout.as_ref().map_or(0, |p| p.concealed),
-        frames_repaired: figures.playout.as_ref().map_or(0, |p| p.fec_repaired),
-    });
+    let change = |Change { at, event }| ChangeView { at, change: event.as_str(), reason: event.reason() };
     let tracks = match shared.transport() {
         Transport::WebRtc => figures.tracks.iter().map(track).collect(),
         // Nothing was negotiated: there is one, as long as there is a session.
@@ -36,7 +25,8 @@ pub(super) fn view(shared: &Shared) -> SessionView {
         verified: shared.verified().is_verified(),
         state: shared.stage().into(),
         since: shared.since(),
-        quality,
+        changes: shared.changes().into_iter().map(change).collect(),
+        quality: quality(&figures),
         outputs: shared.outputs(),
         tracks,
     }

@@ -10,6 +10,7 @@ use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{ServiceName, SessionId};
 
 use super::begin::{Beginning, Begun};
+use super::moving::enter;
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Modality, OpenRequest};
@@ -46,7 +47,7 @@ impl Sessions {
 
         let token = inner.tokens.fetch_add(1, Relaxed);
         let (context, resumed) =
-            self.context(&request.service.name, &request.id, &request.identity, request.resume).await?;
+            self.context(&request.service.name, &request.slot, &request.identity, request.resume).await?;
         let resume = context.token();
         let via = Via::Loop(inner.loops[on].clone());
         let limits = request.service.limits;
@@ -55,7 +56,7 @@ impl Sessions {
                 token,
                 transport: sdk::Transport::WebRtc,
                 service: &request.service,
-                id: request.id.clone(),
+                id: request.id,
                 identity: request.identity,
                 slot: request.slot,
                 context,
@@ -71,7 +72,7 @@ impl Sessions {
                 Endpoint::Task { link, media }
             }
         };
-        let Begun { live, guard, .. } = begun;
+        let Begun { live, guard, mover, .. } = begun;
         let shared = live.shared.clone();
         let new = Box::new(NewSession {
             answered,
@@ -85,16 +86,15 @@ impl Sessions {
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
         let opened = {
             let mut table = inner.table.by_id.lock();
-            let opened = inner.loops[on].open(new);
-            if opened.is_ok() {
-                table.insert(request.id, live);
-            }
-            opened
+            inner.loops[on].open(new).map(|()| enter(&mut table, live))
         };
-        if let Err(refused) = opened {
-            shared.refuse();
-            drop(refused);
-            return Err(Failure::NoCapacity { retry_after: OVERLOADED });
+        match opened {
+            Ok(superseded) => self.follow(mover, superseded),
+            Err(refused) => {
+                shared.refuse();
+                drop(refused);
+                return Err(Failure::NoCapacity { retry_after: OVERLOADED });
+            }
         }
         Ok(Answer { sdp, resume: Some(resume) })
     }
@@ -106,6 +106,8 @@ impl Sessions {
         candidate: ParsedCandidate,
     ) -> Result<(), Failure> {
         let live = self.live(id).filter(|live| live.shared.service() == service);
+        // Of a client on its way: what connects already has no use for a candidate.
+        let live = live.map(|live| live.moving.clone().map_or(live, |moving| *moving));
         let Some(Live { shared, via: Via::Loop(media), .. }) = live else { return Err(Failure::UnknownConnection) };
         if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
             return Err(Failure::ConnectionClosed);

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::line::Line;
 use crate::feed::{Feed, Said, Taken, Voice, words};
-use crate::media::{Shared, TrackEnd};
+use crate::media::{Event as Change, Intake, Quality, Shared, TrackEnd, millis};
 
 /// Audio is taken from the handler this much ahead of what its pacing sends: a handler's task that is a few milliseconds
 /// late must not leave a gap, and what was taken can still be forgotten here.
@@ -25,6 +25,8 @@ const AHEAD: Duration = Duration::from_millis(60);
 const MAX_EMITS: usize = 64;
 /// A session whose socket broke waits so long for its client: a lift, a change of networks.
 const REATTACH_WINDOW: Duration = Duration::from_secs(30);
+/// What the rest of the process sees of a session's audio is never much older than this.
+const QUALITY_EVERY: Duration = Duration::from_secs(1);
 /// Commands that wait: as many as anybody has reason to send at once.
 pub(crate) const MAX_COMMANDS: usize = 16;
 
@@ -77,6 +79,8 @@ pub(crate) async fn run(new: NewSession, line: Line) {
         life: Lifecycle::new(Instant::now(), limits),
         feed: Feed::new(AHEAD),
         position: 0,
+        frames: 0,
+        published_at: None,
         commands,
         tasks,
         stopping: Some(stopping),
@@ -117,6 +121,9 @@ struct Session {
     feed: Feed,
     /// Samples handed to the handler so far, for the timestamp of the next frame.
     position: usize,
+    /// Frames handed to the handler so far.
+    frames: u64,
+    published_at: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     tasks: TaskTracker,
     /// Until it has been obeyed.
@@ -159,10 +166,13 @@ impl Session {
             let (kept, next, shown) = match self.attached(line).await {
                 Left::Over(reason, line) => return (reason, Some(line)),
                 Left::Replaced(audio, next, token) => (audio, next, token),
-                Left::Lost(audio) => match self.alone().await {
-                    Ok((next, token)) => (audio, next, token),
-                    Err(reason) => return (reason, None),
-                },
+                Left::Lost(audio) => {
+                    self.shared.record(Change::Detached);
+                    match self.alone().await {
+                        Ok((next, token)) => (audio, next, token),
+                        Err(reason) => return (reason, None),
+                    }
+                }
             };
             // A connection that was open has audio; one that never was is not lost but refused.
             let Some(kept) = kept else { return (CloseReason::InternalError, Some(next)) };
@@ -183,6 +193,7 @@ impl Session {
                 }
             }
             let now = Instant::now();
+            self.publish(now, &line.connection);
             let more = self.speak(now, &mut line.connection);
             let lost = self.feed.take_dropped();
             if lost > 0 {
@@ -233,6 +244,8 @@ impl Session {
 
     /// The socket has ended: sees it closed, and says what that means for the session.
     fn left(&mut self, mut line: Line, end: End) -> Left {
+        self.published_at = None;
+        self.publish(Instant::now(), &line.connection);
         let reason = end.reason().unwrap_or(CloseReason::InternalError);
         if self.shared.stage().reason().is_none() {
             if self.resumable == Resumable::Yes && end.is_recoverable() {
@@ -292,7 +305,23 @@ impl Session {
         }
     }
 
+    /// Shows the rest of the process how this session's audio fares.
+    fn publish(&mut self, now: Instant, connection: &Connection) {
+        if self.published_at.is_some_and(|at| now.saturating_duration_since(at) < QUALITY_EVERY) {
+            return;
+        }
+        let Some(audio) = connection.audio() else { return };
+        self.published_at = Some(now);
+        let intake = Intake {
+            frames: self.frames,
+            queued_ms: millis(audio.output.queued()),
+            dropped_ms: millis(audio.input.dropped()),
+        };
+        self.shared.publish(Quality { intake: Some(intake), ..Quality::default() });
+    }
+
     fn hear(&mut self, samples: Vec<i16>) {
+        self.frames += 1;
         let timestamp = self.input.duration(self.position);
         self.position += samples.len();
         self.give(Input::Audio(AudioFrame { samples, format: self.input, timestamp }));
@@ -333,7 +362,7 @@ impl Session {
             Emit::Message(message) => connection.send_text(now, words(message)),
             // There is one track, and without it there is no session.
             Emit::CloseTrack(_) => self.end(now, CloseReason::EndStream, None, connection),
-            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::Nothing => {}
+            Emit::Audio(_) | Emit::Packet(_) | Emit::Clear | Emit::EndStream(_) | Emit::All(_) | Emit::Nothing => {}
         }
     }
 

@@ -421,10 +421,7 @@ impl TaskEnd {
     /// # Errors
     /// [`Closed`] when the loop's end has gone or the stream has been ended; the item is dropped.
     pub async fn send(&self, emit: Emit) -> Result<(), Closed> {
-        if matches!(emit, Emit::Nothing) {
-            return Ok(());
-        }
-        let mut room = self.shared.put(emit, Limit::Nothing).map_err(|_| Closed)?;
+        let mut room = self.put_parts(emit)?;
         while room == Room::None {
             let popped = self.shared.room.notified();
             tokio::pin!(popped);
@@ -436,6 +433,21 @@ impl TaskEnd {
             }
         }
         Ok(())
+    }
+
+    /// Queues an item at once, with all of its parts. Those behind an end are dropped as anything later would be.
+    fn put_parts(&self, emit: Emit) -> Result<Room, Closed> {
+        match emit {
+            Emit::Nothing => Ok(self.shared.room_now()),
+            Emit::All(parts) => {
+                let mut room = self.shared.room_now();
+                for part in parts {
+                    room = self.put_parts(part)?;
+                }
+                Ok(room)
+            }
+            emit => self.shared.put(emit, Limit::Nothing).map_err(|_| Closed),
+        }
     }
 
     /// Waits until the stream has been ended, by either an item or a session handle; the text it was ended with.

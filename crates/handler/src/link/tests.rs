@@ -425,3 +425,14 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn several_emitted_at_once_keep_their_order_and_their_place() {
+    let pair = pair(LinkConfig { max_queued_audio: Duration::from_millis(30), ..LinkConfig::default() });
+    let end = || Emit::EndStream(Some("bye".to_owned()));
+    // All of it is queued, though there is room for the first part only; what is behind an end is not.
+    let inner = Emit::All(vec![audio_out(2), Emit::Nothing, Emit::Output(json!(3))]);
+    assert_eq!(pair.send(Emit::All(vec![audio_out(1), inner, end(), audio_out(4)])), Err(Closed));
+    assert_eq!(pair.pop_all(), [audio_out(1), audio_out(2), Emit::Output(json!(3)), end()]);
+    assert_eq!(pair.wakes(), 1);
+}

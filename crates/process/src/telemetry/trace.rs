@@ -29,6 +29,16 @@ pub fn accept<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>) {
     }
 }
 
+/// Makes `span` a child of `other` in its trace, and nothing else: neither keeps the other open. Call before the span is
+/// entered.
+pub fn follow(span: &Span, other: &Span) {
+    let context = other.context();
+    if context.span().span_context().is_valid() {
+        // As above.
+        let _ = span.set_parent(context);
+    }
+}
+
 /// The headers that let another process continue `span`'s trace; empty if no trace is recorded.
 pub fn headers(span: &Span) -> Vec<(String, String)> {
     struct Sink(HashMap<String, String>);

@@ -86,6 +86,15 @@ impl ContextStore for Memory {
         Ok(self.table.lock().rotate(key, token, next, Instant::now()))
     }
 
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError> {
+        let next = ResumeToken::from_random(rand::random());
+        Ok(self.table.lock().share(key, claim, next, Instant::now()))
+    }
+
+    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
+        Ok(self.table.lock().confirm(id, token))
+    }
+
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
         Ok(self.table.lock().verify(key, token, Instant::now()))
     }

@@ -131,6 +131,23 @@ impl Table {
         })
     }
 
+    pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Option<Opened> {
+        let shown = claim.token?;
+        let id = self.find(key, now)?;
+        let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
+        let is_owner = context.user.is_none() || context.user == claim.user;
+        if !is_owner || !context.tokens.takes(&shown, now) {
+            return None;
+        }
+        context.tokens.offer(shown, next);
+        context.holders += 1;
+        Some(Opened { id, resumed: true, token: next, document: context.document.clone() })
+    }
+
+    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken) -> bool {
+        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token))
+    }
+
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {
         self.expire(now);
         let mut newest = self.by_key.get(key)?.iter().rev().copied();

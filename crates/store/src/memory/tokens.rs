@@ -11,6 +11,8 @@ use super::TOKEN_GRACE;
 pub(super) struct Tokens {
     current: ResumeToken,
     previous: Option<Previous>,
+    /// What a client on the way to another connection was given for the current one, and has not shown yet.
+    offered: Option<ResumeToken>,
 }
 
 #[derive(Debug)]
@@ -21,12 +23,31 @@ struct Previous {
 
 impl Tokens {
     pub(super) const fn new(token: ResumeToken) -> Self {
-        Self { current: token, previous: None }
+        Self { current: token, previous: None, offered: None }
     }
 
     /// Whether whoever shows `token` is the context's client.
     pub(super) fn takes(&self, token: &ResumeToken, now: Instant) -> bool {
-        self.current == *token || self.previous.as_ref().is_some_and(|p| p.token == *token && now < p.until)
+        self.is_new(token) || self.previous.as_ref().is_some_and(|p| p.token == *token && now < p.until)
+    }
+
+    /// Whether this is a token that nobody has shown yet.
+    fn is_new(&self, token: &ResumeToken) -> bool {
+        self.current == *token || self.offered.as_ref() == Some(token)
+    }
+
+    /// `shown` has been taken, and stays good beside `next` until one of the two is taken or `next` is confirmed.
+    pub(super) fn offer(&mut self, shown: ResumeToken, next: ResumeToken) {
+        *self = Self { current: shown, previous: None, offered: Some(next) };
+    }
+
+    /// The client is known to have `token`: every other one is void. False if it was void itself.
+    pub(super) fn confirm(&mut self, token: &ResumeToken) -> bool {
+        if self.offered.as_ref() == Some(token) {
+            *self = Self::new(*token);
+        }
+        // Somebody may be on the way again by now, with this one: what he was given stays good.
+        self.current == *token
     }
 
     /// `shown` has been taken, or somebody was known without one; from now on it is `next`.
@@ -34,9 +55,10 @@ impl Tokens {
     /// A token is taken at most twice: what was shown as the previous one does not become it again, and no more does what
     /// nobody has shown.
     pub(super) fn replace(&mut self, shown: Option<&ResumeToken>, next: ResumeToken, now: Instant) {
-        let is_first = shown == Some(&self.current);
-        self.previous = is_first.then(|| Previous { token: self.current, until: now + TOKEN_GRACE });
+        let first = shown.copied().filter(|shown| self.is_new(shown));
+        self.previous = first.map(|token| Previous { token, until: now + TOKEN_GRACE });
         self.current = next;
+        self.offered = None;
     }
 }
 

@@ -56,12 +56,12 @@ struct FakeHost {
     /// Lets one `slow` offer go on.
     go: Notify,
     sockets: TaskTracker,
-    stopping: CancellationToken,
-    /// The one call that goes on.
-    call: Mutex<Option<(CallSid, CallResume)>>,
     contexts: Arc<dyn ContextStore>,
     /// Sessions that are over.
     over: Mutex<HashMap<SessionId, Reached>>,
+    stopping: CancellationToken,
+    /// The one call that goes on.
+    call: Mutex<Option<(CallSid, CallResume)>>,
 }
 
 impl Default for FakeHost {
@@ -225,6 +225,7 @@ impl Host for FakeHost {
             verified: session.identity.verified.is_verified(),
             state: session.state,
             since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+            changes: Vec::new(),
             quality: None,
             outputs: Vec::new(),
             tracks: Vec::new(),

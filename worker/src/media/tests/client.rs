@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use rtc::interceptor::{Interceptor, Packet, Registry, Slot, StreamInfo, TaggedPacket};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::configure_rtcp_reports;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_VP8, MediaEngine};
+use rtc::peer_connection::configuration::media_engine::{
+    MIME_TYPE_H264, MIME_TYPE_OPUS, MIME_TYPE_PCMU, MIME_TYPE_VP8, MediaEngine,
+};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
@@ -42,6 +44,8 @@ pub(crate) enum Offering {
     Audio,
     /// Only to hear.
     Listening,
+    /// The same in G.711, where every sample that is heard is one that was sent.
+    ListeningPcmu,
     /// Audio and pictures, both ways.
     Vp8,
     H264,
@@ -84,6 +88,8 @@ pub(crate) struct Client {
     pub(crate) sent_at: Vec<Instant>,
     pub(crate) echoes: Vec<Echo>,
     pub(crate) payloads: Vec<(u32, Bytes)>,
+    /// When each of them came.
+    pub(crate) heard_at: Vec<Instant>,
     pub(crate) pictures: Vec<Picture>,
     asked: KeyFrameRequests,
     pub(crate) messages: Vec<String>,
@@ -133,10 +139,14 @@ impl Client {
     /// A client at `inside`, and its offer.
     pub(crate) fn offering(offering: Offering, inside: SocketAddr, now: Instant) -> (Self, String) {
         let mut engine = MediaEngine::default();
-        let audio = RTCRtpCodecParameters { rtp_codec: opus(), payload_type: AUDIO_TYPE };
+        let audio = if offering == Offering::ListeningPcmu {
+            RTCRtpCodecParameters { rtp_codec: codec(MIME_TYPE_PCMU, 8_000, 1, ""), payload_type: 0 }
+        } else {
+            RTCRtpCodecParameters { rtp_codec: opus(), payload_type: AUDIO_TYPE }
+        };
         engine.register_codec(audio, RtpCodecKind::Audio).unwrap();
         let pictures = match offering {
-            Offering::Audio | Offering::Listening => None,
+            Offering::Audio | Offering::Listening | Offering::ListeningPcmu => None,
             Offering::Vp8 => Some(codec(MIME_TYPE_VP8, 90_000, 0, "")),
             Offering::H264 => {
                 let fmtp = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f";
@@ -157,7 +167,7 @@ impl Client {
             .with_interceptor_registry(configure_rtcp_reports(Registry::new()).with(Slot::CongestionControl, ear))
             .build(now)
             .unwrap();
-        let audio = if offering == Offering::Listening {
+        let audio = if matches!(offering, Offering::Listening | Offering::ListeningPcmu) {
             pc.add_transceiver_from_kind(RtpCodecKind::Audio, None).unwrap();
             None
         } else {
@@ -187,6 +197,7 @@ impl Client {
             sent_at: vec![],
             echoes: vec![],
             payloads: vec![],
+            heard_at: vec![],
             pictures: vec![],
             asked,
             messages: vec![],
@@ -247,6 +258,7 @@ impl Client {
                         let number = u32::from_be_bytes(n.try_into().unwrap());
                         self.echoes.push(Echo { number, at: now });
                     }
+                    self.heard_at.push(now);
                     self.payloads.push((packet.header.timestamp, packet.payload));
                 }
                 RTCMessage::DataChannelMessage(_, m) => {

@@ -31,6 +31,11 @@ impl Hand {
         self.sending.is_none()
     }
 
+    /// Gives up waiting for room; what was emitted keeps its place.
+    pub(super) fn withdraw(&mut self) {
+        self.sending = None;
+    }
+
     pub(super) fn send(&mut self, emit: Emit) {
         assert!(self.ready());
         let end = self.end.clone();

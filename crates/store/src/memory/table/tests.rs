@@ -106,6 +106,8 @@ fn a_token_is_verified_and_stays_good() {
     assert_eq!(world.table.verify(&key("a"), &token(3), world.now), None);
     assert_eq!(world.table.verify(&key("b"), &token(1), world.now), None, "another id");
     assert!(world.open("a", &by_token(1)).resumed, "nothing was used up");
+    assert_eq!(world.table.verify(&key("a"), &token(1), world.now), Some(past.id), "good once more");
+    world.now += TOKEN_GRACE;
     assert_eq!(world.table.verify(&key("a"), &token(1), world.now), None, "now it is");
     world.table.close(past.id, world.now);
     world.now += RETENTION;
@@ -218,6 +220,73 @@ fn only_a_live_sessions_token_is_rotated_and_once() {
     assert_eq!(world.table.rotate(&key("a"), &token(52), token(55), now), None, "its successor was shown");
 }
 
+/// A client that moves: its token stays good until it has arrived with the new one.
+#[test]
+fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
+    /// What the client does after it was given token 2 for token 1; then which tokens are good, and whether a session that
+    /// holds token 2 may take over.
+    fn check(story: impl Fn(&mut Table, ContextId, Instant), good: &[u8], arrives: bool) {
+        let mut world = World::new();
+        let (live, now) = (world.open("a", &nothing()), world.now);
+        let shared = world.table.share(&key("a"), &by_token(1), token(2), now).unwrap();
+        assert_eq!((shared.id, shared.resumed, shared.token), (live.id, true, token(2)));
+        story(&mut world.table, live.id, now);
+        for n in 1..10 {
+            let context = &world.table.contexts[&live.id];
+            assert_eq!(context.tokens.takes(&token(n), now), good.contains(&n), "token {n} of {good:?}");
+        }
+        assert_eq!(world.table.confirm(live.id, &token(2)), arrives, "{good:?}");
+        // However it went on, both sessions leave and nothing is left of them.
+        for _ in 0..4 {
+            world.table.close(live.id, now);
+        }
+        assert_eq!(world.table.len(), 0);
+    }
+    check(|_, _, _| {}, &[1, 2], true);
+    check(|table, id, _| assert!(table.confirm(id, &token(2))), &[2], true);
+    // It never arrives, and comes again with either.
+    check(|table, id, now| table.close(id, now), &[1, 2], true);
+    let again = |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).is_some();
+    check(|table, _, now| assert!(again(table, 1, now)), &[1, 3], false);
+    check(|table, _, now| assert!(again(table, 2, now)), &[2, 3], true);
+    // Arriving late with the token that the next one was asked for with does not void that one.
+    check(
+        |table, id, now| {
+            assert!(again(table, 2, now));
+            assert!(table.confirm(id, &token(2)));
+        },
+        &[2, 3],
+        true,
+    );
+    // It comes back to where it was.
+    let back = |table: &mut Table, shown, now| table.rotate(&key("a"), &token(shown), token(4), now) == Some(token(4));
+    check(|table, _, now| assert!(back(table, 1, now)), &[1, 4], false);
+    check(|table, _, now| assert!(back(table, 2, now)), &[2, 4], false);
+}
+
+#[test]
+fn only_the_live_sessions_own_client_shares_its_context() {
+    let mut world = World::new();
+    let now = world.now;
+    let past = world.past("a", &nothing(), "gone");
+    assert!(world.table.share(&key("a"), &by_token(1), token(50), now).is_none(), "it does not live");
+    world.open("a", &by_user("ann"));
+    for (claim, good) in [
+        (nothing(), false),
+        (by_token(9), false),
+        (Claim { token: Some(past.token), user: Some(user("ann")) }, false),
+        // Who one is does not say which of one's connections is to end.
+        (by_user("ann"), false),
+        (by_token(2), false),
+        (Claim { token: Some(token(2)), user: Some(user("bob")) }, false),
+        (Claim { token: Some(token(2)), user: Some(user("ann")) }, true),
+    ] {
+        let shared = world.table.share(&key("a"), &claim, token(51), now);
+        assert_eq!(shared.is_some(), good, "{claim:?}");
+        assert!(world.table.share(&key("b"), &claim, token(52), now).is_none(), "another id");
+    }
+}
+
 #[test]
 fn writes_meet_the_version_that_they_expect() {
     let mut world = World::new();
@@ -268,6 +337,8 @@ fn bytes_are_bounded_and_a_writer_does_not_lose_his_own() {
 enum Step {
     Open { session: u8, token: Option<u8>, user: Option<u8> },
     Write { context: u8, bytes: usize },
+    Share { session: u8, token: u8, user: Option<u8> },
+    Confirm { context: u8, token: u8 },
     Close { context: u8 },
     Wait { seconds: u64 },
 }
@@ -277,6 +348,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3_u8, proptest::option::of(0..40_u8), proptest::option::of(0..2_u8))
             .prop_map(|(session, token, user)| Step::Open { session, token, user }),
         2 => (0..40_u8, 0..700_usize).prop_map(|(context, bytes)| Step::Write { context, bytes }),
+        2 => (0..3_u8, 0..40_u8, proptest::option::of(0..2_u8))
+            .prop_map(|(session, token, user)| Step::Share { session, token, user }),
+        1 => (0..40_u8, 0..40_u8).prop_map(|(context, token)| Step::Confirm { context, token }),
         2 => (0..40_u8).prop_map(|context| Step::Close { context }),
         1 => (0..700_u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
@@ -309,6 +383,22 @@ proptest! {
                 Step::Write { context, bytes } => {
                     let text = "x".repeat(bytes);
                     let _ = world.table.write(ContextId(u128::from(context)), data(&text), Expected::Anything, world.now);
+                }
+                Step::Share { session, token: shown, user: who } => {
+                    let who = who.map(|n| user(&format!("u{n}")));
+                    let claim = Claim { token: Some(token(shown)), user: who.clone() };
+                    let key = key(&format!("s{session}"));
+                    let may = world.table.contexts.values().any(|c| {
+                        c.key == key && c.holders > 0 && c.tokens.takes(&token(shown), world.now) && (c.user.is_none() || c.user == who)
+                    });
+                    let shared = world.table.share(&key, &claim, token(world.opened + 1), world.now);
+                    world.opened += u8::from(shared.is_some());
+                    prop_assert!(may || shared.is_none());
+                }
+                Step::Confirm { context, token: shown } => {
+                    let id = ContextId(u128::from(context));
+                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.takes(&token(shown), world.now));
+                    prop_assert_eq!(world.table.confirm(id, &token(shown)), known);
                 }
                 Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),
                 Step::Wait { seconds } => world.now += Duration::from_secs(seconds),
