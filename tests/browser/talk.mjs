@@ -14,7 +14,7 @@ const SOUND_DB = -50;
 /** Quieter than this is a reply that falls silent: the notes that are interrupted are at -17 dBFS. */
 const FALLEN_DB = -35;
 /** Between two notes or words lies less, s. */
-const BREATH_S = 0.5;
+const BREATH_S = 0.8;
 const TONES = [784, 659, 523];
 
 const folder = await mkdtemp(join(tmpdir(), "streamfleet-sentences-"));
@@ -37,6 +37,8 @@ await withPage(async (page) => {
   report("connected", { chosen: await page.evaluate(() => document.querySelector("input[name=transport]:checked").value) });
   if (turns > 0) {
     await page.waitForFunction((count) => document.querySelectorAll("#turns [data-event=silent], #turns [data-event=interrupted]").length >= count, turns, { timeout: 45000 });
+    // The page takes a gap of a busy machine for the end; this waits until it must be.
+    await page.waitForTimeout(1500);
     await page.click("#start");
   }
   await page.waitForFunction(() => document.querySelector("#state").dataset.state === "ended", null, { timeout: 45000 });

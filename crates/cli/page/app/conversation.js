@@ -37,6 +37,9 @@ export class Conversation {
   end;
   #count = 0;
   #loudAt;
+  /** Turns whose outputs were announced and have not come yet, and outputs that overtook their announcement. */
+  #announced = [];
+  #early = [];
 
   /** Takes a message of the server. @returns {boolean} whether anything has changed */
   hear({ kind, text }, at) {
@@ -46,7 +49,8 @@ export class Conversation {
       pause_detected: () => this.#paused(at),
       send_input: () => ((this.#asked() ?? this.#open({})).askedAt = at),
       response_starting: () => this.#replying(at),
-      output: () => (this.#answered() ?? this.#greeting({})).outputs.push(text),
+      fetch_output: () => this.#announce(this.#answered() ?? this.#greeting({})),
+      output: () => this.#output(text),
       end_stream: () => (this.end = { at, text }),
     };
     if (!Object.hasOwn(acts, word)) return false;
@@ -119,6 +123,19 @@ export class Conversation {
   /** The turn that has paused and has no reply yet. */
   #asked() {
     return this.turns.findLast(({ pausedAt, replyAt }) => pausedAt !== undefined && replyAt === undefined);
+  }
+
+  /** Outputs come by a way of their own, which may be the faster one; their order is that of the announcements. */
+  #announce(turn) {
+    if (this.#early.length > 0) turn.outputs.push(this.#early.shift());
+    else this.#announced.push(turn);
+    if (this.#announced.length > TURNS_MAX) this.#announced.shift();
+  }
+
+  #output(text) {
+    if (this.#announced.length > 0) this.#announced.shift().outputs.push(text);
+    else this.#early.push(text);
+    if (this.#early.length > TURNS_MAX) this.#early.shift();
   }
 
   /** The turn that an output is about. */

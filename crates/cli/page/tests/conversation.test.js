@@ -22,7 +22,7 @@ const shown = ({ turns }) => turns.map(({ outputs, ...turn }) => ({ ...turn, ...
 
 test("a turn from the first word to the reply's last sound", () => {
   const conversation = talk(
-    [[1, "started_talking"], [3, "pause_detected"], [3.1, "response_starting"], [3.1, { kind: "output", text: "7" }], [7, { kind: "end_stream", text: "bye" }]],
+    [[1, "started_talking"], [3, "pause_detected"], [3.1, "response_starting"], [3.1, { kind: "fetch_output", text: "" }], [3.1, { kind: "output", text: "7" }], [7, { kind: "end_stream", text: "bye" }]],
     [[3.2, 5]], 8,
   );
   assert.deepEqual(shown(conversation), [{ number: 1, startedAt: 1, pausedAt: 3, replyAt: 3.1, soundAt: 3.2, silentAt: 4.95, outputs: ["7"] }]);
@@ -52,6 +52,17 @@ test("so do first words, if it falls silent at them", () => {
 test("a breath is no end", () => {
   const [turn] = shown(talk([[1, "pause_detected"], [1, "response_starting"]], [[1, 2], [2.5, 4]], 6));
   assert.equal(turn.silentAt, 3.95);
+});
+
+test("an output belongs to the turn that announced it, however early or late it comes", () => {
+  const of = (...order) => {
+    const at = { pause: "pause_detected", told: { kind: "fetch_output", text: "" }, one: { kind: "output", text: "1" }, two: { kind: "output", text: "2" } };
+    return talk(order.map((what, i) => [i + 1, at[what]]), [], order.length + 1).turns.map(({ outputs }) => outputs);
+  };
+  assert.deepEqual(of("pause", "told", "one", "pause", "told", "two"), [["1"], ["2"]]);
+  assert.deepEqual(of("pause", "told", "pause", "told", "one", "two"), [["1"], ["2"]]);
+  assert.deepEqual(of("pause", "told", "one", "two", "pause", "told"), [["1"], ["2"]]);
+  assert.deepEqual(of("told", "one"), [["1"]], "a greeting's");
 });
 
 test("a greeting is turn 0, also when you have begun to talk before it", () => {
