@@ -48,12 +48,12 @@ impl Default for GateOptions {
     fn default() -> Self {
         Self {
             enter: 0.7,
-            leave: 0.4,
-            margin: 3.0,
-            hold_hops: 2,
+            leave: 0.25,
+            margin: 2.0,
+            hold_hops: 1,
             floor_quantile: 0.75,
-            memory_hops: 1_000.0,
-            speech_weight: 0.2,
+            memory_hops: 1_700.0,
+            speech_weight: 0.06,
             prior_hops: 15.0,
             room_level: -55.0,
             least_level: -65.0,
@@ -181,7 +181,7 @@ impl Gate {
     }
 
     /// Whether a hop of this level in a room of that, both in dBFS, could be speech at all. If not, the model's opinion
-    /// makes no difference, and need not be asked for.
+    /// makes no difference.
     #[must_use]
     pub fn may_speak(&self, level: f32, floor: f32) -> bool {
         level - floor >= self.options.margin && level >= self.options.least_level
