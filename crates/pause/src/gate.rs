@@ -53,7 +53,7 @@ impl Default for GateOptions {
             hold_hops: 1,
             floor_quantile: 0.75,
             memory_hops: 1_700.0,
-            speech_weight: 0.06,
+            speech_weight: 0.05,
             prior_hops: 15.0,
             room_level: -55.0,
             least_level: -65.0,
@@ -103,8 +103,7 @@ impl Room {
     pub fn hear(&mut self, level_dbfs: f32) -> f32 {
         /// A third of the new hop.
         const WEIGHT: f32 = 0.35;
-        // In this order what is not a number is silence.
-        let level = level_dbfs.max(QUIETEST).min(0.0);
+        let level = if level_dbfs.is_nan() { QUIETEST } else { level_dbfs.clamp(QUIETEST, 0.0) };
         let smoothed = self.level.map_or(level, |before| before + WEIGHT * (level - before));
         self.level = Some(smoothed);
         smoothed

@@ -199,7 +199,7 @@ mod tests {
         for _ in 0..2_000 {
             vad.hear(&hop(300));
         }
-        assert!(!vad.gate.may_speak(-41.0, vad.room.floor()), "{}", vad.room.floor());
+        assert!(!vad.gate.may_speak(-43.0, vad.room.floor()), "{}", vad.room.floor());
         assert_eq!(vad.passed_hops, 0);
     }
 
