@@ -67,9 +67,8 @@ fn plain(config: Value, handler: impl FnOnce() -> ReplyOnPause) -> Result<Regist
 fn main() -> ExitCode {
     let mut registry = Registry::builtin();
     let about = |name| Description::audio(name, "Answers each pause with a beep.");
-    registry.register("webrtc-vad", about("WebRTC's detector"), |config| {
-        plain(config, || beeper().with_vad(|| WebRtc::new()))
-    });
+    registry
+        .register("webrtc-vad", about("WebRTC's detector"), |config| plain(config, || beeper().with_vad(WebRtc::new)));
     registry.register("earshot", about("The detector that ships"), |config| plain(config, beeper));
     streamfleet_worker::program::run(&registry)
 }

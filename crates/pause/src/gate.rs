@@ -48,12 +48,12 @@ impl Default for GateOptions {
     fn default() -> Self {
         Self {
             enter: 0.7,
-            leave: 0.4,
-            margin: 3.0,
-            hold_hops: 2,
+            leave: 0.25,
+            margin: 2.0,
+            hold_hops: 1,
             floor_quantile: 0.75,
-            memory_hops: 1_000.0,
-            speech_weight: 0.2,
+            memory_hops: 1_700.0,
+            speech_weight: 0.05,
             prior_hops: 15.0,
             room_level: -55.0,
             least_level: -65.0,
@@ -103,8 +103,7 @@ impl Room {
     pub fn hear(&mut self, level_dbfs: f32) -> f32 {
         /// A third of the new hop.
         const WEIGHT: f32 = 0.35;
-        // In this order what is not a number is silence.
-        let level = level_dbfs.max(QUIETEST).min(0.0);
+        let level = if level_dbfs.is_nan() { QUIETEST } else { level_dbfs.clamp(QUIETEST, 0.0) };
         let smoothed = self.level.map_or(level, |before| before + WEIGHT * (level - before));
         self.level = Some(smoothed);
         smoothed
@@ -181,7 +180,7 @@ impl Gate {
     }
 
     /// Whether a hop of this level in a room of that, both in dBFS, could be speech at all. If not, the model's opinion
-    /// makes no difference, and need not be asked for.
+    /// makes no difference.
     #[must_use]
     pub fn may_speak(&self, level: f32, floor: f32) -> bool {
         level - floor >= self.options.margin && level >= self.options.least_level

@@ -61,8 +61,8 @@
 //! # The model
 //! `earshot` hears hops of 16 ms at 16 kHz. By itself it takes distant talk and loud music for speech, so that in a café
 //! nobody ever pauses. [`gate`] follows the level that the room has while nobody speaks; the model hears the room turned
-//! down to a quiet one's level, only what stands out of the room is speech, and about what does not the model is not even
-//! asked. `examples/compare` measures it against WebRTC's detector on speech from espeak-ng in noise, babble and music.
+//! down to a quiet one's level, and only what stands out of the room is speech. About silence the model is not asked.
+//! `examples/compare` measures it against WebRTC's detector on speech from espeak-ng in noise, babble and music.
 //!
 //! # Bounds
 //! A session keeps one chunk of audio and a half (86 kB at 48 kHz mono, 29 kB at 16 kHz), the detector's 12 kB, and while

@@ -160,8 +160,10 @@ impl Score {
         }
         score.false_starts = starts.len() - true_starts;
         let mut from = 0;
-        for utterance in
-            spoken.iter().map(|spoken| spoken.start..(spoken.end + NOTICED).min(length)).chain([length..length])
+        for utterance in spoken
+            .iter()
+            .map(|spoken| spoken.start..(spoken.end + NOTICED).min(length))
+            .chain(std::iter::once(length..length))
         {
             let silent = from..utterance.start.max(from);
             score.silent_seconds += silent.len() as f64 / f64::from(VAD_RATE);

@@ -20,7 +20,7 @@ const STEP_DB: f32 = 6.0;
 const STEPS: usize = 8;
 
 /// Changes that are tried, from the defaults on.
-const ROUNDS: usize = 300;
+const ROUNDS: usize = 200;
 
 /// Levels of the speech, in dBFS: half of those that are reported on, as a search takes long enough.
 const LEVELS: [f32; 2] = [-12.0, -30.0];
@@ -115,7 +115,7 @@ fn change(options: &mut GateOptions, rng: &mut StdRng) {
         3 => options.hold_hops = one_of(rng, &[0, 1, 2, 3, 4]),
         4 => options.floor_quantile = one_of(rng, &[0.35, 0.45, 0.55, 0.6, 0.65, 0.7, 0.75, 0.85, 0.9]),
         5 => options.memory_hops = one_of(rng, &[300.0, 600.0, 800.0, 1_000.0, 1_300.0, 1_700.0, 2_200.0]),
-        6 => options.speech_weight = one_of(rng, &[0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0]),
+        6 => options.speech_weight = one_of(rng, &[0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.5]),
         _ => options.room_level = one_of(rng, &[-64.0, -61.0, -58.0, -55.0, -52.0, -49.0]),
     }
 }
