@@ -56,12 +56,12 @@ test("a breath is no end", () => {
 
 test("an output belongs to the turn that announced it, however early or late it comes", () => {
   const of = (...order) => {
-    const at = { pause: "pause_detected", told: { kind: "fetch_output", text: "" }, one: { kind: "output", text: "1" }, two: { kind: "output", text: "2" } };
+    const at = { pause: "pause_detected", reply: "response_starting", told: { kind: "fetch_output", text: "" }, one: { kind: "output", text: "1" }, two: { kind: "output", text: "2" } };
     return talk(order.map((what, i) => [i + 1, at[what]]), [], order.length + 1).turns.map(({ outputs }) => outputs);
   };
-  assert.deepEqual(of("pause", "told", "one", "pause", "told", "two"), [["1"], ["2"]]);
-  assert.deepEqual(of("pause", "told", "pause", "told", "one", "two"), [["1"], ["2"]]);
-  assert.deepEqual(of("pause", "told", "one", "two", "pause", "told"), [["1"], ["2"]]);
+  assert.deepEqual(of("pause", "told", "reply", "one", "pause", "told", "two"), [["1"], ["2"]]);
+  assert.deepEqual(of("pause", "told", "reply", "pause", "told", "one", "two"), [["1"], ["2"]]);
+  assert.deepEqual(of("pause", "told", "reply", "one", "two", "pause", "told"), [["1"], ["2"]]);
   assert.deepEqual(of("told", "one"), [["1"]], "a greeting's");
 });
 
