@@ -1,6 +1,7 @@
 //! Conversations on the demo page, by a real Chromium whose microphone says two sentences: pauses, replies, interruptions and
 //! the handler's end, over WebRTC and over a WebSocket, judged by what the page plays.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,8 +15,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 const FIRST: [f64; 2] = [0.9, 3.3];
 const SECOND: [f64; 2] = [4.35, 5.9];
 
+/// One conversation at a time: a browser that is starved of its cores plays with gaps, and they are what is judged here.
+static SPEAKING: Mutex<()> = Mutex::new(());
+
 /// What the page and its sound did while `microphone` was said again and again.
 fn talked(handler: &str, transport: &str, microphone: &Value, turns: u32) -> Result<Value> {
+    let _speaking = SPEAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[])?;
     let wav = root().join("crates/pause/tests/data/two-sentences.wav");
     let options = json!({ "url": server.url(), "handler": handler, "transport": transport, "wav": wav,

@@ -117,6 +117,6 @@ mod tests {
         assert!(made(Value::Null).is_ok());
         assert!(made(json!({ "turns": 1 })).is_ok());
         let error = made(json!({ "turns": 0 })).unwrap_err().to_string();
-        assert_eq!(error, "`turns` must be an integer from 1 to 1000, not 0");
+        assert_eq!(error, "`turns` must be a whole number from 1 to 1000, not 0");
     }
 }
