@@ -101,10 +101,10 @@ impl Ear {
 
     /// Our last word is said: what was over before it is no reply to it. A greeting that ran into our words is none, nor is
     /// what we interrupted; but the end of that is what comes next.
-    fn replied(&mut self, last_word: Instant, over_them: Over) {
+    fn replied(&mut self, last_word: Instant, over: Over) {
         if !self.sounds(last_word) {
             self.begun = None;
-            self.heard &= over_them == Over::Them;
+            self.heard &= over == Over::Them;
         }
     }
 
