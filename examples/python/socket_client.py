@@ -27,7 +27,7 @@ async def speak(socket, path):
 
 
 async def main(url, question, reply):
-    async with websockets.connect(f"{url}/websocket/offer") as socket:
+    async with websockets.connect(f"{url}/websocket/offer") as socket:  # HTTP 404: no service at this path
         await socket.send(json.dumps({"event": "start", "websocket_id": secrets.token_hex(8)}))
         speaking = asyncio.create_task(speak(socket, question))
         with wave.open(reply, "wb") as sound:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import sys
+import urllib.error
 import urllib.request
 
 from aiortc import RTCPeerConnection, RTCSessionDescription
@@ -14,8 +15,11 @@ from aiortc.contrib.media import MediaPlayer, MediaRecorder
 
 def post(url, body):
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.load(response)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:  # the body says what is wrong
+        sys.exit(f"refused: {error} {error.read().decode()}")
 
 
 async def main(service, question, reply):

@@ -210,7 +210,7 @@ function onState({ state, reason, text, problem }) {
 function advertised(handler) {
   if (handler.pauses) return `Speak, then pause: “${handler.title}” replies when you have. Headphones keep its reply out of your microphone.`;
   if (media.audio && view.chosen("source") === "tone") return `The test tone goes to “${handler.title}”. What it sends back hangs below the line.`;
-  return `Speak: “${handler.title}” hears you. Headphones keep its reply out of your microphone.`;
+  return `You and “${handler.title}” are connected. Headphones keep its sound out of your microphone.`;
 }
 
 function fail(problem) {

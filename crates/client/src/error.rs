@@ -152,7 +152,9 @@ impl Refusal {
             ("rate_limited", _) => "slow down",
             ("service_not_found", _) | (_, 404 | 405) => "check the path of the URL",
             ("unauthorized", _) | (_, 401) => "give a valid token in an authorization header",
-            ("forbidden", _) | (_, 403) => "ask the service's owner for access",
+            ("forbidden", _) | (_, 403) => {
+                "ask the service's owner for access; a telephone's requests are signed with its auth token"
+            }
             ("payload_too_large", _) | (_, 413) => "send less metadata",
             (_, 422) => "check the id: 1 to 128 characters of A-Z a-z 0-9 . _ ~ : @ -",
             (_, 500..) => "look into the server's log",

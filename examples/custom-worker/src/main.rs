@@ -1,7 +1,7 @@
 //! A worker with a handler of one's own: it sends back what it hears, an octave up.
 //!
-//! Run it with `cargo run -p custom-worker -- --config examples/custom-worker/worker.yaml`, then call it:
-//! `streamfleet call http://127.0.0.1:8081/chipmunk --out reply.wav`.
+//! Run it with `cargo run --release -p custom-worker -- --config examples/custom-worker/worker.yaml`, then call it:
+//! `cargo run --release --bin streamfleet -- call http://127.0.0.1:8081/chipmunk --out reply.wav`.
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;

@@ -44,13 +44,13 @@ function itemOf(turn) {
   }
   if (turn.askedAt !== undefined) row("back", "send_input", "The handler asks for input", turn.askedAt);
   if (turn.replyAt !== undefined) {
-    const late = turn.pausedAt === undefined ? "" : `, ${Math.round((turn.replyAt - turn.pausedAt) * 1000)} ms after your pause`;
+    const late = turn.pausedAt === undefined ? "" : `, ${Math.round((turn.replyAt - turn.pausedAt) * 1000)} ms later`;
     row("back", "response_starting", `${turn.number === 0 ? "The handler greets you" : "The reply began"}${late}`, turn.replyAt);
   }
   if (turn.interruptedAt !== undefined) {
     row("you", "interrupted", `You interrupted it; silent ${Math.round((turn.silentAt - turn.interruptedAt) * 1000)} ms later`, turn.interruptedAt);
   } else if (turn.silentAt !== undefined) {
-    row("back", "silent", `It had been heard, ${span(turn.soundAt ?? turn.replyAt, turn.silentAt)} long`, turn.silentAt);
+    row("back", "silent", `You heard it to its end, ${span(turn.soundAt ?? turn.replyAt, turn.silentAt)} long`, turn.silentAt);
   }
   const outputs = turn.outputs.map((text) => element("li", { "data-side": "back", "data-event": "output" }, element("code", {}, text)));
   const title = turn.number === 0 ? "Greeting" : `Turn ${turn.number}`;

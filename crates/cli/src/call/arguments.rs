@@ -33,7 +33,7 @@ Examples:
   streamfleet call http://127.0.0.1:8080/echo
   streamfleet call https://192.168.1.5:8443/echo --insecure --file question.wav --out reply.wav
   streamfleet call https://voice.example.com/agent --header 'Authorization: Bearer …' --json
-  streamfleet call http://127.0.0.1:8080/echo --transport websocket --input-rate 24000
+  streamfleet call http://127.0.0.1:8080/echo-frames --transport websocket --input-rate 24000
   streamfleet call http://127.0.0.1:8080/agent --transport twilio --script talk.yaml
 
 A script is a list of turns, for example:

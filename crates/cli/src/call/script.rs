@@ -23,6 +23,8 @@ const MAX_TEXT: u64 = 1 << 20;
 const MAX_TIME: Duration = Duration::from_secs(600);
 /// How long a reply, its end, or an event is waited for unless the script says otherwise.
 const WITHIN_MS: u64 = 10_000;
+/// From here on a sample is sound, −50 dBFS: the noise of a recording's end is below, the last consonant is not.
+const AUDIBLE: u16 = 104;
 /// Quiet after which a reply counts as ended: longer than the pause between two sentences.
 const QUIET_MS: u64 = 700;
 
@@ -63,6 +65,12 @@ pub(crate) struct Clip {
 impl Clip {
     pub(crate) fn length(&self) -> Duration {
         PcmFormat::mono(TONE_RATE).duration(self.samples.len())
+    }
+
+    /// Until its last sound: recordings end with silence, in which a reply may come. Zero where there is no sound at all.
+    pub(crate) fn speech(&self) -> Duration {
+        let end = self.samples.iter().rposition(|sample| sample.unsigned_abs() >= AUDIBLE).map_or(0, |last| last + 1);
+        PcmFormat::mono(TONE_RATE).duration(end)
     }
 }
 

@@ -82,19 +82,42 @@ enum Stage {
     Speaking { since: Instant },
 }
 
-/// What is heard, since we last began to speak.
+/// What is heard.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ear {
+    /// When what may be a reply began.
     begun: Option<Instant>,
     last: Option<Instant>,
+    /// There was something whose end can be waited for.
+    heard: bool,
 }
 
 impl Ear {
     /// We speak: what sounds now goes on, what is over counts no more.
     fn reset(&mut self, now: Instant) {
-        let sounding = self.last.is_some_and(|last| last + GAP > now);
-        self.begun = sounding.then_some(now);
+        self.heard = self.sounds(now);
+        self.begun = self.heard.then_some(now);
     }
+
+    /// Our last word is said: what was over before it is no reply to it. A greeting that ran into our words is none, nor is
+    /// what we interrupted; but the end of that is what comes next.
+    fn replied(&mut self, last_word: Instant, over: Over) {
+        if !self.sounds(last_word) {
+            self.begun = None;
+            self.heard &= over == Over::Them;
+        }
+    }
+
+    fn sounds(&self, at: Instant) -> bool {
+        self.last.is_some_and(|last| last + GAP > at)
+    }
+}
+
+/// What we speak over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Silence,
+    Them,
 }
 
 /// What became of a turn.
@@ -128,10 +151,13 @@ impl Runner {
     }
 
     pub(crate) fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        // What is due comes first: our last word may have been said before this was heard.
+        self.handle_timeout(now);
         match input {
             Input::Sound { from, until } => {
                 self.ear.begun.get_or_insert(from);
                 self.ear.last = self.ear.last.max(Some(until));
+                self.ear.heard = true;
             }
             Input::Event(text) => {
                 if self.events.len() == MAX_EVENTS {
@@ -217,7 +243,7 @@ impl Runner {
         let late = |within: &Duration| now >= self.entered + *within;
         match turn {
             Turn::Play(clip) => match self.stage {
-                Stage::Speaking { since } => self.spoken_out(now, since + clip.length()),
+                Stage::Speaking { since } => self.spoken_out(now, since, clip, Over::Silence),
                 _ => self.speak(now),
             },
             Turn::WaitForReply { within } => match self.ear.begun {
@@ -228,15 +254,15 @@ impl Runner {
                 None if late(within) => Taken::Failed,
                 None => Taken::No,
             },
-            Turn::WaitForEnd { within, quiet } => match (self.ear.begun, self.ear.last) {
-                (Some(_), Some(last)) if now >= last + *quiet => Taken::Yes(Figures::default()),
+            Turn::WaitForEnd { within, quiet } => match (self.ear.heard, self.ear.last) {
+                (true, Some(last)) if now >= last + *quiet => Taken::Yes(Figures::default()),
                 _ if late(within) => Taken::Failed,
                 _ => Taken::No,
             },
             Turn::Interrupt { after, sound, within } => match (self.stage, self.ear.begun) {
                 (Stage::Speaking { since }, _) => {
                     let heard_on = self.ear.last.map(|last| last.saturating_duration_since(since));
-                    match self.spoken_out(now, since + sound.length()) {
+                    match self.spoken_out(now, since, sound, Over::Them) {
                         Taken::Yes(figures) => Taken::Yes(Figures { heard_on, ..figures }),
                         taken => taken,
                     }
@@ -278,12 +304,13 @@ impl Runner {
         Taken::No
     }
 
-    fn spoken_out(&mut self, now: Instant, end: Instant) -> Taken {
-        if now < end {
-            return Taken::No;
+    fn spoken_out(&mut self, now: Instant, since: Instant, clip: &Clip, over: Over) -> Taken {
+        let last_word = since + clip.speech();
+        if now >= last_word && self.spoken < last_word {
+            self.spoken = last_word;
+            self.ear.replied(last_word, over);
         }
-        self.spoken = end;
-        Taken::Yes(Figures::default())
+        if now < since + clip.length() { Taken::No } else { Taken::Yes(Figures::default()) }
     }
 }
 
@@ -300,7 +327,13 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn clip(ms: u64) -> Clip {
-        Clip { samples: vec![0; ms as usize * TONE_RATE as usize / 1_000].into() }
+        speech(ms, 0)
+    }
+
+    /// Words, and the silence that a recording has behind them.
+    fn speech(ms: u64, silence_ms: u64) -> Clip {
+        let samples = |ms: u64| ms as usize * TONE_RATE as usize / 1_000;
+        Clip { samples: [vec![8_000; samples(ms)], vec![0; samples(silence_ms)]].concat().into() }
     }
 
     /// A world of milliseconds: sounds are heard and messages come at their times.
@@ -365,6 +398,37 @@ mod tests {
         let reports = world.runner.reports(Instant::now());
         assert_eq!(reports[1].heard_on_ms, Some(80.0));
         assert_eq!(world.over, 1_500, "it was quiet long enough by then");
+    }
+
+    #[test]
+    fn what_was_over_before_our_last_word_is_no_reply() {
+        #[track_caller]
+        fn check(question: Clip, sounds: &[(u64, u64)], reply_at: u64, after_ms: f64) {
+            let turns = vec![Turn::Play(question), Turn::WaitForReply { within: 5_000 * MS }];
+            let world = run(turns, sounds, &[]);
+            assert_eq!((world.runner.progress(), world.over), (Progress::Done, reply_at));
+            assert_eq!(world.runner.reports(Instant::now())[1].reply_after_ms, Some(after_ms));
+        }
+        let (greeting, reply) = ((100, 600), (2_500, 3_000));
+        check(clip(2_000), &[greeting, reply], 2_500, 500.0);
+        check(clip(2_000), &[reply], 2_500, 500.0);
+        // It came in the recording's silence, and may be over when that is.
+        check(speech(2_000, 1_500), &[greeting, reply], 3_500, 500.0);
+        check(speech(2_000, 1_500), &[greeting, (2_500, 3_600)], 3_500, 500.0);
+        // It began while we spoke and goes on.
+        check(clip(2_000), &[(1_500, 2_500)], 2_000, 0.0);
+    }
+
+    #[test]
+    fn the_end_after_an_interruption_is_that_of_what_was_interrupted_or_of_the_next_reply() {
+        let interrupt = Turn::Interrupt { after: 400 * MS, sound: clip(600), within: 2_000 * MS };
+        let end = Turn::WaitForEnd { within: 5_000 * MS, quiet: 200 * MS };
+        let sounds = [(500, 980), (2_500, 3_000)];
+        assert_eq!(run(vec![interrupt.clone(), end.clone()], &sounds, &[]).over, 1_500);
+        let reply = Turn::WaitForReply { within: 5_000 * MS };
+        let world = run(vec![interrupt, reply, end], &sounds, &[]);
+        assert_eq!((world.runner.progress(), world.over), (Progress::Done, 3_200));
+        assert_eq!(world.runner.reports(Instant::now())[1].reply_after_ms, Some(1_000.0));
     }
 
     #[test]
