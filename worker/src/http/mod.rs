@@ -143,9 +143,11 @@ pub fn router(
             router = router.merge(routes(prefix.as_str(), &door));
         }
     }
+    // A page that has mistyped a service's name is to read that, as it reads every other failure.
+    let unknown = any(unknown_path).layer(from_fn_with_state(api.clone(), cors::allow)).layer(from_fn(reply::private));
     router
         .method_not_allowed_fallback(async || reply::method_not_allowed())
-        .fallback(unknown_path)
+        .fallback_service(unknown)
         .layer(from_fn_with_state(api, net::catch))
 }
 
@@ -175,8 +177,11 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
 /// An offer to a service that does not exist is read before it is refused, as wire.md orders the checks: its client
 /// learns of a body that is too large or has the wrong shape wherever it sends it.
 async fn unknown_path(request: Request) -> Response {
-    if request.method() != Method::POST || !request.uri().path().ends_with("/webrtc/offer") {
-        return reply::failure(&Failure::NotFound);
+    match *request.method() {
+        _ if !request.uri().path().ends_with("/webrtc/offer") => return reply::failure(&Failure::NotFound),
+        Method::OPTIONS => return cors::preflight().await,
+        Method::POST => {}
+        _ => return reply::failure(&Failure::NotFound),
     }
     let body = match body::read(request.into_body()).await {
         Ok(body) => body,

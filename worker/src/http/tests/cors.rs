@@ -11,7 +11,7 @@ async fn ask(world: &World, method: &str, path: &str, origin: Option<&str>) -> R
 #[tokio::test]
 async fn any_page_may_offer_by_default() {
     let world = World::new();
-    for path in ["/webrtc/offer", "/limited/webrtc/offer", "/rtc_configuration"] {
+    for path in ["/webrtc/offer", "/limited/webrtc/offer", "/rtc_configuration", "/nobody/webrtc/offer"] {
         let preflight = ask(&world, "OPTIONS", path, Some("https://app.example.com")).await;
         assert_eq!((preflight.status, preflight.body.as_str()), (204, ""));
         assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
@@ -25,6 +25,7 @@ async fn any_page_may_offer_by_default() {
         world.offer("", "a", SDP).await,
         world.offer("", "b", "bad").await,
         world.post("/webrtc/offer", "nonsense").await,
+        world.offer("/nobody", "a", SDP).await,
         ask(&world, "GET", "/rtc_configuration", None).await,
     ] {
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "failures are to be read too: {reply:?}");
