@@ -151,6 +151,8 @@ impl Door {
         let claims = Claims { metadata: metadata.as_ref(), candidate: None };
         let identity =
             check_rate(rate, source, began).and(proof).and_then(|()| identity(claims, headers, &self.service.identity));
+        // What is kept of it is the identity's. A client that does not read its refusal holds this task for seconds.
+        drop(metadata);
         let identity = match identity {
             Ok(identity) => identity,
             Err(failure) => return self.refuse(line, &audit, source, failure).await,

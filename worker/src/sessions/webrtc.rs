@@ -86,10 +86,10 @@ impl Sessions {
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
         let opened = {
             let mut table = inner.table.by_id.lock();
-            inner.loops[on].open(new).map(|()| enter(&mut table, live))
+            inner.loops[on].open(new).map(|()| enter(&mut table, mover.entry, live))
         };
         match opened {
-            Ok(superseded) => self.follow(mover, superseded),
+            Ok(entered) => self.follow(mover, entered),
             Err(refused) => {
                 shared.refuse();
                 drop(refused);

@@ -15,6 +15,10 @@ use crate::payload::PayloadBuffer;
 /// to 1 000 ms at a time. The WebSocket library should be told too, so that it does not collect more.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
+/// The largest `start`, in bytes: what an offer over HTTP may be. Its metadata is the one part of any message that is read
+/// into values before it is judged, and they take up to sixteen times the memory of their text.
+pub const MAX_START: usize = 256 << 10;
+
 /// A frame from the client.
 #[derive(Debug, PartialEq)]
 pub enum ClientFrame<'a> {
@@ -106,7 +110,10 @@ impl ClientReader {
                 let media: Media<'_> = field::media(fields.media)?;
                 field::payload(media.payload, &mut self.payload).map(ClientFrame::Media)
             }
-            "start" => fields.start().map(|start| ClientFrame::Start(Box::new(start))),
+            "start" => {
+                field::check_start(text)?;
+                fields.start().map(|start| ClientFrame::Start(Box::new(start)))
+            }
             "stop" => Ok(ClientFrame::Stop),
             "ping" => Ok(ClientFrame::Ping),
             _ => Ok(ClientFrame::Ignored),
