@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{BadFrame, MAX_MESSAGE, MAX_START};
+use super::{BadFrame, MAX_MESSAGE};
 use crate::payload::PayloadBuffer;
 
 /// What a text message of either protocol is: an object with an `event`, and fields that `T` names.
@@ -22,11 +22,6 @@ pub(super) fn message<'a, T: Deserialize<'a> + Message<'a>>(text: &'a str) -> Re
 pub(super) trait Message<'a> {
     /// What kind of message it is.
     fn event(&self) -> Option<&'a RawValue>;
-}
-
-/// Whether a `start` is short enough for its values to be read.
-pub(super) fn check_start(text: &str) -> Result<(), BadFrame> {
-    if text.len() > MAX_START { Err(BadFrame::StartTooLarge) } else { Ok(()) }
 }
 
 /// The fields of `media`, where they lie.

@@ -6,7 +6,7 @@ mod field;
 mod server;
 mod twilio;
 
-pub use client::{ClientFrame, ClientReader, MAX_MESSAGE, MAX_START, Resume, Start};
+pub use client::{ClientFrame, ClientReader, MAX_MESSAGE, Resume, Start};
 pub use server::{ServerFrame, media};
 pub use twilio::{
     CallResume, CallSid, CallStart, CallTrack, Digit, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN,
@@ -27,9 +27,6 @@ pub enum BadFrame {
     /// More than [`MAX_MESSAGE`] bytes.
     #[error("a message must be at most {MAX_MESSAGE} bytes long")]
     TooLarge,
-    /// A `start` of more than [`MAX_START`] bytes.
-    #[error("\"start\" must be at most {MAX_START} bytes long")]
-    StartTooLarge,
     /// Not JSON.
     #[error("a text message must be JSON")]
     NotJson,
@@ -78,7 +75,7 @@ impl BadFrame {
     #[must_use]
     pub const fn close_code(&self) -> CloseCode {
         match self {
-            Self::TooLarge | Self::StartTooLarge => CloseCode::TooBig,
+            Self::TooLarge => CloseCode::TooBig,
             Self::NotJson | Self::NotAnObject | Self::NoPayload | Self::NotBase64 | Self::Payload(_) => {
                 CloseCode::InvalidPayload
             }

@@ -215,10 +215,7 @@ impl TwilioReader {
         let (event, fields): (_, Fields<'_>) = field::message(text)?;
         match &*event {
             "media" => self.media(fields.media).map(TwilioFrame::Media),
-            "start" => {
-                field::check_start(text)?;
-                fields.start().map(|start| TwilioFrame::Start(Box::new(start)))
-            }
+            "start" => fields.start().map(|start| TwilioFrame::Start(Box::new(start))),
             "mark" => Ok(fields.mark().map_or(TwilioFrame::Ignored, TwilioFrame::Mark)),
             "dtmf" => Ok(fields.digit().map_or(TwilioFrame::Ignored, TwilioFrame::Dtmf)),
             "connected" => Ok(TwilioFrame::Connected),
