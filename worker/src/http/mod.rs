@@ -35,7 +35,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{Extensions, Method};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_session::wire::{Failure, OfferBody};
