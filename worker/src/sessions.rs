@@ -42,7 +42,6 @@ use crate::sockets::Line;
 
 use self::afterlife::Afterlife;
 use self::calls::Calls;
-use self::moving::stop;
 use self::via::{Order, Via, deliver};
 use self::view::view;
 
@@ -287,28 +286,8 @@ impl Host for Sessions {
     }
 
     async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
-        let live = self.live(id).ok_or(Failure::NotFound)?;
-        let context = live.context;
-        let ended = self.end_live(live, reason).await?;
-        // A client that offered again while its session ended has come from there.
-        match self.live(id).filter(|next| next.context == context) {
-            Some(next) if matches!(ended, Ended::Closed(_)) => {
-                self.end_live(next, reason).await?;
-            }
-            _ => {}
-        }
-        Ok(ended)
-    }
-}
-
-impl Sessions {
-    /// Ends a session, and the one that its client is on the way to.
-    async fn end_live(&self, live: Live, reason: CloseReason) -> Result<Ended, Failure> {
-        // Both as one look has found them: a client that arrives meanwhile is not to get away.
-        let Live { shared, via, moving, .. } = live;
-        if let Some(moving) = moving {
-            stop(&moving, reason).await;
-        }
+        let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
+        self.stop_moving(id, reason).await;
         let mut stage = shared.watch();
         let told = async {
             deliver(&via, shared.token(), || Order::End(reason)).await;

@@ -14,7 +14,7 @@ use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
-use crate::admission::Slot;
+use crate::admission::{Entry, Slot};
 use crate::history::Writing;
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
@@ -39,8 +39,8 @@ pub(super) struct Begun {
     pub(super) guard: Guard,
     pub(super) context: sdk::Context,
     pub(super) data: sdk::Data,
-    /// What sees its client arrive, if there is another session that it comes from.
-    pub(super) mover: Mover,
+    /// Of one whose client comes from another connection.
+    pub(super) mover: Option<Mover>,
 }
 
 impl Sessions {
@@ -71,13 +71,12 @@ impl Sessions {
         };
         let data = held.data();
         let cancel = CancellationToken::new();
-        let mover = Mover {
-            entry: slot.entry(),
+        let mover = (slot.entry() == Entry::TakeOver).then(|| Mover {
             shared: shared.clone(),
             via: via.clone(),
             arrival: held.arrival(),
             cancel: cancel.clone(),
-        };
+        });
         let live = Live {
             shared: shared.clone(),
             via,

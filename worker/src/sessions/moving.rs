@@ -13,35 +13,24 @@ use tokio_util::sync::CancellationToken;
 use super::context::Arrival;
 use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, Sessions, Table};
-use crate::admission::Entry;
 use crate::media::{Shared, Stage};
 
 /// For a session that is on the way to end: its loop has nobody to say goodbye to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a session that has been made known stands.
+/// Makes a session known: as that of its id, or beside the one that its client still has. Returns the one that was on the
+/// way before it.
 #[must_use]
-pub(super) enum Entered {
-    /// It is that of its id.
-    Alone,
-    /// Beside the one that its client still has, instead of the one that was on the way before it.
-    Beside(Option<Box<Live>>),
-}
-
-/// Makes a session known that got its place by `entry`: as that of its id, or beside the one that its client still has.
-pub(super) fn enter(sessions: &mut HashMap<SessionId, Live>, entry: Entry, live: Live) -> Entered {
+pub(super) fn enter(sessions: &mut HashMap<SessionId, Live>, live: Live) -> Option<Box<Live>> {
     match sessions.get_mut(live.shared.id()) {
         Some(current) => {
-            // The token that is sure to be good, wherever the client is when it needs one. Of a session that found the id
-            // free it is not: the one that is there now has shown it.
-            if entry == Entry::TakeOver {
-                current.resume = live.resume;
-            }
-            Entered::Beside(current.moving.replace(Box::new(live)))
+            // The token that is sure to be good, wherever the client is when it needs one.
+            current.resume = live.resume;
+            current.moving.replace(Box::new(live))
         }
         None => {
             sessions.insert(live.shared.id().clone(), live);
-            Entered::Alone
+            None
         }
     }
 }
@@ -84,8 +73,6 @@ fn arrive(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Option<Li
 
 /// Waits for one client to arrive.
 pub(super) struct Mover {
-    /// How its session got its place.
-    pub(super) entry: Entry,
     pub(super) shared: Arc<Shared>,
     pub(super) via: Via,
     pub(super) arrival: Arrival,
@@ -130,28 +117,24 @@ async fn end(via: &Via, shared: &Shared, reason: CloseReason) {
 
 impl Sessions {
     /// Looks after a session that has been made known by [`enter`], and after the one that it has pushed aside.
-    pub(super) fn follow(&self, mover: Mover, entered: Entered) {
-        // A client that offers twice at once can have its second session known first: the one that found the id free is
-        // then beside it, and has to arrive like any other.
-        let superseded = match (mover.entry, entered) {
-            (Entry::New, Entered::Alone) => return,
-            (Entry::TakeOver, Entered::Alone) => None,
-            (_, Entered::Beside(superseded)) => superseded,
-        };
-        self.inner.tasks.spawn(mover.run(self.inner.table.clone()));
+    pub(super) fn follow(&self, mover: Option<Mover>, superseded: Option<Box<Live>>) {
+        if let Some(mover) = mover {
+            self.inner.tasks.spawn(mover.run(self.inner.table.clone()));
+        }
         if let Some(old) = superseded {
             self.inner.tasks.spawn(async move { end(&old.via, &old.shared, CloseReason::Superseded).await });
         }
     }
-}
 
-/// Ends a session on the way and waits until it is over: the one that its client has ends as well.
-pub(super) async fn stop(moving: &Live, reason: CloseReason) {
-    let mut stage = moving.shared.watch();
-    let over = async {
-        end(&moving.via, &moving.shared, reason).await;
-        stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
-    };
-    // One that takes longer has a loop that is behind, which the session itself waits for as well.
-    let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
+    /// A session ends: its client does not arrive elsewhere either.
+    pub(super) async fn stop_moving(&self, id: &SessionId, reason: CloseReason) {
+        let Some(moving) = self.live(id).and_then(|live| live.moving) else { return };
+        let mut stage = moving.shared.watch();
+        let over = async {
+            end(&moving.via, &moving.shared, reason).await;
+            stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
+        };
+        // One that takes longer has a loop that is behind, which the session itself waits for as well.
+        let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
+    }
 }

@@ -58,8 +58,8 @@ impl Sessions {
         match self.prepare(request).await {
             Ok(prepared) => {
                 let Prepared { new, live, mover } = prepared;
-                let entered = enter(&mut self.inner.table.by_id.lock(), mover.entry, live);
-                self.follow(mover, entered);
+                let superseded = enter(&mut self.inner.table.by_id.lock(), live);
+                self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())
             }
@@ -162,5 +162,5 @@ impl Sessions {
 struct Prepared {
     new: NewSession,
     live: Live,
-    mover: Mover,
+    mover: Option<Mover>,
 }

@@ -70,6 +70,18 @@ impl Worker {
     }
 
     fn app(sessions: &Sessions, occupancy: &Occupancy) -> Router {
+        let service = Service {
+            name: "echo".parse().unwrap(),
+            path: "".parse().unwrap(),
+            aliases: Vec::new(),
+            handler: "echo".to_owned(),
+            handler_config: Value::Null,
+            modality: Modality::default(),
+            // Whoever moves must not need a second place.
+            limits: Limits { concurrency: NonZeroU32::new(1), ..Limits::default() },
+            identity: IdentityPolicy::default(),
+            telephone: http::Telephone::default(),
+        };
         let access = Access {
             origins: Origins::Any,
             hosts: Hosts::Only([].into()),
@@ -78,7 +90,7 @@ impl Worker {
             newcomers: http::MAX_NEWCOMERS,
         };
         let meter = Metrics::new("test", "0").meter("http");
-        let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service())]);
+        let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
         http::router(host, &services, occupancy, access, IceConfig::default(), &meter, Router::new())
     }
 
@@ -103,22 +115,6 @@ impl Worker {
             .header("host", "localhost")
             .header("authorization", format!("Bearer {TOKEN}"));
         self.send(request.body(Body::empty()).unwrap()).await
-    }
-}
-
-/// An `echo` at the root.
-fn service() -> Service {
-    Service {
-        name: "echo".parse().unwrap(),
-        path: "".parse().unwrap(),
-        aliases: Vec::new(),
-        handler: "echo".to_owned(),
-        handler_config: Value::Null,
-        modality: Modality::default(),
-        // Whoever moves must not need a second place.
-        limits: Limits { concurrency: NonZeroU32::new(1), ..Limits::default() },
-        identity: IdentityPolicy::default(),
-        telephone: http::Telephone::default(),
     }
 }
 

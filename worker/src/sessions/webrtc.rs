@@ -86,10 +86,10 @@ impl Sessions {
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
         let opened = {
             let mut table = inner.table.by_id.lock();
-            inner.loops[on].open(new).map(|()| enter(&mut table, mover.entry, live))
+            inner.loops[on].open(new).map(|()| enter(&mut table, live))
         };
         match opened {
-            Ok(entered) => self.follow(mover, entered),
+            Ok(superseded) => self.follow(mover, superseded),
             Err(refused) => {
                 shared.refuse();
                 drop(refused);

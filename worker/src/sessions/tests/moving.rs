@@ -1,12 +1,6 @@
 //! A client that offers again with its token while its session lives.
 
-use tokio::sync::mpsc;
-
-use super::super::begin::{Beginning, Begun};
-use super::super::moving::enter;
 use super::*;
-use crate::http::OpenRequest;
-use crate::sockets::session::Command;
 
 /// What the worker knows of the sessions of `a`: the one that its client has, and the one on the way.
 fn pair(worker: &Worker) -> (Arc<Shared>, Option<Arc<Shared>>) {
@@ -153,56 +147,6 @@ async fn one_that_arrives_with_a_void_token_ends() {
     nothing_is_left(&worker).await;
 }
 
-/// Of two offers at once, that which found the id free can be the last to be known: nobody waits for it either.
-#[tokio::test]
-async fn one_that_is_known_after_the_one_that_takes_it_over_ends() {
-    let worker = Worker::new();
-    let (service, id) = (Arc::new(service()), "a".parse::<SessionId>().unwrap());
-    let admission = worker.occupancy.service(service.limits);
-    let (identity, now) = (Identity::default(), Instant::now());
-    let slot = admission.admit(&id, None, now).unwrap();
-    // Both show the token of a session that is over.
-    let key = streamfleet_store::ContextKey { service: service.name.clone(), session: id.clone() };
-    let earlier = worker.sessions.inner.contexts.open(&key, &streamfleet_store::Claim::default()).await.unwrap();
-    let shown = Some(earlier.token);
-    let (context, resumed) = worker.sessions.context(&service.name, &slot, &identity, shown).await.unwrap();
-    let (commands, mut orders) = mpsc::channel(1);
-    let beginning = Beginning {
-        token: 1_000,
-        transport: sdk::Transport::WebSocket,
-        service: &service,
-        id: id.clone(),
-        identity: identity.clone(),
-        slot,
-        context,
-        resumed,
-    };
-    let Begun { live, guard, mover, .. } = worker.sessions.begin(beginning, Via::Socket(commands));
-    let late = live.shared.clone();
-
-    let request = OpenRequest {
-        service,
-        id: id.clone(),
-        sdp: offer(),
-        identity,
-        slot: admission.take_over(&id, None, now).unwrap(),
-        resume: shown,
-        early: Vec::new(),
-        source: "192.0.2.1:1".parse().unwrap(),
-    };
-    let resume = worker.sessions.open(request).await.unwrap().resume;
-    let entered = enter(&mut worker.sessions.inner.table.by_id.lock(), mover.entry, live);
-    worker.sessions.follow(mover, entered);
-    assert_eq!(worker.sessions.live(&id).unwrap().resume, resume, "the token that is good");
-    late.active();
-    let order = tokio::time::timeout(PATIENCE, orders.recv()).await.expect("in time");
-    assert!(matches!(order, Some(Command::End(CloseReason::Superseded))));
-    drop(guard);
-    assert!(pair(&worker).1.is_none());
-    assert_eq!(worker.delete("a").await.0, 200);
-    assert_eq!((worker.occupancy.live(), worker.sessions.len()), (0, 0));
-}
-
 #[tokio::test]
 async fn an_old_session_that_ends_first_leaves_its_id_to_the_new_one() {
     let worker = Worker::new();
@@ -230,58 +174,6 @@ async fn control_ends_both() {
     assert_eq!(new.unwrap().stage(), Stage::Closed(CloseReason::EndedByControl));
     assert_eq!(old.stage(), Stage::Closed(CloseReason::EndedByControl));
     nothing_is_left(&worker).await;
-}
-
-/// A client that offers again while its session ends does not get away.
-#[tokio::test]
-async fn control_ends_what_moves_meanwhile() {
-    let worker = Worker::new();
-    let (service, id) = (Arc::new(service()), "a".parse::<SessionId>().unwrap());
-    let admission = worker.occupancy.service(service.limits);
-    let (identity, now) = (Identity::default(), Instant::now());
-    let slot = admission.admit(&id, None, now).unwrap();
-    let (context, resumed) = worker.sessions.context(&service.name, &slot, &identity, None).await.unwrap();
-    let shown = context.token();
-    let (commands, mut orders) = mpsc::channel(1);
-    let beginning = Beginning {
-        token: 1_000,
-        transport: sdk::Transport::WebSocket,
-        service: &service,
-        id: id.clone(),
-        identity: identity.clone(),
-        slot,
-        context,
-        resumed,
-    };
-    let Begun { live, guard, mover, .. } = worker.sessions.begin(beginning, Via::Socket(commands));
-    let old = live.shared.clone();
-    old.active();
-    let entered = enter(&mut worker.sessions.inner.table.by_id.lock(), mover.entry, live);
-    worker.sessions.follow(mover, entered);
-    let leaves = async {
-        let order = orders.recv().await;
-        assert!(matches!(order, Some(Command::End(CloseReason::EndedByControl))));
-        old.ending(CloseReason::EndedByControl);
-        let request = OpenRequest {
-            service: service.clone(),
-            id: id.clone(),
-            sdp: offer(),
-            identity,
-            slot: admission.take_over(&id, None, now).unwrap(),
-            resume: Some(shown),
-            early: Vec::new(),
-            source: "192.0.2.1:1".parse().unwrap(),
-        };
-        worker.sessions.open(request).await.unwrap();
-        let moving = pair(&worker).1.unwrap();
-        drop(guard);
-        old.closed(CloseReason::EndedByControl);
-        moving
-    };
-    let (moving, ended) = tokio::join!(leaves, worker.sessions.end(&id, CloseReason::EndedByControl));
-    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndedByControl)));
-    assert_eq!(moving.stage(), Stage::Closed(CloseReason::EndedByControl));
-    assert_eq!((worker.occupancy.live(), worker.sessions.len()), (0, 0));
 }
 
 /// Every session but the last ends, and no place is lost.
