@@ -93,11 +93,11 @@ pub(crate) async fn run(new: NewSession, line: Line) {
     // Whoever waits for the end finds the id free.
     drop(guard);
     session.shared.closed(reason);
-    // A client that came back as the session ended is told so: also one whose token is being verified at this moment.
+    // A client that came back as the session ended is told so.
     session.commands.close();
-    while let Some(command) = session.commands.recv().await {
-        if let Command::Attach(line, _) = command {
-            session.put_off(line, Failure::ConnectionClosed);
+    while let Ok(command) = session.commands.try_recv() {
+        if let Command::Attach(mut line, _) = command {
+            line.refuse(Failure::ConnectionClosed).await;
         }
     }
     if let Some(mut line) = last {
