@@ -94,8 +94,6 @@ struct State {
     live: Option<Live>,
     /// Whoever waits in `emit`.
     waiting: Option<Waker>,
-    /// Why the session is to end.
-    failed: Option<HandlerError>,
 }
 
 struct Live {
@@ -157,7 +155,7 @@ impl ReplyOnPause {
     }
 
     fn of(plan: Arc<Plan>) -> Self {
-        Self { plan, state: Mutex::new(State { live: None, waiting: None, failed: None }) }
+        Self { plan, state: Mutex::new(State { live: None, waiting: None }) }
     }
 
     /// Before the first session there is one owner.
@@ -188,10 +186,7 @@ impl ReplyOnPause {
         let mut state = self.state.lock();
         let Some(live) = &mut state.live else { return };
         change(live);
-        let outcome = live.perform(&self.plan);
-        if let Err(error) = outcome {
-            state.failed = Some(error);
-        }
+        live.perform(&self.plan);
         let waiting = state.waiting.take();
         drop(state);
         if let Some(waiting) = waiting {
@@ -203,9 +198,6 @@ impl ReplyOnPause {
         let mut state = self.state.lock();
         let state = &mut *state;
         loop {
-            if let Some(error) = state.failed.take() {
-                return Poll::Ready(Err(error));
-            }
             state.waiting = Some(cx.waker().clone());
             let Some(live) = &mut state.live else { return Poll::Pending };
             let (id, item) = ready!(live.replies.poll(cx, &live.session));
@@ -227,9 +219,7 @@ impl ReplyOnPause {
                 }
                 Item::Over(Err(error)) => return Poll::Ready(Err(error)),
             };
-            if let Err(error) = live.perform(&self.plan) {
-                return Poll::Ready(Err(error));
-            }
+            live.perform(&self.plan);
             if let Some(emit) = emit {
                 return Poll::Ready(Ok(emit));
             }
@@ -273,7 +263,7 @@ impl Live {
     }
 
     /// Does what the turns have decided.
-    fn perform(&mut self, plan: &Plan) -> Result<(), HandlerError> {
+    fn perform(&mut self, plan: &Plan) {
         let mut way = Way::Ahead;
         while let Some(effect) = self.turns.poll_effect() {
             match effect {
@@ -300,11 +290,10 @@ impl Live {
                         (Opening::Startup, None) => (&plan.reply, silence()),
                     };
                     let output = PcmFormat::mono(plan.options.output_sample_rate);
-                    self.replies.start(id, function, Request { audio, args }, output, &self.session)?;
+                    self.replies.start(id, function, Request { audio, args }, output, &self.session);
                 }
             }
         }
-        Ok(())
     }
 }
 

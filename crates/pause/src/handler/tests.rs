@@ -509,6 +509,15 @@ async fn replies_that_block_cost_their_own_session_only() {
         .expect("the reply starts beside those that block");
     }
     call.handler.trigger_response(None);
+    // One more waits, but not for ever: the session shuts its handler down.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while call.handler.state.lock().live.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a session whose replies block ends");
+    assert_eq!(started.load(Ordering::SeqCst), 4, "no fifth thread was taken");
     let ended = call.drive.ended();
     tokio::pin!(ended);
     // The end waits for the replies, at most for the runner's limit; let them go.
@@ -555,4 +564,37 @@ async fn an_interrupted_reply_that_is_not_told_yet_is_told_before_the_next_turn(
     let turn = ["pause_detected", "response_starting"];
     assert_eq!(call.heard(), [&turn[..], &turn[..], &["audio 2"]].concat());
     assert_eq!(call.cleared, 1);
+}
+
+/// All of them are handled before the runtime comes to any of the replies: none of these blocks.
+#[tokio::test(start_paused = true)]
+async fn triggers_that_come_at_once_end_nothing() {
+    let mut call = Call::start(endless(ReplyOptions::default())).await;
+    for _ in 0..30 {
+        call.drive.push(Input::Trigger(None));
+    }
+    call.take().await;
+    let heard = call.heard();
+    assert!(heard.last().is_some_and(|last| last.starts_with("audio")), "{heard:?}");
+    call.drive.cancel();
+    assert_eq!(call.drive.ended().await, Ended::Cancelled);
+}
+
+/// What waits for room goes with what interrupts it.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_waits_for_room_is_interrupted_like_any_other() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = started.clone();
+    let mut call = Call::start(handler(ReplyOptions::default(), move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        pending()
+    }))
+    .await;
+    for _ in 0..6 {
+        call.drive.push(Input::Trigger(None));
+    }
+    call.take().await;
+    assert_eq!(started.load(Ordering::SeqCst), 1, "the last of them");
+    call.drive.cancel();
+    assert_eq!(call.drive.ended().await, Ended::Cancelled);
 }
