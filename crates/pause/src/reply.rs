@@ -1,5 +1,6 @@
 //! A reply while it runs: a task of its own, and what it says on the way to the client.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -158,6 +159,8 @@ struct Current {
     id: ReplyId,
     items: mpsc::Receiver<Item>,
     task: AbortHandle,
+    /// What has been taken from it in one piece and is handed out in several.
+    parts: VecDeque<Emit>,
     rest: Option<Rest>,
 }
 
@@ -234,7 +237,7 @@ impl Replies {
         };
         // In a reply `Context::current()` is its session's, as in every other call.
         let task = self.tasks.spawn(async move { session.scope(reply).await });
-        self.current = Some(Current { id, items, task, rest: None });
+        self.current = Some(Current { id, items, task, parts: VecDeque::new(), rest: None });
     }
 
     /// Stops the current reply at its next await, and listens to nothing more of it.
@@ -288,10 +291,23 @@ impl Current {
                 return Poll::Ready(Item::Emit(Emit::Audio(piece)));
             }
             self.rest = None;
-            // The task sends its end before it drops its sender, unless the runtime drops it.
-            match ready!(self.items.poll_recv(cx)).unwrap_or(Item::Over(Ok(()))) {
-                Item::Emit(Emit::Audio(frame)) if frame.duration() > PIECE => self.rest = Some(Rest { frame, at: 0 }),
-                item => return Poll::Ready(item),
+            let emit = match self.parts.pop_front() {
+                Some(part) => part,
+                // The task sends its end before it drops its sender, unless the runtime drops it.
+                None => match ready!(self.items.poll_recv(cx)).unwrap_or(Item::Over(Ok(()))) {
+                    Item::Emit(emit) => emit,
+                    over @ Item::Over(_) => return Poll::Ready(over),
+                },
+            };
+            match emit {
+                Emit::All(parts) => {
+                    for part in parts.into_iter().rev() {
+                        self.parts.push_front(part);
+                    }
+                }
+                Emit::Audio(frame) if frame.duration() > PIECE => self.rest = Some(Rest { frame, at: 0 }),
+                Emit::Nothing => {}
+                emit => return Poll::Ready(Item::Emit(emit)),
             }
         }
     }

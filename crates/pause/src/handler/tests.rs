@@ -598,3 +598,28 @@ async fn a_reply_that_waits_for_room_is_interrupted_like_any_other() {
     call.drive.cancel();
     assert_eq!(call.drive.ended().await, Ended::Cancelled);
 }
+
+#[tokio::test(start_paused = true)]
+async fn audio_that_is_said_with_something_else_is_audio() {
+    let mut call = Call::start(handler(ReplyOptions::default(), |_, speaker| async move {
+        let audio = |loud| {
+            let format = speaker.format();
+            Emit::Audio(AudioFrame { samples: beep(loud, 300), format, timestamp: Duration::ZERO })
+        };
+        let inner = Emit::All(vec![Emit::Output(json!(2)), audio(2)]);
+        speaker
+            .emit(Emit::All(vec![Emit::Nothing, audio(1), Emit::Output(json!(1)), inner, Emit::All(vec![])]))
+            .await?;
+        Ok(())
+    }))
+    .await;
+    call.speak(400).await;
+    call.pause().await;
+    assert_eq!(call.heard(), [&BEFORE[..], &["audio 1", "output 1", "output 2", "audio 2"]].concat());
+    // Its last words are a moment ago.
+    call.handler.trigger_response(None);
+    call.drive.settle().await;
+    assert_eq!(call.drive.link().queued_audio(), Duration::from_millis(420), "in pieces");
+    call.take().await;
+    assert_eq!(call.cleared, 1);
+}
