@@ -251,7 +251,12 @@ impl Live {
         self.session.recycle(frame.samples);
     }
 
-    /// What the user says is the clock: one that stands still calls nothing played.
+    /// What the user says is the clock: one that stands still calls nothing played. Nor does one that jumps, as after a
+        if !self.session.queued_audio().is_zero() {
+            self.spoke_at = Some(self.listener.position());
+            return;
+        }
+    /// stall: what waits here has not even been sent.
     fn played_out(&mut self) {
         let format = self.listener.format();
         let Some(spoke_at) = self.spoke_at else { return };

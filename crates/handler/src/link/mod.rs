@@ -231,6 +231,10 @@ impl Shared {
         if state.outbox.is_over(&self.config) && !state.loop_gone { Room::None } else { Room::Left }
     }
 
+    pub(crate) fn queued_audio(&self) -> Duration {
+        self.state.lock().outbox.audio()
+    }
+
     pub(crate) fn buffer(&self) -> Vec<i16> {
         self.state.lock().spare.take()
     }
@@ -309,7 +313,7 @@ impl LoopEnd {
     /// How much emitted audio waits.
     #[must_use]
     pub fn queued_audio(&self) -> Duration {
-        self.shared.state.lock().outbox.audio()
+        self.shared.queued_audio()
     }
 
     /// How many inputs of all kinds wait for the handler.

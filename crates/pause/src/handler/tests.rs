@@ -623,3 +623,24 @@ async fn audio_that_is_said_with_something_else_is_audio() {
     call.take().await;
     assert_eq!(call.cleared, 1);
 }
+
+/// What a stalled network held back comes at once: time has not passed for what waits to be sent.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_waits_has_not_been_heard_however_much_has_been() {
+    let mut call = Call::start(handler(ReplyOptions::default(), |_, speaker| async move {
+        speaker.say(beep(1, 300)).await?;
+        Ok(())
+    }))
+    .await;
+    call.handler.trigger_response(None);
+    call.drive.settle().await;
+    assert_eq!(call.drive.link().queued_audio(), Duration::from_millis(300));
+    for (ms, dbfs) in [(3_000, -90.0), (400, -10.0), (600, -90.0)] {
+        for frame in sine(PcmFormat::mono(48_000), 440.0, dbfs).take(ms / 20) {
+            call.drive.push(Input::Audio(frame));
+            call.drive.settle().await;
+        }
+    }
+    call.take().await;
+    assert_eq!(call.cleared, 1);
+}
