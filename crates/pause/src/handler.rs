@@ -81,12 +81,13 @@ pub struct ReplyOnPause {
 }
 
 /// What all sessions share.
+#[derive(Clone)]
 struct Plan {
     options: ReplyOptions,
     rules: Rules,
     reply: ReplyFn,
     startup: Option<ReplyFn>,
-    vad: Box<dyn Fn() -> Box<dyn Vad + Send> + Send + Sync>,
+    vad: Arc<dyn Fn() -> Box<dyn Vad + Send> + Send + Sync>,
 }
 
 struct State {
@@ -118,11 +119,12 @@ impl ReplyOnPause {
         R: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let rules = Rules::new(&options.algo_options)?;
-        let (reply, vad) = (ReplyFn::new(reply), Box::new(|| Box::new(Earshot::new()) as Box<dyn Vad + Send>));
+        let (reply, vad) = (ReplyFn::new(reply), Arc::new(|| Box::new(Earshot::new()) as Box<dyn Vad + Send>));
         Ok(Self::of(Arc::new(Plan { options, rules, reply, startup: None, vad })))
     }
 
-    /// Has `startup` speak first, before the user has said anything: FastRTC's `startup_fn`.
+    /// Has `startup` speak first, before the user has said anything: FastRTC's `startup_fn`. Copies that were made
+    /// before keep what they had.
     #[must_use]
     pub fn with_startup<F, R>(self, startup: F) -> Self
     where
@@ -132,10 +134,11 @@ impl ReplyOnPause {
         self.replan(|plan| plan.startup = Some(ReplyFn::new(startup)))
     }
 
-    /// Hears with another model than [`Earshot`]: FastRTC's `model`. Called once a session.
+    /// Hears with another model than [`Earshot`]: FastRTC's `model`. Called once a session. Copies that were made before
+    /// keep what they had.
     #[must_use]
     pub fn with_vad<V: Vad + Send + 'static>(self, vad: impl Fn() -> V + Send + Sync + 'static) -> Self {
-        self.replan(|plan| plan.vad = Box::new(move || Box::new(vad())))
+        self.replan(|plan| plan.vad = Arc::new(move || Box::new(vad())))
     }
 
     /// Arguments from the client, for the reply that waits for them or the next one.
@@ -158,11 +161,8 @@ impl ReplyOnPause {
         Self { plan, state: Mutex::new(State { live: None, waiting: None }) }
     }
 
-    /// Before the first session there is one owner.
     fn replan(mut self, change: impl FnOnce(&mut Plan)) -> Self {
-        if let Some(plan) = Arc::get_mut(&mut self.plan) {
-            change(plan);
-        }
+        change(Arc::make_mut(&mut self.plan));
         self
     }
 

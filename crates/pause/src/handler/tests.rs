@@ -644,3 +644,21 @@ async fn a_reply_that_waits_has_not_been_heard_however_much_has_been() {
     call.take().await;
     assert_eq!(call.cleared, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_keeps_the_plan_and_the_original_can_be_given_another() {
+    let plain = handler(ReplyOptions::default(), |_, _| async { Ok(()) });
+    let copy = plain.copy();
+    let greets = plain.with_startup(|_, speaker| async move {
+        speaker.say(beep(9, 20)).await?;
+        Ok(())
+    });
+    let mut drive = Drive::start(copy);
+    drive.settle().await;
+    assert_eq!(drive.link().pop(), None);
+    drive.cancel();
+    assert_eq!(drive.ended().await, Ended::Cancelled);
+    let mut call = Call::start(greets).await;
+    call.take().await;
+    assert_eq!(call.heard(), ["response_starting", "audio 9"]);
+}
