@@ -210,11 +210,7 @@ impl ReplyOnPause {
                     Some(emit)
                 }
                 Item::Over(Ok(())) => {
-                    let before = live.turns.hearing();
-                    live.turns.handle_input(TurnInput::Over(id));
-                    if before == Hearing::Closed {
-                        live.listener.resume();
-                    }
+                    live.gives_way(TurnInput::Over(id));
                     None
                 }
                 Item::Over(Err(error)) => return Poll::Ready(Err(error)),
@@ -252,18 +248,27 @@ impl Live {
     }
 
     /// What the user says is the clock: one that stands still calls nothing played. Nor does one that jumps, as after a
-        if !self.session.queued_audio().is_zero() {
-            self.spoke_at = Some(self.listener.position());
-            return;
-        }
     /// stall: what waits here has not even been sent.
     fn played_out(&mut self) {
         let format = self.listener.format();
         let Some(spoke_at) = self.spoke_at else { return };
+        if !self.session.queued_audio().is_zero() {
+            self.spoke_at = Some(self.listener.position());
+            return;
+        }
         let since = self.listener.position().saturating_sub(spoke_at);
         if since >= format.samples_in(SURELY_PLAYED) as u64 / u64::from(format.channels.max(1)) {
             self.spoke_at = None;
             self.turns.handle_input(TurnInput::PlayedOut);
+        }
+    }
+
+    /// A reply has come to its end. What was said while it could not be interrupted is part of no utterance.
+    fn gives_way(&mut self, input: TurnInput) {
+        let before = self.turns.hearing();
+        self.turns.handle_input(input);
+        if before == Hearing::Closed && self.turns.hearing() == Hearing::Open {
+            self.listener.resume();
         }
     }
 
@@ -366,7 +371,7 @@ impl Handler for ReplyOnPause {
     }
 
     async fn reset(&self) {
-        self.act(|live| live.turns.handle_input(TurnInput::Interrupted));
+        self.act(|live| live.gives_way(TurnInput::Interrupted));
     }
 
     async fn shutdown(&self) {

@@ -291,8 +291,9 @@ impl LoopEnd {
         emit
     }
 
-    /// An interruption: drops the audio that is queued, keeps everything else in its order, and has the handler's
-    /// `reset` called.
+    /// An interruption by whoever holds this end: drops the audio that is queued, keeps everything else in its order, and
+    /// has the handler's `reset` called. The worker's transports do not interrupt: the handler does, by
+    /// [`Session::clear`](crate::Session::clear).
     pub fn clear_audio(&self) {
         {
             let mut state = self.shared.state.lock();

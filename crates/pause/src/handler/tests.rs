@@ -662,3 +662,19 @@ async fn a_copy_keeps_the_plan_and_the_original_can_be_given_another() {
     call.take().await;
     assert_eq!(call.heard(), ["response_starting", "audio 9"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_utterance_that_a_reply_cut_off_is_not_taken_up_again_when_that_is_thrown_away() {
+    let options = ReplyOptions { needs_args: true, can_interrupt: false, ..ReplyOptions::default() };
+    let mut call = Call::start(handler(options, |_, _| pending())).await;
+    call.speak(400).await;
+    call.pause().await;
+    call.speak(400).await;
+    assert_eq!(call.heard(), ["started_talking", "pause_detected", SENT, "started_talking"]);
+    // In the middle of a sentence, of which the rest is not heard.
+    call.handler.set_args(vec![json!(1)]);
+    call.speak(900).await;
+    call.drive.link().clear_audio();
+    call.send(3_000, -90.0).await;
+    assert_eq!(call.heard(), [""; 0]);
+}
