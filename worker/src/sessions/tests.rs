@@ -191,6 +191,28 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
     drop(nobody);
     let key = streamfleet_store::ContextKey { service: shared.service().clone(), session: id.clone() };
     let opened = sessions.inner.contexts.open(&key, &streamfleet_store::Claim::default()).await.unwrap();
+    let (id, shared) = deaf(&sessions).await;
+    let begun = tokio::time::Instant::now();
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        shared.closed(CloseReason::EndStream);
+    };
+    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
+    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
+    assert_eq!(begun.elapsed(), Duration::from_millis(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_track_of_a_session_that_has_just_ended_is_not_there() {
+    let (_idle, sessions) = Worker::sessions();
+    let (id, _shared) = deaf(&sessions).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(sessions.close_track(&id, "audio").await, Err(Failure::NotFound));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "there is nothing to wait for");
+}
+
+/// A session over a socket that takes no orders any more and is still known.
+async fn deaf(sessions: &Sessions) -> (SessionId, Arc<Shared>) {
     let live = Live {
         context: opened.id,
         replies: sdk::Replies::Freely,
@@ -204,14 +226,7 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
         moving: None,
     };
     sessions.inner.table.by_id.lock().insert(id.clone(), live);
-    let begun = tokio::time::Instant::now();
-    let end = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        shared.closed(CloseReason::EndStream);
-    };
-    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
-    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
-    assert_eq!(begun.elapsed(), Duration::from_millis(30));
+    (id, shared)
 }
 
 async fn ask(worker: &Worker, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
