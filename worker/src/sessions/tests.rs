@@ -253,6 +253,24 @@ async fn what_a_backend_writes_goes_on_with_the_token_and_so_do_the_outputs() {
     let (service, id): (ServiceName, SessionId) = ("echo".parse().unwrap(), "a".parse().unwrap());
     let history = || worker.sessions.reached(&service, &id).unwrap().shared.history().clone();
 
+/// An `echo` works on the loop: it has no handle by which to end it.
+#[tokio::test]
+async fn a_handler_ends_a_session_whose_own_handler_is_on_the_loop() {
+    use sdk::Neighbours as _;
+    let worker = Worker::new();
+    let id: SessionId = "a".parse().unwrap();
+    let others = worker.sessions.neighbours();
+    assert_eq!(others.end(&id, "bye"), Err(sdk::Closed));
+    assert_eq!(worker.offer("a").await.0, 200);
+    let shared = worker.sessions.live(&id).unwrap().shared;
+    assert_eq!(others.end(&id, "bye"), Ok(()));
+    let mut stage = shared.watch();
+    let over = stage.wait_for(|stage| matches!(stage, Stage::Closed(_)));
+    let over = tokio::time::timeout(PATIENCE, over).await.unwrap().map(|stage| *stage).unwrap();
+    assert_eq!(over, Stage::Closed(CloseReason::EndStream));
+    assert_eq!(others.end(&id, "bye"), Err(sdk::Closed));
+}
+
     let first = token(&worker.offer("a").await.1);
     let wrote = ask(&worker, "PATCH", "/sessions/a/data", &first, json!({ "order": 17 })).await;
     assert_eq!(wrote, (200, json!({ "order": 17 })));

@@ -39,6 +39,8 @@ pub(super) enum Via {
 pub(super) enum Order {
     /// It is to end.
     End(CloseReason),
+    /// A handler has ended it, with this for its client; for a session whose own handler has no handle to it.
+    EndStream(Option<String>),
     /// Its handler has failed, and this is what the client is told.
     HandlerFailed(String),
     /// The client is to come back elsewhere.
@@ -57,6 +59,7 @@ impl Via {
             Self::Loop(media) => media
                 .send(match order {
                     Order::End(reason) => shard::Command::End(token, reason),
+                    Order::EndStream(message) => shard::Command::EndStream(token, message),
                     Order::HandlerFailed(message) => shard::Command::HandlerFailed(token, message),
                     Order::Reconnect(message) => shard::Command::Reconnect(token, message),
                     Order::CloseTrack(mid, told) => shard::Command::CloseTrack(token, mid, told),
@@ -65,6 +68,7 @@ impl Via {
             Self::Socket(commands) => commands
                 .try_send(match order {
                     Order::End(reason) => session::Command::End(reason),
+                    Order::EndStream(_) => session::Command::End(CloseReason::EndStream),
                     Order::HandlerFailed(message) => session::Command::HandlerFailed(message),
                     Order::Reconnect(message) => session::Command::Reconnect(message),
                     Order::CloseTrack(mid, told) => session::Command::CloseTrack(mid, told),
