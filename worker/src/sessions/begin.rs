@@ -195,12 +195,13 @@ impl Drop for Guard {
         self.cancel.cancel();
         drop(self.writing.take());
         let mut table = self.table.by_id.lock();
-        if leave(&mut table, &self.shared) == Leaving::Nobody {
+        let forgotten = (leave(&mut table, &self.shared) == Leaving::Nobody).then(|| {
             let over = Over { shared: self.shared.clone(), context: self.context.id() };
             // Under both locks: there is no moment at which nobody knows it.
-            self.table.over.lock().insert(over, Instant::now());
-        }
+            self.table.over.lock().insert(over, Instant::now())
+        });
         drop(table);
+        drop(forgotten);
         if self.shared.is_refused() {
             return;
         }
