@@ -66,7 +66,11 @@ impl Afterlife {
             self.forget_oldest(&mut forgotten);
         }
         let id = over.shared.id().clone();
-        self.remove(&id);
+        if let Some(earlier) = self.remove(&id)
+            && !Arc::ptr_eq(earlier.over.shared.history(), over.shared.history())
+        {
+            forgotten.0.push(earlier.over.shared.history().clone());
+        }
         let bytes = over.shared.history().bytes();
         self.bytes += bytes;
         self.by_age.insert((now, id.clone()));
@@ -169,6 +173,23 @@ mod tests {
         assert_eq!(taken.recent(9).len(), 1);
         assert!(afterlife.get(&a, now).is_none());
         assert!(afterlife.take(&a, ours, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_replaced_is_given_up_although_somebody_holds_it() {
+        let ([one, two], now) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let first = over("a", one, 900_000);
+        drop(afterlife.insert(first.clone(), now));
+        let forgotten = afterlife.insert(over("a", two, 0), now);
+        assert!(first.shared.history().bytes() > 0, "not under the lock");
+        drop(forgotten);
+        assert_eq!(first.shared.history().bytes(), 0);
+
+        let second = over("b", one, 900_000);
+        drop(afterlife.insert(second.clone(), now));
+        drop(afterlife.insert(second.clone(), now));
+        assert!(second.shared.history().bytes() > 0, "its outputs are those of the one it replaces");
     }
 
     /// Thousands that hang up together cost no later session more than a few of them.
