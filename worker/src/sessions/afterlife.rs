@@ -88,10 +88,20 @@ impl Afterlife {
         Some(entry.over.clone())
     }
 
-    /// The outputs of the session that held this context, for one that goes on with it.
-    pub(super) fn take(&mut self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
-        self.get(id, now).filter(|over| over.context == context)?;
-        self.remove(id).map(|entry| entry.over.shared.history().clone())
+    /// The outputs of the session that held this context, for one that goes on with it. They stay here as well until that
+    /// one is [known](Self::taken_up): it may still be refused.
+    pub(super) fn history(&self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
+        let over = self.get(id, now).filter(|over| over.context == context)?;
+        Some(over.shared.history().clone())
+    }
+
+    /// A session has become known: if it goes on with the outputs of the last one of its id, they are its own.
+    pub(super) fn taken_up(&mut self, shared: &Shared) {
+        let id = shared.id();
+        let earlier = self.sessions.get(id).map(|entry| entry.over.shared.history());
+        if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, shared.history())) {
+            self.remove(id);
+        }
     }
 
     fn forget_oldest(&mut self, forgotten: &mut Forgotten) {
@@ -157,7 +167,7 @@ mod tests {
         drop(afterlife.insert(over("a", two, 0), later));
         assert_eq!(afterlife.get(&a, start + AFTERLIFE).unwrap().context, two, "the last of its id, by its own age");
         assert!(afterlife.get(&a, later + AFTERLIFE).is_none());
-        assert!(afterlife.take(&a, two, later + AFTERLIFE).is_none());
+        assert!(afterlife.history(&a, two, later + AFTERLIFE).is_none());
         drop(afterlife.insert(over("b", one, 0), later + AFTERLIFE));
         assert_eq!((afterlife.sessions.len(), afterlife.by_age.len(), afterlife.bytes), (1, 1, 0));
     }
@@ -168,11 +178,16 @@ mod tests {
         let mut afterlife = Afterlife::default();
         let a: SessionId = "a".parse().unwrap();
         drop(afterlife.insert(over("a", ours, 100_000), now));
-        assert!(afterlife.take(&a, strange, now).is_none());
-        let taken = afterlife.take(&a, ours, now).unwrap();
+        assert!(afterlife.history(&a, strange, now).is_none());
+        let taken = afterlife.history(&a, ours, now).unwrap();
         assert_eq!(taken.recent(9).len(), 1);
+        afterlife.taken_up(&over("a", strange, 0).shared);
+        assert!(afterlife.get(&a, now).is_some(), "one that has the id goes on with nothing");
+        let service = "echo".parse().unwrap();
+        let shared = Shared::new(2, a.clone(), service, Transport::WebSocket, &Identity::default());
+        afterlife.taken_up(&shared.with_history(taken));
         assert!(afterlife.get(&a, now).is_none());
-        assert!(afterlife.take(&a, ours, now).is_none());
+        assert_eq!((afterlife.by_age.len(), afterlife.bytes), (0, 0));
     }
 
     #[tokio::test]
