@@ -8,15 +8,25 @@ use std::time::Instant;
 
 use serde_json::Value;
 use streamfleet_socket::outputs::{Chunk, Cursor, OutputTooLarge, Outputs};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
 /// Readers of one session at a time: a page, the connection that it has left behind, a backend, somebody who looks on.
 pub const MAX_READERS: usize = 8;
 
 /// The outputs of one session, or of several that went on where the one before ended.
-#[derive(Debug, Default)]
-pub struct History(watch::Sender<Kept>);
+#[derive(Debug)]
+pub struct History {
+    kept: watch::Sender<Kept>,
+    /// [`MAX_READERS`] of them.
+    places: Arc<Semaphore>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { kept: watch::Sender::default(), places: Arc::new(Semaphore::new(MAX_READERS)) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -40,14 +50,14 @@ impl History {
     /// Adds an output. From any thread; readers never make it wait for longer than it takes to copy a piece of text.
     pub(crate) fn push(&self, output: &Value) -> Result<(), OutputTooLarge> {
         let mut pushed = Ok(0);
-        self.0.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
+        self.kept.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
         pushed.map(|_| ())
     }
 
     /// The newest outputs, the oldest first.
     #[must_use]
     pub fn recent(&self, count: usize) -> Vec<Value> {
-        let kept = self.0.borrow();
+        let kept = self.kept.borrow();
         // What was written as JSON is JSON.
         kept.outputs.recent(count).filter_map(|json| serde_json::from_str(json).ok()).collect()
     }
@@ -55,12 +65,12 @@ impl History {
     /// Bytes that are kept.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.borrow().outputs.bytes()
+        self.kept.borrow().outputs.bytes()
     }
 
     /// A session that writes, until what this returns is dropped. When the last one has gone, the outputs have ended.
     pub(crate) fn write(self: &Arc<Self>) -> Writing {
-        self.0.send_modify(|kept| {
+        self.kept.send_modify(|kept| {
             kept.writers += 1;
             kept.outputs.resume();
         });
@@ -70,17 +80,15 @@ impl History {
     /// Follows the outputs, from behind the one that `last_event_id` names.
     #[must_use]
     pub fn follow(&self, last_event_id: Option<&str>) -> Following {
-        let kept = self.0.subscribe();
-        if self.0.receiver_count() > MAX_READERS {
-            return Following::Crowded;
-        }
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Following::Crowded };
+        let kept = self.kept.subscribe();
         let cursor = kept.borrow().outputs.open(now(), last_event_id);
-        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor }))
+        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor, _place: place }))
     }
 
     /// Gives up what is kept, unless a session writes.
     pub(crate) fn forget(&self) {
-        self.0.send_if_modified(|kept| {
+        self.kept.send_if_modified(|kept| {
             let unused = kept.writers == 0;
             if unused {
                 kept.outputs.forget(now());
@@ -102,7 +110,7 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.0.0.send_if_modified(|kept| {
+        self.0.kept.send_if_modified(|kept| {
             kept.writers -= 1;
             let ends = kept.writers == 0;
             if ends {
@@ -118,6 +126,7 @@ impl Drop for Writing {
 pub struct Reader {
     kept: watch::Receiver<Kept>,
     cursor: Cursor,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
@@ -146,6 +155,8 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
     use std::time::Duration;
 
     use serde_json::json;
@@ -215,6 +226,29 @@ mod tests {
         assert!(matches!(history.follow(None), Following::Crowded), "nothing is held by one that was refused");
         readers.pop();
         follow(&history, None);
+    }
+
+    /// Of several that come at once for the last place one gets it.
+    #[test]
+    fn the_last_place_is_somebodys() {
+        let history = Arc::new(History::default());
+        let _writing = history.write();
+        let _readers: Vec<Reader> = (1..MAX_READERS).map(|_| follow(&history, None)).collect();
+        const ROUNDS: usize = 2_000;
+        let (together, won) = (Barrier::new(4), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        together.wait();
+                        let place = history.follow(None);
+                        won.fetch_add(usize::from(matches!(place, Following::Open(_))), Relaxed);
+                        together.wait();
+                    }
+                });
+            }
+        });
+        assert_eq!(won.into_inner(), ROUNDS);
     }
 
     #[tokio::test]
