@@ -24,11 +24,12 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self { kept: watch::Sender::default(), places: Arc::new(Semaphore::new(MAX_READERS)) }
+        let kept = watch::Sender::new(Kept { outputs: Outputs::new(rand::random()), writers: 0 });
+        Self { kept, places: Arc::new(Semaphore::new(MAX_READERS)) }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     outputs: Outputs,
     /// Sessions that write: two while a client moves from one to the other.
@@ -171,7 +172,16 @@ mod tests {
         }
     }
 
-    fn event(id: u64, data: &str) -> Option<String> {
+    /// The id of an event of this history, as nobody but the history can know it.
+    fn id(history: &History, number: u64) -> String {
+        let mut outputs = history.follow(None);
+        let Following::Open(reader) = &mut outputs else { panic!("{outputs:?}") };
+        let Chunk::Text(text) = reader.cursor.poll(&reader.kept.borrow().outputs, now()) else { panic!("no output") };
+        let (mark, _) = text.split("id: ").nth(1).and_then(|id| id.split_once('-')).unwrap();
+        format!("{mark}-{number}")
+    }
+
+    fn event(id: &str, data: &str) -> Option<String> {
         Some(format!("id: {id}\nevent: output\ndata: {data}\n\n"))
     }
 
@@ -180,8 +190,9 @@ mod tests {
         let history = Arc::new(History::default());
         let writing = history.write();
         history.push(&json!("early")).unwrap();
-        let (mut first, mut second) = (follow(&history, None), follow(&history, Some("1")));
-        assert_eq!(first.next().await, event(1, "\"early\""));
+        let [one, two] = [1, 2].map(|number| id(&history, number));
+        let (mut first, mut second) = (follow(&history, None), follow(&history, Some(&one)));
+        assert_eq!(first.next().await, event(&one, "\"early\""));
         let begun = tokio::time::Instant::now();
         for reader in [&mut second, &mut first] {
             assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
@@ -192,13 +203,13 @@ mod tests {
             history.push(&json!([2, "two"])).unwrap();
         };
         let (_, of_first, of_second) = tokio::join!(late, first.next(), second.next());
-        assert_eq!((of_first, of_second), (event(2, "[2,\"two\"]"), event(2, "[2,\"two\"]")));
+        assert_eq!((of_first, of_second), (event(&two, "[2,\"two\"]"), event(&two, "[2,\"two\"]")));
         assert_eq!(begun.elapsed(), KEEP_ALIVE + Duration::from_secs(1), "nobody waited for longer");
         let end = async { drop(writing) };
         let (of_first, (), of_second) = tokio::join!(first.next(), end, second.next());
         assert_eq!((of_first, of_second), (None, None));
-        assert!(matches!(history.follow(Some("2")), Following::Over));
-        assert_eq!(follow(&history, Some("1")).next().await, event(2, "[2,\"two\"]"));
+        assert!(matches!(history.follow(Some(&two)), Following::Over));
+        assert_eq!(follow(&history, Some(&one)).next().await, event(&two, "[2,\"two\"]"));
         assert_eq!(history.recent(1), [json!([2, "two"])]);
     }
 
@@ -208,13 +219,27 @@ mod tests {
         let (old, new) = (history.write(), history.write());
         drop(old);
         history.push(&json!(1)).unwrap();
+        let [one, two] = [1, 2].map(|number| id(&history, number));
         let mut reader = follow(&history, None);
-        assert_eq!(reader.next().await, event(1, "1"));
+        assert_eq!(reader.next().await, event(&one, "1"));
         drop(new);
         assert_eq!(reader.next().await, None);
         let _resumed = history.write();
         history.push(&json!(2)).unwrap();
-        assert_eq!(follow(&history, Some("1")).next().await, event(2, "2"), "numbered on");
+        assert_eq!(follow(&history, Some(&one)).next().await, event(&two, "2"), "numbered on");
+    }
+
+    #[tokio::test]
+    async fn who_has_seen_another_history_gets_all_of_this() {
+        let [before, after] = [(), ()].map(|()| Arc::new(History::default()));
+        let _writing = [before.write(), after.write()];
+        for n in 1..=3 {
+            before.push(&json!(n)).unwrap();
+            after.push(&json!(n)).unwrap();
+        }
+        let mut reader = follow(&after, Some(&id(&before, 2)));
+        let text = reader.next().await.unwrap();
+        assert!(text.starts_with(&event(&id(&after, 1), "1").unwrap()), "{text}");
     }
 
     #[tokio::test]
@@ -256,7 +281,7 @@ mod tests {
         let history = Arc::new(History::default());
         let writing = history.write();
         history.push(&json!("x".repeat(1000))).unwrap();
-        let mut reader = follow(&history, Some("1"));
+        let mut reader = follow(&history, Some(&id(&history, 1)));
         history.forget();
         assert!(history.bytes() > 1000, "it is being written");
         drop(writing);
@@ -280,7 +305,8 @@ mod tests {
         while let Some(piece) = reader.next().await {
             read += &piece;
         }
-        assert!(read.starts_with(": 96 outputs are no longer kept\n\nid: 97\n"), "{}", &read[..100]);
+        assert!(read.starts_with(": 96 outputs are no longer kept\n\nid: "), "{}", &read[..100]);
+        assert!(read.lines().any(|line| line.starts_with("id: ") && line.ends_with("-97")), "{}", &read[..100]);
         assert!(read.len() < MAX_BYTES + 1000);
     }
 }
