@@ -8,17 +8,28 @@ use std::time::Instant;
 
 use serde_json::Value;
 use streamfleet_socket::outputs::{Chunk, Cursor, OutputTooLarge, Outputs};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
 /// Readers of one session at a time: a page, the connection that it has left behind, a backend, somebody who looks on.
 pub const MAX_READERS: usize = 8;
 
 /// The outputs of one session, or of several that went on where the one before ended.
-#[derive(Debug, Default)]
-pub struct History(watch::Sender<Kept>);
+#[derive(Debug)]
+pub struct History {
+    kept: watch::Sender<Kept>,
+    /// [`MAX_READERS`] of them.
+    places: Arc<Semaphore>,
+}
 
-#[derive(Debug, Default)]
+impl Default for History {
+    fn default() -> Self {
+        let kept = watch::Sender::new(Kept { outputs: Outputs::new(rand::random()), writers: 0 });
+        Self { kept, places: Arc::new(Semaphore::new(MAX_READERS)) }
+    }
+}
+
+#[derive(Debug)]
 struct Kept {
     outputs: Outputs,
     /// Sessions that write: two while a client moves from one to the other.
@@ -40,14 +51,14 @@ impl History {
     /// Adds an output. From any thread; readers never make it wait for longer than it takes to copy a piece of text.
     pub(crate) fn push(&self, output: &Value) -> Result<(), OutputTooLarge> {
         let mut pushed = Ok(0);
-        self.0.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
+        self.kept.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
         pushed.map(|_| ())
     }
 
     /// The newest outputs, the oldest first.
     #[must_use]
     pub fn recent(&self, count: usize) -> Vec<Value> {
-        let kept = self.0.borrow();
+        let kept = self.kept.borrow();
         // What was written as JSON is JSON.
         kept.outputs.recent(count).filter_map(|json| serde_json::from_str(json).ok()).collect()
     }
@@ -55,12 +66,12 @@ impl History {
     /// Bytes that are kept.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.borrow().outputs.bytes()
+        self.kept.borrow().outputs.bytes()
     }
 
     /// A session that writes, until what this returns is dropped. When the last one has gone, the outputs have ended.
     pub(crate) fn write(self: &Arc<Self>) -> Writing {
-        self.0.send_modify(|kept| {
+        self.kept.send_modify(|kept| {
             kept.writers += 1;
             kept.outputs.resume();
         });
@@ -70,17 +81,15 @@ impl History {
     /// Follows the outputs, from behind the one that `last_event_id` names.
     #[must_use]
     pub fn follow(&self, last_event_id: Option<&str>) -> Following {
-        let kept = self.0.subscribe();
-        if self.0.receiver_count() > MAX_READERS {
-            return Following::Crowded;
-        }
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Following::Crowded };
+        let kept = self.kept.subscribe();
         let cursor = kept.borrow().outputs.open(now(), last_event_id);
-        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor }))
+        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor, _place: place }))
     }
 
     /// Gives up what is kept, unless a session writes.
     pub(crate) fn forget(&self) {
-        self.0.send_if_modified(|kept| {
+        self.kept.send_if_modified(|kept| {
             let unused = kept.writers == 0;
             if unused {
                 kept.outputs.forget(now());
@@ -102,7 +111,7 @@ impl Writing {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.0.0.send_if_modified(|kept| {
+        self.0.kept.send_if_modified(|kept| {
             kept.writers -= 1;
             let ends = kept.writers == 0;
             if ends {
@@ -118,6 +127,7 @@ impl Drop for Writing {
 pub struct Reader {
     kept: watch::Receiver<Kept>,
     cursor: Cursor,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Reader {
@@ -160,7 +170,16 @@ mod tests {
         }
     }
 
-    fn event(id: u64, data: &str) -> Option<String> {
+    /// The id of an event of this history, as nobody but the history can know it.
+    fn id(history: &History, number: u64) -> String {
+        let mut outputs = history.follow(None);
+        let Following::Open(reader) = &mut outputs else { panic!("{outputs:?}") };
+        let Chunk::Text(text) = reader.cursor.poll(&reader.kept.borrow().outputs, now()) else { panic!("no output") };
+        let (mark, _) = text.split("id: ").nth(1).and_then(|id| id.split_once('-')).unwrap();
+        format!("{mark}-{number}")
+    }
+
+    fn event(id: &str, data: &str) -> Option<String> {
         Some(format!("id: {id}\nevent: output\ndata: {data}\n\n"))
     }
 
@@ -169,8 +188,9 @@ mod tests {
         let history = Arc::new(History::default());
         let writing = history.write();
         history.push(&json!("early")).unwrap();
-        let (mut first, mut second) = (follow(&history, None), follow(&history, Some("1")));
-        assert_eq!(first.next().await, event(1, "\"early\""));
+        let [one, two] = [1, 2].map(|number| id(&history, number));
+        let (mut first, mut second) = (follow(&history, None), follow(&history, Some(&one)));
+        assert_eq!(first.next().await, event(&one, "\"early\""));
         let begun = tokio::time::Instant::now();
         for reader in [&mut second, &mut first] {
             assert_eq!(reader.next().await.as_deref(), Some(": keep-alive\n\n"));
@@ -181,13 +201,13 @@ mod tests {
             history.push(&json!([2, "two"])).unwrap();
         };
         let (_, of_first, of_second) = tokio::join!(late, first.next(), second.next());
-        assert_eq!((of_first, of_second), (event(2, "[2,\"two\"]"), event(2, "[2,\"two\"]")));
+        assert_eq!((of_first, of_second), (event(&two, "[2,\"two\"]"), event(&two, "[2,\"two\"]")));
         assert_eq!(begun.elapsed(), KEEP_ALIVE + Duration::from_secs(1), "nobody waited for longer");
         let end = async { drop(writing) };
         let (of_first, (), of_second) = tokio::join!(first.next(), end, second.next());
         assert_eq!((of_first, of_second), (None, None));
-        assert!(matches!(history.follow(Some("2")), Following::Over));
-        assert_eq!(follow(&history, Some("1")).next().await, event(2, "[2,\"two\"]"));
+        assert!(matches!(history.follow(Some(&two)), Following::Over));
+        assert_eq!(follow(&history, Some(&one)).next().await, event(&two, "[2,\"two\"]"));
         assert_eq!(history.recent(1), [json!([2, "two"])]);
     }
 
@@ -197,13 +217,27 @@ mod tests {
         let (old, new) = (history.write(), history.write());
         drop(old);
         history.push(&json!(1)).unwrap();
+        let [one, two] = [1, 2].map(|number| id(&history, number));
         let mut reader = follow(&history, None);
-        assert_eq!(reader.next().await, event(1, "1"));
+        assert_eq!(reader.next().await, event(&one, "1"));
         drop(new);
         assert_eq!(reader.next().await, None);
         let _resumed = history.write();
         history.push(&json!(2)).unwrap();
-        assert_eq!(follow(&history, Some("1")).next().await, event(2, "2"), "numbered on");
+        assert_eq!(follow(&history, Some(&one)).next().await, event(&two, "2"), "numbered on");
+    }
+
+    #[tokio::test]
+    async fn who_has_seen_another_history_gets_all_of_this() {
+        let [before, after] = [(), ()].map(|()| Arc::new(History::default()));
+        let _writing = [before.write(), after.write()];
+        for n in 1..=3 {
+            before.push(&json!(n)).unwrap();
+            after.push(&json!(n)).unwrap();
+        }
+        let mut reader = follow(&after, Some(&id(&before, 2)));
+        let text = reader.next().await.unwrap();
+        assert!(text.starts_with(&event(&id(&after, 1), "1").unwrap()), "{text}");
     }
 
     #[tokio::test]
@@ -218,11 +252,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_merely_looks_takes_nobodys_place() {
+        let history = Arc::new(History::default());
+        let _writing = history.write();
+        let _readers: Vec<Reader> = (1..MAX_READERS).map(|_| follow(&history, None)).collect();
+        // As one that comes at the same moment and is about to be refused.
+        let _looks = history.kept.subscribe();
+        follow(&history, None);
+    }
+
+    #[tokio::test]
     async fn what_a_session_has_said_is_forgotten_when_nobody_says_more() {
         let history = Arc::new(History::default());
         let writing = history.write();
         history.push(&json!("x".repeat(1000))).unwrap();
-        let mut reader = follow(&history, Some("1"));
+        let mut reader = follow(&history, Some(&id(&history, 1)));
         history.forget();
         assert!(history.bytes() > 1000, "it is being written");
         drop(writing);
@@ -246,7 +290,8 @@ mod tests {
         while let Some(piece) = reader.next().await {
             read += &piece;
         }
-        assert!(read.starts_with(": 96 outputs are no longer kept\n\nid: 97\n"), "{}", &read[..100]);
+        assert!(read.starts_with(": 96 outputs are no longer kept\n\nid: "), "{}", &read[..100]);
+        assert!(read.lines().any(|line| line.starts_with("id: ") && line.ends_with("-97")), "{}", &read[..100]);
         assert!(read.len() < MAX_BYTES + 1000);
     }
 }

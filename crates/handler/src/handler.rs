@@ -44,7 +44,10 @@ pub trait Handler: Send + Sync + 'static {
         Replies::Freely
     }
 
-    /// What had been emitted and not yet heard was thrown away (an interruption): forget what belongs to it.
+    /// What had been emitted and not yet heard was thrown away by whoever drives the handler
+    /// ([`LoopEnd::clear_audio`](crate::LoopEnd::clear_audio)): forget what belongs to it. Not called for
+    /// [`Session::clear`], by which a handler interrupts itself; the worker calls it never, as its clients cannot interrupt
+    /// but by speaking.
     async fn reset(&self) {}
 
     /// Called once when the session is over, whatever ended it, also after a failed `start_up`; may take up to 5 s.

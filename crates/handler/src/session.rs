@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use streamfleet_session::{Metadata, ServiceName, SessionId, UserId, Verification};
@@ -176,6 +177,12 @@ impl Session {
     /// [`Closed`] when the session is over.
     pub fn clear(&self) -> Result<(), Closed> {
         self.inner.link.clear()
+    }
+
+    /// How much audio that was emitted waits for the transport, which takes it as fast as it plays.
+    #[must_use]
+    pub fn queued_audio(&self) -> Duration {
+        self.inner.link.queued_audio()
     }
 
     /// Says something on the data channel, after what has been emitted so far.

@@ -81,12 +81,13 @@ pub struct ReplyOnPause {
 }
 
 /// What all sessions share.
+#[derive(Clone)]
 struct Plan {
     options: ReplyOptions,
     rules: Rules,
     reply: ReplyFn,
     startup: Option<ReplyFn>,
-    vad: Box<dyn Fn() -> Box<dyn Vad + Send> + Send + Sync>,
+    vad: Arc<dyn Fn() -> Box<dyn Vad + Send> + Send + Sync>,
 }
 
 struct State {
@@ -94,8 +95,6 @@ struct State {
     live: Option<Live>,
     /// Whoever waits in `emit`.
     waiting: Option<Waker>,
-    /// Why the session is to end.
-    failed: Option<HandlerError>,
 }
 
 struct Live {
@@ -120,11 +119,12 @@ impl ReplyOnPause {
         R: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
         let rules = Rules::new(&options.algo_options)?;
-        let (reply, vad) = (ReplyFn::new(reply), Box::new(|| Box::new(Earshot::new()) as Box<dyn Vad + Send>));
+        let (reply, vad) = (ReplyFn::new(reply), Arc::new(|| Box::new(Earshot::new()) as Box<dyn Vad + Send>));
         Ok(Self::of(Arc::new(Plan { options, rules, reply, startup: None, vad })))
     }
 
-    /// Has `startup` speak first, before the user has said anything: FastRTC's `startup_fn`.
+    /// Has `startup` speak first, before the user has said anything: FastRTC's `startup_fn`. Copies that were made
+    /// before keep what they had.
     #[must_use]
     pub fn with_startup<F, R>(self, startup: F) -> Self
     where
@@ -134,10 +134,11 @@ impl ReplyOnPause {
         self.replan(|plan| plan.startup = Some(ReplyFn::new(startup)))
     }
 
-    /// Hears with another model than [`Earshot`]: FastRTC's `model`. Called once a session.
+    /// Hears with another model than [`Earshot`]: FastRTC's `model`. Called once a session. Copies that were made before
+    /// keep what they had.
     #[must_use]
     pub fn with_vad<V: Vad + Send + 'static>(self, vad: impl Fn() -> V + Send + Sync + 'static) -> Self {
-        self.replan(|plan| plan.vad = Box::new(move || Box::new(vad())))
+        self.replan(|plan| plan.vad = Arc::new(move || Box::new(vad())))
     }
 
     /// Arguments from the client, for the reply that waits for them or the next one.
@@ -157,14 +158,11 @@ impl ReplyOnPause {
     }
 
     fn of(plan: Arc<Plan>) -> Self {
-        Self { plan, state: Mutex::new(State { live: None, waiting: None, failed: None }) }
+        Self { plan, state: Mutex::new(State { live: None, waiting: None }) }
     }
 
-    /// Before the first session there is one owner.
     fn replan(mut self, change: impl FnOnce(&mut Plan)) -> Self {
-        if let Some(plan) = Arc::get_mut(&mut self.plan) {
-            change(plan);
-        }
+        change(Arc::make_mut(&mut self.plan));
         self
     }
 
@@ -188,10 +186,7 @@ impl ReplyOnPause {
         let mut state = self.state.lock();
         let Some(live) = &mut state.live else { return };
         change(live);
-        let outcome = live.perform(&self.plan);
-        if let Err(error) = outcome {
-            state.failed = Some(error);
-        }
+        live.perform(&self.plan);
         let waiting = state.waiting.take();
         drop(state);
         if let Some(waiting) = waiting {
@@ -203,9 +198,6 @@ impl ReplyOnPause {
         let mut state = self.state.lock();
         let state = &mut *state;
         loop {
-            if let Some(error) = state.failed.take() {
-                return Poll::Ready(Err(error));
-            }
             state.waiting = Some(cx.waker().clone());
             let Some(live) = &mut state.live else { return Poll::Pending };
             let (id, item) = ready!(live.replies.poll(cx, &live.session));
@@ -218,18 +210,12 @@ impl ReplyOnPause {
                     Some(emit)
                 }
                 Item::Over(Ok(())) => {
-                    let before = live.turns.hearing();
-                    live.turns.handle_input(TurnInput::Over(id));
-                    if before == Hearing::Closed {
-                        live.listener.resume();
-                    }
+                    live.gives_way(TurnInput::Over(id));
                     None
                 }
                 Item::Over(Err(error)) => return Poll::Ready(Err(error)),
             };
-            if let Err(error) = live.perform(&self.plan) {
-                return Poll::Ready(Err(error));
-            }
+            live.perform(&self.plan);
             if let Some(emit) = emit {
                 return Poll::Ready(Ok(emit));
             }
@@ -261,10 +247,15 @@ impl Live {
         self.session.recycle(frame.samples);
     }
 
-    /// What the user says is the clock: one that stands still calls nothing played.
+    /// What the user says is the clock: one that stands still calls nothing played. Nor does one that jumps, as after a
+    /// stall: what waits here has not even been sent.
     fn played_out(&mut self) {
         let format = self.listener.format();
         let Some(spoke_at) = self.spoke_at else { return };
+        if !self.session.queued_audio().is_zero() {
+            self.spoke_at = Some(self.listener.position());
+            return;
+        }
         let since = self.listener.position().saturating_sub(spoke_at);
         if since >= format.samples_in(SURELY_PLAYED) as u64 / u64::from(format.channels.max(1)) {
             self.spoke_at = None;
@@ -272,8 +263,17 @@ impl Live {
         }
     }
 
+    /// A reply has come to its end. What was said while it could not be interrupted is part of no utterance.
+    fn gives_way(&mut self, input: TurnInput) {
+        let before = self.turns.hearing();
+        self.turns.handle_input(input);
+        if before == Hearing::Closed && self.turns.hearing() == Hearing::Open {
+            self.listener.resume();
+        }
+    }
+
     /// Does what the turns have decided.
-    fn perform(&mut self, plan: &Plan) -> Result<(), HandlerError> {
+    fn perform(&mut self, plan: &Plan) {
         let mut way = Way::Ahead;
         while let Some(effect) = self.turns.poll_effect() {
             match effect {
@@ -300,11 +300,10 @@ impl Live {
                         (Opening::Startup, None) => (&plan.reply, silence()),
                     };
                     let output = PcmFormat::mono(plan.options.output_sample_rate);
-                    self.replies.start(id, function, Request { audio, args }, output, &self.session)?;
+                    self.replies.start(id, function, Request { audio, args }, output, &self.session);
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -372,7 +371,7 @@ impl Handler for ReplyOnPause {
     }
 
     async fn reset(&self) {
-        self.act(|live| live.turns.handle_input(TurnInput::Interrupted));
+        self.act(|live| live.gives_way(TurnInput::Interrupted));
     }
 
     async fn shutdown(&self) {

@@ -1,5 +1,6 @@
 //! A reply while it runs: a task of its own, and what it says on the way to the client.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use streamfleet_handler::{AudioFrame, Emit, HandlerError, PcmFormat, Session, Step};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Sleep, sleep};
 
 use crate::{Args, ReplyId};
 
@@ -20,9 +22,14 @@ use crate::{Args, ReplyId};
 /// enough that neither waits for the other at every item.
 const SAID_AHEAD: usize = 4;
 
-/// Replies that were interrupted and have not stopped yet. A task stops at its next await, so more than one at a time
-/// means that reply functions block their thread; every further one would take another.
+/// Replies that were interrupted and have not stopped yet. A task stops at its next await, and a client may interrupt
+/// several before the runtime has come to the first; many for long mean that reply functions block their thread, and
+/// every further one would take another.
 const MAX_LINGERING: usize = 4;
+
+/// How long the newest reply waits for one of [`MAX_LINGERING`] to stop. A task that is not blocked stops within
+/// milliseconds, also on a machine that is behind.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a reply replies to.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,13 +149,28 @@ pub(crate) enum Item {
 pub(crate) struct Replies {
     tasks: JoinSet<()>,
     current: Option<Current>,
+    /// The newest reply, while too many before it have not stopped.
+    held: Option<Held>,
+    /// When it is too late for one of those to stop: set with the first reply that was held, until one has stopped.
+    overdue: Option<Pin<Box<Sleep>>>,
 }
 
 struct Current {
     id: ReplyId,
     items: mpsc::Receiver<Item>,
     task: AbortHandle,
+    /// What has been taken from it in one piece and is handed out in several.
+    parts: VecDeque<Emit>,
     rest: Option<Rest>,
+}
+
+/// A reply that has not begun.
+struct Held {
+    id: ReplyId,
+    function: ReplyFn,
+    request: Request,
+    output: PcmFormat,
+    session: Session,
 }
 
 /// Audio that a reply has said at once, handed out piece by piece: what is interrupted is then mostly still here, and
@@ -175,13 +197,10 @@ impl Rest {
 
 impl Replies {
     pub(crate) fn new() -> Self {
-        Self { tasks: JoinSet::new(), current: None }
+        Self { tasks: JoinSet::new(), current: None, held: None, overdue: None }
     }
 
-    /// Starts a reply in place of the current one.
-    ///
-    /// # Errors
-    /// Too many replies that were interrupted still run.
+    /// Starts a reply in place of the current one; once there is room, if too many that were interrupted still run.
     pub(crate) fn start(
         &mut self,
         id: ReplyId,
@@ -189,16 +208,23 @@ impl Replies {
         request: Request,
         output: PcmFormat,
         session: &Session,
-    ) -> Result<(), HandlerError> {
+    ) {
         self.cancel();
-        while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= MAX_LINGERING {
-            return Err(HandlerError::new("interrupted replies do not stop"));
+        while self.tasks.try_join_next().is_some() {
+            self.overdue = None;
         }
+        let reply = Held { id, function: function.clone(), request, output, session: session.clone() };
+        if self.tasks.len() < MAX_LINGERING {
+            return self.run(reply);
+        }
+        self.overdue.get_or_insert_with(|| Box::pin(sleep(STOPS_WITHIN)));
+        self.held = Some(reply);
+    }
+
+    fn run(&mut self, reply: Held) {
+        let Held { id, function, request, output, session } = reply;
         let (sender, items) = mpsc::channel(SAID_AHEAD);
         let speaker = Speaker { items: sender.clone(), output, session: session.clone() };
-        let function = function.clone();
-        let scope = session.clone();
         let reply = async move {
             // The call itself may panic as well as its future.
             let reply = AssertUnwindSafe(async { (function.0)(request, speaker).await });
@@ -210,13 +236,13 @@ impl Replies {
             let _ = sender.send(Item::Over(outcome)).await;
         };
         // In a reply `Context::current()` is its session's, as in every other call.
-        let task = self.tasks.spawn(async move { scope.scope(reply).await });
-        self.current = Some(Current { id, items, task, rest: None });
-        Ok(())
+        let task = self.tasks.spawn(async move { session.scope(reply).await });
+        self.current = Some(Current { id, items, task, parts: VecDeque::new(), rest: None });
     }
 
     /// Stops the current reply at its next await, and listens to nothing more of it.
     pub(crate) fn cancel(&mut self) {
+        self.held = None;
         if let Some(current) = self.current.take() {
             current.task.abort();
         }
@@ -224,32 +250,65 @@ impl Replies {
 
     /// The next item of the current reply; waits for ever while there is none, so whoever starts one wakes the poller.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<(ReplyId, Item)> {
+        if let Some(held) = self.held.take() {
+            match self.tasks.poll_join_next(cx) {
+                Poll::Ready(_) => {
+                    self.overdue = None;
+                    self.run(held);
+                }
+                Poll::Pending => {
+                    let overdue = self.overdue.get_or_insert_with(|| Box::pin(sleep(STOPS_WITHIN)));
+                    if overdue.as_mut().poll(cx).is_ready() {
+                        let error = HandlerError::new("interrupted replies do not stop");
+                        return Poll::Ready((held.id, Item::Over(Err(error))));
+                    }
+                    self.held = Some(held);
+                    return Poll::Pending;
+                }
+            }
+        }
         let Some(current) = &mut self.current else { return Poll::Pending };
         let id = current.id;
-        if let Some(piece) = current.rest.as_mut().and_then(|rest| rest.next(session.buffer())) {
-            return Poll::Ready((id, Item::Emit(Emit::Audio(piece))));
+        let item = ready!(current.poll(cx, session));
+        if let Item::Over(_) = item {
+            self.current = None;
         }
-        current.rest = None;
-        // The task sends its end before it drops its sender, unless the runtime drops it.
-        let item = match ready!(current.items.poll_recv(cx)).unwrap_or(Item::Over(Ok(()))) {
-            Item::Emit(Emit::Audio(frame)) if frame.duration() > PIECE => {
-                let mut rest = Rest { frame, at: 0 };
-                let first = rest.next(session.buffer()).map_or(Emit::Nothing, Emit::Audio);
-                current.rest = Some(rest);
-                Item::Emit(first)
-            }
-            Item::Over(outcome) => {
-                self.current = None;
-                Item::Over(outcome)
-            }
-            short @ Item::Emit(_) => short,
-        };
         Poll::Ready((id, item))
     }
 
     /// The tasks, to be waited for.
     pub(crate) fn take_tasks(&mut self) -> JoinSet<()> {
-        self.current = None;
+        (self.current, self.held) = (None, None);
         std::mem::take(&mut self.tasks)
+    }
+}
+
+impl Current {
+    /// One thing at a time, and of audio no more than a [`PIECE`], however it was said.
+    fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<Item> {
+        loop {
+            if let Some(piece) = self.rest.as_mut().and_then(|rest| rest.next(session.buffer())) {
+                return Poll::Ready(Item::Emit(Emit::Audio(piece)));
+            }
+            self.rest = None;
+            let emit = match self.parts.pop_front() {
+                Some(part) => part,
+                // The task sends its end before it drops its sender, unless the runtime drops it.
+                None => match ready!(self.items.poll_recv(cx)).unwrap_or(Item::Over(Ok(()))) {
+                    Item::Emit(emit) => emit,
+                    over @ Item::Over(_) => return Poll::Ready(over),
+                },
+            };
+            match emit {
+                Emit::All(parts) => {
+                    for part in parts.into_iter().rev() {
+                        self.parts.push_front(part);
+                    }
+                }
+                Emit::Audio(frame) if frame.duration() > PIECE => self.rest = Some(Rest { frame, at: 0 }),
+                Emit::Nothing => {}
+                emit => return Poll::Ready(Item::Emit(emit)),
+            }
+        }
     }
 }

@@ -76,7 +76,7 @@ pub enum TurnInput {
     Over(ReplyId),
     /// Whatever replies have said so far has been played by now.
     PlayedOut,
-    /// What was to be played has been thrown away by the session.
+    /// What was to be played has been thrown away by whoever drives the session.
     Interrupted,
 }
 

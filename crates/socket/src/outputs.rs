@@ -34,9 +34,11 @@ const CHUNK: usize = 16 * 1024;
 #[error("an output must be at most {MAX_OUTPUT} bytes of JSON")]
 pub struct OutputTooLarge;
 
-/// The outputs of one session, numbered from 1.
-#[derive(Debug, Default)]
+/// The outputs of one session, numbered from 1. As each id also has the history's mark, a reader that has seen another
+/// history, perhaps under the same session id, is not taken for one that has seen this.
+#[derive(Debug)]
 pub struct Outputs {
+    mark: u32,
     kept: VecDeque<Arc<str>>,
     bytes: usize,
     /// The number of the newest; that of the oldest kept follows.
@@ -45,6 +47,12 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// A history without outputs. `mark` is to be another for each, at random.
+    #[must_use]
+    pub fn new(mark: u32) -> Self {
+        Self { mark, kept: VecDeque::new(), bytes: 0, last: 0, ended_at: None }
+    }
+
     /// Adds one additional output: its single argument, or the array of several.
     ///
     /// # Errors
@@ -103,9 +111,16 @@ impl Outputs {
     /// Without the header, or with one that is none of ours, it gets everything that is kept.
     #[must_use]
     pub fn open(&self, now: Instant, last_event_id: Option<&str>) -> Option<Cursor> {
-        let seen = last_event_id.and_then(|id| id.trim().parse().ok()).filter(|&id| id <= self.last).unwrap_or(0);
+        let seen = last_event_id.and_then(|id| self.number(id)).unwrap_or(0);
         let has_seen_all = self.ended_at.is_some() && seen == self.last;
         (!has_seen_all).then_some(Cursor { seen, written_at: now })
+    }
+
+    /// Which output an event id names, if it is one of ours.
+    fn number(&self, id: &str) -> Option<u64> {
+        let (mark, number) = id.trim().split_once('-')?;
+        let number = number.parse().ok().filter(|&number| number <= self.last)?;
+        (mark == format!("{:08x}", self.mark)).then_some(number)
     }
 
     fn oldest(&self) -> u64 {
@@ -183,7 +198,7 @@ impl Cursor {
         for json in outputs.kept.iter().skip(skipped) {
             self.seen += 1;
             // Compact JSON has no line breaks, so one data line holds it.
-            let _ = write!(text, "id: {}\nevent: output\ndata: {json}\n\n", self.seen);
+            let _ = write!(text, "id: {:08x}-{}\nevent: output\ndata: {json}\n\n", outputs.mark, self.seen);
             if text.len() >= CHUNK {
                 break;
             }

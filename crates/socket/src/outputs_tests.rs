@@ -3,8 +3,15 @@ use serde_json::json;
 
 use super::*;
 
+const MARK: u32 = 0xab;
+
+/// The number in the line of an id.
+fn number(line: &str) -> Option<u64> {
+    line.strip_prefix("id: 000000ab-")?.parse().ok()
+}
+
 fn outputs(count: u64) -> Outputs {
-    let mut outputs = Outputs::default();
+    let mut outputs = Outputs::new(MARK);
     for number in 1..=count {
         assert_eq!(outputs.push(&[json!(number)]), Ok(number));
     }
@@ -16,9 +23,9 @@ fn format() {
     let now = Instant::now();
     #[track_caller]
     fn check(now: Instant, arguments: &[Value], data: &str) {
-        let mut outputs = Outputs::default();
+        let mut outputs = Outputs::new(MARK);
         outputs.push(arguments).unwrap();
-        let expected = format!("id: 1\nevent: output\ndata: {data}\n\n");
+        let expected = format!("id: 000000ab-1\nevent: output\ndata: {data}\n\n");
         assert_eq!(outputs.open(now, None).unwrap().poll(&outputs, now), Chunk::Text(expected));
     }
     check(now, &[json!("a\nb\r\n")], r#""a\nb\r\n""#);
@@ -31,14 +38,14 @@ fn format() {
 #[test]
 fn waits_and_keeps_alive() {
     let start = Instant::now();
-    let mut outputs = Outputs::default();
+    let mut outputs = Outputs::new(MARK);
     let mut cursor = outputs.open(start, None).unwrap();
     let at = |seconds| start + Duration::from_secs(seconds);
     assert_eq!(cursor.poll(&outputs, start), Chunk::Wait(at(15)));
     assert_eq!(cursor.poll(&outputs, at(15)), Chunk::Text(": keep-alive\n\n".into()));
     assert_eq!(cursor.poll(&outputs, at(16)), Chunk::Wait(at(30)));
     outputs.push(&[json!(1)]).unwrap();
-    assert_eq!(cursor.poll(&outputs, at(20)), Chunk::Text("id: 1\nevent: output\ndata: 1\n\n".into()));
+    assert_eq!(cursor.poll(&outputs, at(20)), Chunk::Text("id: 000000ab-1\nevent: output\ndata: 1\n\n".into()));
     assert_eq!(cursor.poll(&outputs, at(20)), Chunk::Wait(at(35)));
     outputs.end(at(21));
     assert_eq!(cursor.poll(&outputs, at(21)), Chunk::End);
@@ -50,7 +57,7 @@ fn ids(outputs: &Outputs, now: Instant, header: Option<&str>) -> Option<Vec<u64>
     let mut cursor = outputs.open(now, header)?;
     let mut ids = Vec::new();
     while let Chunk::Text(text) = cursor.poll(outputs, now) {
-        ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));
+        ids.extend(text.lines().filter_map(number));
     }
     Some(ids)
 }
@@ -61,22 +68,27 @@ fn resumption() {
     let mut outputs = outputs(3);
     for (header, expected) in [
         (None, vec![1, 2, 3]),
-        (Some("1"), vec![2, 3]),
-        (Some(" 3 "), vec![]),
-        (Some("0"), vec![1, 2, 3]),
-        // Of another session, or nonsense: better twice than never.
-        (Some("4"), vec![1, 2, 3]),
-        (Some("-1"), vec![1, 2, 3]),
+        (Some("000000ab-1"), vec![2, 3]),
+        (Some(" 000000ab-3 "), vec![]),
+        (Some("000000ab-0"), vec![1, 2, 3]),
+        // Of another history, or nonsense: better twice than never.
+        (Some("000000ac-2"), vec![1, 2, 3]),
+        (Some("ab-2"), vec![1, 2, 3]),
+        (Some("2"), vec![1, 2, 3]),
+        (Some("000000ab-4"), vec![1, 2, 3]),
+        (Some("000000ab--1"), vec![1, 2, 3]),
+        (Some("000000ab-x"), vec![1, 2, 3]),
+        (Some("000000ab-18446744073709551616"), vec![1, 2, 3]),
+        (Some("-"), vec![1, 2, 3]),
         (Some("x"), vec![1, 2, 3]),
-        (Some("18446744073709551616"), vec![1, 2, 3]),
     ] {
         assert_eq!(ids(&outputs, now, header), Some(expected), "{header:?}");
     }
     outputs.end(now);
-    assert_eq!(ids(&outputs, now, Some("1")), Some(vec![2, 3]));
-    assert_eq!(ids(&outputs, now, Some("3")), None);
+    assert_eq!(ids(&outputs, now, Some("000000ab-1")), Some(vec![2, 3]));
+    assert_eq!(ids(&outputs, now, Some("000000ab-3")), None);
     assert_eq!(ids(&outputs, now, None), Some(vec![1, 2, 3]));
-    let mut empty = Outputs::default();
+    let mut empty = Outputs::new(MARK);
     assert_eq!(ids(&empty, now, None), Some(vec![]));
     empty.end(now);
     assert_eq!(ids(&empty, now, None), None);
@@ -87,16 +99,16 @@ fn a_reader_that_was_away_too_long_is_told() {
     let now = Instant::now();
     let count = MAX_EVENTS as u64 + 10;
     let outputs = outputs(count);
-    let mut cursor = outputs.open(now, Some("2")).unwrap();
+    let mut cursor = outputs.open(now, Some("000000ab-2")).unwrap();
     let Chunk::Text(text) = cursor.poll(&outputs, now) else { panic!() };
-    assert!(text.starts_with(": 8 outputs are no longer kept\n\nid: 11\n"), "{text}");
-    assert_eq!(ids(&outputs, now, Some("2")), Some((11..=count).collect()));
+    assert!(text.starts_with(": 8 outputs are no longer kept\n\nid: 000000ab-11\n"), "{text}");
+    assert_eq!(ids(&outputs, now, Some("000000ab-2")), Some((11..=count).collect()));
 }
 
 #[test]
 fn a_late_reader_gets_pieces() {
     let now = Instant::now();
-    let mut outputs = Outputs::default();
+    let mut outputs = Outputs::new(MARK);
     for _ in 0..10 {
         outputs.push(&[json!("x".repeat(10_000))]).unwrap();
     }
@@ -111,11 +123,11 @@ fn a_session_that_goes_on_numbers_on() {
     let now = Instant::now();
     let mut outputs = outputs(2);
     outputs.end(now);
-    assert_eq!(ids(&outputs, now, Some("2")), None);
+    assert_eq!(ids(&outputs, now, Some("000000ab-2")), None);
     outputs.resume();
-    assert_eq!((outputs.expires_at(), ids(&outputs, now, Some("2"))), (None, Some(vec![])));
+    assert_eq!((outputs.expires_at(), ids(&outputs, now, Some("000000ab-2"))), (None, Some(vec![])));
     assert_eq!(outputs.push(&[json!("more")]), Ok(3));
-    assert_eq!(ids(&outputs, now, Some("2")), Some(vec![3]));
+    assert_eq!(ids(&outputs, now, Some("000000ab-2")), Some(vec![3]));
 }
 
 #[test]
@@ -129,18 +141,18 @@ fn the_newest_are_at_hand() {
 fn what_is_forgotten_takes_no_room_and_ends_its_readers() {
     let now = Instant::now();
     let mut outputs = outputs(300);
-    let mut cursor = outputs.open(now, Some("100")).unwrap();
+    let mut cursor = outputs.open(now, Some("000000ab-100")).unwrap();
     outputs.forget(now);
     assert_eq!((outputs.bytes(), outputs.recent(9).count()), (0, 0));
     let Chunk::Text(text) = cursor.poll(&outputs, now) else { panic!() };
     assert_eq!(text, ": 200 outputs are no longer kept\n\n");
     assert_eq!(cursor.poll(&outputs, now), Chunk::End);
-    assert_eq!(ids(&outputs, now, Some("300")), None);
+    assert_eq!(ids(&outputs, now, Some("000000ab-300")), None);
 }
 
 #[test]
 fn large_outputs_are_refused() {
-    let mut outputs = Outputs::default();
+    let mut outputs = Outputs::new(MARK);
     assert_eq!(outputs.push(&[json!("x".repeat(MAX_OUTPUT - 1))]), Err(OutputTooLarge));
     assert_eq!(outputs.push(&[json!("x".repeat(MAX_OUTPUT - 2))]), Ok(1));
 }
@@ -152,7 +164,7 @@ proptest! {
     #[test]
     fn bounded_and_in_order(sizes in proptest::collection::vec(0usize..MAX_OUTPUT, 1..40), reads in any::<u64>()) {
         let now = Instant::now();
-        let mut outputs = Outputs::default();
+        let mut outputs = Outputs::new(MARK);
         let mut cursor = outputs.open(now, None).unwrap();
         let mut last = 0;
         for (at, size) in sizes.iter().enumerate() {
@@ -161,7 +173,7 @@ proptest! {
             prop_assert!(outputs.bytes <= MAX_BYTES);
             prop_assert_eq!(outputs.bytes, outputs.kept.iter().map(|json| json.len()).sum::<usize>());
             if reads >> (at % 64) & 1 == 1 && let Chunk::Text(text) = cursor.poll(&outputs, now) {
-                for id in text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()) {
+                for id in text.lines().filter_map(number) {
                     prop_assert!(id > last);
                     last = id;
                 }

@@ -34,6 +34,8 @@ pub(crate) enum Command {
     /// End the session for this reason, telling the client so.
     End(Token, CloseReason),
     HandlerFailed(Token, String),
+    /// A handler ends this session, with this for its client.
+    EndStream(Token, Option<String>),
     Reconnect(Token, Box<ServerMessage>),
     /// End the track of this `mid`, and say what came of it.
     CloseTrack(Token, Box<str>, mpsc::Sender<TrackEnd>),
@@ -103,6 +105,10 @@ impl Shard {
             Command::End(token, reason) => {
                 let goodbye = ServerMessage::UpdateConnection;
                 self.with(token, |session| session.end(reason, Some(goodbye), now));
+            }
+            Command::EndStream(token, message) => {
+                let goodbye = ServerMessage::end_stream(message);
+                self.with(token, |session| session.end(CloseReason::EndStream, Some(goodbye), now));
             }
             Command::HandlerFailed(token, message) => {
                 self.with(token, |session| session.handler_failed(&message, now));

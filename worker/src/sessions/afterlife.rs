@@ -16,6 +16,10 @@ const MAX_SESSIONS: usize = 4096;
 /// Bytes of outputs kept over all of them: each may have a megabyte, and few have ten kilobytes.
 const MAX_BYTES: usize = 32 << 20;
 
+/// Sessions given up for their age when another one ends. More than one, so that they do go; few, as it is a media loop
+/// that ends it, and thousands that hung up together must not stall it thirty seconds later.
+const EXPIRED_AT_ONCE: usize = 8;
+
 /// One that is over.
 #[derive(Clone)]
 pub(super) struct Over {
@@ -37,47 +41,72 @@ struct Entry {
     bytes: usize,
 }
 
+/// Sessions that nobody can ask for any more. Drop it where no lock is held: there may be thousands of outputs in it.
+#[must_use]
+#[derive(Default)]
+pub(super) struct Forgotten(Vec<Arc<History>>);
+
+impl Drop for Forgotten {
+    fn drop(&mut self) {
+        for history in &self.0 {
+            // Readers that do not read still hold it.
+            history.forget();
+        }
+    }
+}
+
 impl Afterlife {
     /// A session has ended.
-    pub(super) fn insert(&mut self, over: Over, now: Instant) {
-        self.expire(now);
+    pub(super) fn insert(&mut self, over: Over, now: Instant) -> Forgotten {
+        let mut forgotten = Forgotten::default();
+        for _ in 0..EXPIRED_AT_ONCE {
+            if !self.by_age.first().is_some_and(|(ended, _)| has_expired(*ended, now)) {
+                break;
+            }
+            self.forget_oldest(&mut forgotten);
+        }
         let id = over.shared.id().clone();
-        self.remove(&id);
+        if let Some(earlier) = self.remove(&id)
+            && !Arc::ptr_eq(earlier.over.shared.history(), over.shared.history())
+        {
+            forgotten.0.push(earlier.over.shared.history().clone());
+        }
         let bytes = over.shared.history().bytes();
         self.bytes += bytes;
         self.by_age.insert((now, id.clone()));
         self.sessions.insert(id, Entry { over, ended: now, bytes });
         // The newest stays, however large: one alone is within the bound of one.
         while self.sessions.len() > MAX_SESSIONS || (self.bytes > MAX_BYTES && self.sessions.len() > 1) {
-            self.forget_oldest();
+            self.forget_oldest(&mut forgotten);
         }
+        forgotten
     }
 
     /// The session that was the last of this id.
-    pub(super) fn get(&mut self, id: &SessionId, now: Instant) -> Option<Over> {
-        self.expire(now);
-        self.sessions.get(id).map(|entry| entry.over.clone())
+    pub(super) fn get(&self, id: &SessionId, now: Instant) -> Option<Over> {
+        let entry = self.sessions.get(id).filter(|entry| !has_expired(entry.ended, now))?;
+        Some(entry.over.clone())
     }
 
-    /// The outputs of the session that held this context, for one that goes on with it.
-    pub(super) fn take(&mut self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
-        self.expire(now);
-        self.sessions.get(id).filter(|entry| entry.over.context == context)?;
-        self.remove(id).map(|entry| entry.over.shared.history().clone())
+    /// The outputs of the session that held this context, for one that goes on with it. They stay here as well until that
+    /// one is [known](Self::taken_up): it may still be refused.
+    pub(super) fn history(&self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
+        let over = self.get(id, now).filter(|over| over.context == context)?;
+        Some(over.shared.history().clone())
     }
 
-    fn expire(&mut self, now: Instant) {
-        while self.by_age.first().is_some_and(|(ended, _)| now.saturating_duration_since(*ended) >= AFTERLIFE) {
-            self.forget_oldest();
+    /// A session has become known: if it goes on with the outputs of the last one of its id, they are its own.
+    pub(super) fn taken_up(&mut self, shared: &Shared) {
+        let id = shared.id();
+        let earlier = self.sessions.get(id).map(|entry| entry.over.shared.history());
+        if earlier.is_some_and(|earlier| Arc::ptr_eq(earlier, shared.history())) {
+            self.remove(id);
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn forget_oldest(&mut self, forgotten: &mut Forgotten) {
         let Some((_, id)) = self.by_age.first().cloned() else { return };
-        if let Some(entry) = self.remove(&id) {
-            // Readers that do not read still hold it.
-            entry.over.shared.history().forget();
-        }
+        forgotten.0.extend(self.remove(&id).map(|entry| entry.over.shared.history().clone()));
     }
 
     fn remove(&mut self, id: &SessionId) -> Option<Entry> {
@@ -86,6 +115,10 @@ impl Afterlife {
         self.bytes -= entry.bytes;
         Some(entry)
     }
+}
+
+fn has_expired(ended: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(ended) >= AFTERLIFE
 }
 
 #[cfg(test)]
@@ -127,14 +160,16 @@ mod tests {
         let ([one, two], start) = (contexts().await, Instant::now());
         let mut afterlife = Afterlife::default();
         let a: SessionId = "a".parse().unwrap();
-        afterlife.insert(over("a", one, 100_000), start);
+        drop(afterlife.insert(over("a", one, 100_000), start));
         assert_eq!(afterlife.get(&a, start).unwrap().context, one);
         assert!(afterlife.get(&"b".parse().unwrap(), start).is_none());
         let later = start + Duration::from_secs(20);
-        afterlife.insert(over("a", two, 0), later);
+        drop(afterlife.insert(over("a", two, 0), later));
         assert_eq!(afterlife.get(&a, start + AFTERLIFE).unwrap().context, two, "the last of its id, by its own age");
         assert!(afterlife.get(&a, later + AFTERLIFE).is_none());
-        assert_eq!((afterlife.sessions.len(), afterlife.by_age.len(), afterlife.bytes), (0, 0, 0));
+        assert!(afterlife.history(&a, two, later + AFTERLIFE).is_none());
+        drop(afterlife.insert(over("b", one, 0), later + AFTERLIFE));
+        assert_eq!((afterlife.sessions.len(), afterlife.by_age.len(), afterlife.bytes), (1, 1, 0));
     }
 
     #[tokio::test]
@@ -142,12 +177,53 @@ mod tests {
         let ([ours, strange], now) = (contexts().await, Instant::now());
         let mut afterlife = Afterlife::default();
         let a: SessionId = "a".parse().unwrap();
-        afterlife.insert(over("a", ours, 100_000), now);
-        assert!(afterlife.take(&a, strange, now).is_none());
-        let taken = afterlife.take(&a, ours, now).unwrap();
+        drop(afterlife.insert(over("a", ours, 100_000), now));
+        assert!(afterlife.history(&a, strange, now).is_none());
+        let taken = afterlife.history(&a, ours, now).unwrap();
         assert_eq!(taken.recent(9).len(), 1);
+        afterlife.taken_up(&over("a", strange, 0).shared);
+        assert!(afterlife.get(&a, now).is_some(), "one that has the id goes on with nothing");
+        let service = "echo".parse().unwrap();
+        let shared = Shared::new(2, a.clone(), service, Transport::WebSocket, &Identity::default());
+        afterlife.taken_up(&shared.with_history(taken));
         assert!(afterlife.get(&a, now).is_none());
-        assert!(afterlife.take(&a, ours, now).is_none());
+        assert_eq!((afterlife.by_age.len(), afterlife.bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_replaced_is_given_up_although_somebody_holds_it() {
+        let ([one, two], now) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let first = over("a", one, 900_000);
+        drop(afterlife.insert(first.clone(), now));
+        let forgotten = afterlife.insert(over("a", two, 0), now);
+        assert!(first.shared.history().bytes() > 0, "not under the lock");
+        drop(forgotten);
+        assert_eq!(first.shared.history().bytes(), 0);
+
+        let second = over("b", one, 900_000);
+        drop(afterlife.insert(second.clone(), now));
+        drop(afterlife.insert(second.clone(), now));
+        assert!(second.shared.history().bytes() > 0, "its outputs are those of the one it replaces");
+    }
+
+    /// Thousands that hang up together cost no later session more than a few of them.
+    #[tokio::test]
+    async fn sessions_that_ended_together_are_given_up_a_few_at_a_time() {
+        let ([context], start) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        for n in 0..100 {
+            drop(afterlife.insert(over(&format!("s{n}"), context, 0), start));
+        }
+        let later = start + AFTERLIFE;
+        for n in 0..20 {
+            let forgotten = afterlife.insert(over(&format!("t{n}"), context, 0), later);
+            assert!(forgotten.0.len() <= EXPIRED_AT_ONCE, "{}", forgotten.0.len());
+            for n in 0..100 {
+                assert!(afterlife.get(&format!("s{n}").parse().unwrap(), later).is_none(), "none is known any more");
+            }
+        }
+        assert_eq!(afterlife.sessions.len(), 20, "and all of them go");
     }
 
     #[tokio::test]
@@ -155,14 +231,15 @@ mod tests {
         let ([context], start) = (contexts().await, Instant::now());
         let mut afterlife = Afterlife::default();
         let first = over("first", context, 900_000);
-        afterlife.insert(first.clone(), start);
+        drop(afterlife.insert(first.clone(), start));
         for n in 0..MAX_BYTES / 900_000 + 1 {
-            afterlife.insert(over(&format!("s{n}"), context, 900_000), start + Duration::from_millis(n as u64 + 1));
+            let at = start + Duration::from_millis(n as u64 + 1);
+            drop(afterlife.insert(over(&format!("s{n}"), context, 900_000), at));
             assert!(afterlife.bytes <= MAX_BYTES);
         }
         assert_eq!(first.shared.history().bytes(), 0, "given up, although somebody holds it");
         for n in 0..MAX_SESSIONS + 5 {
-            afterlife.insert(over(&format!("t{n}"), context, 0), start + Duration::from_secs(1));
+            drop(afterlife.insert(over(&format!("t{n}"), context, 0), start + Duration::from_secs(1)));
             assert!(afterlife.sessions.len() <= MAX_SESSIONS);
         }
         assert_eq!((afterlife.by_age.len(), afterlife.bytes), (MAX_SESSIONS, 0));

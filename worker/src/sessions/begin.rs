@@ -6,14 +6,17 @@ use std::time::Instant;
 use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, link};
 use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::{CloseReason, Identity, SessionId};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::afterlife::Over;
 use super::context::{Held, Resumed};
 use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
 use super::via::{Order, Via, deliver};
-use super::{Live, Sessions, Table};
+use super::{END_TIMEOUT, Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
 use crate::history::Writing;
 use crate::http::{Audit, Service};
@@ -112,8 +115,8 @@ impl Sessions {
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> LoopEnd {
         let (loop_end, end) = link(bounds, wake);
-        let neighbours: Arc<dyn sdk::Neighbours> = Arc::new(Others(self.inner.table.clone()));
-        let session = sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours));
+        let session =
+            sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(Arc::new(self.neighbours())));
         begun.live.replies = handler.replies();
         begun.live.inputs = Some(loop_end.inputs());
         begun.live.session = Some(session.clone());
@@ -128,19 +131,49 @@ impl Sessions {
         self.inner.tasks.spawn(task.run());
         loop_end
     }
+
+    /// The sessions of this process, as handlers reach them.
+    pub(super) fn neighbours(&self) -> impl sdk::Neighbours + use<> {
+        let inner = &self.inner;
+        Others { table: inner.table.clone(), tasks: inner.tasks.clone(), runtime: Handle::current() }
+    }
 }
 
 /// The other sessions, as a handler reaches them.
-struct Others(Arc<Table>);
+struct Others {
+    table: Arc<Table>,
+    tasks: TaskTracker,
+    /// A handler may reach them from any thread.
+    runtime: Handle,
+}
 
 impl sdk::Neighbours for Others {
     fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
-        let live = self.0.by_id.lock().get(id).cloned().ok_or(sdk::Closed)?;
-        if let Some(session) = live.moving.and_then(|moving| moving.session) {
+        let live = self.table.by_id.lock().get(id).cloned().ok_or(sdk::Closed)?;
+        if let Some(moving) = &live.moving {
             // Its client does not arrive elsewhere either; one that has ended by itself need not be told.
-            let _ = session.end(message);
+            let _ = self.end_one(moving, message);
         }
-        live.session.ok_or(sdk::Closed)?.end(message)
+        self.end_one(&live, message)
+    }
+}
+
+impl Others {
+    fn end_one(&self, live: &Live, message: &str) -> Result<(), sdk::Closed> {
+        if let Some(session) = &live.session {
+            return session.end(message);
+        }
+        // A handler on the loop has no handle. What it has sent is on its way: there is nothing to play first.
+        if live.shared.stage().reason().is_some() {
+            return Err(sdk::Closed);
+        }
+        let (via, token) = (live.via.clone(), live.shared.token());
+        let message = (!message.is_empty()).then(|| message.to_owned());
+        // A loop that takes no command for so long has stopped, and its sessions with it.
+        let told =
+            async move { timeout(END_TIMEOUT, deliver(&via, token, || Order::EndStream(message.clone()))).await };
+        self.tasks.spawn_on(told, &self.runtime);
+        Ok(())
     }
 }
 
@@ -162,12 +195,13 @@ impl Drop for Guard {
         self.cancel.cancel();
         drop(self.writing.take());
         let mut table = self.table.by_id.lock();
-        if leave(&mut table, &self.shared) == Leaving::Nobody {
+        let forgotten = (leave(&mut table, &self.shared) == Leaving::Nobody).then(|| {
             let over = Over { shared: self.shared.clone(), context: self.context.id() };
             // Under both locks: there is no moment at which nobody knows it.
-            self.table.over.lock().insert(over, Instant::now());
-        }
+            self.table.over.lock().insert(over, Instant::now())
+        });
         drop(table);
+        drop(forgotten);
         if self.shared.is_refused() {
             return;
         }

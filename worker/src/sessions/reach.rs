@@ -65,7 +65,7 @@ impl Table {
         let live = by_id.get(id).filter(|live| live.context == context);
         match live {
             Some(live) => Some(live.shared.history().clone()),
-            None => self.over.lock().take(id, context, Instant::now()),
+            None => self.over.lock().history(id, context, Instant::now()),
         }
     }
 }

@@ -58,7 +58,11 @@ impl Sessions {
         match self.prepare(request).await {
             Ok(prepared) => {
                 let Prepared { new, live, mover } = prepared;
-                let superseded = enter(&mut self.inner.table.by_id.lock(), live);
+                let superseded = {
+                    let mut table = self.inner.table.by_id.lock();
+                    self.inner.table.over.lock().taken_up(&live.shared);
+                    enter(&mut table, live)
+                };
                 self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())

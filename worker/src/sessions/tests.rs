@@ -118,13 +118,20 @@ impl Worker {
     }
 }
 
-impl Drop for Worker {
-    fn drop(&mut self) {
+impl Worker {
+    /// Stops its loop.
+    fn stop(&mut self) {
         self.stop.store(true, Relaxed);
         self.sessions.wake_loops();
         if let Some(running) = self.running.take() {
             running.join().unwrap();
         }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -184,6 +191,28 @@ async fn a_loop_that_does_not_answer_is_no_success() {
 #[tokio::test(start_paused = true)]
 async fn who_ends_a_session_that_ends_waits_for_that_alone() {
     let (_idle, sessions) = Worker::sessions();
+    let (id, shared) = deaf(&sessions).await;
+    let begun = tokio::time::Instant::now();
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        shared.closed(CloseReason::EndStream);
+    };
+    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
+    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
+    assert_eq!(begun.elapsed(), Duration::from_millis(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_track_of_a_session_that_has_just_ended_is_not_there() {
+    let (_idle, sessions) = Worker::sessions();
+    let (id, _shared) = deaf(&sessions).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(sessions.close_track(&id, "audio").await, Err(Failure::NotFound));
+    assert_eq!(begun.elapsed(), Duration::ZERO, "there is nothing to wait for");
+}
+
+/// A session over a socket that takes no orders any more and is still known.
+async fn deaf(sessions: &Sessions) -> (SessionId, Arc<Shared>) {
     let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
     let identity = Identity::default();
     let shared = Arc::new(Shared::new(1, id.clone(), service, sdk::Transport::WebSocket, &identity));
@@ -204,14 +233,7 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
         moving: None,
     };
     sessions.inner.table.by_id.lock().insert(id.clone(), live);
-    let begun = tokio::time::Instant::now();
-    let end = async {
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        shared.closed(CloseReason::EndStream);
-    };
-    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
-    assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
-    assert_eq!(begun.elapsed(), Duration::from_millis(30));
+    (id, shared)
 }
 
 async fn ask(worker: &Worker, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {
@@ -229,6 +251,24 @@ async fn a_track_that_is_not_there_is_told_by_the_loop() {
     assert_eq!(worker.occupancy.live(), 1);
     assert_eq!(worker.delete("a").await.0, 200);
     assert_eq!(ask(&worker, "DELETE", "/sessions/a/tracks/0", TOKEN, Value::Null).await.0, 404);
+}
+
+/// An `echo` works on the loop: it has no handle by which to end it.
+#[tokio::test]
+async fn a_handler_ends_a_session_whose_own_handler_is_on_the_loop() {
+    use sdk::Neighbours as _;
+    let worker = Worker::new();
+    let id: SessionId = "a".parse().unwrap();
+    let others = worker.sessions.neighbours();
+    assert_eq!(others.end(&id, "bye"), Err(sdk::Closed));
+    assert_eq!(worker.offer("a").await.0, 200);
+    let shared = worker.sessions.live(&id).unwrap().shared;
+    assert_eq!(others.end(&id, "bye"), Ok(()));
+    let mut stage = shared.watch();
+    let over = stage.wait_for(|stage| matches!(stage, Stage::Closed(_)));
+    let over = tokio::time::timeout(PATIENCE, over).await.unwrap().map(|stage| *stage).unwrap();
+    assert_eq!(over, Stage::Closed(CloseReason::EndStream));
+    assert_eq!(others.end(&id, "bye"), Err(sdk::Closed));
 }
 
 #[tokio::test]
@@ -274,6 +314,25 @@ async fn what_a_backend_writes_goes_on_with_the_token_and_so_do_the_outputs() {
     assert_eq!(ask(&worker, "GET", "/sessions/b/data", &third, Value::Null).await, (200, json!({ "order": 18 })));
     assert_eq!(ask(&worker, "GET", "/sessions/b/data", &first, Value::Null).await.0, 401, "its token has been used");
     assert_eq!(worker.sessions.inner.table.over.lock().get(&id, Instant::now()).map(|_| ()), None, "it lives again");
+}
+
+/// Who comes again finds a loop that does not take its session: what the earlier one has said stays to be read.
+#[tokio::test]
+async fn a_session_that_is_refused_takes_no_outputs_with_it() {
+    let mut worker = Worker::new();
+    let (service, id): (ServiceName, SessionId) = ("echo".parse().unwrap(), "a".parse().unwrap());
+    let answer = worker.offer("a").await.1;
+    let token = answer["resume"].as_str().unwrap();
+    ask(&worker, "PATCH", "/sessions/a/data", token, json!({ "order": 17 })).await;
+    let shared = worker.sessions.live(&id).unwrap().shared;
+    shared.history().push(&json!("before")).unwrap();
+    assert_eq!(worker.delete("a").await.0, 200);
+    worker.stop();
+    let (status, body) = worker.offer_with("a", json!(token)).await;
+    assert_eq!((status, &body["meta"]["error"]), (503, &json!("no_capacity")));
+    let reached = worker.sessions.reached(&service, &id).unwrap();
+    assert!(Arc::ptr_eq(reached.shared.history(), shared.history()));
+    assert_eq!(reached.shared.history().recent(9), [json!("before")]);
 }
 
 /// Says what has been called.

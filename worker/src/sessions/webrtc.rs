@@ -86,7 +86,10 @@ impl Sessions {
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
         let opened = {
             let mut table = inner.table.by_id.lock();
-            inner.loops[on].open(new).map(|()| enter(&mut table, live))
+            inner.loops[on].open(new).map(|()| {
+                inner.table.over.lock().taken_up(&live.shared);
+                enter(&mut table, live)
+            })
         };
         match opened {
             Ok(superseded) => self.follow(mover, superseded),

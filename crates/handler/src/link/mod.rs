@@ -231,6 +231,10 @@ impl Shared {
         if state.outbox.is_over(&self.config) && !state.loop_gone { Room::None } else { Room::Left }
     }
 
+    pub(crate) fn queued_audio(&self) -> Duration {
+        self.state.lock().outbox.audio()
+    }
+
     pub(crate) fn buffer(&self) -> Vec<i16> {
         self.state.lock().spare.take()
     }
@@ -287,8 +291,9 @@ impl LoopEnd {
         emit
     }
 
-    /// An interruption: drops the audio that is queued, keeps everything else in its order, and has the handler's
-    /// `reset` called.
+    /// An interruption by whoever holds this end: drops the audio that is queued, keeps everything else in its order, and
+    /// has the handler's `reset` called. The worker's transports do not interrupt: the handler does, by
+    /// [`Session::clear`](crate::Session::clear).
     pub fn clear_audio(&self) {
         {
             let mut state = self.shared.state.lock();
@@ -309,7 +314,7 @@ impl LoopEnd {
     /// How much emitted audio waits.
     #[must_use]
     pub fn queued_audio(&self) -> Duration {
-        self.shared.state.lock().outbox.audio()
+        self.shared.queued_audio()
     }
 
     /// How many inputs of all kinds wait for the handler.

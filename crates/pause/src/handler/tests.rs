@@ -509,6 +509,15 @@ async fn replies_that_block_cost_their_own_session_only() {
         .expect("the reply starts beside those that block");
     }
     call.handler.trigger_response(None);
+    // One more waits, but not for ever: the session shuts its handler down.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while call.handler.state.lock().live.is_some() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("a session whose replies block ends");
+    assert_eq!(started.load(Ordering::SeqCst), 4, "no fifth thread was taken");
     let ended = call.drive.ended();
     tokio::pin!(ended);
     // The end waits for the replies, at most for the runner's limit; let them go.
@@ -555,4 +564,117 @@ async fn an_interrupted_reply_that_is_not_told_yet_is_told_before_the_next_turn(
     let turn = ["pause_detected", "response_starting"];
     assert_eq!(call.heard(), [&turn[..], &turn[..], &["audio 2"]].concat());
     assert_eq!(call.cleared, 1);
+}
+
+/// All of them are handled before the runtime comes to any of the replies: none of these blocks.
+#[tokio::test(start_paused = true)]
+async fn triggers_that_come_at_once_end_nothing() {
+    let mut call = Call::start(endless(ReplyOptions::default())).await;
+    for _ in 0..30 {
+        call.drive.push(Input::Trigger(None));
+    }
+    call.take().await;
+    let heard = call.heard();
+    assert!(heard.last().is_some_and(|last| last.starts_with("audio")), "{heard:?}");
+    call.drive.cancel();
+    assert_eq!(call.drive.ended().await, Ended::Cancelled);
+}
+
+/// What waits for room goes with what interrupts it.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_waits_for_room_is_interrupted_like_any_other() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let count = started.clone();
+    let mut call = Call::start(handler(ReplyOptions::default(), move |_, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        pending()
+    }))
+    .await;
+    for _ in 0..6 {
+        call.drive.push(Input::Trigger(None));
+    }
+    call.take().await;
+    assert_eq!(started.load(Ordering::SeqCst), 1, "the last of them");
+    call.drive.cancel();
+    assert_eq!(call.drive.ended().await, Ended::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn audio_that_is_said_with_something_else_is_audio() {
+    let mut call = Call::start(handler(ReplyOptions::default(), |_, speaker| async move {
+        let audio = |loud| {
+            let format = speaker.format();
+            Emit::Audio(AudioFrame { samples: beep(loud, 300), format, timestamp: Duration::ZERO })
+        };
+        let inner = Emit::All(vec![Emit::Output(json!(2)), audio(2)]);
+        speaker
+            .emit(Emit::All(vec![Emit::Nothing, audio(1), Emit::Output(json!(1)), inner, Emit::All(vec![])]))
+            .await?;
+        Ok(())
+    }))
+    .await;
+    call.speak(400).await;
+    call.pause().await;
+    assert_eq!(call.heard(), [&BEFORE[..], &["audio 1", "output 1", "output 2", "audio 2"]].concat());
+    // Its last words are a moment ago.
+    call.handler.trigger_response(None);
+    call.drive.settle().await;
+    assert_eq!(call.drive.link().queued_audio(), Duration::from_millis(420), "in pieces");
+    call.take().await;
+    assert_eq!(call.cleared, 1);
+}
+
+/// What a stalled network held back comes at once: time has not passed for what waits to be sent.
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_waits_has_not_been_heard_however_much_has_been() {
+    let mut call = Call::start(handler(ReplyOptions::default(), |_, speaker| async move {
+        speaker.say(beep(1, 300)).await?;
+        Ok(())
+    }))
+    .await;
+    call.handler.trigger_response(None);
+    call.drive.settle().await;
+    assert_eq!(call.drive.link().queued_audio(), Duration::from_millis(300));
+    for (ms, dbfs) in [(3_000, -90.0), (400, -10.0), (600, -90.0)] {
+        for frame in sine(PcmFormat::mono(48_000), 440.0, dbfs).take(ms / 20) {
+            call.drive.push(Input::Audio(frame));
+            call.drive.settle().await;
+        }
+    }
+    call.take().await;
+    assert_eq!(call.cleared, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_keeps_the_plan_and_the_original_can_be_given_another() {
+    let plain = handler(ReplyOptions::default(), |_, _| async { Ok(()) });
+    let copy = plain.copy();
+    let greets = plain.with_startup(|_, speaker| async move {
+        speaker.say(beep(9, 20)).await?;
+        Ok(())
+    });
+    let mut drive = Drive::start(copy);
+    drive.settle().await;
+    assert_eq!(drive.link().pop(), None);
+    drive.cancel();
+    assert_eq!(drive.ended().await, Ended::Cancelled);
+    let mut call = Call::start(greets).await;
+    call.take().await;
+    assert_eq!(call.heard(), ["response_starting", "audio 9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_utterance_that_a_reply_cut_off_is_not_taken_up_again_when_that_is_thrown_away() {
+    let options = ReplyOptions { needs_args: true, can_interrupt: false, ..ReplyOptions::default() };
+    let mut call = Call::start(handler(options, |_, _| pending())).await;
+    call.speak(400).await;
+    call.pause().await;
+    call.speak(400).await;
+    assert_eq!(call.heard(), ["started_talking", "pause_detected", SENT, "started_talking"]);
+    // In the middle of a sentence, of which the rest is not heard.
+    call.handler.set_args(vec![json!(1)]);
+    call.speak(900).await;
+    call.drive.link().clear_audio();
+    call.send(3_000, -90.0).await;
+    assert_eq!(call.heard(), [""; 0]);
 }

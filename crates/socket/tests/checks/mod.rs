@@ -155,13 +155,20 @@ pub(crate) fn webhook(bytes: &[u8]) {
 /// A `Last-Event-ID`, against histories of every kind: each output once and in order, and then an end.
 pub(crate) fn last_event_id(bytes: &[u8]) {
     let header = String::from_utf8_lossy(bytes);
+    // As it is, and behind the mark without which nothing is an id.
+    for header in [header.clone().into_owned(), format!("0000beef-{header}")] {
+        last_event_id_of(0xbeef, &header);
+    }
+}
+
+fn last_event_id_of(mark: u32, header: &str) {
     let now = Instant::now();
     for count in [0_u64, 1, 3, 300] {
-        let mut outputs = Outputs::default();
+        let mut outputs = Outputs::new(mark);
         for n in 1..=count {
             assert_eq!(outputs.push(&[json!({ "n": n, "text": "a\nb" })]), Ok(n));
         }
-        let open = outputs.open(now, Some(&header)).expect("a session that lives is listened to");
+        let open = outputs.open(now, Some(header)).expect("a session that lives is listened to");
         outputs.end(now);
         assert_eq!(outputs.expires_at(), Some(now + AFTERLIFE));
         let mut ids = Vec::new();
@@ -170,7 +177,10 @@ pub(crate) fn last_event_id(bytes: &[u8]) {
             match cursor.poll(&outputs, now) {
                 Chunk::Text(text) => {
                     assert!(text.ends_with("\n\n"), "{text:?}");
-                    ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));
+                    ids.extend(
+                        text.lines()
+                            .filter_map(|line| line.strip_prefix(&format!("id: {mark:08x}-"))?.parse::<u64>().ok()),
+                    );
                 }
                 Chunk::Wait(_) => panic!("nothing comes after the end"),
                 Chunk::End => break,
@@ -179,8 +189,9 @@ pub(crate) fn last_event_id(bytes: &[u8]) {
         assert!(ids.windows(2).all(|pair| pair[1] == pair[0] + 1), "{ids:?}");
         assert!(ids.last().is_none_or(|last| *last == count), "{ids:?}");
         // Only who has seen the last one is told that there is nothing more.
-        let seen_all = header.trim().parse() == Ok(count) || count == 0;
-        assert_eq!(outputs.open(now, Some(&header)).is_none(), seen_all, "{header:?} of {count}");
+        let number = header.trim().strip_prefix(&format!("{mark:08x}-"));
+        let seen_all = number.is_some_and(|number| number.parse() == Ok(count)) || count == 0;
+        assert_eq!(outputs.open(now, Some(header)).is_none(), seen_all, "{header:?} of {count}");
         assert_eq!(ids.is_empty(), seen_all, "{header:?} of {count}");
     }
 }

@@ -28,13 +28,22 @@ pub struct Bounds {
     pub bytes: usize,
     /// Closed contexts of one key: what clients can pile up by offering one id over and over.
     pub closed_per_key: usize,
+    /// Contexts forgotten for their age at one call: every session waits for the table, also when thousands that ended
+    /// together expire together.
+    pub expired_at_once: usize,
 }
 
 impl Default for Bounds {
     /// Ten minutes outlast a lift, a tunnel and a restart of the page; 2^18 contexts are twice what a worker carries;
-    /// 256 MiB is 1 kB for each.
+    /// 256 MiB is 1 kB for each. A session has several calls, so sixteen at each keep ahead of what is closed.
     fn default() -> Self {
-        Self { retention: Duration::from_secs(600), contexts: 1 << 18, bytes: 256 << 20, closed_per_key: 4 }
+        Self {
+            retention: Duration::from_secs(600),
+            contexts: 1 << 18,
+            bytes: 256 << 20,
+            closed_per_key: 4,
+            expired_at_once: 16,
+        }
     }
 }
 

@@ -36,6 +36,13 @@ struct Context {
     expires: Option<Instant>,
 }
 
+impl Context {
+    /// Whether it is to be forgotten, and merely has not been yet.
+    fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self { bounds, contexts: HashMap::new(), by_key: HashMap::new(), closed: BTreeSet::new(), bytes: 0 }
@@ -84,7 +91,7 @@ impl Table {
     fn claimed(&self, key: &ContextKey, claim: &Claim, now: Instant) -> Option<ContextId> {
         let ids = self.by_key.get(key)?;
         let newest = |fits: &dyn Fn(&Context) -> bool| {
-            ids.iter().rev().copied().find(|id| self.contexts.get(id).is_some_and(fits))
+            ids.iter().rev().copied().find(|id| self.known(*id, now).is_some_and(fits))
         };
         // A token is no way around an identity: what a verified user opened, only he resumes.
         let by_token = claim.token.and_then(|token| {
@@ -112,8 +119,9 @@ impl Table {
     pub(super) fn find(&mut self, key: &ContextKey, now: Instant) -> Option<ContextId> {
         self.expire(now);
         let ids = self.by_key.get(key)?;
-        let open = ids.iter().rev().find(|id| self.contexts.get(id).is_some_and(|context| context.expires.is_none()));
-        open.or(ids.last()).copied()
+        let mut known = ids.iter().rev().filter_map(|id| Some((*id, self.known(*id, now)?)));
+        let open = known.clone().find(|(_, context)| context.expires.is_none());
+        open.or_else(|| known.next()).map(|(id, _)| id)
     }
 
     pub(super) fn rotate(
@@ -151,12 +159,12 @@ impl Table {
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {
         self.expire(now);
         let mut newest = self.by_key.get(key)?.iter().rev().copied();
-        newest.find(|id| self.contexts.get(id).is_some_and(|context| context.tokens.takes(token, now)))
+        newest.find(|id| self.known(*id, now).is_some_and(|context| context.tokens.takes(token, now)))
     }
 
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {
         self.expire(now);
-        self.contexts.get(&id).map(|context| context.document.clone())
+        self.known(id, now).map(|context| context.document.clone())
     }
 
     pub(super) fn write(
@@ -169,7 +177,7 @@ impl Table {
         let bytes = checked(&data)?;
         self.expire(now);
         let before = {
-            let context = self.contexts.get(&id).ok_or(WriteError::Gone)?;
+            let context = self.known(id, now).ok_or(WriteError::Gone)?;
             if !expected.allows(context.document.version) {
                 return Err(WriteError::Conflict { current: context.document.version });
             }
@@ -222,11 +230,17 @@ impl Table {
         }
     }
 
+    /// A context that has not expired.
+    fn known(&self, id: ContextId, now: Instant) -> Option<&Context> {
+        self.contexts.get(&id).filter(|context| !context.has_expired(now))
+    }
+
     fn expire(&mut self, now: Instant) {
-        while let Some((expires, id)) = self.closed.first().copied()
-            && expires <= now
-        {
-            self.forget(id);
+        for _ in 0..self.bounds.expired_at_once {
+            match self.closed.first().copied() {
+                Some((expires, id)) if expires <= now => self.forget(id),
+                _ => break,
+            }
         }
     }
 

@@ -78,6 +78,19 @@ fn control_ends_a_session_within_a_second() {
 }
 
 #[test]
+fn who_ends_a_session_from_elsewhere_says_goodbye_in_their_own_words() {
+    let mut world = World::new(8, Conditions::CLEAN);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(2));
+    world.command(Command::EndStream(shared.token(), Some("bye".to_owned())));
+    world.run(Duration::from_secs(1));
+    assert_eq!(shared.stage(), Stage::Closed(CloseReason::EndStream));
+    let goodbye = r#"{"type":"end_stream","data":"bye"}"#;
+    assert!(world.clients[c].messages.iter().any(|m| m == goodbye), "{:?}", world.clients[c].messages);
+    gone(&world);
+}
+
+#[test]
 fn a_handler_that_fails_ends_its_session_with_a_reason() {
     let mut world = World::new(6, Conditions::CLEAN);
     let (c, shared) = world.call(echo(), World::limits());

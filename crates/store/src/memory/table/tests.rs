@@ -9,7 +9,7 @@ use crate::memory::TOKEN_GRACE;
 const RETENTION: Duration = Duration::from_secs(600);
 
 fn bounds() -> Bounds {
-    Bounds { retention: RETENTION, contexts: 8, bytes: 1000, closed_per_key: 2 }
+    Bounds { retention: RETENTION, contexts: 8, bytes: 1000, closed_per_key: 2, expired_at_once: 1 }
 }
 
 fn key(session: &str) -> ContextKey {
@@ -172,6 +172,25 @@ fn a_closed_context_is_forgotten_in_time() {
     assert_eq!(world.table.write(past.id, data("y"), Expected::Anything, world.now), Err(WriteError::Gone));
     assert!(!world.open("a", &by_token(1)).resumed);
     assert_eq!(world.table.find(&key("b"), world.now), None);
+}
+
+/// Those that expire together are forgotten a few at a call, and known to none of them.
+#[test]
+fn many_that_expire_together_are_gone_at_once_and_forgotten_one_by_one() {
+    let mut world = World::new();
+    let past: Vec<Opened> = (0..6).map(|n| world.past(&format!("s{n}"), &by_user("ann"), "private")).collect();
+    world.now += RETENTION;
+    let (last, of_last) = (past[5].id, key("s5"));
+    assert_eq!(world.table.read(last, world.now), None);
+    assert_eq!(world.table.len(), 5);
+    assert_eq!(world.table.write(last, data("y"), Expected::Anything, world.now), Err(WriteError::Gone));
+    assert_eq!(world.table.find(&of_last, world.now), None);
+    assert_eq!(world.table.verify(&of_last, &past[5].token, world.now), None);
+    assert_eq!(world.table.len(), 2);
+    assert!(!world.open("s5", &by_user("ann")).resumed);
+    assert_eq!(world.table.len(), 2, "one more, and one less");
+    world.table.close(past[0].id, world.now);
+    assert_eq!(world.table.len(), 1);
 }
 
 #[test]
