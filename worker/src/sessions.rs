@@ -28,7 +28,8 @@ use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
-use streamfleet_socket::protocol::{CallResume, CallSid};
+use streamfleet_socket::protocol::CallResume;
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{ContextId, ContextStore, Memory};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -245,7 +246,7 @@ impl Host for Sessions {
         &self.inner.stopping
     }
 
-    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume> {
+    fn call(&self, service: &ServiceName, call: &CallLeg) -> Option<CallResume> {
         let session = self.inner.calls.find(service, call)?;
         let live = self.live(&session).filter(|live| live.shared.stage().reason().is_none())?;
         Some(CallResume { session, token: live.resume? })

@@ -14,7 +14,8 @@ use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ResumeToken, ServiceName, SessionId, State, UserId,
 };
 
-use streamfleet_socket::protocol::{CallResume, CallSid, Resume};
+use streamfleet_socket::protocol::{CallResume, Resume};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{ContextId, ContextStore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -120,7 +121,7 @@ pub trait Host: Send + Sync + 'static {
     fn stopping(&self) -> &CancellationToken;
 
     /// The session that a telephone call has, if it goes on, and what it takes to have it again.
-    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume>;
+    fn call(&self, service: &ServiceName, call: &CallLeg) -> Option<CallResume>;
 
     /// Hands a trickled candidate to its session.
     ///
@@ -194,7 +195,7 @@ pub struct SocketRequest {
     /// What it says of an earlier session, or wants for a later one.
     pub resume: Resume,
     /// The telephone call that it is part of, if that is proved.
-    pub call: Option<CallSid>,
+    pub call: Option<CallLeg>,
 }
 
 /// What became of a client that says that it is back.

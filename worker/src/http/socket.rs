@@ -16,7 +16,8 @@ use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::trace;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, CloseReason, ResumeToken, SessionId};
-use streamfleet_socket::protocol::{CallSid, MAX_MESSAGE, Resume};
+use streamfleet_socket::protocol::{MAX_MESSAGE, Resume};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
 use tracing::Instrument as _;
 
@@ -63,7 +64,7 @@ pub(super) struct Hello {
     /// The session that it wants to have again.
     pub(super) earlier: Option<Earlier>,
     /// The call that it belongs to, if that is proved.
-    pub(super) call: Option<CallSid>,
+    pub(super) call: Option<CallLeg>,
     /// Whether it may come in at all.
     pub(super) proof: Result<(), Failure>,
 }

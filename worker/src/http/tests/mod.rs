@@ -33,6 +33,7 @@ use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State, Verification,
 };
 use streamfleet_socket::protocol::{CallResume, CallSid};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Memory};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -190,8 +191,8 @@ impl Host for FakeHost {
         &self.stopping
     }
 
-    fn call(&self, _: &ServiceName, call: &CallSid) -> Option<CallResume> {
-        self.call.lock().as_ref().filter(|(sid, _)| sid == call).map(|(_, resume)| resume.clone())
+    fn call(&self, _: &ServiceName, call: &CallLeg) -> Option<CallResume> {
+        self.call.lock().as_ref().filter(|(sid, _)| *sid == call.sid).map(|(_, resume)| resume.clone())
     }
 
     async fn candidate(
