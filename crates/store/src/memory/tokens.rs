@@ -37,8 +37,14 @@ impl Tokens {
     }
 
     /// `shown` has been taken, and stays good beside `next` until one of the two is taken or `next` is confirmed.
+    ///
+    /// One that was replaced before stays what it is: good for its time, and no longer, beside the one that replaced it. Who
+    /// shows it again, or has overheard it, must not take from the client what that has been given since.
     pub(super) fn offer(&mut self, shown: ResumeToken, next: ResumeToken) {
-        *self = Self { current: shown, previous: None, offered: Some(next) };
+        if self.is_new(&shown) {
+            *self = Self::new(shown);
+        }
+        self.offered = Some(next);
     }
 
     /// The client is known to have `token`: every other one is void. False if it was void itself.
@@ -103,6 +109,30 @@ mod tests {
         // Its successor was shown: a replay is nobody's.
         check(&[(0, 0, true), (1, 1, true), (1, 0, false), (2, 1, true), (3, 0, false), (3, 3, true)]);
         check(&[(0, 9, false), (0, 0, true), (1, 9, false)]);
+    }
+
+    /// A client that is back has token 1 for token 0, and then somebody wants to move with token 0, as a retried request
+    /// or a replayed one does: what the client has stays good, and token 0 does not live longer for it.
+    #[test]
+    fn a_token_that_was_replaced_is_offered_for_in_its_time_only() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut tokens = Tokens::new(token(0));
+        tokens.replace(Some(&token(0)), token(1), start);
+        let check = |tokens: &Tokens, at: u32, good: &[u8]| {
+            for n in 0..9 {
+                assert_eq!(tokens.takes(&token(n), start + at * second), good.contains(&n), "token {n} at {at} s");
+            }
+        };
+        for (at, next) in [(1, 2), (20, 3), (29, 4)] {
+            tokens.offer(token(0), token(next));
+            check(&tokens, at, &[0, 1, next]);
+        }
+        check(&tokens, 30, &[1, 4]);
+        // The client shows what it has.
+        tokens.offer(token(1), token(5));
+        check(&tokens, 31, &[1, 5]);
+        tokens.offer(token(5), token(6));
+        check(&tokens, 32, &[5, 6]);
     }
 
     #[test]
