@@ -314,3 +314,5 @@ impl Host for Sessions {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::offer;

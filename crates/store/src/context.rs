@@ -59,6 +59,15 @@ pub struct Opened {
     pub document: Document,
 }
 
+/// How far a token is on its way to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is there: the client came by the answer that carried it.
+    Known,
+    /// It is sent, and may be lost with its connection.
+    Sent,
+}
+
 /// What a writer believes of the document that it replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
@@ -149,12 +158,13 @@ pub trait ContextStore: Send + Sync + 'static {
     /// [`StoreError::Unavailable`].
     async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError>;
 
-    /// The client has arrived with what it was given: every other token of this context is void. False if that token was
-    /// void itself, because its client has gone another way since.
+    /// The client has arrived for which this token was made: every other token of this context is void, but the one that
+    /// it showed is taken once more, as by [`open`](Self::open), where what it was given may be lost yet. False if that token
+    /// was void itself, because its client has gone another way since.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError>;
+    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError>;
 
     /// The context of this key that `token` is good for, whether its session lives or not; `None` if there is none. The
     /// token is not used up.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use streamfleet_handler as sdk;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Identity, ResumeToken, ServiceName};
-use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, StoreError};
+use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Delivery, StoreError};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -60,8 +60,8 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Tells the store. False if the client has gone another way since.
-    pub(super) async fn confirm(&self) -> bool {
-        self.store.confirm(self.id, &self.token).await.unwrap_or_else(|error| {
+    pub(super) async fn confirm(&self, delivery: Delivery) -> bool {
+        self.store.confirm(self.id, &self.token, delivery).await.unwrap_or_else(|error| {
             // It is here, whatever can be written down of that.
             tracing::warn!(id = ?self.id, %error, "a resume token was not confirmed");
             true

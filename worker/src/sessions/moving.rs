@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_store::Delivery;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Arrival;
@@ -91,7 +92,13 @@ impl Mover {
         if stage != Some(Stage::Active) {
             return;
         }
-        if !self.arrival.confirm().await {
+        let delivery = match self.via {
+            // It has connected by the answer that has the token.
+            Via::Loop(_) => Delivery::Known,
+            // It has said `start`, and the message with the token is the first that it gets.
+            Via::Socket(_) => Delivery::Sent,
+        };
+        if !self.arrival.confirm(delivery).await {
             // It came with a token that its client has not waited for.
             return end(&self.via, &self.shared, CloseReason::Superseded).await;
         }

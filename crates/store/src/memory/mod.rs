@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use streamfleet_session::ResumeToken;
 
-use crate::context::{Claim, ContextId, ContextKey, ContextStore, Expected, Opened, StoreError, WriteError};
+use crate::context::{Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Opened, StoreError, WriteError};
 use crate::document::{Document, Version};
 use table::Table;
 
@@ -91,8 +91,8 @@ impl ContextStore for Memory {
         Ok(self.table.lock().share(key, claim, next, Instant::now()))
     }
 
-    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
-        Ok(self.table.lock().confirm(id, token))
+    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError> {
+        Ok(self.table.lock().confirm(id, token, delivery, Instant::now()))
     }
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {

@@ -8,7 +8,7 @@ use streamfleet_session::{ResumeToken, UserId};
 
 use super::Bounds;
 use super::tokens::Tokens;
-use crate::context::{Claim, ContextId, ContextKey, Expected, Opened, StoreError, WriteError};
+use crate::context::{Claim, ContextId, ContextKey, Delivery, Expected, Opened, StoreError, WriteError};
 use crate::document::{Document, Version, checked};
 
 #[derive(Debug)]
@@ -144,8 +144,8 @@ impl Table {
         Some(Opened { id, resumed: true, token: next, document: context.document.clone() })
     }
 
-    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken) -> bool {
-        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token))
+    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {
+        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token, delivery, now))
     }
 
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use streamfleet_session::ResumeToken;
 
 use super::TOKEN_GRACE;
+use crate::context::Delivery;
 
 /// The token that is good, and the one before it for as long as its successor may have been lost on its way.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl Tokens {
     }
 
     /// Whether this is a token that nobody has shown yet.
-    fn is_new(&self, token: &ResumeToken) -> bool {
+    pub(super) fn is_new(&self, token: &ResumeToken) -> bool {
         self.current == *token || self.offered.as_ref() == Some(token)
     }
 
@@ -47,10 +48,15 @@ impl Tokens {
         self.offered = Some(next);
     }
 
-    /// The client is known to have `token`: every other one is void. False if it was void itself.
-    pub(super) fn confirm(&mut self, token: &ResumeToken) -> bool {
+    /// The client is there for which `token` was offered: every other one is void, but what was shown for one that may be
+    /// lost yet. False if it was void itself.
+    pub(super) fn confirm(&mut self, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {
         if self.offered.as_ref() == Some(token) {
-            *self = Self::new(*token);
+            let first = Previous { token: self.current, until: now + TOKEN_GRACE };
+            let shown = self.previous.take().unwrap_or(first);
+            self.previous = Some(shown).filter(|_| delivery == Delivery::Sent);
+            self.current = *token;
+            self.offered = None;
         }
         // Somebody may be on the way again by now, with this one: what he was given stays good.
         self.current == *token
@@ -133,6 +139,32 @@ mod tests {
         check(&tokens, 31, &[1, 5]);
         tokens.offer(token(5), token(6));
         check(&tokens, 32, &[5, 6]);
+    }
+
+    /// A client that has moved with token 0 was given token 1.
+    #[test]
+    fn what_was_shown_is_good_once_more_where_what_was_given_may_be_lost() {
+        let start = Instant::now();
+        let check = |delivery, good_at: [(u64, &[u8]); 2]| {
+            let mut tokens = Tokens::new(token(0));
+            tokens.offer(token(0), token(1));
+            assert!(tokens.confirm(&token(1), delivery, start));
+            for (at, good) in good_at {
+                for n in 0..3 {
+                    let takes = tokens.takes(&token(n), start + Duration::from_secs(at));
+                    assert_eq!(takes, good.contains(&n), "{delivery:?}: token {n} at {at} s");
+                }
+            }
+        };
+        check(Delivery::Known, [(0, &[1]), (30, &[1])]);
+        check(Delivery::Sent, [(29, &[0, 1]), (30, &[1])]);
+        // Once more is not for ever.
+        let mut tokens = Tokens::new(token(0));
+        tokens.replace(Some(&token(0)), token(1), start);
+        tokens.offer(token(0), token(2));
+        assert!(tokens.confirm(&token(2), Delivery::Sent, start + Duration::from_secs(20)));
+        let good = |at| [0, 1, 2].map(|n| tokens.takes(&token(n), start + Duration::from_secs(at)));
+        assert_eq!((good(29), good(30)), ([true, false, true], [false, false, true]));
     }
 
     #[test]

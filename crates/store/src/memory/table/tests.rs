@@ -235,7 +235,7 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
             let context = &world.table.contexts[&live.id];
             assert_eq!(context.tokens.takes(&token(n), now), good.contains(&n), "token {n} of {good:?}");
         }
-        assert_eq!(world.table.confirm(live.id, &token(2)), arrives, "{good:?}");
+        assert_eq!(world.table.confirm(live.id, &token(2), Delivery::Known, now), arrives, "{good:?}");
         // However it went on, both sessions leave and nothing is left of them.
         for _ in 0..4 {
             world.table.close(live.id, now);
@@ -243,7 +243,8 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
         assert_eq!(world.table.len(), 0);
     }
     check(|_, _, _| {}, &[1, 2], true);
-    check(|table, id, _| assert!(table.confirm(id, &token(2))), &[2], true);
+    check(|table, id, now| assert!(table.confirm(id, &token(2), Delivery::Known, now)), &[2], true);
+    check(|table, id, now| assert!(table.confirm(id, &token(2), Delivery::Sent, now)), &[1, 2], true);
     // It never arrives, and comes again with either.
     check(|table, id, now| table.close(id, now), &[1, 2], true);
     let again = |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).is_some();
@@ -253,7 +254,7 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
     check(
         |table, id, now| {
             assert!(again(table, 2, now));
-            assert!(table.confirm(id, &token(2)));
+            assert!(table.confirm(id, &token(2), Delivery::Known, now));
         },
         &[2, 3],
         true,
@@ -338,7 +339,7 @@ enum Step {
     Open { session: u8, token: Option<u8>, user: Option<u8> },
     Write { context: u8, bytes: usize },
     Share { session: u8, token: u8, user: Option<u8> },
-    Confirm { context: u8, token: u8 },
+    Confirm { context: u8, token: u8, delivery: Delivery },
     Close { context: u8 },
     Wait { seconds: u64 },
 }
@@ -350,7 +351,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u8, 0..700_usize).prop_map(|(context, bytes)| Step::Write { context, bytes }),
         2 => (0..3_u8, 0..40_u8, proptest::option::of(0..2_u8))
             .prop_map(|(session, token, user)| Step::Share { session, token, user }),
-        1 => (0..40_u8, 0..40_u8).prop_map(|(context, token)| Step::Confirm { context, token }),
+        1 => (0..40_u8, 0..40_u8, prop_oneof![Just(Delivery::Known), Just(Delivery::Sent)])
+            .prop_map(|(context, token, delivery)| Step::Confirm { context, token, delivery }),
         2 => (0..40_u8).prop_map(|context| Step::Close { context }),
         1 => (0..700_u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
@@ -395,10 +397,10 @@ proptest! {
                     world.opened += u8::from(shared.is_some());
                     prop_assert!(may || shared.is_none());
                 }
-                Step::Confirm { context, token: shown } => {
+                Step::Confirm { context, token: shown, delivery } => {
                     let id = ContextId(u128::from(context));
-                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.takes(&token(shown), world.now));
-                    prop_assert_eq!(world.table.confirm(id, &token(shown)), known);
+                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.is_new(&token(shown)));
+                    prop_assert_eq!(world.table.confirm(id, &token(shown), delivery, world.now), known);
                 }
                 Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),
                 Step::Wait { seconds } => world.now += Duration::from_secs(seconds),
