@@ -30,7 +30,7 @@ use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
 use streamfleet_socket::protocol::CallResume;
 use streamfleet_socket::telephone::CallLeg;
-use streamfleet_store::{ContextId, ContextStore, Memory};
+use streamfleet_store::{ContextId, ContextStore, Issued, Memory};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -70,11 +70,19 @@ struct Live {
     inputs: Option<sdk::Inputs>,
     /// Its handler's handle; none for a handler on the loop.
     session: Option<sdk::Session>,
-    resume: Option<ResumeToken>,
+    /// The newest token of its client's that is known.
+    resume: Option<Issued>,
     admitted: Instant,
     time_limit: Option<Duration>,
     /// The session that its client is on the way to; one that has come to be in `moving` has none itself.
     moving: Option<Box<Live>>,
+}
+
+impl Live {
+    /// Whether a token of its context is known that was given out after this one.
+    fn knows_newer(&self, issued: Option<Issued>) -> bool {
+        self.resume.map(|known| known.generation) > issued.map(|issued| issued.generation)
+    }
 }
 
 #[derive(Default)]
@@ -184,7 +192,7 @@ impl Sessions {
                 continue;
             }
             let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
-            let message = ServerMessage::reconnect(after, CloseReason::Draining, live.resume);
+            let message = ServerMessage::reconnect(after, CloseReason::Draining, live.resume.map(|issued| issued.token));
             if live.via.send(live.shared.token(), Order::Reconnect(Box::new(message))).is_err() {
                 tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
             }
@@ -249,7 +257,7 @@ impl Host for Sessions {
     fn call(&self, service: &ServiceName, call: &CallLeg) -> Option<CallResume> {
         let session = self.inner.calls.find(service, call)?;
         let live = self.live(&session).filter(|live| live.shared.stage().reason().is_none())?;
-        Some(CallResume { session, token: live.resume? })
+        Some(CallResume { session, token: live.resume?.token })
     }
 
     async fn candidate(

@@ -84,7 +84,7 @@ impl Sessions {
             replies: sdk::Replies::default(),
             inputs: None,
             session: None,
-            resume: Some(held.token()),
+            resume: Some(held.issued()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
             moving: None,

@@ -20,11 +20,14 @@ use crate::media::{Shared, Stage};
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes a session known: as that of its id, or beside the one that its client still has. Returns the one that was on the
-/// way before it.
+/// way before it, or itself if a later one of the same client's has overtaken it: its token is void already.
 #[must_use]
 pub(super) fn enter(sessions: &mut HashMap<SessionId, Live>, live: Live) -> Option<Box<Live>> {
     match sessions.get_mut(live.shared.id()) {
         Some(current) => {
+            if current.context == live.context && current.knows_newer(live.resume) {
+                return Some(Box::new(live));
+            }
             // The token that is sure to be good, wherever the client is when it needs one.
             current.resume = live.resume;
             current.moving.replace(Box::new(live))

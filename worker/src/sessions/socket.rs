@@ -142,10 +142,13 @@ impl Sessions {
             Ok(Some(next)) => {
                 let mut table = self.inner.table.by_id.lock();
                 if let Some(live) = table.get_mut(id).filter(|live| live.shared.token() == shared.token()) {
-                    live.resume = Some(next);
+                    // Its client may be on the way elsewhere by now, with a newer one.
+                    if !live.knows_newer(Some(next)) {
+                        live.resume = Some(next);
+                    }
                 }
                 drop(table);
-                permit.send(Command::Attach(Box::new(line), next));
+                permit.send(Command::Attach(Box::new(line), next.token));
                 Attached::Yes
             }
             // Not its token: to anybody else the id is simply in use.

@@ -1,6 +1,8 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
+mod gated;
 mod moving;
+mod races;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
@@ -128,7 +130,7 @@ impl Drop for Worker {
     }
 }
 
-fn offer() -> String {
+pub(crate) fn offer() -> String {
     let fingerprint = ["AB"; 32].join(":");
     format!(
         "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\

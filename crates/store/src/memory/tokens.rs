@@ -5,7 +5,7 @@ use std::time::Instant;
 use streamfleet_session::ResumeToken;
 
 use super::TOKEN_GRACE;
-use crate::context::Delivery;
+use crate::context::{Delivery, Generation};
 
 /// The token that is good, and the one before it for as long as its successor may have been lost on its way.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct Tokens {
     previous: Option<Previous>,
     /// What a client on the way to another connection was given for the current one, and has not shown yet.
     offered: Option<ResumeToken>,
+    /// Of the one given out last.
+    generation: Generation,
 }
 
 #[derive(Debug)]
@@ -24,7 +26,11 @@ struct Previous {
 
 impl Tokens {
     pub(super) const fn new(token: ResumeToken) -> Self {
-        Self { current: token, previous: None, offered: None }
+        Self { current: token, previous: None, offered: None, generation: Generation(0) }
+    }
+
+    pub(super) const fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// Whether whoever shows `token` is the context's client.
@@ -43,9 +49,11 @@ impl Tokens {
     /// shows it again, or has overheard it, must not take from the client what that has been given since.
     pub(super) fn offer(&mut self, shown: ResumeToken, next: ResumeToken) {
         if self.is_new(&shown) {
-            *self = Self::new(shown);
+            self.current = shown;
+            self.previous = None;
         }
         self.offered = Some(next);
+        self.generation.0 += 1;
     }
 
     /// The client is there for which `token` was offered: every other one is void, but what was shown for one that may be
@@ -71,6 +79,7 @@ impl Tokens {
         self.previous = first.map(|token| Previous { token, until: now + TOKEN_GRACE });
         self.current = next;
         self.offered = None;
+        self.generation.0 += 1;
     }
 }
 
