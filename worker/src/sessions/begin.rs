@@ -12,6 +12,7 @@ use super::afterlife::Over;
 use super::context::{Held, Resumed};
 use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
+use super::seal::Seal;
 use super::via::{Order, Via, deliver};
 use super::{Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
@@ -87,6 +88,7 @@ impl Sessions {
             resume: Some(held.issued()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
+            seal: Seal::default(),
             moving: None,
         };
         let guard = Guard {

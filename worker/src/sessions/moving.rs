@@ -58,7 +58,8 @@ pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) ->
     }
     match current.moving.take() {
         Some(next) => {
-            *current = *next;
+            let seal = current.seal.clone();
+            *current = Live { seal, ..*next };
             Leaving::Another
         }
         None => {
@@ -68,11 +69,30 @@ pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) ->
     }
 }
 
-/// The session `shared` has its client: it takes the place of the one that is returned.
-fn arrive(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Option<Live> {
-    let current = sessions.get_mut(shared.id())?;
-    let next = current.moving.take_if(|moving| moving.shared.token() == shared.token())?;
-    Some(std::mem::replace(current, *next))
+/// Whether the session of this id is being ended, so that nobody may come to be beside it.
+pub(super) fn is_sealed(sessions: &HashMap<SessionId, Live>, id: &SessionId) -> bool {
+    sessions.get(id).is_some_and(|current| current.seal.is_set())
+}
+
+/// What becomes of a session that has its client.
+enum Arrived {
+    /// It has taken the place of this one.
+    Instead(Box<Live>),
+    /// It has its place already.
+    Alone,
+    /// The one whose place it would take is being ended, and so is it.
+    TooLate,
+}
+
+fn arrive(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Arrived {
+    let Some(current) = sessions.get_mut(shared.id()) else { return Arrived::Alone };
+    if current.shared.token() != shared.token() && current.seal.is_set() {
+        return Arrived::TooLate;
+    }
+    match current.moving.take_if(|moving| moving.shared.token() == shared.token()) {
+        Some(next) => Arrived::Instead(Box::new(std::mem::replace(current, *next))),
+        None => Arrived::Alone,
+    }
 }
 
 /// Waits for one client to arrive.
@@ -105,9 +125,11 @@ impl Mover {
             // It came with a token that its client has not waited for.
             return end(&self.via, &self.shared, CloseReason::Superseded).await;
         }
-        let left = arrive(&mut table.by_id.lock(), &self.shared);
-        if let Some(left) = left {
-            end(&left.via, &left.shared, CloseReason::Moved).await;
+        let arrived = arrive(&mut table.by_id.lock(), &self.shared);
+        match arrived {
+            Arrived::Instead(left) => end(&left.via, &left.shared, CloseReason::Moved).await,
+            Arrived::Alone => {}
+            Arrived::TooLate => end(&self.via, &self.shared, CloseReason::Superseded).await,
         }
     }
 }
@@ -135,16 +157,15 @@ impl Sessions {
             self.inner.tasks.spawn(async move { end(&old.via, &old.shared, CloseReason::Superseded).await });
         }
     }
+}
 
-    /// A session ends: its client does not arrive elsewhere either.
-    pub(super) async fn stop_moving(&self, id: &SessionId, reason: CloseReason) {
-        let Some(moving) = self.live(id).and_then(|live| live.moving) else { return };
-        let mut stage = moving.shared.watch();
-        let over = async {
-            end(&moving.via, &moving.shared, reason).await;
-            stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
-        };
-        // One that takes longer has a loop that is behind, which the session itself waits for as well.
-        let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
-    }
+/// The session ends that a client is moving from: it does not arrive elsewhere either.
+pub(super) async fn stop(moving: Live, reason: CloseReason) {
+    let mut stage = moving.shared.watch();
+    let over = async {
+        end(&moving.via, &moving.shared, reason).await;
+        stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
+    };
+    // One that takes longer has a loop that is behind, which the session itself waits for as well.
+    let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
 }

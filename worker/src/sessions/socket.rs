@@ -13,7 +13,7 @@ use streamfleet_store::ContextKey;
 use tokio::sync::{Notify, mpsc};
 
 use super::begin::{Beginning, Begun};
-use super::moving::{Mover, enter};
+use super::moving::{Mover, enter, is_sealed};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, SocketRequest};
@@ -58,7 +58,15 @@ impl Sessions {
         match self.prepare(request).await {
             Ok(prepared) => {
                 let Prepared { new, live, mover } = prepared;
-                let superseded = enter(&mut self.inner.table.by_id.lock(), live);
+                let entered = {
+                    let mut table = self.inner.table.by_id.lock();
+                    (!is_sealed(&table, live.shared.id())).then(|| enter(&mut table, live))
+                };
+                let Some(superseded) = entered else {
+                    new.shared.refuse();
+                    drop(new);
+                    return Err((Failure::ConnectionClosed, Box::new(line)));
+                };
                 self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())

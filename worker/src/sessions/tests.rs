@@ -203,6 +203,7 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
         resume: None,
         admitted: Instant::now(),
         time_limit: None,
+        seal: Seal::default(),
         moving: None,
     };
     sessions.inner.table.by_id.lock().insert(id.clone(), live);
@@ -211,7 +212,7 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         shared.closed(CloseReason::EndStream);
     };
-    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
+    let (ended, ()) = tokio::join!(sessions.end(&id, opened.id, CloseReason::EndedByControl), end);
     assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
     assert_eq!(begun.elapsed(), Duration::from_millis(30));
 }

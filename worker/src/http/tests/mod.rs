@@ -220,6 +220,7 @@ impl Host for FakeHost {
     fn session(&self, id: &SessionId) -> Option<SessionView> {
         self.sessions.lock().get(id).map(|session| SessionView {
             id: id.clone(),
+            context: session.context,
             service: session.service.clone(),
             transport: Transport::WebRtc,
             user_id: session.identity.user_id.clone(),
@@ -247,7 +248,7 @@ impl Host for FakeHost {
         &self.contexts
     }
 
-    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
+    async fn close_track(&self, id: &SessionId, _: ContextId, mid: &str) -> Result<(), Failure> {
         match (self.sessions.lock().contains_key(id), mid) {
             (true, "0") => Ok(()),
             (true, "late") => Err(Failure::NoCapacity { retry_after: Duration::from_secs(2) }),
@@ -255,7 +256,7 @@ impl Host for FakeHost {
         }
     }
 
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
+    async fn end(&self, id: &SessionId, _: ContextId, reason: CloseReason) -> Result<Ended, Failure> {
         let mut sessions = self.sessions.lock();
         match sessions.get(id).ok_or(Failure::NotFound)?.state {
             // A session that is ending already takes longer than anybody waits.

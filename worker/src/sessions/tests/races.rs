@@ -96,3 +96,17 @@ async fn nobody_comes_or_arrives_beside_a_session_that_control_ends() {
     // It lives on, and so it may be left.
     accepted(&worker, second).await;
 }
+
+/// Between the proof and the end the id may have become another session's.
+#[tokio::test]
+async fn who_may_end_a_session_does_not_end_the_next_one_of_its_id() {
+    let worker = Worker::new();
+    let id = "a".parse().unwrap();
+    accepted(&worker, Value::Null).await;
+    let first = worker.sessions.session(&id).unwrap().context;
+    assert_eq!(worker.delete("a").await.0, 200);
+    accepted(&worker, Value::Null).await;
+    assert_eq!(worker.sessions.end(&id, first, CloseReason::EndedByControl).await, Err(Failure::NotFound));
+    assert_eq!(worker.sessions.close_track(&id, first, "0").await, Err(Failure::NotFound));
+    assert_eq!((worker.occupancy.live(), pair(&worker).0.stage()), (1, Stage::Connecting));
+}
