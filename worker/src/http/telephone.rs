@@ -99,7 +99,7 @@ pub enum Proxy {
 pub(super) struct Switchboard {
     /// The company's signature; `None` if nobody needs one.
     signature: Option<TwilioToken>,
-    key: CallTokenKey,
+    pub(super) key: CallTokenKey,
     redeemed: Mutex<RedeemedTokens>,
 }
 
@@ -116,26 +116,36 @@ impl Switchboard {
         Self { signature, key, redeemed: Mutex::default() }
     }
 
-    /// Whose call it is, of which a media stream says that it is part.
-    fn redeem(&self, start: &CallStart) -> Result<Proof, InvalidCallToken> {
-        let redeemed = match (&start.call_sid, &start.token) {
-            (Some(sid), Some(token)) => {
-                let nonce = self.redeemed.lock().redeem(&self.key, sid.as_str(), token, unix_time());
-                nonce.map(|nonce| CallLeg { sid: sid.clone(), nonce })
-            }
-            _ => Err(InvalidCallToken::Invalid),
-        };
-        match (redeemed, &self.signature) {
-            (Ok(leg), _) => Ok(Proof::Ours(leg)),
-            (Err(_), None) => Ok(Proof::None),
-            (Err(error), Some(_)) => Err(error),
+    /// Whose call it is, of which a media stream says that it is part, if `rate` lets its source in.
+    ///
+    /// All streams come from the company's few addresses. One that a signed request has led here is no attempt of anybody's
+    /// and is not counted; where nobody signs, everybody is, and before a token is used up.
+    pub(super) fn admit(
+        &self,
+        start: &CallStart,
+        rate: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Proof, Failure> {
+        if self.signature.is_none() {
+            rate()?;
+            return Ok(self.redeem(start).map_or(Proof::None, Proof::Ours));
         }
+        self.redeem(start).map(Proof::Ours).or_else(|error| {
+            tracing::debug!(%error, "a media stream was refused");
+            rate()?;
+            Err(Failure::Forbidden)
+        })
+    }
+
+    fn redeem(&self, start: &CallStart) -> Result<CallLeg, InvalidCallToken> {
+        let (Some(sid), Some(token)) = (&start.call_sid, &start.token) else { return Err(InvalidCallToken::Invalid) };
+        let nonce = self.redeemed.lock().redeem(&self.key, sid.as_str(), token, unix_time())?;
+        Ok(CallLeg { sid: sid.clone(), nonce })
     }
 }
 
 /// What is known of a media stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Proof {
+pub(super) enum Proof {
     /// TwiML of ours has led it here.
     Ours(CallLeg),
     /// Nothing, and nothing is asked.
@@ -147,16 +157,17 @@ fn unix_time() -> Duration {
 }
 
 /// What a call's `start` says.
-pub(super) fn hello(start: CallStart, switchboard: &Switchboard) -> Hello {
+pub(super) fn hello(
+    start: CallStart,
+    switchboard: &Switchboard,
+    rate: impl FnOnce() -> Result<(), Failure>,
+) -> Hello {
     // Only a call whose TwiML was ours comes back, because of its `action`, and only one that was put through by us is
     // believed which call it is.
-    let (call, proof) = match switchboard.redeem(&start) {
+    let (call, admitted) = match switchboard.admit(&start, rate) {
         Ok(Proof::Ours(leg)) => (Some(leg), Ok(())),
         Ok(Proof::None) => (None, Ok(())),
-        Err(error) => {
-            tracing::debug!(%error, "a media stream was refused");
-            (None, Err(Failure::Forbidden))
-        }
+        Err(failure) => (None, Err(failure)),
     };
     let earlier = start.resume.filter(|_| call.is_some());
     Hello {
@@ -166,7 +177,7 @@ pub(super) fn hello(start: CallStart, switchboard: &Switchboard) -> Hello {
         resume: if call.is_some() { Resume::Wanted } else { Resume::No },
         earlier: earlier.map(|CallResume { session: id, token }| Earlier { id, token, otherwise: Otherwise::Refuse }),
         call,
-        proof,
+        admitted,
     }
 }
 
