@@ -200,7 +200,8 @@ impl Sessions {
                 continue;
             }
             let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
-            let message = ServerMessage::reconnect(after, CloseReason::Draining, live.resume.map(|issued| issued.token));
+            let message =
+                ServerMessage::reconnect(after, CloseReason::Draining, live.resume.map(|issued| issued.token));
             if live.via.send(live.shared.token(), Order::Reconnect(Box::new(message))).is_err() {
                 tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
             }

@@ -21,8 +21,8 @@ use streamfleet_socket::protocol::{
     CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN, Resume,
 };
 use streamfleet_socket::telephone::{
-    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme, TwilioToken, Twiml,
-    form_parameters, hang_up,
+    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme,
+    TwilioToken, Twiml, form_parameters, hang_up,
 };
 
 use super::body::{self, BodyFault};
@@ -157,11 +157,7 @@ fn unix_time() -> Duration {
 }
 
 /// What a call's `start` says.
-pub(super) fn hello(
-    start: CallStart,
-    switchboard: &Switchboard,
-    rate: impl FnOnce() -> Result<(), Failure>,
-) -> Hello {
+pub(super) fn hello(start: CallStart, switchboard: &Switchboard, rate: impl FnOnce() -> Result<(), Failure>) -> Hello {
     // Only a call whose TwiML was ours comes back, because of its `action`, and only one that was put through by us is
     // believed which call it is.
     let (call, admitted) = match switchboard.admit(&start, rate) {

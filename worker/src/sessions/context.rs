@@ -118,12 +118,7 @@ impl Sessions {
     }
 }
 
-async fn opened(
-    store: &dyn ContextStore,
-    key: &ContextKey,
-    claim: &Claim,
-    entry: Entry,
-) -> Result<Opened, Failure> {
+async fn opened(store: &dyn ContextStore, key: &ContextKey, claim: &Claim, entry: Entry) -> Result<Opened, Failure> {
     let opened = match entry {
         Entry::New => store.open(key, claim).await,
         Entry::TakeOver => match store.share(key, claim).await {

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use streamfleet_session::ResumeToken;
 
-use crate::context::{Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError};
+use crate::context::{
+    Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
+};
 use crate::document::{Document, Version};
 use table::Table;
 

@@ -8,7 +8,9 @@ use streamfleet_session::{ResumeToken, UserId};
 
 use super::Bounds;
 use super::tokens::Tokens;
-use crate::context::{Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError};
+use crate::context::{
+    Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError,
+};
 use crate::document::{Document, Version, checked};
 
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use async_trait::async_trait;
 use serde_json::Map;
 use streamfleet_store::{
-    Claim, ContextId, ContextKey, ContextStore, Delivery, Document, Expected, Opened, Sharing, StoreError, Version, WriteError,
+    Claim, ContextId, ContextKey, ContextStore, Delivery, Document, Expected, Opened, Sharing, StoreError, Version,
+    WriteError,
 };
 use tokio::sync::oneshot;
 

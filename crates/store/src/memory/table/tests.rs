@@ -7,7 +7,13 @@ use super::*;
 use crate::memory::TOKEN_GRACE;
 
 /// What is given for a live session's token.
-fn rotate(table: &mut Table, key: &ContextKey, shown: &ResumeToken, next: ResumeToken, now: Instant) -> Option<ResumeToken> {
+fn rotate(
+    table: &mut Table,
+    key: &ContextKey,
+    shown: &ResumeToken,
+    next: ResumeToken,
+    now: Instant,
+) -> Option<ResumeToken> {
     table.rotate(key, shown, next, now).map(|issued| issued.token)
 }
 
@@ -261,7 +267,8 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
     check(|table, id, now| assert!(table.confirm(id, &token(2), Delivery::Sent, now)), &[1, 2], true);
     // It never arrives, and comes again with either.
     check(|table, id, now| table.close(id, now), &[1, 2], true);
-    let again = |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).opened().is_some();
+    let again =
+        |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).opened().is_some();
     check(|table, _, now| assert!(again(table, 1, now)), &[1, 3], false);
     check(|table, _, now| assert!(again(table, 2, now)), &[2, 3], true);
     // Arriving late with the token that the next one was asked for with does not void that one.
