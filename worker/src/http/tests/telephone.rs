@@ -200,7 +200,7 @@ fn a_stream_is_counted_unless_a_signed_request_has_led_it_here() {
     let check = |callers: &Callers, token: bool, limited: Result<bool, Failure>, then_free: Result<bool, Failure>| {
         let board = Switchboard::new("echo", callers, [7; 32]);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let token = token.then(|| board.key.issue("CA1", CallNonce::from_random([1; 16]), now).into());
+        let token = token.then(|| board.key.issue("CA1", CallNonce::from_random([1; 16]), now));
         let start = CallStart {
             stream_sid: "MZ1".parse().unwrap(),
             call_sid: Some(sid.clone()),
