@@ -10,6 +10,7 @@ mod context;
 mod moving;
 mod quality;
 mod reach;
+mod seal;
 mod socket;
 mod via;
 mod view;
@@ -28,8 +29,9 @@ use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
-use streamfleet_socket::protocol::{CallResume, CallSid};
-use streamfleet_store::{ContextId, ContextStore, Memory};
+use streamfleet_socket::protocol::CallResume;
+use streamfleet_socket::telephone::CallLeg;
+use streamfleet_store::{ContextId, ContextStore, Issued, Memory};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,8 @@ use crate::sockets::Line;
 
 use self::afterlife::Afterlife;
 use self::calls::Calls;
+use self::moving::stop;
+use self::seal::{Seal, Sealed};
 use self::via::{Order, Via, deliver};
 use self::view::view;
 
@@ -69,11 +73,21 @@ struct Live {
     inputs: Option<sdk::Inputs>,
     /// Its handler's handle; none for a handler on the loop.
     session: Option<sdk::Session>,
-    resume: Option<ResumeToken>,
+    /// The newest token of its client's that is known.
+    resume: Option<Issued>,
     admitted: Instant,
     time_limit: Option<Duration>,
+    /// Set while it is being ended.
+    seal: Seal,
     /// The session that its client is on the way to; one that has come to be in `moving` has none itself.
     moving: Option<Box<Live>>,
+}
+
+impl Live {
+    /// Whether a token of its context is known that was given out after this one.
+    fn knows_newer(&self, issued: Option<Issued>) -> bool {
+        self.resume.map(|known| known.generation) > issued.map(|issued| issued.generation)
+    }
 }
 
 #[derive(Default)]
@@ -168,8 +182,11 @@ impl Sessions {
 
     /// Ends every session for this reason, and waits until they are over, at most `limit`.
     pub async fn end_all(&self, reason: CloseReason, limit: Duration) {
-        let ids: Vec<SessionId> = self.inner.table.by_id.lock().keys().cloned().collect();
-        let ends = futures_util::future::join_all(ids.iter().map(|id| self.end(id, reason)));
+        let all: Vec<(SessionId, ContextId)> = {
+            let table = self.inner.table.by_id.lock();
+            table.iter().map(|(id, live)| (id.clone(), live.context)).collect()
+        };
+        let ends = futures_util::future::join_all(all.iter().map(|(id, context)| self.end(id, *context, reason)));
         // Those that are not over then end with their loop.
         drop(tokio::time::timeout(limit, ends).await);
     }
@@ -183,7 +200,8 @@ impl Sessions {
                 continue;
             }
             let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
-            let message = ServerMessage::reconnect(after, CloseReason::Draining, live.resume);
+            let message =
+                ServerMessage::reconnect(after, CloseReason::Draining, live.resume.map(|issued| issued.token));
             if live.via.send(live.shared.token(), Order::Reconnect(Box::new(message))).is_err() {
                 tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
             }
@@ -204,6 +222,14 @@ impl Sessions {
         for media in &self.inner.loops {
             media.wake();
         }
+    }
+
+    /// The session of this id and context, sealed: nobody comes to be beside it or in its place.
+    fn sealed(&self, id: &SessionId, context: ContextId) -> Option<(Live, Sealed)> {
+        let table = self.inner.table.by_id.lock();
+        let live = table.get(id).filter(|live| live.context == context)?.clone();
+        let sealed = live.seal.set();
+        Some((live, sealed))
     }
 
     fn live(&self, id: &SessionId) -> Option<Live> {
@@ -245,10 +271,10 @@ impl Host for Sessions {
         &self.inner.stopping
     }
 
-    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume> {
+    fn call(&self, service: &ServiceName, call: &CallLeg) -> Option<CallResume> {
         let session = self.inner.calls.find(service, call)?;
         let live = self.live(&session).filter(|live| live.shared.stage().reason().is_none())?;
-        Some(CallResume { session, token: live.resume? })
+        Some(CallResume { session, token: live.resume?.token })
     }
 
     async fn candidate(
@@ -264,13 +290,13 @@ impl Host for Sessions {
         // Loops take this lock when a session ends: it is held for the list of them and not for their views.
         let table = self.inner.table.by_id.lock();
         let of_service = table.values().filter(|live| live.shared.service() == service);
-        let shared: Vec<Arc<Shared>> = of_service.map(|live| live.shared.clone()).collect();
+        let found: Vec<(Arc<Shared>, ContextId)> = of_service.map(|live| (live.shared.clone(), live.context)).collect();
         drop(table);
-        shared.iter().map(|shared| view(shared)).collect()
+        found.iter().map(|(shared, context)| view(shared, *context)).collect()
     }
 
     fn session(&self, id: &SessionId) -> Option<SessionView> {
-        self.live(id).map(|live| view(&live.shared))
+        self.live(id).map(|live| view(&live.shared, live.context))
     }
 
     fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached> {
@@ -281,13 +307,16 @@ impl Host for Sessions {
         &self.inner.contexts
     }
 
-    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
-        self.end_track(id, mid).await
+    async fn close_track(&self, id: &SessionId, context: ContextId, mid: &str) -> Result<(), Failure> {
+        self.end_track(id, context, mid).await
     }
 
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
-        let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
-        self.stop_moving(id, reason).await;
+    async fn end(&self, id: &SessionId, context: ContextId, reason: CloseReason) -> Result<Ended, Failure> {
+        let (live, _sealed) = self.sealed(id, context).ok_or(Failure::NotFound)?;
+        let Live { shared, via, moving, .. } = live;
+        if let Some(moving) = moving {
+            stop(*moving, reason).await;
+        }
         let mut stage = shared.watch();
         let told = async {
             deliver(&via, shared.token(), || Order::End(reason)).await;
@@ -313,3 +342,5 @@ impl Host for Sessions {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::offer;

@@ -55,8 +55,43 @@ pub struct Opened {
     /// What the next session must show. The token that was shown now is good [once more](ContextStore::open); every
     /// earlier one is void.
     pub token: ResumeToken,
+    /// That token's place among the context's tokens.
+    pub generation: Generation,
     /// What it holds.
     pub document: Document,
+}
+
+/// The place of a token among all that its context has given out: of two, the later one's is the one that is sure to be good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Generation(pub(crate) u64);
+
+/// A token that a context has given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issued {
+    /// What the client shows the next time.
+    pub token: ResumeToken,
+    /// Its place among the context's tokens.
+    pub generation: Generation,
+}
+
+/// What came of the wish to share a live session's context.
+#[derive(Debug, Clone)]
+pub enum Sharing {
+    /// It is open once more.
+    Opened(Opened),
+    /// The claim is not that of the session's client.
+    Refused,
+    /// No session lives under this key.
+    Nobody,
+}
+
+/// How far a token is on its way to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// It is there: the client came by the answer that carried it.
+    Known,
+    /// It is sent, and may be lost with its connection.
+    Sent,
 }
 
 /// What a writer believes of the document that it replaces.
@@ -138,23 +173,24 @@ pub trait ContextStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError>;
+    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError>;
 
     /// Opens the context of the session that lives under this key once more, for its client on the way to another
-    /// connection; `None` unless the claim shows that session's token, and its user where it has a verified one. What the
+    /// connection, if the claim shows that session's token, and its user where it has a verified one. What the
     /// client showed stays good beside what it is given, until one of the two is used or [confirmed](Self::confirm): an
     /// answer that is lost costs it nothing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError>;
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError>;
 
-    /// The client has arrived with what it was given: every other token of this context is void. False if that token was
-    /// void itself, because its client has gone another way since.
+    /// The client has arrived for which this token was made: every other token of this context is void, but the one that
+    /// it showed is taken once more, as by [`open`](Self::open), where what it was given may be lost yet. False if that token
+    /// was void itself, because its client has gone another way since.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError>;
+    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError>;
 
     /// The context of this key that `token` is good for, whether its session lives or not; `None` if there is none. The
     /// token is not used up.

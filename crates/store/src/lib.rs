@@ -14,6 +14,9 @@ mod context;
 mod document;
 mod memory;
 
-pub use context::{Claim, ContextId, ContextKey, ContextStore, Expected, Opened, StoreError, WriteError};
+pub use context::{
+    Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError,
+    WriteError,
+};
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
 pub use memory::{Bounds, Memory, TOKEN_GRACE};

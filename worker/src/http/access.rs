@@ -62,12 +62,13 @@ impl Door {
 
     /// The live session `id`, for whoever may control it.
     pub(super) async fn controlled(&self, authority: Authority, id: &SessionId) -> Result<SessionView, Failure> {
-        if let Holder::Client(context) = self.holder(authority, id).await? {
+        let holder = self.holder(authority, id).await?;
+        let session = self.session(id).filter(|session| match holder {
+            Holder::Operator => true,
             // Its own session may be over, and the id another one's by now.
-            let reached = self.api.host.reach(&self.service.name, id);
-            reached.filter(|reached| reached.context == context).ok_or(Failure::NotFound)?;
-        }
-        self.session(id).ok_or(Failure::NotFound)
+            Holder::Client(context) => session.context == context,
+        });
+        session.ok_or(Failure::NotFound)
     }
 
     /// The session `id` for its client: for anybody who knows the id, or, where a proven user owns it, for whoever shows

@@ -78,11 +78,11 @@ pub(super) async fn end(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     let source = source(&extensions);
-    let SessionView { id, user_id, .. } = match door.find(authority, id, source).await {
+    let SessionView { id, context, user_id, .. } = match door.find(authority, id, source).await {
         Ok(session) => session,
         Err(failure) => return door.not_controlled(&failure),
     };
-    let ended = door.api.host.end(&id, CloseReason::EndedByControl).await;
+    let ended = door.api.host.end(&id, context, CloseReason::EndedByControl).await;
     let (outcome, response) = match ended {
         Ok(Ended::Closed(reason)) => ("ended", reply::ended(&id, reason)),
         Ok(Ended::Ending) => ("ending", reply::ending(&id)),
@@ -102,11 +102,11 @@ pub(super) async fn end_track(
 ) -> Response {
     let source = source(&extensions);
     let Ok(Path((id, mid))) = path else { return door.not_controlled(&Failure::NotFound) };
-    let SessionView { id, user_id, .. } = match door.find(authority, Ok(Path(id)), source).await {
+    let SessionView { id, context, user_id, .. } = match door.find(authority, Ok(Path(id)), source).await {
         Ok(session) => session,
         Err(failure) => return door.not_controlled(&failure),
     };
-    let (outcome, response) = match door.api.host.close_track(&id, &mid).await {
+    let (outcome, response) = match door.api.host.close_track(&id, context, &mid).await {
         Ok(()) => ("track_closed", reply::track_closed(&id, &mid)),
         Err(failure) => (failure.as_str(), reply::failure(&failure)),
     };

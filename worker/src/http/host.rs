@@ -14,7 +14,8 @@ use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, PathPrefix, ResumeToken, ServiceName, SessionId, State, UserId,
 };
 
-use streamfleet_socket::protocol::{CallResume, CallSid, Resume};
+use streamfleet_socket::protocol::{CallResume, Resume};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{ContextId, ContextStore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -120,7 +121,7 @@ pub trait Host: Send + Sync + 'static {
     fn stopping(&self) -> &CancellationToken;
 
     /// The session that a telephone call has, if it goes on, and what it takes to have it again.
-    fn call(&self, service: &ServiceName, call: &CallSid) -> Option<CallResume>;
+    fn call(&self, service: &ServiceName, call: &CallLeg) -> Option<CallResume>;
 
     /// Hands a trickled candidate to its session.
     ///
@@ -143,18 +144,19 @@ pub trait Host: Send + Sync + 'static {
     /// Where the sessions' data is.
     fn contexts(&self) -> &Arc<dyn ContextStore>;
 
-    /// Ends the track `mid` of a session and leaves the rest. A session that has one track ends with it.
+    /// Ends the track `mid` of the session that has this id and context, and leaves the rest. A session that has one track ends with it.
     ///
     /// # Errors
     /// `not_found` for an id or a track that is not known, `connection_closed` for a session that is ending, `no_capacity`
     /// if nobody could be told within 5 s.
-    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure>;
+    async fn close_track(&self, id: &SessionId, context: ContextId, mid: &str) -> Result<(), Failure>;
 
-    /// Ends a session and waits until it is over, for 5 s at most. Once it is, its id and its place are free.
+    /// Ends the session that has this id and context, and waits until it is over, for 5 s at most. Its client does not come
+    /// elsewhere in its name meanwhile. Once it is over, its id and its place are free.
     ///
     /// # Errors
-    /// `not_found` for an id that is not known, `no_capacity` if nobody could be told to end it within that time.
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure>;
+    /// `not_found` for an id that is not known or another's by now, `no_capacity` if nobody could be told to end it within that time.
+    async fn end(&self, id: &SessionId, context: ContextId, reason: CloseReason) -> Result<Ended, Failure>;
 }
 
 /// A session, and what its client may reach of it beside its media.
@@ -194,7 +196,7 @@ pub struct SocketRequest {
     /// What it says of an earlier session, or wants for a later one.
     pub resume: Resume,
     /// The telephone call that it is part of, if that is proved.
-    pub call: Option<CallSid>,
+    pub call: Option<CallLeg>,
 }
 
 /// What became of a client that says that it is back.
@@ -221,6 +223,9 @@ pub enum Ended {
 pub struct SessionView {
     /// The id the client chose.
     pub id: SessionId,
+    /// What is remembered of it: who may control this may control it.
+    #[serde(skip)]
+    pub context: ContextId,
     /// The service it belongs to.
     pub service: ServiceName,
     /// How the client is connected: `webrtc`, `websocket`, `telephone`.

@@ -16,7 +16,8 @@ use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::trace;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, CloseReason, ResumeToken, SessionId};
-use streamfleet_socket::protocol::{CallSid, MAX_MESSAGE, Resume};
+use streamfleet_socket::protocol::{MAX_MESSAGE, Resume};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
 use tracing::Instrument as _;
 
@@ -63,9 +64,9 @@ pub(super) struct Hello {
     /// The session that it wants to have again.
     pub(super) earlier: Option<Earlier>,
     /// The call that it belongs to, if that is proved.
-    pub(super) call: Option<CallSid>,
-    /// Whether it may come in at all.
-    pub(super) proof: Result<(), Failure>,
+    pub(super) call: Option<CallLeg>,
+    /// Whether it may come in at all: by the rate of its source, and by what it has to prove.
+    pub(super) admitted: Result<(), Failure>,
 }
 
 /// A session that a client says was its own.
@@ -130,9 +131,10 @@ impl Door {
             self.api.record.offer("no_start");
             return line.close().await;
         };
+        let rate = || check_rate(self.rates.as_ref().map(|rates| &rates.offers), source, Instant::now());
         let hello = match opening {
-            Opening::Client(start) => websocket::hello(*start),
-            Opening::Call(start) => telephone::hello(*start, &self.switchboard),
+            Opening::Client(start) => websocket::hello(*start, rate()),
+            Opening::Call(start) => telephone::hello(*start, &self.switchboard, rate),
         };
         let service = &self.service.name;
         let transport = hello.transport.as_str();
@@ -144,13 +146,11 @@ impl Door {
     /// The checks of an offer, in its order, then the session.
     async fn started(&self, hello: Hello, line: Line, headers: &HeaderMap, source: SocketAddr) {
         let began = Instant::now();
-        let Hello { id, transport, metadata, resume, earlier, call, proof } = hello;
+        let Hello { id, transport, metadata, resume, earlier, call, admitted } = hello;
         let named = earlier.as_ref().map_or(&id, |earlier| &earlier.id).clone();
         let mut audit = Audit { service: &self.service.name, session: &named, user: None };
-        let rate = self.rates.as_ref().map(|rates| &rates.offers);
         let claims = Claims { metadata: metadata.as_ref(), candidate: None };
-        let identity =
-            check_rate(rate, source, began).and(proof).and_then(|()| identity(claims, headers, &self.service.identity));
+        let identity = admitted.and_then(|()| identity(claims, headers, &self.service.identity));
         // What is kept of it is the identity's. A client that does not read its refusal holds this task for seconds.
         drop(metadata);
         let identity = match identity {

@@ -21,8 +21,8 @@ use streamfleet_socket::protocol::{
     CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN, Resume,
 };
 use streamfleet_socket::telephone::{
-    CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme, TwilioToken, Twiml,
-    form_parameters, hang_up,
+    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme,
+    TwilioToken, Twiml, form_parameters, hang_up,
 };
 
 use super::body::{self, BodyFault};
@@ -99,7 +99,7 @@ pub enum Proxy {
 pub(super) struct Switchboard {
     /// The company's signature; `None` if nobody needs one.
     signature: Option<TwilioToken>,
-    key: CallTokenKey,
+    pub(super) key: CallTokenKey,
     redeemed: Mutex<RedeemedTokens>,
 }
 
@@ -116,25 +116,38 @@ impl Switchboard {
         Self { signature, key, redeemed: Mutex::default() }
     }
 
-    /// Whose call it is, of which a media stream says that it is part.
-    fn redeem(&self, start: &CallStart) -> Result<Proof, InvalidCallToken> {
-        let redeemed = match (&start.call_sid, &start.token) {
-            (Some(call), Some(token)) => self.redeemed.lock().redeem(&self.key, call.as_str(), token, unix_time()),
-            _ => Err(InvalidCallToken::Invalid),
-        };
-        match (redeemed, &self.signature) {
-            (Ok(()), _) => Ok(Proof::Ours),
-            (Err(_), None) => Ok(Proof::None),
-            (Err(error), Some(_)) => Err(error),
+    /// Whose call it is, of which a media stream says that it is part, if `rate` lets its source in.
+    ///
+    /// All streams come from the company's few addresses. One that a signed request has led here is no attempt of anybody's
+    /// and is not counted; where nobody signs, everybody is, and before a token is used up.
+    pub(super) fn admit(
+        &self,
+        start: &CallStart,
+        rate: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Proof, Failure> {
+        if self.signature.is_none() {
+            rate()?;
+            return Ok(self.redeem(start).map_or(Proof::None, Proof::Ours));
         }
+        self.redeem(start).map(Proof::Ours).or_else(|error| {
+            tracing::debug!(%error, "a media stream was refused");
+            rate()?;
+            Err(Failure::Forbidden)
+        })
+    }
+
+    fn redeem(&self, start: &CallStart) -> Result<CallLeg, InvalidCallToken> {
+        let (Some(sid), Some(token)) = (&start.call_sid, &start.token) else { return Err(InvalidCallToken::Invalid) };
+        let nonce = self.redeemed.lock().redeem(&self.key, sid.as_str(), token, unix_time())?;
+        Ok(CallLeg { sid: sid.clone(), nonce })
     }
 }
 
 /// What is known of a media stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proof {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Proof {
     /// TwiML of ours has led it here.
-    Ours,
+    Ours(CallLeg),
     /// Nothing, and nothing is asked.
     None,
 }
@@ -144,23 +157,23 @@ fn unix_time() -> Duration {
 }
 
 /// What a call's `start` says.
-pub(super) fn hello(start: CallStart, switchboard: &Switchboard) -> Hello {
-    let proof = switchboard.redeem(&start);
+pub(super) fn hello(start: CallStart, switchboard: &Switchboard, rate: impl FnOnce() -> Result<(), Failure>) -> Hello {
     // Only a call whose TwiML was ours comes back, because of its `action`, and only one that was put through by us is
     // believed which call it is.
-    let is_ours = proof == Ok(Proof::Ours);
-    let earlier = start.resume.filter(|_| is_ours);
+    let (call, admitted) = match switchboard.admit(&start, rate) {
+        Ok(Proof::Ours(leg)) => (Some(leg), Ok(())),
+        Ok(Proof::None) => (None, Ok(())),
+        Err(failure) => (None, Err(failure)),
+    };
+    let earlier = start.resume.filter(|_| call.is_some());
     Hello {
         id: start.stream_sid,
         transport: Transport::Telephone,
         metadata: Some(Value::Object(start.parameters)),
-        resume: if is_ours { Resume::Wanted } else { Resume::No },
+        resume: if call.is_some() { Resume::Wanted } else { Resume::No },
         earlier: earlier.map(|CallResume { session: id, token }| Earlier { id, token, otherwise: Otherwise::Refuse }),
-        call: start.call_sid.filter(|_| is_ours),
-        proof: proof.map(|_| ()).map_err(|error| {
-            tracing::debug!(%error, "a media stream was refused");
-            Failure::Forbidden
-        }),
+        call,
+        admitted,
     }
 }
 
@@ -214,6 +227,16 @@ pub(super) async fn incoming(
     answer.map_or_else(|refused| refused.response(), |answer| reply::twiml(answer.xml))
 }
 
+/// What TwiML says of a call that it connects.
+struct Through<'a> {
+    /// As what it comes back; a request that names no call does not.
+    leg: Option<&'a CallLeg>,
+    /// What its stream shows.
+    token: Option<String>,
+    /// The session that it has already.
+    session: Option<&'a CallResume>,
+}
+
 /// TwiML, and what it does.
 struct Answer {
     label: &'static str,
@@ -243,13 +266,12 @@ impl Door {
         self.check_signature(told, uri, headers, form)?;
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let call = field("CallSid").and_then(CallSid::parse);
-        match (returning(uri), call) {
-            (None, call) => self.put_through(told, uri, form, call.as_ref()),
-            (Some(shown), Some(call)) if self.switchboard.key.is_return(call.as_str(), shown) => {
-                self.come_back(told, uri, form, &call)
-            }
-            (Some(_), _) => Err(Refused::Failure(Failure::Forbidden)),
-        }
+        let Some(shown) = returning(uri) else { return self.put_through(told, uri, form, call) };
+        let leg = call.and_then(|sid| {
+            let nonce = self.switchboard.key.verify_return(sid.as_str(), shown)?;
+            Some(CallLeg { sid, nonce })
+        });
+        self.come_back(told, uri, form, leg.ok_or(Refused::Failure(Failure::Forbidden))?)
     }
 
     /// Whether the request is the company's. Where nobody says how it was made, it may have been with TLS or without: the
@@ -279,13 +301,16 @@ impl Door {
         told: Forwarded<'_>,
         uri: &Uri,
         form: &[(String, String)],
-        call: Option<&CallSid>,
+        call: Option<CallSid>,
     ) -> Result<Answer, Refused> {
         // The company has another number to ask for a call that nobody takes.
         if self.admission.is_draining() {
             return Err(Refused::Failure(Failure::Draining));
         }
-        let xml = self.connect(&self.service.telephone.before, told, uri, form, call, None)?;
+        let leg = call.map(|sid| CallLeg { sid, nonce: CallNonce::from_random(rand::random()) });
+        let token = leg.as_ref().map(|leg| self.switchboard.key.issue(leg.sid.as_str(), leg.nonce, unix_time()));
+        let through = Through { leg: leg.as_ref(), token, session: None };
+        let xml = self.connect(&self.service.telephone.before, told, uri, form, through)?;
         Ok(Answer { label: "connected", xml })
     }
 
@@ -295,11 +320,15 @@ impl Door {
         told: Forwarded<'_>,
         uri: &Uri,
         form: &[(String, String)],
-        call: &CallSid,
+        leg: CallLeg,
     ) -> Result<Answer, Refused> {
-        match self.api.host.call(&self.service.name, call) {
+        match self.api.host.call(&self.service.name, &leg) {
             Some(session) => {
-                let xml = self.connect("", told, uri, form, Some(call), Some(&session))?;
+                // The token is another one, because the first is used up; the call stays the one that it was.
+                let nonce = CallNonce::from_random(rand::random());
+                let token = Some(self.switchboard.key.issue(leg.sid.as_str(), nonce, unix_time()));
+                let through = Through { leg: Some(&leg), token, session: Some(&session) };
+                let xml = self.connect("", told, uri, form, through)?;
                 Ok(Answer { label: "connected_again", xml })
             }
             None => Ok(Answer { label: "hung_up", xml: hang_up(&self.service.telephone.after) }),
@@ -312,14 +341,12 @@ impl Door {
         told: Forwarded<'_>,
         uri: &Uri,
         form: &[(String, String)],
-        call: Option<&CallSid>,
-        session: Option<&CallResume>,
+        through: Through<'_>,
     ) -> Result<String, Refused> {
+        let Through { leg, token, session } = through;
         let origin = PublicOrigin::parse(told, Scheme::Https).map_err(|_| Refused::Host)?;
         let folder = uri.path().strip_suffix(INCOMING).unwrap_or_default();
         let stream_url = origin.stream_url(&format!("{folder}{HANDLER}"));
-        let key = &self.switchboard.key;
-        let token = call.map(|call| key.issue(call.as_str(), rand::random(), unix_time()));
         let resume = session.map(|session| session.token.reveal());
         let mut parameters: Vec<(&str, &str)> = ABOUT
             .into_iter()
@@ -332,7 +359,8 @@ impl Door {
             parameters.extend([(PARAMETER_SESSION, session.session.as_str()), (PARAMETER_RESUME, token.as_str())]);
         }
         // Relative to this route, by whichever name the company knows it.
-        let action = call.map(|call| format!("{INCOMING}?{RETURN}={}", key.sign_return(call.as_str())));
+        let key = &self.switchboard.key;
+        let action = leg.map(|leg| format!("{INCOMING}?{RETURN}={}", key.sign_return(leg.sid.as_str(), leg.nonce)));
         let after = &self.service.telephone.after;
         let twiml =
             Twiml { before, stream_url: &stream_url, parameters: &parameters, action: action.as_deref(), after };

@@ -8,6 +8,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{Extensions, HeaderMap};
 use axum::response::Response;
 use streamfleet_handler::Transport;
+use streamfleet_session::wire::Failure;
 use streamfleet_socket::protocol::{Resume, Start};
 
 use super::Door;
@@ -23,7 +24,7 @@ pub(super) async fn websocket(
 }
 
 /// What a client's `start` says.
-pub(super) fn hello(start: Start) -> Hello {
+pub(super) fn hello(start: Start, admitted: Result<(), Failure>) -> Hello {
     let earlier = match start.resume {
         Resume::With(token) => Some(Earlier { id: start.id.clone(), token, otherwise: Otherwise::Begin }),
         Resume::No | Resume::Wanted => None,
@@ -35,6 +36,6 @@ pub(super) fn hello(start: Start) -> Hello {
         resume: start.resume,
         earlier,
         call: None,
-        proof: Ok(()),
+        admitted,
     }
 }

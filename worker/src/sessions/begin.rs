@@ -15,6 +15,7 @@ use super::afterlife::Over;
 use super::context::{Held, Resumed};
 use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
+use super::seal::Seal;
 use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
@@ -87,9 +88,10 @@ impl Sessions {
             replies: sdk::Replies::default(),
             inputs: None,
             session: None,
-            resume: Some(held.token()),
+            resume: Some(held.issued()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
+            seal: Seal::default(),
             moving: None,
         };
         let guard = Guard {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use streamfleet_session::{ServiceName, SessionId};
-use streamfleet_socket::protocol::CallSid;
+use streamfleet_socket::telephone::CallLeg;
 
 use crate::media::shared::Token;
 
-type Key = (ServiceName, CallSid);
+/// By the time that it was put through: whoever knows a call's id can have it put through once more, and gets another key.
+type Key = (ServiceName, CallLeg);
 
 /// The calls of this process: at most one entry a session.
 #[derive(Debug, Default)]
@@ -17,13 +18,13 @@ pub(super) struct Calls(Mutex<HashMap<Key, (Token, SessionId)>>);
 
 impl Calls {
     /// The call has this session until the entry is dropped, or it has another one.
-    pub(super) fn enter(self: &Arc<Self>, service: &ServiceName, call: CallSid, token: Token, id: SessionId) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, service: &ServiceName, call: CallLeg, token: Token, id: SessionId) -> Entry {
         let key = (service.clone(), call);
         self.0.lock().insert(key.clone(), (token, id));
         Entry { calls: self.clone(), key, token }
     }
 
-    pub(super) fn find(&self, service: &ServiceName, call: &CallSid) -> Option<SessionId> {
+    pub(super) fn find(&self, service: &ServiceName, call: &CallLeg) -> Option<SessionId> {
         self.0.lock().get(&(service.clone(), call.clone())).map(|(_, id)| id.clone())
     }
 }
@@ -47,6 +48,9 @@ impl Drop for Entry {
 
 #[cfg(test)]
 mod tests {
+    use streamfleet_socket::protocol::CallSid;
+    use streamfleet_socket::telephone::CallNonce;
+
     use super::*;
 
     #[test]
@@ -54,10 +58,12 @@ mod tests {
         let calls = Arc::new(Calls::default());
         let service = |name: &str| name.parse::<ServiceName>().unwrap();
         let id = |text: &str| text.parse::<SessionId>().unwrap();
-        let call = CallSid::parse("CA1").unwrap();
+        let leg = |n| CallLeg { sid: CallSid::parse("CA1").unwrap(), nonce: CallNonce::from_random([n; 16]) };
+        let call = leg(1);
         let first = calls.enter(&service("a"), call.clone(), 1, id("MZ1"));
         assert_eq!(calls.find(&service("a"), &call), Some(id("MZ1")));
         assert_eq!(calls.find(&service("b"), &call), None);
+        assert_eq!(calls.find(&service("a"), &leg(2)), None, "the same call, put through for somebody else");
         let second = calls.enter(&service("a"), call.clone(), 2, id("MZ2"));
         drop(first);
         assert_eq!(calls.find(&service("a"), &call), Some(id("MZ2")), "the first takes nothing with it");

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use streamfleet_handler as sdk;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Identity, ResumeToken, ServiceName};
-use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, StoreError};
+use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Delivery, Issued, Opened, Sharing, StoreError};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::{OVERLOADED, Sessions};
 use crate::admission::{Entry, Slot};
@@ -23,7 +24,7 @@ pub(super) enum Resumed {
 pub(super) struct Held {
     store: Arc<dyn ContextStore>,
     id: ContextId,
-    token: ResumeToken,
+    issued: Issued,
     tasks: TaskTracker,
     /// Sessions are dropped on their media loops, where there is no runtime.
     runtime: Handle,
@@ -37,12 +38,17 @@ impl Held {
 
     /// What the client must show to resume.
     pub(super) fn token(&self) -> ResumeToken {
-        self.token
+        self.issued.token
+    }
+
+    /// The same, with its place among those before and after it.
+    pub(super) fn issued(&self) -> Issued {
+        self.issued
     }
 
     /// What there is to say when the client has arrived.
     pub(super) fn arrival(&self) -> Arrival {
-        Arrival { store: self.store.clone(), id: self.id, token: self.token }
+        Arrival { store: self.store.clone(), id: self.id, token: self.token() }
     }
 
     /// The document, as a handler reads and writes it.
@@ -60,8 +66,8 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Tells the store. False if the client has gone another way since.
-    pub(super) async fn confirm(&self) -> bool {
-        self.store.confirm(self.id, &self.token).await.unwrap_or_else(|error| {
+    pub(super) async fn confirm(&self, delivery: Delivery) -> bool {
+        self.store.confirm(self.id, &self.token, delivery).await.unwrap_or_else(|error| {
             // It is here, whatever can be written down of that.
             tracing::warn!(id = ?self.id, %error, "a resume token was not confirmed");
             true
@@ -96,19 +102,35 @@ impl Sessions {
         let key = ContextKey { service: service.clone(), session: slot.id().clone() };
         // A user who merely says so claims nothing.
         let user = identity.user_id.clone().filter(|_| identity.verified.is_verified());
-        let store = self.inner.contexts.clone();
-        let claim = Claim { token, user };
-        let opened = match slot.entry() {
-            Entry::New => store.open(&key, &claim).await.map(Some),
-            Entry::TakeOver => store.share(&key, &claim).await,
+        let (store, tasks) = (self.inner.contexts.clone(), self.inner.tasks.clone());
+        let (claim, entry) = (Claim { token, user }, slot.entry());
+        let opening = async move {
+            let Opened { id, resumed, token, generation, .. } = opened(&*store, &key, &claim, entry).await?;
+            let held = Held { store, id, issued: Issued { token, generation }, tasks, runtime: Handle::current() };
+            Ok((held, if resumed { Resumed::Yes } else { Resumed::No }))
         };
-        let opened = opened.map_err(|error| match error {
-            StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
-            StoreError::Unavailable(_) => Failure::UpstreamUnavailable,
-        })?;
-        let opened = opened.ok_or(Failure::ConnectionAlreadyExists)?;
-        let tasks = self.inner.tasks.clone();
-        let held = Held { store, id: opened.id, token: opened.token, tasks, runtime: Handle::current() };
-        Ok((held, if opened.resumed { Resumed::Yes } else { Resumed::No }))
+        // In a task of its own: whoever asked may be gone by the time that the store has answered, and what it has opened is
+        // closed by being dropped.
+        self.inner.tasks.spawn(opening.in_current_span()).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a context was not opened");
+            Err(Failure::Internal)
+        })
     }
+}
+
+async fn opened(store: &dyn ContextStore, key: &ContextKey, claim: &Claim, entry: Entry) -> Result<Opened, Failure> {
+    let opened = match entry {
+        Entry::New => store.open(key, claim).await,
+        Entry::TakeOver => match store.share(key, claim).await {
+            Ok(Sharing::Opened(opened)) => Ok(opened),
+            Ok(Sharing::Refused) => return Err(Failure::ConnectionAlreadyExists),
+            // The session has ended since its client was let in beside it: it goes on behind it like any other.
+            Ok(Sharing::Nobody) => store.open(key, claim).await,
+            Err(error) => Err(error),
+        },
+    };
+    opened.map_err(|error| match error {
+        StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
+        StoreError::Unavailable(_) => Failure::UpstreamUnavailable,
+    })
 }

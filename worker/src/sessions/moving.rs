@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_store::Delivery;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Arrival;
@@ -19,11 +20,14 @@ use crate::media::{Shared, Stage};
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes a session known: as that of its id, or beside the one that its client still has. Returns the one that was on the
-/// way before it.
+/// way before it, or itself if a later one of the same client's has overtaken it: its token is void already.
 #[must_use]
 pub(super) fn enter(sessions: &mut HashMap<SessionId, Live>, live: Live) -> Option<Box<Live>> {
     match sessions.get_mut(live.shared.id()) {
         Some(current) => {
+            if current.context == live.context && current.knows_newer(live.resume) {
+                return Some(Box::new(live));
+            }
             // The token that is sure to be good, wherever the client is when it needs one.
             current.resume = live.resume;
             current.moving.replace(Box::new(live))
@@ -54,7 +58,8 @@ pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) ->
     }
     match current.moving.take() {
         Some(next) => {
-            *current = *next;
+            let seal = current.seal.clone();
+            *current = Live { seal, ..*next };
             Leaving::Another
         }
         None => {
@@ -64,11 +69,30 @@ pub(super) fn leave(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) ->
     }
 }
 
-/// The session `shared` has its client: it takes the place of the one that is returned.
-fn arrive(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Option<Live> {
-    let current = sessions.get_mut(shared.id())?;
-    let next = current.moving.take_if(|moving| moving.shared.token() == shared.token())?;
-    Some(std::mem::replace(current, *next))
+/// Whether the session of this id is being ended, so that nobody may come to be beside it.
+pub(super) fn is_sealed(sessions: &HashMap<SessionId, Live>, id: &SessionId) -> bool {
+    sessions.get(id).is_some_and(|current| current.seal.is_set())
+}
+
+/// What becomes of a session that has its client.
+enum Arrived {
+    /// It has taken the place of this one.
+    Instead(Box<Live>),
+    /// It has its place already.
+    Alone,
+    /// The one whose place it would take is being ended, and so is it.
+    TooLate,
+}
+
+fn arrive(sessions: &mut HashMap<SessionId, Live>, shared: &Shared) -> Arrived {
+    let Some(current) = sessions.get_mut(shared.id()) else { return Arrived::Alone };
+    if current.shared.token() != shared.token() && current.seal.is_set() {
+        return Arrived::TooLate;
+    }
+    match current.moving.take_if(|moving| moving.shared.token() == shared.token()) {
+        Some(next) => Arrived::Instead(Box::new(std::mem::replace(current, *next))),
+        None => Arrived::Alone,
+    }
 }
 
 /// Waits for one client to arrive.
@@ -91,13 +115,21 @@ impl Mover {
         if stage != Some(Stage::Active) {
             return;
         }
-        if !self.arrival.confirm().await {
+        let delivery = match self.via {
+            // It has connected by the answer that has the token.
+            Via::Loop(_) => Delivery::Known,
+            // It has said `start`, and the message with the token is the first that it gets.
+            Via::Socket(_) => Delivery::Sent,
+        };
+        if !self.arrival.confirm(delivery).await {
             // It came with a token that its client has not waited for.
             return end(&self.via, &self.shared, CloseReason::Superseded).await;
         }
-        let left = arrive(&mut table.by_id.lock(), &self.shared);
-        if let Some(left) = left {
-            end(&left.via, &left.shared, CloseReason::Moved).await;
+        let arrived = arrive(&mut table.by_id.lock(), &self.shared);
+        match arrived {
+            Arrived::Instead(left) => end(&left.via, &left.shared, CloseReason::Moved).await,
+            Arrived::Alone => {}
+            Arrived::TooLate => end(&self.via, &self.shared, CloseReason::Superseded).await,
         }
     }
 }
@@ -125,16 +157,15 @@ impl Sessions {
             self.inner.tasks.spawn(async move { end(&old.via, &old.shared, CloseReason::Superseded).await });
         }
     }
+}
 
-    /// A session ends: its client does not arrive elsewhere either.
-    pub(super) async fn stop_moving(&self, id: &SessionId, reason: CloseReason) {
-        let Some(moving) = self.live(id).and_then(|live| live.moving) else { return };
-        let mut stage = moving.shared.watch();
-        let over = async {
-            end(&moving.via, &moving.shared, reason).await;
-            stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
-        };
-        // One that takes longer has a loop that is behind, which the session itself waits for as well.
-        let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
-    }
+/// The session ends that a client is moving from: it does not arrive elsewhere either.
+pub(super) async fn stop(moving: Live, reason: CloseReason) {
+    let mut stage = moving.shared.watch();
+    let over = async {
+        end(&moving.via, &moving.shared, reason).await;
+        stage.wait_for(|stage| matches!(stage, Stage::Closed(_))).await.is_ok()
+    };
+    // One that takes longer has a loop that is behind, which the session itself waits for as well.
+    let _ = tokio::time::timeout(STOP_TIMEOUT, over).await;
 }

@@ -37,8 +37,9 @@ impl Sessions {
     }
 
     /// Has a track ended, and waits until that is done.
-    pub(super) async fn end_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
-        let Live { shared, via, .. } = self.live(id).ok_or(Failure::NotFound)?;
+    pub(super) async fn end_track(&self, id: &SessionId, context: ContextId, mid: &str) -> Result<(), Failure> {
+        let live = self.live(id).filter(|live| live.context == context);
+        let Live { shared, via, .. } = live.ok_or(Failure::NotFound)?;
         if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
             return Err(Failure::ConnectionClosed);
         }

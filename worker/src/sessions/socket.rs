@@ -13,7 +13,7 @@ use streamfleet_store::ContextKey;
 use tokio::sync::{Notify, mpsc};
 
 use super::begin::{Beginning, Begun};
-use super::moving::{Mover, enter};
+use super::moving::{Mover, enter, is_sealed};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, SocketRequest};
@@ -58,10 +58,17 @@ impl Sessions {
         match self.prepare(request).await {
             Ok(prepared) => {
                 let Prepared { new, live, mover } = prepared;
-                let superseded = {
+                let entered = {
                     let mut table = self.inner.table.by_id.lock();
-                    self.inner.table.over.lock().taken_up(&live.shared);
-                    enter(&mut table, live)
+                    (!is_sealed(&table, live.shared.id())).then(|| {
+                        self.inner.table.over.lock().taken_up(&live.shared);
+                        enter(&mut table, live)
+                    })
+                };
+                let Some(superseded) = entered else {
+                    new.shared.refuse();
+                    drop(new);
+                    return Err((Failure::ConnectionClosed, Box::new(line)));
                 };
                 self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
@@ -146,10 +153,13 @@ impl Sessions {
             Ok(Some(next)) => {
                 let mut table = self.inner.table.by_id.lock();
                 if let Some(live) = table.get_mut(id).filter(|live| live.shared.token() == shared.token()) {
-                    live.resume = Some(next);
+                    // Its client may be on the way elsewhere by now, with a newer one.
+                    if !live.knows_newer(Some(next)) {
+                        live.resume = Some(next);
+                    }
                 }
                 drop(table);
-                permit.send(Command::Attach(Box::new(line), next));
+                permit.send(Command::Attach(Box::new(line), next.token));
                 Attached::Yes
             }
             // Not its token: to anybody else the id is simply in use.

@@ -1,6 +1,8 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
+mod gated;
 mod moving;
+mod races;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicBool;
@@ -135,7 +137,7 @@ impl Drop for Worker {
     }
 }
 
-fn offer() -> String {
+pub(crate) fn offer() -> String {
     let fingerprint = ["AB"; 32].join(":");
     format!(
         "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n\
@@ -191,13 +193,13 @@ async fn a_loop_that_does_not_answer_is_no_success() {
 #[tokio::test(start_paused = true)]
 async fn who_ends_a_session_that_ends_waits_for_that_alone() {
     let (_idle, sessions) = Worker::sessions();
-    let (id, shared) = deaf(&sessions).await;
+    let (id, context, shared) = deaf(&sessions).await;
     let begun = tokio::time::Instant::now();
     let end = async {
         tokio::time::sleep(Duration::from_millis(30)).await;
         shared.closed(CloseReason::EndStream);
     };
-    let (ended, ()) = tokio::join!(sessions.end(&id, CloseReason::EndedByControl), end);
+    let (ended, ()) = tokio::join!(sessions.end(&id, context, CloseReason::EndedByControl), end);
     assert_eq!(ended, Ok(Ended::Closed(CloseReason::EndStream)));
     assert_eq!(begun.elapsed(), Duration::from_millis(30));
 }
@@ -205,14 +207,14 @@ async fn who_ends_a_session_that_ends_waits_for_that_alone() {
 #[tokio::test(start_paused = true)]
 async fn a_track_of_a_session_that_has_just_ended_is_not_there() {
     let (_idle, sessions) = Worker::sessions();
-    let (id, _shared) = deaf(&sessions).await;
+    let (id, context, _shared) = deaf(&sessions).await;
     let begun = tokio::time::Instant::now();
-    assert_eq!(sessions.close_track(&id, "audio").await, Err(Failure::NotFound));
+    assert_eq!(sessions.close_track(&id, context, "audio").await, Err(Failure::NotFound));
     assert_eq!(begun.elapsed(), Duration::ZERO, "there is nothing to wait for");
 }
 
 /// A session over a socket that takes no orders any more and is still known.
-async fn deaf(sessions: &Sessions) -> (SessionId, Arc<Shared>) {
+async fn deaf(sessions: &Sessions) -> (SessionId, ContextId, Arc<Shared>) {
     let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
     let identity = Identity::default();
     let shared = Arc::new(Shared::new(1, id.clone(), service, sdk::Transport::WebSocket, &identity));
@@ -230,10 +232,11 @@ async fn deaf(sessions: &Sessions) -> (SessionId, Arc<Shared>) {
         resume: None,
         admitted: Instant::now(),
         time_limit: None,
+        seal: Seal::default(),
         moving: None,
     };
     sessions.inner.table.by_id.lock().insert(id.clone(), live);
-    (id, shared)
+    (id, opened.id, shared)
 }
 
 async fn ask(worker: &Worker, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {

@@ -3,11 +3,13 @@
 use streamfleet_handler::Transport;
 
 use super::quality::quality;
+use streamfleet_store::ContextId;
+
 use crate::http::{ChangeView, SessionView, TrackInfo};
 use crate::media::{Change, Shared, TrackView};
 use crate::sockets::session::TRACK;
 
-pub(super) fn view(shared: &Shared) -> SessionView {
+pub(super) fn view(shared: &Shared, context: ContextId) -> SessionView {
     let figures = shared.quality();
     let change = |Change { at, event }| ChangeView { at, change: event.as_str(), reason: event.reason() };
     let tracks = match shared.transport() {
@@ -19,6 +21,7 @@ pub(super) fn view(shared: &Shared) -> SessionView {
     };
     SessionView {
         id: shared.id().clone(),
+        context,
         service: shared.service().clone(),
         transport: shared.transport(),
         user_id: shared.user().cloned(),

@@ -10,7 +10,7 @@ use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{ServiceName, SessionId};
 
 use super::begin::{Beginning, Begun};
-use super::moving::enter;
+use super::moving::{enter, is_sealed};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Modality, OpenRequest};
@@ -86,17 +86,22 @@ impl Sessions {
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.
         let opened = {
             let mut table = inner.table.by_id.lock();
-            inner.loops[on].open(new).map(|()| {
-                inner.table.over.lock().taken_up(&live.shared);
-                enter(&mut table, live)
-            })
+            if is_sealed(&table, shared.id()) {
+                Err((Failure::ConnectionClosed, new))
+            } else {
+                let opened = inner.loops[on].open(new).map(|()| {
+                    inner.table.over.lock().taken_up(&live.shared);
+                    enter(&mut table, live)
+                });
+                opened.map_err(|refused| (Failure::NoCapacity { retry_after: OVERLOADED }, refused))
+            }
         };
         match opened {
             Ok(superseded) => self.follow(mover, superseded),
-            Err(refused) => {
+            Err((failure, refused)) => {
                 shared.refuse();
                 drop(refused);
-                return Err(Failure::NoCapacity { retry_after: OVERLOADED });
+                return Err(failure);
             }
         }
         Ok(Answer { sdp, resume: Some(resume) })

@@ -93,16 +93,22 @@ pub(crate) async fn run(new: NewSession, line: Line) {
     // Whoever waits for the end finds the id free.
     drop(guard);
     session.shared.closed(reason);
-    // A client that came back as the session ended is told so.
+    // A client that came back as the session ended is told so, also one whose token is still being looked at: it has its
+    // place in the queue.
     session.commands.close();
-    while let Ok(command) = session.commands.try_recv() {
-        if let Command::Attach(mut line, _) = command {
-            line.refuse(Failure::ConnectionClosed).await;
+    let late = async {
+        while let Some(command) = session.commands.recv().await {
+            if let Command::Attach(mut line, _) = command {
+                line.refuse(Failure::ConnectionClosed).await;
+            }
         }
-    }
-    if let Some(mut line) = last {
-        line.close().await;
-    }
+    };
+    let last = async {
+        if let Some(mut line) = last {
+            line.close().await;
+        }
+    };
+    tokio::join!(late, last);
 }
 
 /// Whether the client may come back when its socket breaks.

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ring::hmac;
 
+use crate::protocol::CallSid;
+
 /// From the TwiML to the socket: Twilio first says what comes before `<Connect>`.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(300);
 
@@ -22,6 +24,35 @@ const NONCE: usize = 16;
 /// SHA-256, whole.
 const MAC: usize = 32;
 const TIME: usize = 8;
+
+/// What tells one time that a call was put through from all others: random, and told nobody but the telephone company. A
+/// call's own id is no secret; this is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallNonce([u8; NONCE]);
+
+impl CallNonce {
+    /// A nonce of fresh random bytes.
+    #[must_use]
+    pub const fn from_random(bytes: [u8; NONCE]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// It does not show itself.
+impl fmt::Debug for CallNonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallNonce(…)")
+    }
+}
+
+/// A call as TwiML of ours has put it through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CallLeg {
+    /// The call's own id.
+    pub sid: CallSid,
+    /// Which of the times that it was put through.
+    pub nonce: CallNonce,
+}
 
 /// The key of a deployment's call tokens. It does not show itself in `Debug`.
 #[derive(Clone)]
@@ -51,27 +82,32 @@ impl CallTokenKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
     }
 
-    /// A token for a call, of fresh random bytes. `now` is counted from the Unix epoch.
+    /// A token for a call, of a fresh nonce. `now` is counted from the Unix epoch.
     #[must_use]
-    pub fn issue(&self, call_sid: &str, nonce: [u8; NONCE], now: Duration) -> String {
+    pub fn issue(&self, call_sid: &str, nonce: CallNonce, now: Duration) -> String {
         let expires = now.saturating_add(TOKEN_LIFE).as_secs().to_be_bytes();
-        let mac = hmac::sign(&self.0, &message(call_sid, &nonce, &expires));
-        let bytes = [&nonce[..], &expires, mac.as_ref()].concat();
+        let mac = hmac::sign(&self.0, &message(call_sid, &nonce.0, &expires));
+        let bytes = [&nonce.0[..], &expires, mac.as_ref()].concat();
         hex(&bytes)
     }
 
     /// What a call shows that comes back because its stream is over: that it is the call whose TwiML had this in its
-    /// `action`. As good as the call is long, and good for nothing but finding the session that the call has.
+    /// `action` when it was put through with this nonce. As good as the call is long, and good for nothing but finding the
+    /// session that began then.
     #[must_use]
-    pub fn sign_return(&self, call_sid: &str) -> String {
-        hex(hmac::sign(&self.0, &returning(call_sid)).as_ref())
+    pub fn sign_return(&self, call_sid: &str, nonce: CallNonce) -> String {
+        let mac = hmac::sign(&self.0, &returning(call_sid, &nonce.0));
+        hex(&[&nonce.0[..], mac.as_ref()].concat())
     }
 
-    /// Whether [`sign_return`](Self::sign_return) has said so for this call. The comparison takes the same time wherever
-    /// two texts differ.
+    /// The nonce for which [`sign_return`](Self::sign_return) has said so for this call, if it has. The comparison takes the
+    /// same time wherever two texts differ.
     #[must_use]
-    pub fn is_return(&self, call_sid: &str, shown: &str) -> bool {
-        from_hex::<MAC>(shown).is_some_and(|mac| hmac::verify(&self.0, &returning(call_sid), &mac).is_ok())
+    pub fn verify_return(&self, call_sid: &str, shown: &str) -> Option<CallNonce> {
+        let bytes = from_hex::<{ NONCE + MAC }>(shown)?;
+        let (nonce, mac) = bytes.split_first_chunk::<NONCE>()?;
+        hmac::verify(&self.0, &returning(call_sid, nonce), mac).ok()?;
+        Some(CallNonce(*nonce))
     }
 
     /// The token's nonce and end, if it is one for this call.
@@ -96,9 +132,9 @@ fn message(call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIME]) -> Vec<u8>
     [b"streamfleet call token\0", &nonce[..], expires, call_sid.as_bytes()].concat()
 }
 
-/// What is signed for a call that comes back. No nonce and no time: it means the same for as long as the call lasts.
-fn returning(call_sid: &str) -> Vec<u8> {
-    [b"streamfleet call return\0", call_sid.as_bytes()].concat()
+/// What is signed for a call that comes back. No time: it means the same for as long as the call lasts.
+fn returning(call_sid: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
+    [b"streamfleet call return\0", &nonce[..], call_sid.as_bytes()].concat()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -123,7 +159,7 @@ pub struct RedeemedTokens {
 }
 
 impl RedeemedTokens {
-    /// Uses a token for the call that it was issued for. `now` is counted from the Unix epoch.
+    /// Uses a token for the call that it was issued for, and gives its nonce. `now` is counted from the Unix epoch.
     ///
     /// # Errors
     /// [`InvalidCallToken`].
@@ -133,7 +169,7 @@ impl RedeemedTokens {
         call_sid: &str,
         token: &str,
         now: Duration,
-    ) -> Result<(), InvalidCallToken> {
+    ) -> Result<CallNonce, InvalidCallToken> {
         let (nonce, expires) = key.verify(call_sid, token).ok_or(InvalidCallToken::Invalid)?;
         let now = now.as_secs();
         if expires <= now {
@@ -149,7 +185,7 @@ impl RedeemedTokens {
             }
         }
         self.used.insert(nonce, expires);
-        Ok(())
+        Ok(CallNonce(nonce))
     }
 }
 
@@ -159,11 +195,12 @@ mod tests {
 
     const CALL: &str = "CA1234567890ABCDE";
     const NOW: Duration = Duration::from_secs(1_700_000_000);
+    const FIRST: CallNonce = CallNonce([7; NONCE]);
 
     #[test]
     fn once_in_time_and_for_its_call() {
         let key = CallTokenKey::new("secret");
-        let token = key.issue(CALL, [7; 16], NOW);
+        let token = key.issue(CALL, FIRST, NOW);
         let mut redeemed = RedeemedTokens::default();
         let mut check = |key: &CallTokenKey, call: &str, token: &str, after: u64, expected| {
             let now = NOW + Duration::from_secs(after);
@@ -180,7 +217,7 @@ mod tests {
         for nonsense in ["", "00", &token[2..], &token.to_uppercase(), &"é".repeat(56)] {
             check(&key, CALL, nonsense, 0, Err(InvalidCallToken::Invalid));
         }
-        check(&key, CALL, &token, 299, Ok(()));
+        check(&key, CALL, &token, 299, Ok(FIRST));
         check(&key, CALL, &token, 299, Err(InvalidCallToken::Used));
         assert_eq!(format!("{key:?}"), "CallTokenKey(…)");
     }
@@ -188,19 +225,22 @@ mod tests {
     #[test]
     fn a_call_that_comes_back_is_known() {
         let key = CallTokenKey::new("secret");
-        let shown = key.sign_return(CALL);
-        let check = |key: &CallTokenKey, call: &str, shown: &str, expected: bool| {
-            assert_eq!(key.is_return(call, shown), expected, "{call} {shown}");
+        let shown = key.sign_return(CALL, FIRST);
+        let check = |key: &CallTokenKey, call: &str, shown: &str, expected: Option<CallNonce>| {
+            assert_eq!(key.verify_return(call, shown), expected, "{call} {shown}");
         };
-        check(&key, CALL, &shown, true);
-        check(&key, CALL, &shown, true);
-        check(&key, "CA", &shown, false);
-        check(&CallTokenKey::new("other"), CALL, &shown, false);
-        for nonsense in ["", "00", &shown[2..], &shown.to_uppercase(), &"é".repeat(32)] {
-            check(&key, CALL, nonsense, false);
+        check(&key, CALL, &shown, Some(FIRST));
+        check(&key, CALL, &shown, Some(FIRST));
+        check(&key, "CA", &shown, None);
+        check(&CallTokenKey::new("other"), CALL, &shown, None);
+        for nonsense in ["", "00", &shown[2..], &shown.to_uppercase(), &"é".repeat(48)] {
+            check(&key, CALL, nonsense, None);
         }
+        // With the nonce of another time, of which there is no proof.
+        let other = key.sign_return(CALL, CallNonce([8; NONCE]));
+        check(&key, CALL, &format!("{}{}", &other[..2 * NONCE], &shown[2 * NONCE..]), None);
         // One proof is none of the other kind.
-        check(&key, CALL, &key.issue(CALL, [7; 16], NOW), false);
+        check(&key, CALL, &key.issue(CALL, FIRST, NOW), None);
         assert_eq!(RedeemedTokens::default().redeem(&key, CALL, &shown, NOW), Err(InvalidCallToken::Invalid));
     }
 
@@ -210,11 +250,12 @@ mod tests {
         let mut redeemed = RedeemedTokens::default();
         let end = (NOW + TOKEN_LIFE).as_secs();
         redeemed.used.extend((0..MAX_REDEEMED as u128).map(|at| (at.to_be_bytes(), end)));
-        let token = key.issue(CALL, [7; 16], NOW);
+        let token = key.issue(CALL, FIRST, NOW);
         assert_eq!(redeemed.redeem(&key, CALL, &token, NOW), Err(InvalidCallToken::Busy));
         let later = NOW + TOKEN_LIFE;
-        let token = key.issue(CALL, [8; 16], later);
-        assert_eq!(redeemed.redeem(&key, CALL, &token, later), Ok(()));
+        let next = CallNonce([8; NONCE]);
+        let token = key.issue(CALL, next, later);
+        assert_eq!(redeemed.redeem(&key, CALL, &token, later), Ok(next));
         assert_eq!(redeemed.used.len(), 1);
     }
 }

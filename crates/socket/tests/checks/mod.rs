@@ -149,7 +149,7 @@ pub(crate) fn webhook(bytes: &[u8]) {
     let key = CallTokenKey::new("the account's token");
     let redeemed = RedeemedTokens::default().redeem(&key, "CA1", token, Duration::from_secs(1_000));
     assert_eq!(redeemed, Err(InvalidCallToken::Invalid));
-    assert!(!key.is_return("CA1", token));
+    assert_eq!(key.verify_return("CA1", token), None);
 }
 
 /// A `Last-Event-ID`, against histories of every kind: each output once and in order, and then an end.

@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use streamfleet_session::ResumeToken;
 
-use crate::context::{Claim, ContextId, ContextKey, ContextStore, Expected, Opened, StoreError, WriteError};
+use crate::context::{
+    Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
+};
 use crate::document::{Document, Version};
 use table::Table;
 
@@ -90,18 +92,18 @@ impl ContextStore for Memory {
         Ok(self.table.lock().find(key, Instant::now()))
     }
 
-    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ResumeToken>, StoreError> {
+    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
         let next = ResumeToken::from_random(rand::random());
         Ok(self.table.lock().rotate(key, token, next, Instant::now()))
     }
 
-    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError> {
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {
         let next = ResumeToken::from_random(rand::random());
         Ok(self.table.lock().share(key, claim, next, Instant::now()))
     }
 
-    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
-        Ok(self.table.lock().confirm(id, token))
+    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError> {
+        Ok(self.table.lock().confirm(id, token, delivery, Instant::now()))
     }
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {

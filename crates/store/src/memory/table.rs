@@ -8,7 +8,9 @@ use streamfleet_session::{ResumeToken, UserId};
 
 use super::Bounds;
 use super::tokens::Tokens;
-use crate::context::{Claim, ContextId, ContextKey, Expected, Opened, StoreError, WriteError};
+use crate::context::{
+    Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError,
+};
 use crate::document::{Document, Version, checked};
 
 #[derive(Debug)]
@@ -40,6 +42,12 @@ impl Context {
     /// Whether it is to be forgotten, and merely has not been yet.
     fn has_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// As it is opened by whoever is given this token.
+    fn opened(&self, id: ContextId, token: ResumeToken) -> Opened {
+        let generation = self.tokens.generation();
+        Opened { id, resumed: true, token, generation, document: self.document.clone() }
     }
 }
 
@@ -84,7 +92,7 @@ impl Table {
         };
         self.contexts.insert(fresh, context);
         self.by_key.entry(key.clone()).or_default().push(fresh);
-        Ok(Opened { id: fresh, resumed: false, token, document: Document::default() })
+        Ok(Opened { id: fresh, resumed: false, token, generation: Generation(0), document: Document::default() })
     }
 
     /// The context that the claim is good for: its token's, else the newest of the same verified user.
@@ -113,7 +121,7 @@ impl Table {
         if context.user.is_none() {
             context.user.clone_from(&claim.user);
         }
-        Opened { id, resumed: true, token, document: context.document.clone() }
+        context.opened(id, token)
     }
 
     pub(super) fn find(&mut self, key: &ContextKey, now: Instant) -> Option<ContextId> {
@@ -130,30 +138,30 @@ impl Table {
         token: &ResumeToken,
         next: ResumeToken,
         now: Instant,
-    ) -> Option<ResumeToken> {
+    ) -> Option<Issued> {
         let id = self.find(key, now)?;
         let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
         context.tokens.takes(token, now).then(|| {
             context.tokens.replace(Some(token), next, now);
-            next
+            Issued { token: next, generation: context.tokens.generation() }
         })
     }
 
-    pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Option<Opened> {
-        let shown = claim.token?;
-        let id = self.find(key, now)?;
-        let context = self.contexts.get_mut(&id).filter(|context| context.expires.is_none())?;
+    pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Sharing {
+        let Some(id) = self.find(key, now) else { return Sharing::Nobody };
+        let live = self.contexts.get_mut(&id).filter(|context| context.expires.is_none());
+        let Some(context) = live else { return Sharing::Nobody };
         let is_owner = context.user.is_none() || context.user == claim.user;
-        if !is_owner || !context.tokens.takes(&shown, now) {
-            return None;
-        }
+        let Some(shown) = claim.token.filter(|shown| is_owner && context.tokens.takes(shown, now)) else {
+            return Sharing::Refused;
+        };
         context.tokens.offer(shown, next);
         context.holders += 1;
-        Some(Opened { id, resumed: true, token: next, document: context.document.clone() })
+        Sharing::Opened(context.opened(id, next))
     }
 
-    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken) -> bool {
-        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token))
+    pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {
+        self.contexts.get_mut(&id).is_some_and(|context| context.tokens.confirm(token, delivery, now))
     }
 
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use streamfleet_session::ResumeToken;
 
 use super::TOKEN_GRACE;
+use crate::context::{Delivery, Generation};
 
 /// The token that is good, and the one before it for as long as its successor may have been lost on its way.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Tokens {
     previous: Option<Previous>,
     /// What a client on the way to another connection was given for the current one, and has not shown yet.
     offered: Option<ResumeToken>,
+    /// Of the one given out last.
+    generation: Generation,
 }
 
 #[derive(Debug)]
@@ -23,7 +26,11 @@ struct Previous {
 
 impl Tokens {
     pub(super) const fn new(token: ResumeToken) -> Self {
-        Self { current: token, previous: None, offered: None }
+        Self { current: token, previous: None, offered: None, generation: Generation(0) }
+    }
+
+    pub(super) const fn generation(&self) -> Generation {
+        self.generation
     }
 
     /// Whether whoever shows `token` is the context's client.
@@ -32,19 +39,32 @@ impl Tokens {
     }
 
     /// Whether this is a token that nobody has shown yet.
-    fn is_new(&self, token: &ResumeToken) -> bool {
+    pub(super) fn is_new(&self, token: &ResumeToken) -> bool {
         self.current == *token || self.offered.as_ref() == Some(token)
     }
 
     /// `shown` has been taken, and stays good beside `next` until one of the two is taken or `next` is confirmed.
+    ///
+    /// One that was replaced before stays what it is: good for its time, and no longer, beside the one that replaced it. Who
+    /// shows it again, or has overheard it, must not take from the client what that has been given since.
     pub(super) fn offer(&mut self, shown: ResumeToken, next: ResumeToken) {
-        *self = Self { current: shown, previous: None, offered: Some(next) };
+        if self.is_new(&shown) {
+            self.current = shown;
+            self.previous = None;
+        }
+        self.offered = Some(next);
+        self.generation.0 += 1;
     }
 
-    /// The client is known to have `token`: every other one is void. False if it was void itself.
-    pub(super) fn confirm(&mut self, token: &ResumeToken) -> bool {
+    /// The client is there for which `token` was offered: every other one is void, but what was shown for one that may be
+    /// lost yet. False if it was void itself.
+    pub(super) fn confirm(&mut self, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {
         if self.offered.as_ref() == Some(token) {
-            *self = Self::new(*token);
+            let first = Previous { token: self.current, until: now + TOKEN_GRACE };
+            let shown = self.previous.take().unwrap_or(first);
+            self.previous = Some(shown).filter(|_| delivery == Delivery::Sent);
+            self.current = *token;
+            self.offered = None;
         }
         // Somebody may be on the way again by now, with this one: what he was given stays good.
         self.current == *token
@@ -59,6 +79,7 @@ impl Tokens {
         self.previous = first.map(|token| Previous { token, until: now + TOKEN_GRACE });
         self.current = next;
         self.offered = None;
+        self.generation.0 += 1;
     }
 }
 
@@ -103,6 +124,56 @@ mod tests {
         // Its successor was shown: a replay is nobody's.
         check(&[(0, 0, true), (1, 1, true), (1, 0, false), (2, 1, true), (3, 0, false), (3, 3, true)]);
         check(&[(0, 9, false), (0, 0, true), (1, 9, false)]);
+    }
+
+    /// A client that is back has token 1 for token 0, and then somebody wants to move with token 0, as a retried request
+    /// or a replayed one does: what the client has stays good, and token 0 does not live longer for it.
+    #[test]
+    fn a_token_that_was_replaced_is_offered_for_in_its_time_only() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let mut tokens = Tokens::new(token(0));
+        tokens.replace(Some(&token(0)), token(1), start);
+        let check = |tokens: &Tokens, at: u32, good: &[u8]| {
+            for n in 0..9 {
+                assert_eq!(tokens.takes(&token(n), start + at * second), good.contains(&n), "token {n} at {at} s");
+            }
+        };
+        for (at, next) in [(1, 2), (20, 3), (29, 4)] {
+            tokens.offer(token(0), token(next));
+            check(&tokens, at, &[0, 1, next]);
+        }
+        check(&tokens, 30, &[1, 4]);
+        // The client shows what it has.
+        tokens.offer(token(1), token(5));
+        check(&tokens, 31, &[1, 5]);
+        tokens.offer(token(5), token(6));
+        check(&tokens, 32, &[5, 6]);
+    }
+
+    /// A client that has moved with token 0 was given token 1.
+    #[test]
+    fn what_was_shown_is_good_once_more_where_what_was_given_may_be_lost() {
+        let start = Instant::now();
+        let check = |delivery, good_at: [(u64, &[u8]); 2]| {
+            let mut tokens = Tokens::new(token(0));
+            tokens.offer(token(0), token(1));
+            assert!(tokens.confirm(&token(1), delivery, start));
+            for (at, good) in good_at {
+                for n in 0..3 {
+                    let takes = tokens.takes(&token(n), start + Duration::from_secs(at));
+                    assert_eq!(takes, good.contains(&n), "{delivery:?}: token {n} at {at} s");
+                }
+            }
+        };
+        check(Delivery::Known, [(0, &[1]), (30, &[1])]);
+        check(Delivery::Sent, [(29, &[0, 1]), (30, &[1])]);
+        // Once more is not for ever.
+        let mut tokens = Tokens::new(token(0));
+        tokens.replace(Some(&token(0)), token(1), start);
+        tokens.offer(token(0), token(2));
+        assert!(tokens.confirm(&token(2), Delivery::Sent, start + Duration::from_secs(20)));
+        let good = |at| [0, 1, 2].map(|n| tokens.takes(&token(n), start + Duration::from_secs(at)));
+        assert_eq!((good(29), good(30)), ([true, false, true], [false, false, true]));
     }
 
     #[test]

@@ -33,6 +33,7 @@ use streamfleet_session::{
     CloseReason, Identity, IdentityPolicy, Limits, ResumeToken, ServiceName, SessionId, State, Verification,
 };
 use streamfleet_socket::protocol::{CallResume, CallSid};
+use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{Claim, ContextId, ContextKey, ContextStore, Memory};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -190,8 +191,8 @@ impl Host for FakeHost {
         &self.stopping
     }
 
-    fn call(&self, _: &ServiceName, call: &CallSid) -> Option<CallResume> {
-        self.call.lock().as_ref().filter(|(sid, _)| sid == call).map(|(_, resume)| resume.clone())
+    fn call(&self, _: &ServiceName, call: &CallLeg) -> Option<CallResume> {
+        self.call.lock().as_ref().filter(|(sid, _)| *sid == call.sid).map(|(_, resume)| resume.clone())
     }
 
     async fn candidate(
@@ -219,6 +220,7 @@ impl Host for FakeHost {
     fn session(&self, id: &SessionId) -> Option<SessionView> {
         self.sessions.lock().get(id).map(|session| SessionView {
             id: id.clone(),
+            context: session.context,
             service: session.service.clone(),
             transport: Transport::WebRtc,
             user_id: session.identity.user_id.clone(),
@@ -246,7 +248,7 @@ impl Host for FakeHost {
         &self.contexts
     }
 
-    async fn close_track(&self, id: &SessionId, mid: &str) -> Result<(), Failure> {
+    async fn close_track(&self, id: &SessionId, _: ContextId, mid: &str) -> Result<(), Failure> {
         match (self.sessions.lock().contains_key(id), mid) {
             (true, "0") => Ok(()),
             (true, "late") => Err(Failure::NoCapacity { retry_after: Duration::from_secs(2) }),
@@ -254,7 +256,7 @@ impl Host for FakeHost {
         }
     }
 
-    async fn end(&self, id: &SessionId, reason: CloseReason) -> Result<Ended, Failure> {
+    async fn end(&self, id: &SessionId, _: ContextId, reason: CloseReason) -> Result<Ended, Failure> {
         let mut sessions = self.sessions.lock();
         match sessions.get(id).ok_or(Failure::NotFound)?.state {
             // A session that is ending already takes longer than anybody waits.

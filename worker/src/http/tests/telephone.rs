@@ -4,6 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
+use streamfleet_socket::protocol::CallStart;
+use streamfleet_socket::telephone::CallNonce;
+
+use super::super::telephone::{Proof, Switchboard};
 use super::*;
 
 const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response>"#;
@@ -187,4 +191,33 @@ async fn a_draining_worker_takes_no_new_call_and_has_its_own_back() {
     world.send(asking(&other, host(), CALL)).await.is(403, &failed("forbidden"));
     world.send(asking(&back, host(), "CallSid=CA2")).await.is(403, &failed("forbidden"));
     world.send(asking(&back, host(), "")).await.is(403, &failed("forbidden"));
+}
+
+/// A stream as it comes from the company, which has a few addresses for all calls.
+#[test]
+fn a_stream_is_counted_unless_a_signed_request_has_led_it_here() {
+    let sid = CallSid::parse("CA1").unwrap();
+    let check = |callers: &Callers, token: bool, limited: Result<bool, Failure>, then_free: Result<bool, Failure>| {
+        let board = Switchboard::new("echo", callers, [7; 32]);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let token = token.then(|| board.key.issue("CA1", CallNonce::from_random([1; 16]), now));
+        let start = CallStart {
+            stream_sid: "MZ1".parse().unwrap(),
+            call_sid: Some(sid.clone()),
+            token,
+            resume: None,
+            parameters: serde_json::Map::new(),
+        };
+        let too_many = || Err(Failure::RateLimited { retry_after: Duration::from_secs(1) });
+        let ours = |proof: Proof| matches!(proof, Proof::Ours(_));
+        assert_eq!(board.admit(&start, too_many).map(ours), limited, "{callers:?}");
+        assert_eq!(board.admit(&start, || Ok(())).map(ours), then_free, "{callers:?}");
+    };
+    let signed = Callers::Signed("12345".into());
+    let too_many = Err(Failure::RateLimited { retry_after: Duration::from_secs(1) });
+    check(&signed, true, Ok(true), Err(Failure::Forbidden));
+    check(&signed, false, too_many.clone(), Err(Failure::Forbidden));
+    // Anybody gets a token here. The one that was refused for its rate alone has its own still.
+    check(&Callers::Anybody, true, too_many.clone(), Ok(true));
+    check(&Callers::Anybody, false, too_many, Ok(false));
 }

@@ -3,14 +3,14 @@
 use super::*;
 
 /// What the worker knows of the sessions of `a`: the one that its client has, and the one on the way.
-fn pair(worker: &Worker) -> (Arc<Shared>, Option<Arc<Shared>>) {
+pub(super) fn pair(worker: &Worker) -> (Arc<Shared>, Option<Arc<Shared>>) {
     let live = worker.sessions.live(&"a".parse().unwrap()).expect("the id is in use");
     assert!(live.moving.as_ref().is_none_or(|moving| moving.moving.is_none()));
     (live.shared, live.moving.map(|moving| moving.shared))
 }
 
 /// An offer that is accepted; the token of its answer.
-async fn accepted(worker: &Worker, resume: Value) -> Value {
+pub(super) async fn accepted(worker: &Worker, resume: Value) -> Value {
     let (status, body) = worker.offer_with("a", resume).await;
     assert_eq!((status, &body["type"]), (200, &json!("answer")), "{body}");
     body["resume"].clone()
@@ -21,12 +21,12 @@ async fn refused(worker: &Worker, resume: Value) {
     assert_eq!((status, &body["meta"]["error"]), (200, &json!("connection_already_exists")), "{body}");
 }
 
-fn connect(shared: &Shared) {
+pub(super) fn connect(shared: &Shared) {
     shared.connected("192.0.2.1:1".parse().unwrap());
 }
 
 /// Waits until a session is over, and says why.
-async fn over(shared: &Shared) -> CloseReason {
+pub(super) async fn over(shared: &Shared) -> CloseReason {
     let mut stage = shared.watch();
     let closed = stage.wait_for(|stage| matches!(stage, Stage::Closed(_)));
     let stage = *tokio::time::timeout(PATIENCE, closed).await.expect("in time").unwrap();

@@ -10,6 +10,8 @@ mod returning;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -27,6 +29,7 @@ use tower::ServiceExt as _;
 use crate::admission::Occupancy;
 use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Modality, Origins, Service, Telephone};
 use crate::media::answer::PeerFactory;
+use crate::media::driver::{Loop, LoopHandle};
 use crate::metrics::SessionMetrics;
 use crate::sessions::{Advertised, Sessions};
 
@@ -44,6 +47,8 @@ struct World {
     occupancy: Occupancy,
     metrics: Metrics,
     stop: CancellationToken,
+    /// A media loop, where there is one.
+    media: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
     _tasks: JoinSet<std::io::Result<()>>,
 }
 
@@ -69,6 +74,20 @@ fn signed(name: &str) -> Service {
 
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
+        Self::over(services, Vec::new())
+    }
+
+    /// One that takes offers, too.
+    fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
+        let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut world = Self::over(services, vec![handle]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stops = stop.clone();
+        world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
+        world
+    }
+
+    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -78,8 +97,8 @@ impl World {
         let metrics = Metrics::new("test", "0");
         let sessions = Sessions::new(
             PeerFactory::new().unwrap(),
-            Vec::new(),
-            Advertised(Vec::new()),
+            loops,
+            Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             made.collect::<HashMap<_, _>>(),
             SessionMetrics::new(&metrics.meter("worker")),
@@ -98,7 +117,7 @@ impl World {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let (address, stop, mut tasks) = (listener.address(), CancellationToken::new(), JoinSet::new());
         tasks.spawn(listener.serve(app.clone(), ServeLimits::default(), stop.clone(), Duration::from_secs(1)));
-        Self { address, app, sessions, occupancy, metrics, stop, _tasks: tasks }
+        Self { address, app, sessions, occupancy, metrics, stop, media: None, _tasks: tasks }
     }
 
     fn url(&self, path: &str) -> String {
@@ -138,6 +157,11 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop.cancel();
+        if let Some((stop, running)) = self.media.take() {
+            stop.store(true, Relaxed);
+            self.sessions.wake_loops();
+            running.join().unwrap();
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Clients that come back over another socket.
 
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::{Value, json};
 use streamfleet_audio::analysis::{level_dbfs, tone_level};
 
 use super::handlers::HEARD;
 use super::peer::{Heard, Peer, closed, refused};
 use super::{World, service, until};
+use crate::sessions::offer;
 
 #[tokio::test]
 async fn a_client_that_shows_its_token_has_its_session_again() {
@@ -124,4 +127,29 @@ async fn what_a_stall_has_held_back_is_heard() {
     }
     let all = [json!(5 * HEARD)];
     until("the last of it", || world.outputs("a") == all).await;
+}
+
+/// The session of an offer moves to a socket, which breaks before its first message has come.
+#[tokio::test]
+async fn a_client_whose_socket_breaks_as_it_arrives_shows_its_old_token() {
+    let world = World::with_media([service("tone")]);
+    let body = json!({ "type": "offer", "webrtc_id": "a", "sdp": offer() }).to_string();
+    let (status, answer) = world.send(Request::post("/tone/webrtc/offer").body(Body::from(body)).unwrap()).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((status, &answer["type"]), (200, &json!("answer")), "{answer}");
+    let first = answer["resume"].clone();
+
+    let lost = Peer::start(&world, "tone", "a", first.clone()).await;
+    until("the move", || world.ended("moved") == 1).await;
+    lost.vanish();
+    let mut peer = Peer::start(&world, "tone", "a", first.clone()).await;
+    let next = peer.token().await;
+    peer.hear(4_800).await;
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (1, 1));
+    // What it has now is good, and the old one is not any more.
+    peer.vanish();
+    let mut peer = Peer::start(&world, "tone", "a", next).await;
+    peer.token().await;
+    let mut other = Peer::start(&world, "tone", "a", first).await;
+    assert_eq!(other.word().await, refused("connection_already_exists"));
 }

@@ -88,3 +88,30 @@ async fn nobody_else_comes_back() {
     assert_eq!(stranger.next().await, closed(1000, "refused"));
     phone.hear(160).await;
 }
+
+/// A call's id is no secret: where no signature is asked for, whoever knows it gets TwiML for a call of his own.
+#[tokio::test]
+async fn who_knows_a_calls_id_does_not_have_the_call() {
+    let world = World::new([service("tone")]);
+    let first = incoming(&world, "/tone/telephone/incoming", "CA1").await;
+    let mut phone = follow(&world, &first, "MZ1", "CA1").await;
+    phone.hear(160).await;
+
+    let strange = incoming(&world, "/tone/telephone/incoming", "CA1").await;
+    let hung_up = async || {
+        let back = incoming(&world, &action(&strange), "CA1").await;
+        assert!(back.ends_with("<Hangup /></Response>") && parameter(&back, "streamfleet_resume").is_none(), "{back}");
+    };
+    hung_up().await;
+    phone.vanish();
+    hung_up().await;
+
+    // Nor does he keep the caller from it, with a stream or without.
+    let mut stranger = follow(&world, &strange, "MZ9", "CA1").await;
+    stranger.hear(160).await;
+    let second = incoming(&world, &action(&first), "CA1").await;
+    assert_eq!(parameter(&second, "streamfleet_session").as_deref(), Some("MZ1"));
+    let mut phone = follow(&world, &second, "MZ2", "CA1").await;
+    phone.hear(160).await;
+    assert_eq!(world.sessions.len(), 2);
+}

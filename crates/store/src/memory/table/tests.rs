@@ -6,6 +6,17 @@ use serde_json::json;
 use super::*;
 use crate::memory::TOKEN_GRACE;
 
+/// What is given for a live session's token.
+fn rotate(
+    table: &mut Table,
+    key: &ContextKey,
+    shown: &ResumeToken,
+    next: ResumeToken,
+    now: Instant,
+) -> Option<ResumeToken> {
+    table.rotate(key, shown, next, now).map(|issued| issued.token)
+}
+
 const RETENTION: Duration = Duration::from_secs(600);
 
 fn bounds() -> Bounds {
@@ -40,6 +51,15 @@ fn data(text: &str) -> Map<String, Value> {
     let mut map = Map::new();
     map.insert("note".to_owned(), json!(text));
     map
+}
+
+impl Sharing {
+    fn opened(self) -> Option<Opened> {
+        match self {
+            Self::Opened(opened) => Some(opened),
+            Self::Refused | Self::Nobody => None,
+        }
+    }
 }
 
 /// A table and names for what is opened in it: context and token `n` of the n-th opening.
@@ -226,17 +246,17 @@ fn only_a_live_sessions_token_is_rotated_and_once() {
     let mut world = World::new();
     let past = world.past("a", &nothing(), "gone");
     let now = world.now;
-    assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "it does not live");
+    assert_eq!(rotate(&mut world.table, &key("a"), &past.token, token(50), now), None, "it does not live");
     let live = world.open("a", &nothing());
-    assert_eq!(world.table.rotate(&key("a"), &past.token, token(50), now), None, "another's");
-    assert_eq!(world.table.rotate(&key("b"), &live.token, token(50), now), None, "another id");
-    assert_eq!(world.table.rotate(&key("a"), &live.token, token(51), now), Some(token(51)));
-    assert_eq!(world.table.rotate(&key("a"), &live.token, token(52), now), Some(token(52)), "51 was lost");
-    assert_eq!(world.table.rotate(&key("a"), &live.token, token(53), now), None, "used twice");
-    assert_eq!(world.table.rotate(&key("a"), &token(51), token(53), now), None, "lost is lost");
-    assert_eq!(world.table.rotate(&key("a"), &token(52), token(53), now), Some(token(53)));
-    assert_eq!(world.table.rotate(&key("a"), &token(53), token(54), now), Some(token(54)));
-    assert_eq!(world.table.rotate(&key("a"), &token(52), token(55), now), None, "its successor was shown");
+    assert_eq!(rotate(&mut world.table, &key("a"), &past.token, token(50), now), None, "another's");
+    assert_eq!(rotate(&mut world.table, &key("b"), &live.token, token(50), now), None, "another id");
+    assert_eq!(rotate(&mut world.table, &key("a"), &live.token, token(51), now), Some(token(51)));
+    assert_eq!(rotate(&mut world.table, &key("a"), &live.token, token(52), now), Some(token(52)), "51 was lost");
+    assert_eq!(rotate(&mut world.table, &key("a"), &live.token, token(53), now), None, "used twice");
+    assert_eq!(rotate(&mut world.table, &key("a"), &token(51), token(53), now), None, "lost is lost");
+    assert_eq!(rotate(&mut world.table, &key("a"), &token(52), token(53), now), Some(token(53)));
+    assert_eq!(rotate(&mut world.table, &key("a"), &token(53), token(54), now), Some(token(54)));
+    assert_eq!(rotate(&mut world.table, &key("a"), &token(52), token(55), now), None, "its successor was shown");
 }
 
 /// A client that moves: its token stays good until it has arrived with the new one.
@@ -247,14 +267,14 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
     fn check(story: impl Fn(&mut Table, ContextId, Instant), good: &[u8], arrives: bool) {
         let mut world = World::new();
         let (live, now) = (world.open("a", &nothing()), world.now);
-        let shared = world.table.share(&key("a"), &by_token(1), token(2), now).unwrap();
+        let shared = world.table.share(&key("a"), &by_token(1), token(2), now).opened().unwrap();
         assert_eq!((shared.id, shared.resumed, shared.token), (live.id, true, token(2)));
         story(&mut world.table, live.id, now);
         for n in 1..10 {
             let context = &world.table.contexts[&live.id];
             assert_eq!(context.tokens.takes(&token(n), now), good.contains(&n), "token {n} of {good:?}");
         }
-        assert_eq!(world.table.confirm(live.id, &token(2)), arrives, "{good:?}");
+        assert_eq!(world.table.confirm(live.id, &token(2), Delivery::Known, now), arrives, "{good:?}");
         // However it went on, both sessions leave and nothing is left of them.
         for _ in 0..4 {
             world.table.close(live.id, now);
@@ -262,23 +282,25 @@ fn a_client_on_its_way_has_two_tokens_until_it_arrives() {
         assert_eq!(world.table.len(), 0);
     }
     check(|_, _, _| {}, &[1, 2], true);
-    check(|table, id, _| assert!(table.confirm(id, &token(2))), &[2], true);
+    check(|table, id, now| assert!(table.confirm(id, &token(2), Delivery::Known, now)), &[2], true);
+    check(|table, id, now| assert!(table.confirm(id, &token(2), Delivery::Sent, now)), &[1, 2], true);
     // It never arrives, and comes again with either.
     check(|table, id, now| table.close(id, now), &[1, 2], true);
-    let again = |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).is_some();
+    let again =
+        |table: &mut Table, shown, now| table.share(&key("a"), &by_token(shown), token(3), now).opened().is_some();
     check(|table, _, now| assert!(again(table, 1, now)), &[1, 3], false);
     check(|table, _, now| assert!(again(table, 2, now)), &[2, 3], true);
     // Arriving late with the token that the next one was asked for with does not void that one.
     check(
         |table, id, now| {
             assert!(again(table, 2, now));
-            assert!(table.confirm(id, &token(2)));
+            assert!(table.confirm(id, &token(2), Delivery::Known, now));
         },
         &[2, 3],
         true,
     );
     // It comes back to where it was.
-    let back = |table: &mut Table, shown, now| table.rotate(&key("a"), &token(shown), token(4), now) == Some(token(4));
+    let back = |table: &mut Table, shown, now| rotate(table, &key("a"), &token(shown), token(4), now) == Some(token(4));
     check(|table, _, now| assert!(back(table, 1, now)), &[1, 4], false);
     check(|table, _, now| assert!(back(table, 2, now)), &[2, 4], false);
 }
@@ -288,7 +310,8 @@ fn only_the_live_sessions_own_client_shares_its_context() {
     let mut world = World::new();
     let now = world.now;
     let past = world.past("a", &nothing(), "gone");
-    assert!(world.table.share(&key("a"), &by_token(1), token(50), now).is_none(), "it does not live");
+    let nobody = world.table.share(&key("a"), &by_token(1), token(50), now);
+    assert!(matches!(nobody, Sharing::Nobody), "it does not live: {nobody:?}");
     world.open("a", &by_user("ann"));
     for (claim, good) in [
         (nothing(), false),
@@ -300,9 +323,9 @@ fn only_the_live_sessions_own_client_shares_its_context() {
         (Claim { token: Some(token(2)), user: Some(user("bob")) }, false),
         (Claim { token: Some(token(2)), user: Some(user("ann")) }, true),
     ] {
-        let shared = world.table.share(&key("a"), &claim, token(51), now);
+        let shared = world.table.share(&key("a"), &claim, token(51), now).opened();
         assert_eq!(shared.is_some(), good, "{claim:?}");
-        assert!(world.table.share(&key("b"), &claim, token(52), now).is_none(), "another id");
+        assert!(world.table.share(&key("b"), &claim, token(52), now).opened().is_none(), "another id");
     }
 }
 
@@ -357,7 +380,7 @@ enum Step {
     Open { session: u8, token: Option<u8>, user: Option<u8> },
     Write { context: u8, bytes: usize },
     Share { session: u8, token: u8, user: Option<u8> },
-    Confirm { context: u8, token: u8 },
+    Confirm { context: u8, token: u8, delivery: Delivery },
     Close { context: u8 },
     Wait { seconds: u64 },
 }
@@ -369,7 +392,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u8, 0..700_usize).prop_map(|(context, bytes)| Step::Write { context, bytes }),
         2 => (0..3_u8, 0..40_u8, proptest::option::of(0..2_u8))
             .prop_map(|(session, token, user)| Step::Share { session, token, user }),
-        1 => (0..40_u8, 0..40_u8).prop_map(|(context, token)| Step::Confirm { context, token }),
+        1 => (0..40_u8, 0..40_u8, prop_oneof![Just(Delivery::Known), Just(Delivery::Sent)])
+            .prop_map(|(context, token, delivery)| Step::Confirm { context, token, delivery }),
         2 => (0..40_u8).prop_map(|context| Step::Close { context }),
         1 => (0..700_u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
@@ -410,14 +434,14 @@ proptest! {
                     let may = world.table.contexts.values().any(|c| {
                         c.key == key && c.holders > 0 && c.tokens.takes(&token(shown), world.now) && (c.user.is_none() || c.user == who)
                     });
-                    let shared = world.table.share(&key, &claim, token(world.opened + 1), world.now);
+                    let shared = world.table.share(&key, &claim, token(world.opened + 1), world.now).opened();
                     world.opened += u8::from(shared.is_some());
                     prop_assert!(may || shared.is_none());
                 }
-                Step::Confirm { context, token: shown } => {
+                Step::Confirm { context, token: shown, delivery } => {
                     let id = ContextId(u128::from(context));
-                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.takes(&token(shown), world.now));
-                    prop_assert_eq!(world.table.confirm(id, &token(shown)), known);
+                    let known = world.table.contexts.get(&id).is_some_and(|c| c.tokens.is_new(&token(shown)));
+                    prop_assert_eq!(world.table.confirm(id, &token(shown), delivery, world.now), known);
                 }
                 Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),
                 Step::Wait { seconds } => world.now += Duration::from_secs(seconds),
