@@ -88,8 +88,8 @@ fn rows(clips: &[Clip], levels: &[f32], noises: &Noises, seed: u64) -> Vec<Row> 
 
 fn report(folder: &Path) -> Result<()> {
     let clips = corpus::clips(&EVALUATION, folder)?;
-    let noises = Noises::new(3, folder)?;
-    let rows = rows(&clips, &LEVELS, &noises, 30_000);
+    let noises = Noises::new(7, folder)?;
+    let rows = rows(&clips, &LEVELS, &noises, 70_000);
 
     println!("Each cell: the detector that ships here / webrtc-vad mode 2.\n");
     let mut by_level = Vec::new();
