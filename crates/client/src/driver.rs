@@ -268,14 +268,11 @@ impl Driver {
     }
 
     fn said(&mut self, now: Instant, message: Message) {
-        match &message {
-            Message::EndStream(text) => self.life.handle_input(now, Input::EndStream(text.clone())),
-            Message::Close => self.life.handle_input(now, Input::CloseAsked),
-            Message::Reconnect { after, reason, resume } => {
-                tracing::info!(%reason, "the server asks for a new offer");
-                self.life.handle_input(now, Input::Drain { after: *after, resume: resume.clone() });
-            }
-            _ => {}
+        if let Message::Reconnect { reason, .. } = &message {
+            tracing::info!(%reason, "the server asks for a new offer");
+        }
+        if let Some(input) = Input::of(&message) {
+            self.life.handle_input(now, input);
         }
         self.shared.events.put(Event::Message(message));
     }

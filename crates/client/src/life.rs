@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::message::Message;
 use crate::options::{Reconnect, Resume};
 
 /// How long received audio may play on after the server has ended its side: as much as a jitter buffer holds.
@@ -53,6 +54,18 @@ pub(crate) enum Input {
     /// The next connection could not be made.
     RejoinFailed(String),
     HangUp,
+}
+
+impl Input {
+    /// What a message of the server's means for the call's life, whatever carried it; most mean nothing.
+    pub(crate) fn of(message: &Message) -> Option<Self> {
+        match message {
+            Message::EndStream(text) => Some(Self::EndStream(text.clone())),
+            Message::Close => Some(Self::CloseAsked),
+            Message::Reconnect { after, resume, .. } => Some(Self::Drain { after: *after, resume: resume.clone() }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
