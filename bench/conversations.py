@@ -21,6 +21,9 @@ from servers import HERE, Kind, Server, cpu_s
 ROOT = HERE.parent
 # The rate of both echoes, both ways: nothing is resampled on either side.
 ECHO_RATE = 24000
+# What a reply waits before it speaks, here and in bench/worker. FastRTC detects a pause on one thread, which wakes the reply and
+# then empties the queue of what is to be played; a reply that speaks at once is thrown away with it.
+THOUGHT_S = 0.1
 # New sessions a second: FastRTC sets up as many beside those that it carries.
 RAMP = 20
 FRAMES_MS = (20, 40)
@@ -51,7 +54,8 @@ def ours(program, *more):
 def answerers(programs):
     worker = ours(programs / "bench-worker", "--config", str(HERE / "worker/worker.yaml"))
     return [
-        Kind(f"{FASTRTC}, webrtcvad mode 2", "", python("fastrtc_pause.py")),
+        Kind(f"{FASTRTC}, webrtcvad mode 2", "", python("fastrtc_pause.py", str(THOUGHT_S))),
+        Kind(f"{FASTRTC}, webrtcvad mode 2, without a thought", "", python("fastrtc_pause.py", "0")),
         Kind(f"{OURS}, webrtc-vad mode 2", "/webrtc-vad", worker),
         Kind(f"{OURS}, its own detector", "/earshot", worker),
     ]
@@ -169,7 +173,7 @@ def main():
     if wanted("voice"):
         parts += ["### Voice activity", voice(args, note)]
     if wanted("pauses"):
-        parts += ["### From the last sample of speech to the first of the reply", pauses_table(conversations(args, note))]
+        parts += [f"### From the last sample of speech to the first of the reply\nReplies think for {1000 * THOUGHT_S:.0f} ms before they speak; the delays contain it.", pauses_table(conversations(args, note))]
     if wanted("sockets"):
         parts += [
             f"### WebSocket sessions: server CPU\n{args.sessions} sessions that echo {ECHO_RATE} Hz both ways; {args.rounds} rounds of {args.seconds:g} s, medians.",

@@ -1,6 +1,10 @@
-"""FastRTC's ReplyOnPause with WebRTC's voice detector for its `model=`: a beep answers each pause. Usage: fastrtc_pause.py PORT"""
+"""FastRTC's ReplyOnPause with WebRTC's voice detector for its `model=`: a beep answers each pause.
+
+Usage: fastrtc_pause.py PORT THOUGHT_S, where THOUGHT_S is what the reply waits before it speaks.
+"""
 
 import sys
+import time
 
 import numpy
 import uvicorn
@@ -30,11 +34,13 @@ class Model:
         return speech * HOP / rate, []
 
 
-time = numpy.arange(int(OUTPUT_RATE * BEEP_S)) / OUTPUT_RATE
-BEEP = (LOUDNESS * numpy.sin(2 * numpy.pi * BEEP_HZ * time)).astype(numpy.int16)
+at = numpy.arange(int(OUTPUT_RATE * BEEP_S)) / OUTPUT_RATE
+BEEP = (LOUDNESS * numpy.sin(2 * numpy.pi * BEEP_HZ * at)).astype(numpy.int16)
+THOUGHT_S = float(sys.argv[2])
 
 
 def reply(audio):
+    time.sleep(THOUGHT_S)
     yield OUTPUT_RATE, BEEP.reshape(1, -1)
 
 

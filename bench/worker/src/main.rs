@@ -1,10 +1,11 @@
-//! A worker whose two services answer each pause with a beep, at once: what is measured is how long a pause takes to be
-//! answered. `/webrtc-vad` hears with the detector that FastRTC is given as well, `/earshot` with the one that ships.
+//! A worker whose two services answer each pause with a beep, after 100 ms of thought: what is measured is how long a pause
+//! takes to be answered. `/webrtc-vad` hears with the detector that FastRTC is given as well, `/earshot` with the one that ships.
 //!
 //! `bench/conversations.sh` builds it, starts it, and measures.
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 use streamfleet_handler::{ConfigError, Description, Keys, PcmFormat, Registered, Registry};
@@ -12,6 +13,8 @@ use streamfleet_pause::{Activity, ReplyOnPause, ReplyOptions, VAD_RATE, Vad};
 
 /// The rate of the recording that is played to it, and of the detectors: nothing is resampled on either side.
 const INPUT_RATE: u32 = VAD_RATE;
+/// What a reply does before it speaks. FastRTC loses what is said at once (docs/benchmarks.md), so its reply waits as well.
+const THOUGHT: Duration = Duration::from_millis(100);
 const BEEP_HZ: f32 = 1_000.0;
 const BEEP_MS: u32 = 300;
 const BEEP_LOUDNESS: f32 = 8_000.0;
@@ -53,7 +56,10 @@ fn beeper() -> ReplyOnPause {
         .collect();
     let reply = move |_, speaker: streamfleet_pause::Speaker| {
         let beep = beep.clone();
-        async move { Ok(speaker.say(beep).await?) }
+        async move {
+            tokio::time::sleep(THOUGHT).await;
+            Ok(speaker.say(beep).await?)
+        }
     };
     ReplyOnPause::new(options, reply).expect("invariant: FastRTC's defaults are valid")
 }
