@@ -20,6 +20,6 @@ pub use events::{Events, ServerEvent};
 pub use nat::{Figures, Loss, Nat};
 pub use program::{root, streamfleet, tool};
 pub use script::Script;
-pub use server::Server;
+pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;
 pub use websocket::{Received, WebSocket};
