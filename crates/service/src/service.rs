@@ -1,0 +1,466 @@
+//! A specification without mistakes.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use streamfleet_process::config::Mistakes;
+use streamfleet_session::metadata::{AllowList, MetadataLimits};
+use streamfleet_session::{Limits, ServiceName, UserIdSource};
+
+use crate::pattern::PathPattern;
+use crate::spec::{
+    AffinitySpec, AffinityStrength, HandlerSpec, IdentitySpec, JwtSpec, Modality, OnFailure, Packing, ResumeBy,
+    RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, VariantSpec, WebhookSpec,
+};
+
+/// The longest that a call is held while no worker is ready: browsers and load balancers give up about then.
+const MAX_HOLD: Duration = Duration::from_secs(60);
+/// The longest that the admission webhook may take: it is time that a caller waits.
+const MAX_WEBHOOK: Duration = Duration::from_secs(10);
+/// The longest that a context is kept. The store's own keys live for a day after the last word of a service's workers.
+const MAX_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name, `NAMESPACE/NAME` or `NAME`.
+    pub name: ServiceName,
+    /// The name under which it is called, in lower case; `None` for any.
+    pub host: Option<String>,
+    /// Where its routes are; the first is its own, further ones are aliases.
+    pub paths: Vec<PathPattern>,
+    /// Which media it takes part in.
+    pub modality: Modality,
+    /// What answers.
+    pub handler: HandlerSpec,
+    /// Sessions that one worker takes.
+    pub sessions_per_worker: NonZeroU32,
+    /// What is allowed, over all workers.
+    pub limits: Limits,
+    /// Who is calling.
+    pub identity: Identity,
+    /// How long a context is kept after its session.
+    pub retention: Duration,
+    /// Who gets it back.
+    pub resume_by: ResumeBy,
+    /// Telephone calls.
+    pub telephone: TelephoneSpec,
+    /// Which sessions belong together.
+    pub affinity: Affinity,
+    /// Whether sessions gather or scatter.
+    pub packing: Packing,
+    /// Other versions for some users; their weights are 100 together at most.
+    pub variants: Vec<Variant>,
+    /// How long a call is held while no worker is ready.
+    pub offer_hold: Duration,
+}
+
+/// How a service learns who is calling.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    /// Where a user id comes from: the first that names one.
+    pub user_id_from: Vec<IdentitySource>,
+    /// Whether a call without a verified user is taken.
+    pub demand: IdentityDemand,
+    /// What is kept of metadata.
+    pub metadata: MetadataLimits,
+    /// Tokens that prove a user.
+    pub tokens: Option<Tokens>,
+    /// Who is asked.
+    pub webhook: Option<Webhook>,
+}
+
+/// Whether a caller has to be known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IdentityDemand {
+    /// Anybody may call; a token that is shown has to be a good one.
+    #[default]
+    Optional,
+    /// Only verified users may.
+    Verified,
+}
+
+/// Where a user id may come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// A claim of a verified token (`jwt:sub`).
+    Claim(String),
+    /// What the client says (`metadata:KEY`, `header:NAME`).
+    Said(UserIdSource),
+}
+
+impl FromStr for IdentitySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            // RFC 7519 leaves names open; collision-resistant ones are URLs.
+            Some(("jwt", claim)) if (1..=128).contains(&claim.len()) && claim.bytes().all(|b| b.is_ascii_graphic()) => {
+                Ok(Self::Claim(claim.to_owned()))
+            }
+            Some(("jwt", _)) => Err("needs a claim's name after jwt:".to_owned()),
+            Some(("metadata" | "header", _)) => text.parse().map(Self::Said).map_err(|error| error.to_string()),
+            _ => Err("a user id source must be jwt:CLAIM, metadata:KEY or header:NAME".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for IdentitySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim(name) => write!(f, "jwt:{name}"),
+            Self::Said(source) => source.fmt(f),
+        }
+    }
+}
+
+/// Tokens that prove a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// `iss` has to be this.
+    pub issuer: Option<String>,
+    /// `aud` has to be this, or to have it.
+    pub audience: Option<String>,
+    /// What verifies them.
+    pub keys: KeySource,
+}
+
+/// Where keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A document of the issuer, at this URL.
+    Jwks(String),
+    /// A public key in PEM.
+    Pem(String),
+    /// A secret that is shared with the issuer.
+    Secret(SecretSource),
+}
+
+/// Who is asked whether a call is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where.
+    pub url: String,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What happens when it says neither.
+    pub on_failure: OnFailure,
+}
+
+/// Which sessions belong together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Affinity {
+    /// None.
+    #[default]
+    Session,
+    /// Those of a user.
+    User(Strength),
+    /// Those with the same value at a top-level key of their metadata.
+    Metadata(String, Strength),
+    /// Those with the same value of a parameter of their path.
+    Path(String, Strength),
+}
+
+/// How much it matters that sessions meet.
+pub type Strength = AffinityStrength;
+
+/// Another version of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variant {
+    /// Its name.
+    pub name: String,
+    /// Percent of the users.
+    pub weight: u8,
+}
+
+impl Service {
+    /// Checks a specification.
+    ///
+    /// # Errors
+    /// Every mistake, with the key below `spec`.
+    pub fn new(name: ServiceName, spec: StreamServiceSpec) -> Result<Self, Mistakes> {
+        let mut mistakes = Mistakes::new();
+        let paths = paths(&name, &spec, &mut mistakes);
+        let host = spec.host.as_deref().and_then(|host| mistakes.check("spec.host", checked_host(host)));
+        if spec.handler.name.is_empty() {
+            mistakes.push("spec.handler.name", "a service needs a handler");
+        }
+        let identity = identity(spec.identity, &mut mistakes);
+        let retention = Duration::from_secs(spec.context.retention_seconds.into());
+        at_most("spec.context.retentionSeconds", retention, MAX_RETENTION, &mut mistakes);
+        let RoutingSpec { affinity, packing, variants, offer_hold_seconds } = spec.routing;
+        let affinity = checked_affinity(&affinity, paths.first(), &mut mistakes);
+        let variants = checked_variants(variants, &mut mistakes);
+        let offer_hold = Duration::from_secs(offer_hold_seconds.into());
+        at_most("spec.routing.offerHoldSeconds", offer_hold, MAX_HOLD, &mut mistakes);
+        mistakes.or(Self {
+            name,
+            host,
+            paths,
+            modality: spec.modality,
+            handler: spec.handler,
+            sessions_per_worker: spec.workers.sessions_per_worker,
+            limits: Limits::from(&spec.limits),
+            identity,
+            retention,
+            resume_by: spec.context.resume_by,
+            telephone: spec.telephone,
+            affinity,
+            packing,
+            variants,
+            offer_hold,
+        })
+    }
+}
+
+fn at_most(key: &str, value: Duration, most: Duration, mistakes: &mut Mistakes) {
+    if value > most {
+        mistakes.push(key, format!("{} is more than {}", value.as_secs(), most.as_secs()));
+    }
+}
+
+fn paths(name: &ServiceName, spec: &StreamServiceSpec, mistakes: &mut Mistakes) -> Vec<PathPattern> {
+    // A name is lower-case letters, digits and hyphens: a path of one or two segments. It may still be that of a route.
+    let own = spec.path.clone().or_else(|| mistakes.check("spec.path", format!("/{name}").parse()));
+    let aliases = spec.aliases.iter().enumerate();
+    let aliases =
+        aliases.filter_map(|(n, alias)| mistakes.check(format!("spec.aliases[{n}]"), PathPattern::try_from(alias)));
+    let aliases: Vec<_> = aliases.collect();
+    own.into_iter().chain(aliases).collect()
+}
+
+/// A DNS name (RFC 1123) in lower case, as `Host` is compared.
+fn checked_host(text: &str) -> Result<String, &'static str> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("a host is a DNS name without a port")
+    }
+}
+
+fn identity(spec: IdentitySpec, mistakes: &mut Mistakes) -> Identity {
+    let IdentitySpec { user_id_from, required, metadata, jwt, webhook } = spec;
+    let sources = user_id_from.iter().enumerate();
+    let user_id_from: Vec<IdentitySource> = sources
+        .filter_map(|(n, text)| mistakes.check(format!("spec.identity.userIdFrom[{n}]"), text.parse()))
+        .collect();
+    let proves = user_id_from.iter().any(|source| matches!(source, IdentitySource::Claim(_)));
+    let demand = match (required, &jwt) {
+        (false, _) => IdentityDemand::Optional,
+        (true, Some(_)) if proves => IdentityDemand::Verified,
+        (true, Some(_)) => {
+            mistakes
+                .push("spec.identity.userIdFrom", "identity is required, and no jwt:CLAIM is named to take it from");
+            IdentityDemand::Verified
+        }
+        (true, None) => {
+            mistakes.push("spec.identity.jwt", "identity is required, and nothing says how it is proved");
+            IdentityDemand::Verified
+        }
+    };
+    let limits = MetadataLimits {
+        max_bytes: metadata.max_bytes,
+        max_depth: metadata.max_depth,
+        max_keys: metadata.max_keys,
+        allow: AllowList::from_keys(metadata.allow),
+    };
+    Identity {
+        user_id_from,
+        demand,
+        metadata: limits,
+        tokens: jwt.and_then(|jwt| tokens(jwt, mistakes)),
+        webhook: webhook.map(|webhook| checked_webhook(webhook, mistakes)),
+    }
+}
+
+fn tokens(jwt: JwtSpec, mistakes: &mut Mistakes) -> Option<Tokens> {
+    let JwtSpec { issuer, audience, jwks_url, public_key, secret } = jwt;
+    let keys = match (jwks_url, public_key, secret) {
+        (Some(url), None, None) => {
+            mistakes.check("spec.identity.jwt.jwksUrl", checked_url(&url))?;
+            KeySource::Jwks(url)
+        }
+        (None, Some(pem), None) => KeySource::Pem(pem),
+        (None, None, Some(secret)) => KeySource::Secret(secret),
+        (None, None, None) => {
+            mistakes.push("spec.identity.jwt", "one of jwksUrl, publicKey and secret is needed");
+            return None;
+        }
+        _ => {
+            mistakes.push("spec.identity.jwt", "only one of jwksUrl, publicKey and secret may be given");
+            return None;
+        }
+    };
+    Some(Tokens { issuer, audience, keys })
+}
+
+fn checked_webhook(spec: WebhookSpec, mistakes: &mut Mistakes) -> Webhook {
+    let WebhookSpec { url, timeout_ms, on_failure } = spec;
+    mistakes.check("spec.identity.webhook.url", checked_url(&url));
+    let timeout = Duration::from_millis(timeout_ms.get().into());
+    if timeout > MAX_WEBHOOK {
+        mistakes
+            .push("spec.identity.webhook.timeoutMs", format!("{timeout_ms} is more than {}", MAX_WEBHOOK.as_millis()));
+    }
+    Webhook { url, timeout, on_failure }
+}
+
+/// The form is looked at here; whether anybody answers is found out when it is asked.
+fn checked_url(text: &str) -> Result<(), &'static str> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let authority = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    if authority.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("must be a URL that begins with https:// or http://");
+    }
+    if authority.contains('@') { Err("must not hold a user or a password") } else { Ok(()) }
+}
+
+fn checked_affinity(spec: &AffinitySpec, path: Option<&PathPattern>, mistakes: &mut Mistakes) -> Affinity {
+    const KEY: &str = "spec.routing.affinity.by";
+    let AffinitySpec { by, strength } = spec;
+    match by.split_once(':').unwrap_or((by, "")) {
+        ("session", "") => Affinity::Session,
+        ("user", "") => Affinity::User(*strength),
+        ("metadata", key) if !key.is_empty() => {
+            mistakes.check(KEY, format!("metadata:{key}").parse::<UserIdSource>());
+            Affinity::Metadata(key.to_owned(), *strength)
+        }
+        ("path", name) if !name.is_empty() => {
+            if path.is_some_and(|path| path.parameters().all(|known| known != name)) {
+                mistakes.push(KEY, format!("the path has no parameter {{{name}}}"));
+            }
+            Affinity::Path(name.to_owned(), *strength)
+        }
+        _ => {
+            mistakes.push(KEY, "must be session, user, metadata:KEY or path:PARAMETER");
+            Affinity::Session
+        }
+    }
+}
+
+fn checked_variants(specs: Vec<VariantSpec>, mistakes: &mut Mistakes) -> Vec<Variant> {
+    let mut variants: Vec<Variant> = Vec::new();
+    for (n, VariantSpec { name, weight }) in specs.into_iter().enumerate() {
+        let key = format!("spec.routing.variants[{n}].name");
+        if name.contains('/') || name.parse::<ServiceName>().is_err() {
+            mistakes.push(&*key, "a variant's name is a DNS label");
+        }
+        if variants.iter().any(|variant| variant.name == name) {
+            mistakes.push(&*key, format!("{name} is the name of another variant already"));
+        }
+        variants.push(Variant { name, weight });
+    }
+    let sum: u32 = variants.iter().map(|variant| u32::from(variant.weight)).sum();
+    if sum > 100 {
+        mistakes.push("spec.routing.variants", format!("the weights are {sum} % together"));
+    }
+    variants
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(spec: Value) -> Result<Service, Vec<String>> {
+        let mut whole = json!({ "handler": { "name": "echo" } });
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let spec = serde_json::from_value(whole).unwrap();
+        let mistakes = Service::new("voice/assistant".parse().unwrap(), spec);
+        mistakes.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_service_needs_little() {
+        let service = service(json!({})).unwrap();
+        assert_eq!(service.paths.iter().map(ToString::to_string).collect::<Vec<_>>(), ["/voice/assistant"]);
+        assert_eq!(service.identity.demand, IdentityDemand::Optional);
+        assert_eq!((service.affinity, service.packing), (Affinity::Session, Packing::Pack));
+        assert_eq!(service.offer_hold, Duration::from_secs(20));
+        assert_eq!(service.limits, Limits::default());
+    }
+
+    #[test]
+    fn what_is_said_is_obeyed() {
+        let service = service(json!({
+            "path": "/rooms/{room}", "aliases": ["/lobby"], "host": "Voice.Example.com",
+            "limits": { "concurrency": 100, "timeLimitSeconds": 60 },
+            "identity": { "required": true, "jwt": { "issuer": "me", "secret": { "env": "KEY" } } },
+            "routing": { "affinity": { "by": "path:room", "strength": "Require" }, "packing": "Spread",
+                         "variants": [{ "name": "b", "weight": 10 }] },
+        }))
+        .unwrap();
+        assert_eq!(service.host.as_deref(), Some("voice.example.com"));
+        assert_eq!(service.paths.len(), 2);
+        assert_eq!(service.limits.time_limit, Some(Duration::from_secs(60)));
+        assert_eq!(service.identity.demand, IdentityDemand::Verified);
+        assert_eq!(service.identity.tokens.unwrap().keys, KeySource::Secret(SecretSource::Env("KEY".to_owned())));
+        assert_eq!(service.affinity, Affinity::Path("room".to_owned(), Strength::Require));
+        assert_eq!(service.variants, [Variant { name: "b".to_owned(), weight: 10 }]);
+    }
+
+    #[test]
+    fn every_mistake_names_its_key() {
+        for (spec, expected) in [
+            (json!({ "handler": {} }), "spec.handler.name: a service needs a handler"),
+            (json!({ "host": "a:80" }), "spec.host: a host is a DNS name without a port"),
+            (json!({ "aliases": ["/a/outputs"] }), "spec.aliases[0]: /outputs is the name of a route"),
+            (json!({ "identity": { "required": true } }), "spec.identity.jwt: identity is required, and nothing"),
+            (
+                json!({ "identity": { "required": true, "userIdFrom": ["metadata:x"], "jwt": { "publicKey": "x" } } }),
+                "spec.identity.userIdFrom: identity is required, and no jwt:CLAIM",
+            ),
+            (
+                json!({ "identity": { "userIdFrom": ["cookie:x"] } }),
+                "spec.identity.userIdFrom[0]: a user id source must be",
+            ),
+            (json!({ "identity": { "userIdFrom": ["jwt:"] } }), "spec.identity.userIdFrom[0]: needs a claim's name"),
+            (json!({ "identity": { "jwt": {} } }), "spec.identity.jwt: one of jwksUrl"),
+            (
+                json!({ "identity": { "jwt": { "jwksUrl": "https://x/keys", "publicKey": "x" } } }),
+                "spec.identity.jwt: only one of",
+            ),
+            (json!({ "identity": { "jwt": { "jwksUrl": "x" } } }), "spec.identity.jwt.jwksUrl: must be a URL"),
+            (
+                json!({ "identity": { "webhook": { "url": "https://me:secret@x/" } } }),
+                "spec.identity.webhook.url: must not hold a user",
+            ),
+            (
+                json!({ "identity": { "webhook": { "url": "https://x/", "timeoutMs": 60_000 } } }),
+                "spec.identity.webhook.timeoutMs: 60000 is more than 10000",
+            ),
+            (
+                json!({ "context": { "retentionSeconds": 90_000 } }),
+                "spec.context.retentionSeconds: 90000 is more than 86400",
+            ),
+            (json!({ "routing": { "affinity": { "by": "moon" } } }), "spec.routing.affinity.by: must be session, user"),
+            (
+                json!({ "routing": { "affinity": { "by": "path:room" } } }),
+                "spec.routing.affinity.by: the path has no parameter {room}",
+            ),
+            (json!({ "routing": { "offerHoldSeconds": 90 } }), "spec.routing.offerHoldSeconds: 90 is more than 60"),
+            (
+                json!({ "routing": { "variants": [{ "name": "a", "weight": 60 }, { "name": "a", "weight": 60 }] } }),
+                "spec.routing.variants[1].name: a is the name of another variant already",
+            ),
+            (
+                json!({ "routing": { "variants": [{ "name": "a", "weight": 60 }, { "name": "b", "weight": 60 }] } }),
+                "spec.routing.variants: the weights are 120 % together",
+            ),
+        ] {
+            let mistakes = service(spec.clone()).unwrap_err();
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(expected)), "{spec}: {mistakes:#?}");
+        }
+    }
+}
