@@ -22,7 +22,7 @@ use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
 use tracing::Instrument as _;
 
 use super::offer::{check_rate, identity, utf8};
-use super::{Attached, Audit, Door, SocketRequest, reply, source, telephone, websocket};
+use super::{Attached, Audit, Door, Returning, SocketRequest, reply, source, telephone, websocket};
 use crate::sockets::Line;
 
 /// Sockets of a worker that have not become a session, or have been refused and are not closed yet. A page says `start`
@@ -164,7 +164,9 @@ impl Door {
         let line = match earlier {
             None => line,
             Some(Earlier { id, token, otherwise }) => {
-                match self.api.host.attach(&self.service.name, &id, token, &identity, line).await {
+                let service = &self.service.name;
+                let returning = Returning { service, id: &id, token, identity: &identity, transport };
+                match self.api.host.attach(returning, line).await {
                     Attached::Yes => {
                         audit.accepted(source);
                         return self.api.record.offer("attached");

@@ -1,6 +1,6 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
-mod gated;
+pub(crate) mod gated;
 mod moving;
 mod races;
 

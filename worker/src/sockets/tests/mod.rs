@@ -31,6 +31,7 @@ use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Modality, 
 use crate::media::answer::PeerFactory;
 use crate::media::driver::{Loop, LoopHandle};
 use crate::metrics::SessionMetrics;
+use crate::sessions::gated::Gated;
 use crate::sessions::{Advertised, Sessions};
 
 /// Longer than anything here takes on a busy machine, shorter than anybody waits for a hanging test.
@@ -87,7 +88,22 @@ impl World {
         world
     }
 
+    /// One whose contexts are in a store that keeps its callers waiting.
+    fn gated(services: impl IntoIterator<Item = Service>) -> (Self, Arc<Gated>) {
+        let mut store = None;
+        let world = Self::made(services, Vec::new(), |sessions| store = Some(sessions.gated()));
+        (world, store.expect("sessions were made"))
+    }
+
     fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
+        Self::made(services, loops, |_| {})
+    }
+
+    fn made(
+        services: impl IntoIterator<Item = Service>,
+        loops: Vec<LoopHandle>,
+        change: impl FnOnce(&mut Sessions),
+    ) -> Self {
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -95,7 +111,7 @@ impl World {
             (service.name.clone(), handler)
         });
         let metrics = Metrics::new("test", "0");
-        let sessions = Sessions::new(
+        let mut sessions = Sessions::new(
             PeerFactory::new().unwrap(),
             loops,
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
@@ -103,6 +119,7 @@ impl World {
             made.collect::<HashMap<_, _>>(),
             SessionMetrics::new(&metrics.meter("worker")),
         );
+        change(&mut sessions);
         let occupancy = Occupancy::default();
         let access = Access {
             origins: Origins::Any,
