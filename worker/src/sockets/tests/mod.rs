@@ -1,5 +1,6 @@
 //! Sessions over sockets on a whole HTTP server, with clients on loopback sockets.
 
+mod blocked;
 mod calls;
 mod ending;
 mod handlers;
@@ -22,6 +23,7 @@ use streamfleet_audio::DelayBounds;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::{IdentityPolicy, Limits, SessionId};
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -74,20 +76,25 @@ fn signed(name: &str) -> Service {
 
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
-        Self::over(services, Vec::new())
+        Self::over(services, Vec::new(), Handle::current())
+    }
+
+    /// One whose handlers share this runtime's threads with nothing else.
+    fn with_handlers_on(services: impl IntoIterator<Item = Service>, handlers_on: &Runtime) -> Self {
+        Self::over(services, Vec::new(), handlers_on.handle().clone())
     }
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
         let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut world = Self::over(services, vec![handle]);
+        let mut world = Self::over(services, vec![handle], Handle::current());
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
         world
     }
 
-    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
+    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>, handlers_on: Handle) -> Self {
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -101,6 +108,7 @@ impl World {
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             made.collect::<HashMap<_, _>>(),
+            handlers_on,
             SessionMetrics::new(&metrics.meter("worker")),
         );
         let occupancy = Occupancy::default();
