@@ -32,6 +32,7 @@ use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use streamfleet_socket::protocol::CallResume;
 use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{ContextId, ContextStore, Issued, Memory};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -109,6 +110,8 @@ struct Inner {
     advertised: Advertised,
     bounds: DelayBounds,
     handlers: HashMap<ServiceName, Registered>,
+    /// Where handlers run, apart from everything else: one that blocks its thread holds up no socket and no request.
+    handlers_on: Handle,
     contexts: Arc<dyn ContextStore>,
     table: Arc<Table>,
     calls: Arc<Calls>,
@@ -126,6 +129,7 @@ impl Sessions {
         advertised: Advertised,
         bounds: DelayBounds,
         handlers: HashMap<ServiceName, Registered>,
+        handlers_on: Handle,
         metrics: SessionMetrics,
     ) -> Self {
         Sessions {
@@ -135,6 +139,7 @@ impl Sessions {
                 advertised,
                 bounds,
                 handlers,
+                handlers_on,
                 contexts: Arc::new(Memory::default()),
                 table: Arc::new(Table::default()),
                 calls: Arc::default(),

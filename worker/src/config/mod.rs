@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub media: MediaConfig,
     /// What is served. At least one.
     pub services: Vec<ServiceConfig>,
+    /// Where they run.
+    pub handlers: HandlersConfig,
     /// Sessions of all services together.
     pub max_sessions: NonZeroU32,
     /// HTTP beyond its address.
@@ -58,6 +60,7 @@ impl Default for WorkerConfig {
             tls: TlsConfig::default(),
             media: MediaConfig::default(),
             services: vec![ServiceConfig { name: Some(name("echo")), ..ServiceConfig::default() }],
+            handlers: HandlersConfig::default(),
             max_sessions: admission::Occupancy::DEFAULT_CAPACITY,
             http: HttpConfig::default(),
             ice: IceConfig::default(),
@@ -102,6 +105,14 @@ impl Default for MediaConfig {
     fn default() -> Self {
         Self { udp: (Ipv4Addr::UNSPECIFIED, 5000).into(), advertise: Vec::new(), loops: None }
     }
+}
+
+/// Where handlers run: on threads of their own, so that one that holds its thread up holds up nothing but handlers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HandlersConfig {
+    /// Threads that all handlers share. Absent: one for each core that the process may use.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// One service.

@@ -66,6 +66,7 @@ impl Worker {
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             HashMap::from([(name, echo)]),
+            Handle::current(),
             SessionMetrics::new(&Metrics::new("test", "0").meter("worker")),
         );
         (media, sessions)

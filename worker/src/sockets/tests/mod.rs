@@ -1,5 +1,6 @@
 //! Sessions over sockets on a whole HTTP server, with clients on loopback sockets.
 
+mod blocked;
 mod calls;
 mod ending;
 mod handlers;
@@ -22,6 +23,7 @@ use streamfleet_audio::DelayBounds;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::{IdentityPolicy, Limits, SessionId};
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -75,13 +77,18 @@ fn signed(name: &str) -> Service {
 
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
-        Self::over(services, Vec::new())
+        Self::over(services, Vec::new(), Handle::current())
+    }
+
+    /// One whose handlers share this runtime's threads with nothing else.
+    fn with_handlers_on(services: impl IntoIterator<Item = Service>, handlers_on: &Runtime) -> Self {
+        Self::over(services, Vec::new(), handlers_on.handle().clone())
     }
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
         let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut world = Self::over(services, vec![handle]);
+        let mut world = Self::over(services, vec![handle], Handle::current());
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
@@ -91,17 +98,19 @@ impl World {
     /// One whose contexts are in a store that keeps its callers waiting.
     fn gated(services: impl IntoIterator<Item = Service>) -> (Self, Arc<Gated>) {
         let mut store = None;
-        let world = Self::made(services, Vec::new(), |sessions| store = Some(sessions.gated()));
+        let change = |sessions: &mut Sessions| store = Some(sessions.gated());
+        let world = Self::made(services, Vec::new(), Handle::current(), change);
         (world, store.expect("sessions were made"))
     }
 
-    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
-        Self::made(services, loops, |_| {})
+    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>, handlers_on: Handle) -> Self {
+        Self::made(services, loops, handlers_on, |_| {})
     }
 
     fn made(
         services: impl IntoIterator<Item = Service>,
         loops: Vec<LoopHandle>,
+        handlers_on: Handle,
         change: impl FnOnce(&mut Sessions),
     ) -> Self {
         let registry = handlers::registry();
@@ -117,6 +126,7 @@ impl World {
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             made.collect::<HashMap<_, _>>(),
+            handlers_on,
             SessionMetrics::new(&metrics.meter("worker")),
         );
         change(&mut sessions);
