@@ -72,22 +72,38 @@ fn signed(name: &str) -> Service {
     Service { telephone, ..service(name) }
 }
 
+/// Everybody may do everything, and all places may be those of the one address that tests have.
+fn access() -> Access {
+    Access {
+        origins: Origins::Any,
+        hosts: Hosts::Any,
+        admin_token: "correct-horse-battery".parse().unwrap(),
+        newcomers: NEWCOMERS,
+        newcomers_per_source: Some(NEWCOMERS),
+        streams: 9,
+    }
+}
+
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
-        Self::over(services, Vec::new())
+        Self::over(services, Vec::new(), access())
+    }
+
+    fn with_access(services: impl IntoIterator<Item = Service>, access: Access) -> Self {
+        Self::over(services, Vec::new(), access)
     }
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
         let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut world = Self::over(services, vec![handle]);
+        let mut world = Self::over(services, vec![handle], access());
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
         world
     }
 
-    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
+    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>, access: Access) -> Self {
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -104,13 +120,6 @@ impl World {
             SessionMetrics::new(&metrics.meter("worker")),
         );
         let occupancy = Occupancy::default();
-        let access = Access {
-            origins: Origins::Any,
-            hosts: Hosts::Any,
-            admin_token: "correct-horse-battery".parse().unwrap(),
-            newcomers: NEWCOMERS,
-            streams: 9,
-        };
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
         let app = http::router(host, &services, &occupancy, access, IceConfig::default(), &meter, Router::new());
