@@ -128,6 +128,8 @@ impl Sessions {
         handlers: HashMap<ServiceName, Registered>,
         metrics: SessionMetrics,
     ) -> Self {
+        let contexts = Arc::new(Memory::default());
+        metrics.observe_contexts(&contexts);
         Sessions {
             inner: Arc::new(Inner {
                 factory,
@@ -135,7 +137,7 @@ impl Sessions {
                 advertised,
                 bounds,
                 handlers,
-                contexts: Arc::new(Memory::default()),
+                contexts,
                 table: Arc::new(Table::default()),
                 calls: Arc::default(),
                 tasks: TaskTracker::new(),
