@@ -91,11 +91,7 @@ pub fn run(registry: &Registry) -> ExitCode {
     } else {
         layers.flags("--advertise", "media.advertise", flags.advertise)
     };
-    let loaded = layers.load::<WorkerConfig>();
-    if !loaded.mistakes.is_empty() {
-        return refuse(&loaded.mistakes);
-    }
-    let plan = match plan(loaded.config, registry) {
+    let plan = match layers.load::<WorkerConfig>().build(|config| plan(config, registry)) {
         Ok(plan) => plan,
         Err(mistakes) => return refuse(&mistakes),
     };

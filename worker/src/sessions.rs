@@ -132,6 +132,8 @@ impl Sessions {
         handlers_on: Handle,
         metrics: SessionMetrics,
     ) -> Self {
+        let contexts = Arc::new(Memory::default());
+        metrics.observe_contexts(&contexts);
         Sessions {
             inner: Arc::new(Inner {
                 factory,
@@ -140,7 +142,7 @@ impl Sessions {
                 bounds,
                 handlers,
                 handlers_on,
-                contexts: Arc::new(Memory::default()),
+                contexts,
                 table: Arc::new(Table::default()),
                 calls: Arc::default(),
                 tasks: TaskTracker::new(),

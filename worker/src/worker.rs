@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -176,6 +177,7 @@ impl Worker {
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
             newcomers: http::MAX_NEWCOMERS,
+            newcomers_per_source: self.plan.sockets_per_address.map(NonZeroUsize::get),
             streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(

@@ -241,12 +241,15 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Connections at a time; further ones wait.
     pub connections: NonZeroUsize,
+    /// Sockets of one source address that may wait for their `start` once half of all places for such sockets are taken;
+    /// absent: an eighth of the places. As many as there are where a proxy lends its address to every client.
+    pub sockets_per_address: Option<NonZeroUsize>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         let connections = ServeLimits::default().connections;
-        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections }
+        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections, sockets_per_address: None }
     }
 }
 

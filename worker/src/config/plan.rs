@@ -60,6 +60,8 @@ pub struct WorkerPlan {
     pub origins: Origins,
     /// Names of the control routes.
     pub hosts: Hosts,
+    /// Sockets of one source address that may wait for their `start` where places are scarce.
+    pub sockets_per_address: Option<NonZeroUsize>,
     /// ICE servers for clients.
     pub ice: IceConfig,
     /// Admin address.
@@ -132,6 +134,7 @@ impl WorkerConfig {
             max_sessions: self.max_sessions,
             origins,
             hosts,
+            sockets_per_address: self.http.sockets_per_address,
             ice: self.ice,
             admin_listen: self.admin.listen,
             admin_token,

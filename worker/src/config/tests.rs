@@ -66,7 +66,7 @@ services:
       userIdFrom: ["header:X-User", "metadata:sub"]
       metadata: { maxBytes: 100, maxDepth: 2, maxKeys: 3, allow: [sub, plan] }
     telephone: { before: Hello., after: "", authToken: south, trustForwarded: true }
-http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10 }
+http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10, socketsPerAddress: 1024 }
 ice:
   servers: [{ urls: ["stun:stun.example.com"] }]
   turn: { urls: ["turn:turn.example.com"], secret: north, ttlSeconds: 600 }
@@ -83,6 +83,7 @@ log: { format: json }
     );
     assert_eq!((plan.udp.port(), plan.advertise.len(), plan.loops.get()), (6000, 2, 3));
     assert_eq!((plan.handler_threads.get(), plan.max_sessions.get(), plan.serve.connections.get()), (8, 500, 10));
+    assert_eq!(plan.sockets_per_address, NonZeroUsize::new(1024));
     let service = &plan.services[0];
     assert_eq!((service.path.as_str(), service.aliases[0].is_root()), ("/assistant", true));
     assert_eq!((service.modality, &service.handler_config), (Modality::Audio, &json!({ "hz": 440 })));

@@ -91,6 +91,7 @@ impl Worker {
             admin_token: TOKEN.parse().unwrap(),
             streams: 9,
             newcomers: http::MAX_NEWCOMERS,
+            newcomers_per_source: None,
         };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);

@@ -203,9 +203,10 @@ impl Connection {
             return Err(error);
         }
         self.heard_at = now;
+        let rates = audio.rates();
         self.state = State::Open(Box::new(audio));
         if let Some(token) = token {
-            self.say(now, &ServerFrame::Session(token));
+            self.say(now, &ServerFrame::Session { token, rates, codec: self.words.codec() });
         }
         Ok(())
     }

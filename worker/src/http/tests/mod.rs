@@ -297,6 +297,7 @@ fn access() -> Access {
         hosts: Hosts::Only([].into()),
         admin_token: TOKEN.parse().unwrap(),
         newcomers: MAX_NEWCOMERS,
+        newcomers_per_source: None,
         streams: 20,
     }
 }

@@ -75,20 +75,50 @@ fn signed(name: &str) -> Service {
     Service { telephone, ..service(name) }
 }
 
+/// Everybody may do everything, and all places may be those of the one address that tests have.
+fn access() -> Access {
+    Access {
+        origins: Origins::Any,
+        hosts: Hosts::Any,
+        admin_token: "correct-horse-battery".parse().unwrap(),
+        newcomers: NEWCOMERS,
+        newcomers_per_source: Some(NEWCOMERS),
+        streams: 9,
+    }
+}
+
+/// What may be different in a world.
+struct Setup {
+    loops: Vec<LoopHandle>,
+    handlers_on: Handle,
+    access: Access,
+}
+
+impl Default for Setup {
+    /// Without media, handlers beside everything else.
+    fn default() -> Self {
+        Self { loops: Vec::new(), handlers_on: Handle::current(), access: access() }
+    }
+}
+
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
-        Self::over(services, Vec::new(), Handle::current())
+        Self::made(services, Setup::default())
     }
 
     /// One whose handlers share this runtime's threads with nothing else.
     fn with_handlers_on(services: impl IntoIterator<Item = Service>, handlers_on: &Runtime) -> Self {
-        Self::over(services, Vec::new(), handlers_on.handle().clone())
+        Self::made(services, Setup { handlers_on: handlers_on.handle().clone(), ..Setup::default() })
+    }
+
+    fn with_access(services: impl IntoIterator<Item = Service>, access: Access) -> Self {
+        Self::made(services, Setup { access, ..Setup::default() })
     }
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
         let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut world = Self::over(services, vec![handle], Handle::current());
+        let mut world = Self::made(services, Setup { loops: vec![handle], ..Setup::default() });
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
@@ -99,20 +129,16 @@ impl World {
     fn gated(services: impl IntoIterator<Item = Service>) -> (Self, Arc<Gated>) {
         let mut store = None;
         let change = |sessions: &mut Sessions| store = Some(sessions.gated());
-        let world = Self::made(services, Vec::new(), Handle::current(), change);
+        let world = Self::changed(services, Setup::default(), change);
         (world, store.expect("sessions were made"))
     }
 
-    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>, handlers_on: Handle) -> Self {
-        Self::made(services, loops, handlers_on, |_| {})
+    fn made(services: impl IntoIterator<Item = Service>, setup: Setup) -> Self {
+        Self::changed(services, setup, |_| {})
     }
 
-    fn made(
-        services: impl IntoIterator<Item = Service>,
-        loops: Vec<LoopHandle>,
-        handlers_on: Handle,
-        change: impl FnOnce(&mut Sessions),
-    ) -> Self {
+    fn changed(services: impl IntoIterator<Item = Service>, setup: Setup, change: impl FnOnce(&mut Sessions)) -> Self {
+        let Setup { loops, handlers_on, access } = setup;
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -131,13 +157,6 @@ impl World {
         );
         change(&mut sessions);
         let occupancy = Occupancy::default();
-        let access = Access {
-            origins: Origins::Any,
-            hosts: Hosts::Any,
-            admin_token: "correct-horse-battery".parse().unwrap(),
-            newcomers: NEWCOMERS,
-            streams: 9,
-        };
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
         let app = http::router(host, &services, &occupancy, access, IceConfig::default(), &meter, Router::new());
