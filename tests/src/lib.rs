@@ -18,7 +18,7 @@ mod websocket;
 
 pub use events::{Events, ServerEvent};
 pub use nat::{Figures, Loss, Nat};
-pub use program::{root, streamfleet, tool};
+pub use program::{root, streamfleet, tool, worker};
 pub use script::Script;
 pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;

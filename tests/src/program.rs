@@ -30,7 +30,7 @@ pub fn streamfleet() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When there is none yet.
-pub(crate) fn worker() -> Result<PathBuf> {
+pub fn worker() -> Result<PathBuf> {
     built("streamfleet-worker")
 }
 

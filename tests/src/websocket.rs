@@ -30,7 +30,8 @@ pub enum Received {
 /// An open connection. Dropping it says no goodbye.
 pub struct WebSocket {
     stream: TcpStream,
-    raw: Vec<u8>,
+    /// What has come and is no whole frame yet.
+    unread: Vec<u8>,
 }
 
 impl WebSocket {
@@ -65,16 +66,16 @@ impl WebSocket {
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream.write_all(head.as_bytes())?;
-        let mut socket = Self { stream, raw: Vec::new() };
+        let mut socket = Self { stream, unread: Vec::new() };
         let end = loop {
-            if let Some(end) = socket.raw.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = socket.unread.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            ensure!(socket.raw.len() < MAX_MESSAGE && socket.read()? > 0, "no handshake");
+            ensure!(socket.unread.len() < MAX_MESSAGE && socket.read()? > 0, "no handshake");
         };
-        let head = String::from_utf8_lossy(&socket.raw[..end]).into_owned();
+        let head = String::from_utf8_lossy(&socket.unread[..end]).into_owned();
         ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
-        socket.raw.drain(..end + 4);
+        socket.unread.drain(..end + 4);
         Ok(socket)
     }
 
@@ -108,7 +109,15 @@ impl WebSocket {
         // A mask of zeros is a mask, and leaves the payload as it is.
         frame.extend([0; 4]);
         frame.extend_from_slice(payload);
-        Ok(self.stream.write_all(&frame)?)
+        self.raw(&frame)
+    }
+
+    /// Sends octets, whatever they are.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub fn raw(&mut self, octets: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(octets)?)
     }
 
     /// The next message, or how the connection ended; `None` if nothing has come within `limit`.
@@ -162,7 +171,7 @@ impl WebSocket {
 
     /// Opcode and payload of the first frame that is complete.
     fn take(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
-        let [first, second, rest @ ..] = self.raw.as_slice() else { return Ok(None) };
+        let [first, second, rest @ ..] = self.unread.as_slice() else { return Ok(None) };
         ensure!(first & 0x80 != 0 && second & 0x80 == 0, "a fragment, or a masked frame, from a server");
         let (length, head) = match second {
             126 => (rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length))), 4),
@@ -171,18 +180,18 @@ impl WebSocket {
         };
         let Some(length) = length else { return Ok(None) };
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_MESSAGE).context("too long")?;
-        if self.raw.len() < head + length {
+        if self.unread.len() < head + length {
             return Ok(None);
         }
-        let (opcode, payload) = (first & 15, self.raw[head..head + length].to_vec());
-        self.raw.drain(..head + length);
+        let (opcode, payload) = (first & 15, self.unread[head..head + length].to_vec());
+        self.unread.drain(..head + length);
         Ok(Some((opcode, payload)))
     }
 
     fn read(&mut self) -> std::io::Result<usize> {
         let mut chunk = [0; 4096];
         let count = self.stream.read(&mut chunk)?;
-        self.raw.extend_from_slice(&chunk[..count]);
+        self.unread.extend_from_slice(&chunk[..count]);
         Ok(count)
     }
 }

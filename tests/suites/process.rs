@@ -113,3 +113,30 @@ fn bad_configuration_is_reported_whole() -> Result<()> {
     assert!(said.contains("media.loops") && said.contains("media.udp"), "both keys by name: {said}");
     Ok(())
 }
+
+/// What only the handlers and the relations between keys show is told with what the types show, not after it.
+#[test]
+fn an_unknown_handler_is_reported_with_everything_else() -> Result<()> {
+    let services = json!([{ "name": "a", "handler": { "name": "ecko" } }, { "name": "a", "path": "/b" }]);
+    let output = Command::new(streamfleet_tests::worker()?)
+        .envs([("STREAMFLEET_MEDIA_LOOPS", "many"), ("STREAMFLEET_SERVICES", &services.to_string())])
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    for mistake in ["media.loops: ", "services[0].handler: there is no handler `ecko`", "services[1].name: "] {
+        assert!(said.contains(mistake), "no {mistake} in {said}");
+    }
+    Ok(())
+}
+
+/// The last lines of a log are about sessions, not about the libraries that counted them.
+#[test]
+fn a_process_leaves_without_words_of_its_libraries() -> Result<()> {
+    let mut server = Server::start(&[])?;
+    server.terminate()?;
+    let status = server.wait(SLACK)?;
+    let said = server.printed();
+    assert!(status.success() && said.contains("drained"), "{status}: {said}");
+    assert!(!said.contains("opentelemetry") && !said.contains("MeterProvider"), "{said}");
+    Ok(())
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use streamfleet_session::CloseReason;
+use streamfleet_store::{Memory, Usage};
 
 use crate::media::{Counters, Drop, Reading};
 
@@ -14,6 +15,7 @@ use crate::media::{Counters, Drop, Reading};
 pub struct SessionMetrics {
     ended: Counter<u64>,
     seconds: Histogram<f64>,
+    meter: Meter,
 }
 
 impl SessionMetrics {
@@ -33,12 +35,41 @@ impl SessionMetrics {
             .with_description("From the answer to the end.")
             .with_boundaries(vec![1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0])
             .build();
-        SessionMetrics { ended, seconds }
+        SessionMetrics { ended, seconds, meter: meter.clone() }
     }
 
     pub(crate) fn ended(&self, reason: CloseReason, lasted: Duration) {
         self.ended.add(1, &[KeyValue::new("reason", reason.as_str())]);
         self.seconds.record(lasted.as_secs_f64(), &[]);
+    }
+
+    /// Shows what is remembered of sessions, and what could not be kept of those that are over.
+    pub(crate) fn observe_contexts(&self, contexts: &Arc<Memory>) {
+        let gauge = |name: &'static str, help: &'static str, read: fn(&Usage) -> usize| {
+            let contexts = contexts.clone();
+            self.meter
+                .u64_observable_gauge(name)
+                .with_description(help)
+                .with_callback(move |observer| observer.observe(read(&contexts.usage()) as u64, &[]))
+                .build()
+        };
+        gauge("streamfleet_contexts", "Contexts of sessions that live, or could be resumed.", |usage| usage.contexts);
+        gauge("streamfleet_context_bytes", "Bytes of their data, as JSON.", |usage| usage.bytes);
+        let contexts = contexts.clone();
+        self.meter
+            .u64_observable_counter("streamfleet_contexts_evicted")
+            .with_description("Contexts of sessions that are over, forgotten before their time, by what was short.")
+            .with_callback(move |observer| {
+                let usage = contexts.usage();
+                for (reason, n) in [
+                    ("contexts", usage.evicted_for_contexts),
+                    ("bytes", usage.evicted_for_bytes),
+                    ("same_id", usage.evicted_of_their_key),
+                ] {
+                    observer.observe(n, &[KeyValue::new("reason", reason)]);
+                }
+            })
+            .build();
     }
 }
 

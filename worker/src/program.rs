@@ -12,7 +12,7 @@
 //! }
 //! ```
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +22,7 @@ use clap::Parser;
 use streamfleet_handler::Registry;
 use streamfleet_process::config::Mistakes;
 use streamfleet_process::telemetry::{Program, Telemetry};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
 use crate::metrics::observe_process;
@@ -90,11 +91,7 @@ pub fn run(registry: &Registry) -> ExitCode {
     } else {
         layers.flags("--advertise", "media.advertise", flags.advertise)
     };
-    let loaded = layers.load::<WorkerConfig>();
-    if !loaded.mistakes.is_empty() {
-        return refuse(&loaded.mistakes);
-    }
-    let plan = match plan(loaded.config, registry) {
+    let plan = match layers.load::<WorkerConfig>().build(|config| plan(config, registry)) {
         Ok(plan) => plan,
         Err(mistakes) => return refuse(&mistakes),
     };
@@ -130,9 +127,10 @@ pub fn serve(
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
+    let runtimes = (runtime("http", None), runtime("handlers", Some(plan.handler_threads)));
+    let (runtime, handlers) = match runtimes {
+        (Ok(runtime), Ok(handlers)) => (runtime, handlers),
+        (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
     observe_process(&telemetry.metrics().meter("process"));
     let made = (plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
@@ -143,19 +141,29 @@ pub fn serve(
     let addresses = worker.addresses();
     // Whoever reads that it listens may ask at once whether it is ready.
     let ready = || announce(&addresses, made.as_ref().map(|token| token.reveal()));
-    let code = match runtime.block_on(worker.run(pages(&addresses), ready)) {
+    let code = match runtime.block_on(worker.run(pages(&addresses), handlers.handle().clone(), ready)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     };
     // Handlers that would not end are left behind with the process.
+    handlers.shutdown_background();
     runtime.shutdown_background();
     telemetry.shutdown();
     code
 }
 
+/// Threads of this name for tasks: so many, or one for each core.
+fn runtime(name: &'static str, threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads.get());
+    }
+    builder.thread_name(name).enable_all().build()
+}
+
 /// What a program says on standard output once it listens: one fact a line.
 pub fn announce(addresses: &Addresses, token: Option<&str>) {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     let media: Vec<String> = addresses.media.iter().map(ToString::to_string).collect();
     let mut text = format!(
         "listening on {}://{}\nadmin on http://{}\nmedia on {}\n",
@@ -185,5 +193,5 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 /// Telemetry is not there yet, or no longer.
 fn tell(line: &str) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
+    drop(writeln!(io::stderr().lock(), "{line}"));
 }

@@ -28,14 +28,15 @@ use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure, ServerMessage};
-use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use streamfleet_socket::protocol::CallResume;
 use streamfleet_socket::telephone::CallLeg;
 use streamfleet_store::{ContextId, ContextStore, Issued, Memory};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::{Attached, Ended, Host, OpenRequest, Reached, SessionView, SocketRequest};
+use crate::http::{Attached, Ended, Host, OpenRequest, Reached, Returning, SessionView, SocketRequest};
 use crate::media::answer::PeerFactory;
 use crate::media::driver::LoopHandle;
 use crate::media::{Shared, Stage};
@@ -109,6 +110,8 @@ struct Inner {
     advertised: Advertised,
     bounds: DelayBounds,
     handlers: HashMap<ServiceName, Registered>,
+    /// Where handlers run, apart from everything else: one that blocks its thread holds up no socket and no request.
+    handlers_on: Handle,
     contexts: Arc<dyn ContextStore>,
     table: Arc<Table>,
     calls: Arc<Calls>,
@@ -126,8 +129,11 @@ impl Sessions {
         advertised: Advertised,
         bounds: DelayBounds,
         handlers: HashMap<ServiceName, Registered>,
+        handlers_on: Handle,
         metrics: SessionMetrics,
     ) -> Self {
+        let contexts = Arc::new(Memory::default());
+        metrics.observe_contexts(&contexts);
         Sessions {
             inner: Arc::new(Inner {
                 factory,
@@ -135,7 +141,8 @@ impl Sessions {
                 advertised,
                 bounds,
                 handlers,
-                contexts: Arc::new(Memory::default()),
+                handlers_on,
+                contexts,
                 table: Arc::new(Table::default()),
                 calls: Arc::default(),
                 tasks: TaskTracker::new(),
@@ -252,15 +259,8 @@ impl Host for Sessions {
         self.begin_socket(request, line).await
     }
 
-    async fn attach(
-        &self,
-        service: &ServiceName,
-        id: &SessionId,
-        token: ResumeToken,
-        identity: &Identity,
-        line: Line,
-    ) -> Attached {
-        self.reattach(service, id, token, identity, line).await
+    async fn attach(&self, returning: Returning<'_>, line: Line) -> Attached {
+        self.reattach(returning, line).await
     }
 
     fn sockets(&self) -> &TaskTracker {
@@ -343,4 +343,4 @@ impl Host for Sessions {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(crate) use tests::offer;
+pub(crate) use tests::{gated, offer};

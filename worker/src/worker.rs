@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Occupancy;
@@ -143,11 +145,11 @@ impl Worker {
 
     /// Serves until a signal says drain, then until the last session is over or the grace is.
     ///
-    /// `pages` are further routes beside the services'; `ready` is called when it serves.
+    /// `pages` are further routes beside the services'; `handlers_on` is where handlers run; `ready` is called when it serves.
     ///
     /// # Errors
     /// A part of the process ended before it was told to; the error says which and why.
-    pub async fn run(self, pages: Router, ready: impl FnOnce()) -> Result<(), StartError> {
+    pub async fn run(self, pages: Router, handlers_on: Handle, ready: impl FnOnce()) -> Result<(), StartError> {
         let mut signals = Signals::install()?;
         let mut subsystems = Subsystems::new();
         let readiness = Readiness::new();
@@ -166,6 +168,7 @@ impl Worker {
             self.advertised,
             DelayBounds::default(),
             self.handlers,
+            handlers_on,
             SessionMetrics::new(&meter),
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
@@ -174,6 +177,7 @@ impl Worker {
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
             newcomers: http::MAX_NEWCOMERS,
+            newcomers_per_source: self.plan.sockets_per_address.map(NonZeroUsize::get),
             streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(

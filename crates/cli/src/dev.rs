@@ -95,15 +95,12 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
         layers = layers.flags("--advertise", "media.advertise", args.advertise.clone());
     }
     let mut loaded = layers.load::<WorkerConfig>();
-    if loaded.mistakes.is_empty() {
-        loaded.config.services = services(&registry, args, folder);
-        if args.tls {
-            loaded.config.tls.self_signed = names(&loaded.config.media.advertise);
-        }
+    loaded.config.services = services(&registry, args, folder);
+    if args.tls {
+        loaded.config.tls.self_signed = names(&loaded.config.media.advertise);
     }
     let offered = page::config(&registry, &loaded.config.services, &args.default);
-    let plan = if loaded.mistakes.is_empty() { program::plan(loaded.config, &registry) } else { Err(loaded.mistakes) };
-    let plan = match plan {
+    let plan = match loaded.build(|config| program::plan(config, &registry)) {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| tell(&mistake.to_string()));

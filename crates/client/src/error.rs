@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::call::Transport;
 use crate::phone::webhook::InvalidTwiml;
 use crate::sdp::InvalidSdp;
+use crate::socket::options::Direction;
 
 /// Why a call could not be made, or something could not be done with it.
 #[derive(Debug, Error)]
@@ -78,6 +79,19 @@ pub enum ClientError {
         url: String,
         /// How long was waited.
         after: Duration,
+    },
+    /// The service works at another rate than this call was made for.
+    #[error(
+        "the service's {direction} rate is {server} Hz, and this call was made for {ours} Hz: it would be heard at the \
+         wrong pitch; set the {direction} rate to {server}, or leave it out"
+    )]
+    Rate {
+        /// Which of the two.
+        direction: Direction,
+        /// What the call was made for, in Hz.
+        ours: u32,
+        /// What the server says, in Hz.
+        server: u32,
     },
     /// The service answers a call with TwiML that connects nobody.
     #[error("{url} answered with TwiML that connects no stream: {reason}")]

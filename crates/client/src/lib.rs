@@ -85,7 +85,7 @@ pub use phone::webhook::InvalidTwiml;
 pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub use sdp::InvalidSdp;
 pub use socket::bare::{BareEvent, BareSocket};
-pub use socket::options::{Framing, InvalidRate, Reattach, SampleRate, SocketCodec, SocketOptions};
+pub use socket::options::{Direction, Framing, InvalidRate, Reattach, SampleRate, SocketCodec, SocketOptions};
 pub use socket::words::media_text;
 pub use stats::{CallStats, SetupTimes, TrackCounters};
 pub use streamfleet_audio::{DelayBounds, PcmFormat, ReceiverStats};

@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What a server does with one socket, after `start`.
 #[derive(Clone, Debug)]
 enum Conduct {
+    /// Takes the call, and says the rates of its handler.
+    Rates(u32, u32),
     /// Sends media back as it came; says and does this after so many media frames.
     Echo(Vec<(usize, Act)>),
     /// Answers `start` with this and closes.
@@ -108,6 +110,10 @@ async fn serve(stream: TcpStream, conduct: Conduct, seen: Arc<Mutex<Vec<Value>>>
             ("start", Conduct::Echo(_)) if value["resume"] != Value::Null => {
                 send(&mut socket, json!({"type": "session", "data": {"resume": "token-2"}})).await;
             }
+            ("start", Conduct::Rates(input, output)) => {
+                let rates = json!({"resume": "token-2", "input_sample_rate": input, "output_sample_rate": output});
+                send(&mut socket, json!({"type": "session", "data": rates})).await;
+            }
             ("ping", _) => send(&mut socket, json!({"event": "pong"})).await,
             ("stop", _) => drop(socket.close(None).await),
             ("media", Conduct::Echo(acts)) => {
@@ -184,7 +190,7 @@ async fn a_tone_comes_back_on_every_codec() {
     for (codec, framing) in
         [(SocketCodec::MuLaw, Framing::Json), (SocketCodec::Pcm16, Framing::Binary), (SocketCodec::Opus, Framing::Json)]
     {
-        let rate = SampleRate::new(24_000).unwrap();
+        let rate = SampleRate::new(24_000).ok();
         let options = SocketOptions { codec, framing, input_rate: rate, output_rate: rate, ..server.options() };
         let call = timeout(PATIENCE, Client::connect_socket(options)).await.unwrap().unwrap();
         assert_eq!((call.transport(), call.playout()), (Transport::WebSocket, PcmFormat::mono(24_000)));
@@ -254,6 +260,22 @@ async fn what_came_before_the_end_is_heard() {
     assert_eq!(call.end().await.reason, EndReason::EndStream("bye".into()));
 }
 
+/// A service of other rates than FastRTC's: a call that names none has them, and one that names others is not made.
+#[tokio::test]
+async fn the_rates_are_those_that_the_server_says() {
+    let server = Server::start(vec![Conduct::Rates(16_000, 8_000)]).await;
+    let call = timeout(PATIENCE, Client::connect_socket(server.options())).await.unwrap().unwrap();
+    assert_eq!(call.playout(), PcmFormat::mono(8_000));
+    call.end().await;
+    for (input, output) in [(48_000, 8_000), (16_000, 24_000)] {
+        let (input_rate, output_rate) = (SampleRate::new(input).ok(), SampleRate::new(output).ok());
+        let options = SocketOptions { input_rate, output_rate, ..server.options() };
+        let refused = timeout(PATIENCE, Client::connect_socket(options)).await.unwrap();
+        assert!(matches!(refused, Err(ClientError::Rate { .. })), "{refused:?}");
+    }
+    assert_eq!(server.seen("stop").len(), 3, "the server is not left with a session");
+}
+
 #[tokio::test]
 async fn a_close_for_a_fault_is_told() {
     let server = Server::start(vec![Conduct::Echo(vec![(5, Act::Close(1008, "slow client"))])]).await;
@@ -268,7 +290,7 @@ async fn a_close_for_a_fault_is_told() {
 #[tokio::test]
 async fn a_broken_socket_is_replaced_with_the_token() {
     let server = Server::start(vec![Conduct::Echo(vec![(5, Act::Break)]), Conduct::Echo(vec![])]).await;
-    let options = SocketOptions { output_rate: SampleRate::new(48_000).unwrap(), ..server.options() };
+    let options = SocketOptions { output_rate: SampleRate::new(48_000).ok(), ..server.options() };
     let id = options.websocket_id.to_string();
     let call = timeout(PATIENCE, Client::connect_socket(options)).await.unwrap().unwrap();
     let speech = tone(0.2);

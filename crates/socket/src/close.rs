@@ -10,6 +10,8 @@ pub enum CloseCode {
     Normal,
     /// The server goes away: the client may come back.
     GoingAway,
+    /// What the client sent breaks the WebSocket protocol.
+    Protocol,
     /// What the client sent is not what it should be.
     InvalidPayload,
     /// What the client sent is well-formed and not allowed.
@@ -29,6 +31,7 @@ impl CloseCode {
         match self {
             Self::Normal => 1000,
             Self::GoingAway => 1001,
+            Self::Protocol => 1002,
             Self::InvalidPayload => 1007,
             Self::Policy => 1008,
             Self::TooBig => 1009,

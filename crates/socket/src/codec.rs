@@ -36,6 +36,18 @@ impl WireCodec {
     }
 }
 
+impl WireCodec {
+    /// Its name in `start` and in the answer to it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MuLaw | Self::Telephone => "mulaw",
+            Self::Pcm16 => "pcm16",
+            Self::Opus => "opus",
+        }
+    }
+}
+
 impl FromStr for WireCodec {
     type Err = UnknownName;
 

@@ -19,4 +19,4 @@ pub use context::{
     WriteError,
 };
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
-pub use memory::{Bounds, Memory, TOKEN_GRACE};
+pub use memory::{Bounds, Memory, TOKEN_GRACE, Usage};

@@ -1,10 +1,13 @@
 //! Handlers that tell who is calling, and what is remembered of them, by additional outputs.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamfleet_handler::{Context, Emit, Handler, HandlerError, Input, Registry, Session, async_trait};
+use streamfleet_handler::{
+    AudioFrame, Context, Emit, Handler, HandlerError, Input, Queue, Registry, Session, async_trait,
+};
 use streamfleet_session::Verification;
 
 use crate::add;
@@ -14,9 +17,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) fn register(registry: &mut Registry) {
     add(registry, "context", "Tells its context from receive, emit and a task.", Tells::default);
-    add(registry, "memory", "Counts its visits in the session's data, and tells of what the backend writes.", || {
-        Memory
-    });
+    let summary =
+        "Counts its visits in the session's data, tells of what the backend writes, and says back what it hears.";
+    add(registry, "memory", summary, Memory::new);
 }
 
 /// What a call knows of its session by itself.
@@ -77,12 +80,23 @@ impl Handler for Tells {
     }
 }
 
-struct Memory;
+struct Memory {
+    frames: Queue<AudioFrame>,
+}
+
+impl Memory {
+    /// A second of 20 ms frames.
+    const WAITING: NonZeroUsize = NonZeroUsize::new(50).expect("fifty is not zero");
+
+    fn new() -> Self {
+        Self { frames: Queue::new(Self::WAITING) }
+    }
+}
 
 #[async_trait]
 impl Handler for Memory {
     fn copy(&self) -> Box<dyn Handler> {
-        Box::new(Self)
+        Box::new(Self::new())
     }
 
     async fn start_up(&self, session: &Session) -> Result<(), HandlerError> {
@@ -96,12 +110,15 @@ impl Handler for Memory {
         session.spawn(watch()).map_err(HandlerError::new)
     }
 
-    async fn receive(&self, _input: Input) -> Result<(), HandlerError> {
+    async fn receive(&self, input: Input) -> Result<(), HandlerError> {
+        if let Input::Audio(frame) = input {
+            self.frames.push(frame);
+        }
         Ok(())
     }
 
     async fn emit(&self) -> Result<Emit, HandlerError> {
-        std::future::pending().await
+        Ok(Emit::Audio(self.frames.next().await))
     }
 }
 

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use streamfleet_handler::{ConfigError, Description, HandlerError, Mistake, Registered, Registry};
-use streamfleet_pause::{Activity, ReplyOnPause, ReplyOptions, Request, Speaker, VAD_RATE, Vad};
+use streamfleet_pause::{Activity, InterruptOn, ReplyOnPause, ReplyOptions, Request, Speaker, VAD_RATE, Vad};
 
 use crate::sound::{heard_hz, is_loud, tenth};
+
+/// How long a slow reply takes to begin: longer than anybody waits in a conversation, and than any buffer here lasts.
+const THINKS: Duration = Duration::from_secs(2);
 
 pub(crate) fn register(registry: &mut Registry) {
     let plain = ReplyOptions::default;
@@ -18,6 +21,9 @@ pub(crate) fn register(registry: &mut Registry) {
     pause(registry, "pause-long", "Sixty parts, an octave above what was said.", move || {
         ReplyOnPause::new(plain(), long_reply)
     });
+    pause(registry, "pause-polite", "The same, and is interrupted by the first words.", move || {
+        ReplyOnPause::new(ReplyOptions { interrupt_on: InterruptOn::Speech, ..plain() }, long_reply)
+    });
     pause(registry, "pause-patient", "The same, and cannot be interrupted.", move || {
         ReplyOnPause::new(ReplyOptions { can_interrupt: false, ..plain() }, long_reply)
     });
@@ -27,6 +33,7 @@ pub(crate) fn register(registry: &mut Registry) {
     pause(registry, "pause-broken", "Its reply fails.", move || ReplyOnPause::new(plain(), broken));
     pause(registry, "pause-panic", "Its reply panics.", move || ReplyOnPause::new(plain(), panics));
     pause(registry, "pause-stuck", "Its reply never says anything.", move || ReplyOnPause::new(plain(), stuck));
+    pause(registry, "pause-slow", "Thinks for a while before it replies.", move || ReplyOnPause::new(plain(), slow));
     pause(registry, "pause-outputs", "Tells what it heard by an output, then replies.", move || {
         ReplyOnPause::new(plain(), tell)
     });
@@ -99,6 +106,11 @@ async fn broken(_request: Request, speaker: Speaker) -> Result<(), HandlerError>
 
 async fn panics(_request: Request, _speaker: Speaker) -> Result<(), HandlerError> {
     panic!("broken on purpose")
+}
+
+async fn slow(request: Request, speaker: Speaker) -> Result<(), HandlerError> {
+    tokio::time::sleep(THINKS).await;
+    reply(request, speaker).await
 }
 
 async fn stuck(_request: Request, _speaker: Speaker) -> Result<(), HandlerError> {

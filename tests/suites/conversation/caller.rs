@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use streamfleet_client::{
-    Call, Client, ClientError, ClientOptions, DelayBounds, EndReason, Event, Message, PcmFormat, PhoneOptions,
-    Reconnect, Refusal, Resume, SessionId, SocketOptions, Summary, random_id,
+    Call, Client, ClientError, ClientOptions, DelayBounds, EndReason, Event, Incoming, Message, PcmFormat,
+    PhoneOptions, Reconnect, Refusal, Resume, SessionId, SocketOptions, Summary, random_id,
 };
 use streamfleet_tests::Server;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::sound::{Sound, tone};
+use crate::twiml::{PutThrough, taking_up};
 use crate::{PATIENCE, blocking};
 
 const MONO: PcmFormat = PcmFormat { rate: 48_000, channels: 1 };
@@ -61,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) metadata: Vec<(&'static str, String)>,
     pub(crate) resume: Option<Resume>,
     pub(crate) hears: Hears,
+    /// For a telephone, where it matters what its TwiML says; else the client asks for it by itself.
+    pub(crate) call: Option<PutThrough>,
 }
 
 /// What a WebRTC client's jitter buffer is for. Sockets have none.
@@ -75,7 +78,14 @@ pub(crate) enum Hears {
 impl Plan {
     /// A call with an id of its own and nothing to say about itself.
     pub(crate) fn of(service: &str) -> Self {
-        Self { service: service.to_owned(), id: random_id(), metadata: Vec::new(), resume: None, hears: Hears::Soon }
+        Self {
+            service: service.to_owned(),
+            id: random_id(),
+            metadata: Vec::new(),
+            resume: None,
+            hears: Hears::Soon,
+            call: None,
+        }
     }
 }
 
@@ -160,8 +170,17 @@ impl Caller {
                 Client::connect_socket(options).await?
             }
             Via::Telephone => {
-                let parameters = plan.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-                let options = PhoneOptions { stream_sid: plan.id, parameters, ..PhoneOptions::new(url) };
+                let mut options = PhoneOptions::new(url);
+                options.parameters = plan.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+                if let Some(call) = plan.call {
+                    (options.call_sid, options.incoming) = (call.sid, Incoming::Skip);
+                    options.parameters.extend(call.parameters);
+                }
+                match plan.resume {
+                    None => options.stream_sid = plan.id,
+                    // A stream's id is never an earlier one's.
+                    Some(token) => options.parameters.extend(taking_up(&plan.id, &token)),
+                }
                 Client::connect_phone(options).await?
             }
         };

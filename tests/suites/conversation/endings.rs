@@ -92,7 +92,7 @@ fn await_over(server: &Server, service: &str, id: &str) -> Result<Duration> {
 }
 
 /// Sees how many sessions have ended for this reason.
-fn check_reason(server: &Server, reason: &str, count: usize) -> Result<()> {
+pub(crate) fn check_reason(server: &Server, reason: &str, count: usize) -> Result<()> {
     let label = format!("reason=\"{reason}\"");
     let ended = server.metrics()?.sum_where("streamfleet_sessions_ended_total", &label).unwrap_or(0.0);
     ensure!(ended == count as f64, "{ended} sessions and not {count} ended as {reason}");

@@ -8,15 +8,7 @@ use streamfleet_client::ClientError;
 use streamfleet_tests::Server;
 
 use crate::caller::{Caller, Plan, Via, refusal};
-use crate::{PATIENCE, each, service};
-
-/// Every transport before every transport.
-fn pairs() -> impl Iterator<Item = (String, (usize, Via, Via))> {
-    let pairs = Via::ALL.into_iter().flat_map(|first| Via::ALL.map(|second| (first, second)));
-    pairs
-        .enumerate()
-        .map(|(n, (first, second))| (format!("{} then {}", first.name(), second.name()), (n, first, second)))
-}
+use crate::{PATIENCE, each, pairs, service};
 
 /// Sees that a call is refused with this error. A telephone hears nothing of why: its call ends, and nothing was heard in it.
 async fn check_refused(server: &Server, via: Via, plan: Plan, error: &str, limit: Option<u64>) -> Result<()> {
@@ -37,7 +29,7 @@ async fn check_refused(server: &Server, via: Via, plan: Plan, error: &str, limit
     Ok(())
 }
 
-async fn check_echo(caller: &Caller) -> Result<()> {
+pub(crate) async fn check_echo(caller: &Caller) -> Result<()> {
     caller.say(440.0, 0.6).await?;
     caller.until("the echo", PATIENCE, |told| (told.sound.tone_seconds(440.0) >= 0.4).then_some(())).await
 }
@@ -45,7 +37,7 @@ async fn check_echo(caller: &Caller) -> Result<()> {
 #[test]
 fn an_id_in_use_is_refused_whatever_carries_it() -> Result<()> {
     let services = vec![service("echo", "plain-echo", json!({}))];
-    each(services, pairs(), |server, (_, first, second)| async move {
+    each(services, pairs(), |server, (first, second)| async move {
         let caller = Caller::dial(&server, first, Plan::of("echo")).await?;
         let plan = Plan { id: caller.id().clone(), ..Plan::of("echo") };
         check_refused(&server, second, plan, "connection_already_exists", None).await?;
@@ -60,7 +52,8 @@ fn an_id_in_use_is_refused_whatever_carries_it() -> Result<()> {
 #[test]
 fn a_limit_counts_sessions_of_every_transport() -> Result<()> {
     let services = (0..9).map(|n| service(&format!("one-{n}"), "plain-echo", json!({ "concurrency": 1 }))).collect();
-    each(services, pairs(), |server, (n, first, second)| async move {
+    let rows = pairs().enumerate().map(|(n, (name, (first, second)))| (name, (n, first, second)));
+    each(services, rows, |server, (n, first, second)| async move {
         let path = format!("one-{n}");
         let caller = Caller::dial(&server, first, Plan::of(&path)).await?;
         check_echo(&caller).await?;

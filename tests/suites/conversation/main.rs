@@ -7,10 +7,15 @@ mod caller;
 mod context;
 mod endings;
 mod hostile;
+mod interruptions;
 mod limits;
+mod moves;
 mod outputs;
+mod replies;
+mod slow;
 mod sound;
 mod turns;
+mod twiml;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -81,6 +86,12 @@ where
     let admitted = server.metrics()?.sum("streamfleet_sessions_admitted").context("no gauge of places")?;
     ensure!(admitted == 0.0, "{admitted} places are still held");
     Ok(server)
+}
+
+/// Every transport before every transport.
+fn pairs() -> impl Iterator<Item = (String, (Via, Via))> {
+    let pairs = Via::ALL.into_iter().flat_map(|first| Via::ALL.map(|second| (first, second)));
+    pairs.map(|(first, second)| (format!("{} then {}", first.name(), second.name()), (first, second)))
 }
 
 /// A blocking call, such as one of control, in a task.

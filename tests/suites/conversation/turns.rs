@@ -1,27 +1,18 @@
 //! Conversations in turns: `ReplyOnPause`.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
-use streamfleet_client::{Event, Message};
 
-use crate::caller::{Caller, Plan, Told, Via};
+use crate::caller::{Caller, Plan, Via};
 use crate::outputs::post;
 use crate::{PATIENCE, on_each, plain};
 
-const TURN: [&str; 3] = ["started_talking", "pause_detected", "response_starting"];
+pub(crate) const TURN: [&str; 3] = ["started_talking", "pause_detected", "response_starting"];
 /// This much speech is sure to fill 0.2 s of a chunk of 0.6 s, and this much silence to be a whole one.
-const SPEECH_S: f64 = 0.9;
+pub(crate) const SPEECH_S: f64 = 0.9;
 const SILENCE_S: f64 = 1.2;
-/// An interruption takes effect within 60 ms of the decision. What is added to it here is the way to the client and its
-/// jitter buffer, on a machine that does more than this; what waited for the client without `clear` would be 400 ms and more.
-const INTERRUPTED_WITHIN: Duration = Duration::from_millis(300);
-
-const HANDLER_ERROR: &str = "reason=\"handler_error\"";
-
 /// Says something and pauses.
-async fn turn(caller: &Caller, hz: f64) -> Result<()> {
+pub(crate) async fn turn(caller: &Caller, hz: f64) -> Result<()> {
     caller.say(hz, SPEECH_S).await?;
     caller.say(0.0, SILENCE_S).await
 }
@@ -31,7 +22,7 @@ fn expected<'a>(via: Via, words: &[&'a str]) -> Vec<&'a str> {
     if via == Via::Telephone { Vec::new() } else { words.to_vec() }
 }
 
-fn check_turns(caller: &Caller, via: Via, words: &[&str]) -> Result<()> {
+pub(crate) fn check_turns(caller: &Caller, via: Via, words: &[&str]) -> Result<()> {
     caller.look(|told| {
         let (told, expected) = (told.turns(), expected(via, words));
         ensure!(told == expected, "{told:?} is not {expected:?}");
@@ -66,41 +57,6 @@ fn who_says_nothing_gets_no_reply() -> Result<()> {
         caller.say(0.0, 2.0).await?;
         check_turns(&caller, via, &[])?;
         ensure!(caller.look(|told| told.sound.loud_seconds()) == 0.0, "a reply to nothing");
-        caller.hang_up().await;
-        Ok(())
-    })
-    .map(drop)
-}
-
-/// When the client was told that the turn which interrupts was over: by words, or by Twilio's `clear`.
-fn interrupted_at(via: Via, told: &Told) -> Option<Instant> {
-    if via == Via::Telephone {
-        // The first turn clears too, when there is nothing to clear.
-        return told.events.iter().rev().find(|(_, event)| *event == Event::Cleared).map(|(at, _)| *at);
-    }
-    let pause = |message: &Message| *message == Message::Log("pause_detected".to_owned());
-    told.messages().filter(|(_, message)| pause(message)).nth(1).map(|(at, _)| at)
-}
-
-#[test]
-fn an_interruption_takes_back_what_was_not_heard() -> Result<()> {
-    on_each(plain(&["pause-long"]), |server, via| async move {
-        let caller = Caller::dial(&server, via, Plan::of("pause-long")).await?;
-        turn(&caller, 440.0).await?;
-        // The reply is said faster than it plays: by now what may be ahead is.
-        caller.until("the reply", PATIENCE, |told| (told.sound.tone_seconds(880.0) >= 0.5).then_some(())).await?;
-        caller.say(0.0, 1.2).await?;
-        turn(&caller, 330.0).await?;
-        caller
-            .until("the second reply", PATIENCE, |told| (told.sound.tone_seconds(660.0) >= 0.5).then_some(()))
-            .await?;
-        check_turns(&caller, via, &TURN.repeat(2))?;
-        let at = caller.look(|told| interrupted_at(via, told)).context("the interruption was not told")?;
-        let (_, last) = caller.look(|told| told.sound.when(880.0)).context("no first reply")?;
-        let after = last.saturating_duration_since(at);
-        ensure!(after <= INTERRUPTED_WITHIN, "the first reply went on for {after:?}");
-        let (first, _) = caller.look(|told| told.sound.when(660.0)).context("no second reply")?;
-        ensure!(first + Duration::from_millis(40) > last, "the two replies are mixed");
         caller.hang_up().await;
         Ok(())
     })
@@ -175,33 +131,4 @@ fn a_reply_can_be_asked_for() -> Result<()> {
         Ok(())
     })
     .map(drop)
-}
-
-/// Whatever becomes of one session's reply: another has its 50 packets a second, and the place is given back.
-#[test]
-fn a_reply_that_fails_or_never_comes_harms_no_neighbour() -> Result<()> {
-    for (name, errors) in [("pause-broken", 3.0), ("pause-panic", 3.0), ("pause-stuck", 0.0)] {
-        let server = on_each(plain(&[name, "plain-tone"]), |server, via| async move {
-            let neighbour = Caller::dial(&server, via, Plan::of("plain-tone")).await?;
-            let caller = Caller::dial(&server, via, Plan::of(name)).await?;
-            let (began, before) = (Instant::now(), neighbour.look(|told| told.sound.tone_seconds(660.0)));
-            turn(&caller, 440.0).await?;
-            if name == "pause-stuck" {
-                check_turns(&caller, via, &["started_talking", "pause_detected"])?;
-                ensure!(caller.look(|told| told.end().is_none()), "a reply that never comes ends nothing");
-            } else {
-                caller.ended(PATIENCE).await?;
-            }
-            let took = began.elapsed().as_secs_f64();
-            let heard = neighbour.look(|told| told.sound.tone_seconds(660.0)) - before;
-            // What is on its way and what a client buffers at first is a quarter of a second.
-            ensure!(heard >= 0.97 * took - 0.25, "the neighbour heard {heard:.2} s in {took:.2} s");
-            caller.hang_up().await;
-            neighbour.hang_up().await;
-            Ok(())
-        });
-        let ended = server.context(name)?.metrics()?.sum_where("streamfleet_sessions_ended_total", HANDLER_ERROR);
-        ensure!(ended.unwrap_or(0.0) == errors, "{name}: {ended:?} sessions ended for their handler's error");
-    }
-    Ok(())
 }

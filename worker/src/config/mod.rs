@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub media: MediaConfig,
     /// What is served. At least one.
     pub services: Vec<ServiceConfig>,
+    /// Where they run.
+    pub handlers: HandlersConfig,
     /// Sessions of all services together.
     pub max_sessions: NonZeroU32,
     /// HTTP beyond its address.
@@ -58,6 +60,7 @@ impl Default for WorkerConfig {
             tls: TlsConfig::default(),
             media: MediaConfig::default(),
             services: vec![ServiceConfig { name: Some(name("echo")), ..ServiceConfig::default() }],
+            handlers: HandlersConfig::default(),
             max_sessions: admission::Occupancy::DEFAULT_CAPACITY,
             http: HttpConfig::default(),
             ice: IceConfig::default(),
@@ -102,6 +105,14 @@ impl Default for MediaConfig {
     fn default() -> Self {
         Self { udp: (Ipv4Addr::UNSPECIFIED, 5000).into(), advertise: Vec::new(), loops: None }
     }
+}
+
+/// Where handlers run: on threads of their own, so that one that holds its thread up holds up nothing but handlers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HandlersConfig {
+    /// Threads that all handlers share. Absent: one for each core that the process may use.
+    pub threads: Option<NonZeroUsize>,
 }
 
 /// One service.
@@ -230,12 +241,15 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Connections at a time; further ones wait.
     pub connections: NonZeroUsize,
+    /// Sockets of one source address that may wait for their `start` once half of all places for such sockets are taken;
+    /// absent: an eighth of the places. As many as there are where a proxy lends its address to every client.
+    pub sockets_per_address: Option<NonZeroUsize>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         let connections = ServeLimits::default().connections;
-        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections }
+        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections, sockets_per_address: None }
     }
 }
 

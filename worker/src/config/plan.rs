@@ -21,6 +21,8 @@ use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone,
 
 /// More loops than any machine has cores for; a larger number is a slip.
 const MAX_LOOPS: usize = 256;
+/// Handlers that block may need more threads than there are cores; a larger number is a slip.
+const MAX_HANDLER_THREADS: usize = 4_096;
 
 /// What the machine and the program bring to a configuration.
 #[derive(Clone, Copy)]
@@ -50,12 +52,16 @@ pub struct WorkerPlan {
     pub loops: NonZeroUsize,
     /// At least one; names and paths are unique.
     pub services: Vec<Arc<Service>>,
+    /// Threads that all handlers share.
+    pub handler_threads: NonZeroUsize,
     /// Sessions of all services together.
     pub max_sessions: NonZeroU32,
     /// Pages that may offer.
     pub origins: Origins,
     /// Names of the control routes.
     pub hosts: Hosts,
+    /// Sockets of one source address that may wait for their `start` where places are scarce.
+    pub sockets_per_address: Option<NonZeroUsize>,
     /// ICE servers for clients.
     pub ice: IceConfig,
     /// Admin address.
@@ -100,6 +106,11 @@ impl WorkerConfig {
         let services = services(&self.services, surroundings.handler, &mut mistakes);
         let loops = self.media.loops.unwrap_or(surroundings.cores);
         check_media(&self.media, loops, &mut mistakes);
+        let handler_threads = self.handlers.threads.unwrap_or(surroundings.cores);
+        if handler_threads.get() > MAX_HANDLER_THREADS {
+            let problem = format!("{handler_threads} threads are more than {MAX_HANDLER_THREADS}");
+            mistakes.push("handlers.threads", problem);
+        }
         let certificate = certificate(&self.tls, &mut mistakes);
         let origins = origins(&self.http.origins, &mut mistakes);
         let hosts = hosts(&self.http.hosts, &mut mistakes);
@@ -119,9 +130,11 @@ impl WorkerConfig {
             advertise: self.media.advertise,
             loops,
             services,
+            handler_threads,
             max_sessions: self.max_sessions,
             origins,
             hosts,
+            sockets_per_address: self.http.sockets_per_address,
             ice: self.ice,
             admin_listen: self.admin.listen,
             admin_token,

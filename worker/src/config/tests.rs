@@ -36,6 +36,7 @@ fn the_defaults_are_a_worker_that_echoes() {
     let plan = build("").unwrap();
     assert_eq!(plan.listen, "0.0.0.0:8081".parse::<SocketAddr>().unwrap());
     assert_eq!((plan.udp, plan.loops.get()), (address("0.0.0.0:5000"), 2));
+    assert_eq!(plan.handler_threads.get(), 2, "the cores");
     assert_eq!(plan.admin_token_origin, TokenOrigin::Made);
     assert!(plan.admin_token.matches(&"07".repeat(32)));
     let [service] = plan.services.as_slice() else { panic!("{:?}", plan.services) };
@@ -52,6 +53,7 @@ fn everything_said_arrives_in_the_plan() {
 listen: "[::]:443"
 tls: { certificate: /etc/tls/tls.crt, key: /etc/tls/tls.key }
 media: { udp: "0.0.0.0:6000", advertise: [192.0.2.1, "2001:db8::1"], loops: 3 }
+handlers: { threads: 8 }
 maxSessions: 500
 services:
   - name: voice/assistant
@@ -64,7 +66,7 @@ services:
       userIdFrom: ["header:X-User", "metadata:sub"]
       metadata: { maxBytes: 100, maxDepth: 2, maxKeys: 3, allow: [sub, plan] }
     telephone: { before: Hello., after: "", authToken: south, trustForwarded: true }
-http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10 }
+http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10, socketsPerAddress: 1024 }
 ice:
   servers: [{ urls: ["stun:stun.example.com"] }]
   turn: { urls: ["turn:turn.example.com"], secret: north, ttlSeconds: 600 }
@@ -80,7 +82,8 @@ log: { format: json }
         Some(Certificate::Files { chain: "/etc/tls/tls.crt".into(), key: "/etc/tls/tls.key".into() })
     );
     assert_eq!((plan.udp.port(), plan.advertise.len(), plan.loops.get()), (6000, 2, 3));
-    assert_eq!((plan.max_sessions.get(), plan.serve.connections.get()), (500, 10));
+    assert_eq!((plan.handler_threads.get(), plan.max_sessions.get(), plan.serve.connections.get()), (8, 500, 10));
+    assert_eq!(plan.sockets_per_address, NonZeroUsize::new(1024));
     let service = &plan.services[0];
     assert_eq!((service.path.as_str(), service.aliases[0].is_root()), ("/assistant", true));
     assert_eq!((service.modality, &service.handler_config), (Modality::Audio, &json!({ "hz": 440 })));
@@ -136,6 +139,7 @@ fn every_mistake_is_named() {
         &["services[0].telephone.authToken: the auth token must not be empty; leave it out if calls need no signature"],
     );
     check("media: { loops: 1000 }", &["media.loops: 1000 loops are more than 256"]);
+    check("handlers: { threads: 5000 }", &["handlers.threads: 5000 threads are more than 4096"]);
     check(
         "media: { udp: \"0.0.0.0:65535\", advertise: [0.0.0.0, 192.0.2.1, 224.0.0.1] }",
         &[

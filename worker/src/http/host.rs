@@ -105,14 +105,7 @@ pub trait Host: Send + Sync + 'static {
     async fn open_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)>;
 
     /// Gives a client that is back its session.
-    async fn attach(
-        &self,
-        service: &ServiceName,
-        id: &SessionId,
-        token: ResumeToken,
-        identity: &Identity,
-        line: Line,
-    ) -> Attached;
+    async fn attach(&self, returning: Returning<'_>, line: Line) -> Attached;
 
     /// Where the tasks of sockets belong that have no session yet.
     fn sockets(&self) -> &TaskTracker;
@@ -199,11 +192,27 @@ pub struct SocketRequest {
     pub call: Option<CallLeg>,
 }
 
+/// A client that says that it is back.
+#[derive(Debug, Clone, Copy)]
+pub struct Returning<'a> {
+    /// The service that was called.
+    pub service: &'a ServiceName,
+    /// The session that it says was its own.
+    pub id: &'a SessionId,
+    /// What it shows for that.
+    pub token: ResumeToken,
+    /// Who it is.
+    pub identity: &'a Identity,
+    /// What it came over: a session's transport is the same all its life.
+    pub transport: Transport,
+}
+
 /// What became of a client that says that it is back.
 pub enum Attached {
     /// It has its session.
     Yes,
-    /// It has no session of this id here, or cannot show that it is its own: it is a client like any other.
+    /// It has no session of this id here over this transport, or cannot show that it is its own: it is a client like any
+    /// other.
     No(Box<Line>),
     /// Something failed.
     Refused(Failure, Box<Line>),

@@ -4,7 +4,7 @@
 //! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
-//! [`socket`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
+//! [`socket`], how many may wait before the door in [`lobby`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
 //! (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
@@ -16,6 +16,7 @@ mod etag;
 mod host;
 mod ice;
 mod inputs;
+mod lobby;
 mod net;
 mod offer;
 mod origin;
@@ -43,15 +44,16 @@ use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, Sess
 use tokio::sync::Semaphore;
 
 pub use self::host::{
-    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Reached, Service, SessionView, SocketRequest,
-    TrackInfo,
+    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Reached, Returning, Service, SessionView,
+    SocketRequest, TrackInfo,
 };
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
+pub use self::lobby::MAX_NEWCOMERS;
 pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
-pub use self::socket::MAX_NEWCOMERS;
 pub use self::telephone::{Callers, Proxy, Telephone};
 
+use self::lobby::Lobby;
 use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
 use self::telephone::Switchboard;
@@ -68,6 +70,8 @@ pub struct Access {
     pub admin_token: AdminToken,
     /// Sockets of all services together that have no session yet; [`MAX_NEWCOMERS`] where nothing else is wanted.
     pub newcomers: usize,
+    /// How many of these one source address may hold where they are scarce; an eighth of them if not said.
+    pub newcomers_per_source: Option<usize>,
     /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
     pub streams: usize,
 }
@@ -82,7 +86,7 @@ struct Api {
     streams: Arc<Semaphore>,
     record: Record,
     /// Sockets that have no session yet.
-    newcomers: Arc<Semaphore>,
+    newcomers: Lobby,
 }
 
 /// One service, and its part of the worker's admission.
@@ -130,7 +134,7 @@ pub fn router(
     pages: Router,
 ) -> Router {
     let record = Record::new(meter, occupancy);
-    let newcomers = Arc::new(Semaphore::new(access.newcomers));
+    let newcomers = Lobby::new(access.newcomers, access.newcomers_per_source);
     let streams = Arc::new(Semaphore::new(access.streams.min(Semaphore::MAX_PERMITS)));
     let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record, newcomers });
     let mut router = pages;

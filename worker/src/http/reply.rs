@@ -1,5 +1,7 @@
 //! Every outcome as an HTTP response. Nothing else in this module's siblings chooses a status.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -13,6 +15,9 @@ use streamfleet_store::Document;
 
 use super::body::BodyFault;
 use super::etag::Tag;
+
+/// As which sockets are counted, and told, that are one too many of their address.
+pub(super) const TOO_MANY_SOCKETS: &str = "too_many_sockets";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -154,16 +159,21 @@ pub(super) fn unsupported_media_type(known: &'static str) -> Response {
 
 /// A handler has more to take than it has come to: it may have done so in a second.
 pub(super) fn too_many_inputs() -> Response {
-    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_inputs"))
+    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_inputs"), 1)
 }
 
 /// As many follow a session's outputs as may.
 pub(super) fn too_many_readers() -> Response {
-    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_readers"))
+    later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_readers"), 1)
 }
 
-fn later(mut response: Response) -> Response {
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+/// As many sockets of one address wait for their `start` as may where places are scarce.
+pub(super) fn too_many_sockets(retry_after: Duration) -> Response {
+    later(other(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_SOCKETS), retry_after.as_secs())
+}
+
+fn later(mut response: Response, seconds: u64) -> Response {
+    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     response
 }
 

@@ -21,14 +21,10 @@ use streamfleet_socket::telephone::CallLeg;
 use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
 use tracing::Instrument as _;
 
+use super::lobby::NoPlace;
 use super::offer::{check_rate, identity, utf8};
-use super::{Attached, Audit, Door, SocketRequest, reply, source, telephone, websocket};
+use super::{Attached, Audit, Door, Returning, SocketRequest, reply, source, telephone, websocket};
 use crate::sockets::Line;
-
-/// Sockets of a worker that have not become a session, or have been refused and are not closed yet. A page says `start`
-/// within a moment, and has thirty seconds for it: this takes thirty new sessions a second of the slowest pages, and is
-/// no more memory than 1 GiB if each of them sends the longest message there is.
-pub const MAX_NEWCOMERS: usize = 1024;
 
 /// When a client may come again that found too many others before the door.
 const CROWDED: Duration = Duration::from_secs(2);
@@ -99,12 +95,19 @@ pub(super) fn accept(
     if origin.is_some() && door.api.access.origins.answer(origin).is_none() {
         return reply::failure(&Failure::Forbidden);
     }
-    let Ok(place) = door.api.newcomers.clone().try_acquire_owned() else {
-        let failure = Failure::NoCapacity { retry_after: CROWDED };
-        door.api.record.offer(failure.as_str());
-        return reply::failure(&failure);
-    };
     let source = source(extensions);
+    let place = match door.api.newcomers.enter(source.ip()) {
+        Ok(place) => place,
+        Err(NoPlace::Full) => {
+            let failure = Failure::NoCapacity { retry_after: CROWDED };
+            door.api.record.offer(failure.as_str());
+            return reply::failure(&failure);
+        }
+        Err(NoPlace::TooMany) => {
+            door.api.record.offer(reply::TOO_MANY_SOCKETS);
+            return reply::too_many_sockets(CROWDED);
+        }
+    };
     let tasks = door.api.host.sockets().clone();
     upgrade.read_buffer_size(READ_BUFFER).max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).on_upgrade(
         move |socket| {
@@ -164,7 +167,9 @@ impl Door {
         let line = match earlier {
             None => line,
             Some(Earlier { id, token, otherwise }) => {
-                match self.api.host.attach(&self.service.name, &id, token, &identity, line).await {
+                let service = &self.service.name;
+                let returning = Returning { service, id: &id, token, identity: &identity, transport };
+                match self.api.host.attach(returning, line).await {
                     Attached::Yes => {
                         audit.accepted(source);
                         return self.api.record.offer("attached");

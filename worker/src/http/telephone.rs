@@ -22,7 +22,7 @@ use streamfleet_socket::protocol::{
 };
 use streamfleet_socket::telephone::{
     CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme,
-    TwilioToken, Twiml, form_parameters, hang_up,
+    TwilioToken, Twiml, Visit, form_parameters, hang_up,
 };
 
 use super::body::{self, BodyFault};
@@ -127,19 +127,19 @@ impl Switchboard {
     ) -> Result<Proof, Failure> {
         if self.signature.is_none() {
             rate()?;
-            return Ok(self.redeem(start).map_or(Proof::None, Proof::Ours));
+            return Ok(self.redeem(start).unwrap_or(Proof::None));
         }
-        self.redeem(start).map(Proof::Ours).or_else(|error| {
+        self.redeem(start).or_else(|error| {
             tracing::debug!(%error, "a media stream was refused");
             rate()?;
             Err(Failure::Forbidden)
         })
     }
 
-    fn redeem(&self, start: &CallStart) -> Result<CallLeg, InvalidCallToken> {
+    fn redeem(&self, start: &CallStart) -> Result<Proof, InvalidCallToken> {
         let (Some(sid), Some(token)) = (&start.call_sid, &start.token) else { return Err(InvalidCallToken::Invalid) };
-        let nonce = self.redeemed.lock().redeem(&self.key, sid.as_str(), token, unix_time())?;
-        Ok(CallLeg { sid: sid.clone(), nonce })
+        let (nonce, visit) = self.redeemed.lock().redeem(&self.key, sid.as_str(), token, unix_time())?;
+        Ok(Proof::Ours(CallLeg { sid: sid.clone(), nonce }, visit))
     }
 }
 
@@ -147,7 +147,7 @@ impl Switchboard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proof {
     /// TwiML of ours has led it here.
-    Ours(CallLeg),
+    Ours(CallLeg, Visit),
     /// Nothing, and nothing is asked.
     None,
 }
@@ -158,20 +158,25 @@ fn unix_time() -> Duration {
 
 /// What a call's `start` says.
 pub(super) fn hello(start: CallStart, switchboard: &Switchboard, rate: impl FnOnce() -> Result<(), Failure>) -> Hello {
-    // Only a call whose TwiML was ours comes back, because of its `action`, and only one that was put through by us is
-    // believed which call it is.
-    let (call, admitted) = match switchboard.admit(&start, rate) {
-        Ok(Proof::Ours(leg)) => (Some(leg), Ok(())),
-        Ok(Proof::None) => (None, Ok(())),
-        Err(failure) => (None, Err(failure)),
+    let (call, otherwise, admitted) = match switchboard.admit(&start, rate) {
+        // Its first words have been said, and it was told nothing of another conversation.
+        Ok(Proof::Ours(leg, Visit::Return)) => (Some(leg), Otherwise::Refuse, Ok(())),
+        Ok(Proof::Ours(leg, Visit::First)) => (Some(leg), Otherwise::Begin, Ok(())),
+        Ok(Proof::None) => (None, Otherwise::Begin, Ok(())),
+        Err(failure) => (None, Otherwise::Begin, Err(failure)),
     };
-    let earlier = start.resume.filter(|_| call.is_some());
+    let (id, resume) = match &start.resume {
+        // A call that takes up a session has its id; its stream's goes on the wire only.
+        Some(earlier) if otherwise == Otherwise::Begin => (earlier.session.clone(), Resume::With(earlier.token)),
+        // Only a call whose TwiML was ours comes back, because of its `action`.
+        _ => (start.stream_sid, if call.is_some() { Resume::Wanted } else { Resume::No }),
+    };
     Hello {
-        id: start.stream_sid,
+        id,
         transport: Transport::Telephone,
         metadata: Some(Value::Object(start.parameters)),
-        resume: if call.is_some() { Resume::Wanted } else { Resume::No },
-        earlier: earlier.map(|CallResume { session: id, token }| Earlier { id, token, otherwise: Otherwise::Refuse }),
+        resume,
+        earlier: start.resume.map(|CallResume { session: id, token }| Earlier { id, token, otherwise }),
         call,
         admitted,
     }
@@ -308,7 +313,8 @@ impl Door {
             return Err(Refused::Failure(Failure::Draining));
         }
         let leg = call.map(|sid| CallLeg { sid, nonce: CallNonce::from_random(rand::random()) });
-        let token = leg.as_ref().map(|leg| self.switchboard.key.issue(leg.sid.as_str(), leg.nonce, unix_time()));
+        let token =
+            leg.as_ref().map(|leg| self.switchboard.key.issue(leg.sid.as_str(), leg.nonce, Visit::First, unix_time()));
         let through = Through { leg: leg.as_ref(), token, session: None };
         let xml = self.connect(&self.service.telephone.before, told, uri, form, through)?;
         Ok(Answer { label: "connected", xml })
@@ -326,7 +332,7 @@ impl Door {
             Some(session) => {
                 // The token is another one, because the first is used up; the call stays the one that it was.
                 let nonce = CallNonce::from_random(rand::random());
-                let token = Some(self.switchboard.key.issue(leg.sid.as_str(), nonce, unix_time()));
+                let token = Some(self.switchboard.key.issue(leg.sid.as_str(), nonce, Visit::Return, unix_time()));
                 let through = Through { leg: Some(&leg), token, session: Some(&session) };
                 let xml = self.connect("", told, uri, form, through)?;
                 Ok(Answer { label: "connected_again", xml })

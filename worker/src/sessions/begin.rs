@@ -117,8 +117,12 @@ impl Sessions {
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> LoopEnd {
         let (loop_end, end) = link(bounds, wake);
-        let session =
-            sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(Arc::new(self.neighbours())));
+        let neighbours = Arc::new(self.neighbours());
+        let session = {
+            // The tasks that the session is given run where its handler does.
+            let _on = self.inner.handlers_on.enter();
+            sdk::Session::with(begun.context.clone(), &end, begun.data.clone(), Some(neighbours))
+        };
         begun.live.replies = handler.replies();
         begun.live.inputs = Some(loop_end.inputs());
         begun.live.session = Some(session.clone());
@@ -130,7 +134,7 @@ impl Sessions {
             cancel: begun.guard.cancel.clone(),
             to: begun.live.via.clone(),
         };
-        self.inner.tasks.spawn(task.run());
+        self.inner.tasks.spawn_on(task.run(), &self.inner.handlers_on);
         loop_end
     }
 

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use streamfleet_handler::{self as sdk, LinkConfig, PcmFormat, Registered};
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Identity, ResumeToken, ServiceName, SessionId};
 use streamfleet_socket::audio::{BURST, FRAME};
 use streamfleet_socket::protocol::Resume;
 use streamfleet_socket::{AudioRates, SocketAudio};
@@ -16,7 +15,8 @@ use super::begin::{Beginning, Begun};
 use super::moving::{Mover, enter, is_sealed};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
-use crate::http::{Attached, SocketRequest};
+use crate::http::{Attached, Returning, SocketRequest};
+use crate::media::Shared;
 use crate::sockets::Line;
 use crate::sockets::session::{self, Command, MAX_COMMANDS, NewSession};
 
@@ -128,15 +128,10 @@ impl Sessions {
     }
 
     /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
-    pub(super) async fn reattach(
-        &self,
-        service: &ServiceName,
-        id: &SessionId,
-        token: ResumeToken,
-        identity: &Identity,
-        line: Line,
-    ) -> Attached {
-        let live = self.live(id).filter(|live| live.shared.service() == service);
+    pub(super) async fn reattach(&self, returning: Returning<'_>, line: Line) -> Attached {
+        let Returning { service, id, token, identity, transport } = returning;
+        let is_here = |shared: &Shared| shared.service() == service && shared.transport() == transport;
+        let live = self.live(id).filter(|live| is_here(&live.shared));
         let Some(Live { via: Via::Socket(commands), shared, .. }) = live else { return Attached::No(Box::new(line)) };
         // A token is no way around an identity: a verified user's session is his alone.
         let owned = shared.verified().is_verified();

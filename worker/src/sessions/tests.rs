@@ -1,6 +1,6 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
-mod gated;
+pub(crate) mod gated;
 mod moving;
 mod races;
 
@@ -66,6 +66,7 @@ impl Worker {
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             HashMap::from([(name, echo)]),
+            Handle::current(),
             SessionMetrics::new(&Metrics::new("test", "0").meter("worker")),
         );
         (media, sessions)
@@ -90,6 +91,7 @@ impl Worker {
             admin_token: TOKEN.parse().unwrap(),
             streams: 9,
             newcomers: http::MAX_NEWCOMERS,
+            newcomers_per_source: None,
         };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);

@@ -7,9 +7,11 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use streamfleet_session::wire::Failure;
+use streamfleet_socket::protocol::BadFrame;
 use streamfleet_socket::{Connection, Event, Transmit};
-use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio::time::{sleep, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::Error as SocketError;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 /// For the client's side of a closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
@@ -98,8 +100,12 @@ impl Line {
     /// Sends what is left and waits for the end; the connection bounds how long that takes.
     pub(crate) async fn close(&mut self) {
         while self.event().await.is_some() {}
-        // The answer to the client's close frame is written by reading on; and a socket that is closed with data unread is
-        // reset, which may take our last words with it.
+        // A socket that is closed with data unread is reset, which takes with it what the client has not read of our last
+        // words. Where nothing can be read, it has this long to read them.
+        if self.deaf {
+            return sleep(LINGER).await;
+        }
+        // The answer to the client's close frame is written by reading on.
         let rest = async { while let Some(Ok(_)) = self.stream.next().await {} };
         drop(timeout(LINGER, rest).await);
     }
@@ -111,11 +117,14 @@ impl Line {
             Some(Ok(Message::Binary(bytes))) => self.connection.handle_binary(now, &bytes),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.connection.handle_pong(now),
             Some(Ok(Message::Close(frame))) => self.gone(Some(frame.map_or(NO_CODE, |frame| frame.code))),
-            Some(Err(error)) if is_oversize(&error) => {
-                self.deaf = true;
-                self.connection.handle_oversize(now);
-            }
-            Some(Err(_)) | None => self.gone(None),
+            Some(Err(error)) => match unreadable(&error) {
+                Some(error) => {
+                    self.deaf = true;
+                    self.connection.handle_unreadable(now, &error);
+                }
+                None => self.gone(None),
+            },
+            None => self.gone(None),
         }
     }
 
@@ -125,10 +134,20 @@ impl Line {
     }
 }
 
-/// The library has not read the message, so it can still be told why.
-fn is_oversize(error: &axum::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
-    matches!(source, Some(tungstenite::Error::Capacity(_)))
+/// What is wrong with what the client has sent, who can still be told so; `None` if the socket itself is at its end.
+fn unreadable(error: &axum::Error) -> Option<BadFrame> {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref())?;
+    match source {
+        SocketError::Capacity(_) => Some(BadFrame::TooLarge),
+        SocketError::Utf8(_) => Some(BadFrame::NotUtf8),
+        SocketError::Protocol(
+            ProtocolError::ResetWithoutClosingHandshake
+            | ProtocolError::ReceivedAfterClosing
+            | ProtocolError::SendAfterClosing,
+        ) => None,
+        SocketError::Protocol(_) => Some(BadFrame::Malformed),
+        _ => None,
+    }
 }
 
 fn message(transmit: Transmit) -> Message {

@@ -78,12 +78,12 @@ pub(crate) struct Args {
     /// Send media as binary messages (websocket)
     #[arg(long)]
     binary: bool,
-    /// The handler's input rate (websocket)
-    #[arg(long, value_name = "HZ", default_value = "48000", value_parser = rate)]
-    input_rate: SampleRate,
-    /// The handler's output rate (websocket)
-    #[arg(long, value_name = "HZ", default_value = "24000", value_parser = rate)]
-    output_rate: SampleRate,
+    /// The handler's input rate; default: what the server says, or 48000 if it does not (websocket)
+    #[arg(long, value_name = "HZ", value_parser = rate)]
+    input_rate: Option<SampleRate>,
+    /// The handler's output rate; default: what the server says, or 24000 if it does not (websocket)
+    #[arg(long, value_name = "HZ", value_parser = rate)]
+    output_rate: Option<SampleRate>,
     /// Open the media stream at once, without asking telephone/incoming first (twilio)
     #[arg(long)]
     no_webhook: bool,
@@ -402,7 +402,10 @@ mod tests {
         };
         assert_eq!(options.websocket_id.as_str(), "abc");
         assert_eq!((options.codec, options.framing), (SocketCodec::Opus, Framing::Binary));
-        assert_eq!((options.input_rate.hz(), options.output_rate.hz()), (24_000, 16_000));
+        assert_eq!(
+            (options.input_rate, options.output_rate),
+            (SampleRate::new(24_000).ok(), SampleRate::new(16_000).ok())
+        );
         assert_eq!(options.user_id.as_ref().map(UserId::as_str), Some("ada"));
         assert_eq!(options.reconnect, Reconnect::Never);
         let line = "http://h --transport twilio --no-webhook --metadata n=1 --auth-token t --user-id +15550100";

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use streamfleet_client::{BareEvent, BareSocket, ClientError, Message, Reattach, SocketOptions};
+use streamfleet_client::{BareEvent, BareSocket, ClientError, Message, Reattach, SampleRate, SocketOptions};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// What all sessions share.
 struct Shared {
     options: SocketOptions,
+    output: SampleRate,
     user_id: Option<String>,
     speech: Rc<Frames>,
     bursts: Rc<Frames>,
@@ -41,9 +42,9 @@ pub(super) fn measure(plan: &Plan, rates: Rates) -> anyhow::Result<Report> {
     options.headers = plan.service.headers.clone();
     options.tls = plan.service.trust.into();
     options.reattach = Reattach::Plain;
-    (options.input_rate, options.output_rate) = (rates.input, rates.output);
     let shared = Rc::new(Shared {
         options,
+        output: rates.output,
         user_id: plan.service.user_id.clone(),
         speech: Rc::new(Frames::speech(rates.input.hz(), rates.frame)),
         bursts: Rc::new(Frames::bursts(rates.input.hz(), rates.frame)),
@@ -131,7 +132,7 @@ async fn session(shared: Rc<Shared>, id: usize, role: Role) -> Outcome {
     setup.answered = Some(now);
     shared.active.set(shared.active.get() + 1);
     let frames = Rc::clone(if role == Role::Probe { &shared.bursts } else { &shared.speech });
-    let mut line = Line::new(frames, role, shared.options.output_rate.hz(), now);
+    let mut line = Line::new(frames, role, shared.output.hz(), now);
     let ended = talk(&shared, &mut socket, &mut line).await;
     setup.first_media = line.first();
     if let Err(failure) = ended {

@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
 use super::open::{End, OpenTimes, Received, Socket};
-use super::options::SocketOptions;
+use super::options::{Said, SocketOptions};
 use super::words::{self, Frame, Heard, Say};
 use crate::error::{ClientError, Remedy};
 use crate::join::Persistence;
@@ -32,6 +32,19 @@ pub(crate) struct Attached {
     pub(crate) pinged: Instant,
     /// The first frame of the server.
     pub(crate) first: Option<Frame>,
+}
+
+impl Attached {
+    /// What the server has said of its rates: in its first frame, or not at all.
+    pub(crate) fn said(&self) -> Said {
+        match &self.first {
+            Some(Frame::Text(text)) => match words::read(text) {
+                Heard::Session(_, said) => said,
+                _ => Said::default(),
+            },
+            Some(Frame::Binary(_)) | None => Said::default(),
+        }
+    }
 }
 
 /// Takes up a session of FastRTC's kind, again and again while the refusal is of a kind that passes.

@@ -53,7 +53,7 @@ impl BareSocket {
                 Heard::Media(payload) => BareEvent::Audio(payload),
                 Heard::Message(message) => BareEvent::Message(message),
                 Heard::Refused(refusal) => BareEvent::Ended(Some(refusal.error)),
-                Heard::Pong | Heard::Session(_) | Heard::Mark(_) | Heard::Clear => BareEvent::Other,
+                Heard::Pong | Heard::Session(..) | Heard::Mark(_) | Heard::Clear => BareEvent::Other,
             },
             Received::Alive => BareEvent::Other,
             Received::Ended(End::Closed) => BareEvent::Ended(None),

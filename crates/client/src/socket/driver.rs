@@ -12,6 +12,7 @@ use super::attach::{self, Attached};
 use super::open::{End, Received, Socket};
 use super::options::SocketOptions;
 use super::talk::{News, Talk};
+use super::words::{self, Say};
 use crate::call::{Command, Event, Shared, Summary};
 use crate::error::ClientError;
 use crate::join::Persistence;
@@ -34,7 +35,7 @@ pub(crate) struct SocketDriver {
     shared: Arc<Shared>,
     socket: Option<Socket>,
     /// Frames that came before the call's task began.
-    first: Option<super::words::Frame>,
+    first: Option<words::Frame>,
     talk: Talk,
     life: Life,
     next: JoinSet<Result<Attached, ClientError>>,
@@ -63,10 +64,19 @@ impl SocketDriver {
     /// A call of FastRTC's kind.
     ///
     /// # Errors
-    /// The server cannot be reached, refuses the call, or there is no codec.
+    /// The server cannot be reached, refuses the call, works at other rates, or there is no codec.
     pub(crate) async fn plain(options: SocketOptions, shared: Arc<Shared>) -> Result<Self, ClientError> {
-        let attached = attach::plain(&options, options.resume.as_ref(), Persistence::First).await?;
-        let talk = Talk::plain(&options, Instant::now())?;
+        let mut attached = attach::plain(&options, options.resume.as_ref(), Persistence::First).await?;
+        let rates = match options.rates(attached.said()) {
+            Ok(rates) => rates,
+            Err(error) => {
+                // The session has begun; a server that is gone needs no goodbye.
+                let _ = attached.socket.send(words::Frame::Text(Say::Stop.text())).await;
+                attached.socket.close().await;
+                return Err(error);
+            }
+        };
+        let talk = Talk::plain(&options, rates, Instant::now())?;
         let life = Life::new(options.reconnect);
         let (resume, liveness) = (options.resume.clone(), options.timeouts.liveness);
         let mut driver = Self::new(attached, talk, life, shared, liveness);

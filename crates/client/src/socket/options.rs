@@ -9,6 +9,7 @@ use streamfleet_audio::PcmFormat;
 use streamfleet_session::{SessionId, UserId};
 use thiserror::Error;
 
+use crate::error::ClientError;
 use crate::options::{Reconnect, Resume, ServiceUrl, Timeouts, Tls, offer_metadata, random_id};
 
 /// FastRTC's default input rate of a handler.
@@ -44,6 +45,38 @@ impl SampleRate {
     #[must_use]
     pub const fn hz(self) -> u32 {
         self.0
+    }
+}
+
+/// What a server has said of its handler's rates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) input: Option<SampleRate>,
+    pub(crate) output: Option<SampleRate>,
+}
+
+/// The rates of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rates {
+    pub(crate) input: SampleRate,
+    pub(crate) output: SampleRate,
+}
+
+/// Which way audio goes, as its handler sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the handler.
+    Input,
+    /// From it.
+    Output,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        })
     }
 }
 
@@ -108,10 +141,11 @@ pub struct SocketOptions {
     pub codec: SocketCodec,
     /// How they travel.
     pub framing: Framing,
-    /// The handler's input rate. Nothing in the protocol tells it: what is wrong is heard at the wrong pitch.
-    pub input_rate: SampleRate,
-    /// The handler's output rate, likewise.
-    pub output_rate: SampleRate,
+    /// The handler's input rate; `None` for what the server says, or FastRTC's 48 kHz where it says nothing. A server that
+    /// is asked for a token says it; what is wrong at another is heard at the wrong pitch.
+    pub input_rate: Option<SampleRate>,
+    /// The handler's output rate, likewise; FastRTC's is 24 kHz.
+    pub output_rate: Option<SampleRate>,
     /// How long received audio waits before it is played when nothing is being played.
     pub delay: Duration,
     /// How long each step may take.
@@ -138,8 +172,8 @@ impl SocketOptions {
             headers: HeaderMap::new(),
             codec: SocketCodec::default(),
             framing: Framing::default(),
-            input_rate: SampleRate(INPUT_RATE),
-            output_rate: SampleRate(OUTPUT_RATE),
+            input_rate: None,
+            output_rate: None,
             delay: DELAY,
             timeouts: Timeouts::default(),
             reattach: Reattach::default(),
@@ -147,6 +181,24 @@ impl SocketOptions {
             reconnect: Reconnect::default(),
             tls: Tls::default(),
         }
+    }
+
+    /// The rates of a session of which the server has `said` this much. Where audio has rates of its own, they must be the
+    /// server's.
+    ///
+    /// # Errors
+    /// [`ClientError::Rate`] with the first that is not.
+    pub(crate) fn rates(&self, said: Said) -> Result<Rates, ClientError> {
+        let rate = |direction, ours: Option<SampleRate>, server: Option<SampleRate>, usual| match (ours, server) {
+            (Some(ours), Some(server)) if ours != server && self.codec != SocketCodec::Opus => {
+                Err(ClientError::Rate { direction, ours: ours.hz(), server: server.hz() })
+            }
+            _ => Ok(ours.or(server).unwrap_or(SampleRate(usual))),
+        };
+        Ok(Rates {
+            input: rate(Direction::Input, self.input_rate, said.input, INPUT_RATE)?,
+            output: rate(Direction::Output, self.output_rate, said.output, OUTPUT_RATE)?,
+        })
     }
 
     /// The `metadata` object of `start`, absent when there is nothing to say.
@@ -181,6 +233,33 @@ mod tests {
         for (hz, ok) in [(7_999, false), (8_000, true), (44_100, true), (192_000, true), (192_001, false), (0, false)] {
             assert_eq!(SampleRate::new(hz).is_ok(), ok, "{hz}");
         }
+    }
+
+    #[test]
+    fn the_rates_are_the_servers_unless_the_user_has_said_others() {
+        let hz = |hz: u32| (hz > 0).then_some(SampleRate(hz));
+        let check = |codec, ours: (u32, u32), said: (u32, u32), expected: Result<(u32, u32), &str>| {
+            let (input_rate, output_rate) = (hz(ours.0), hz(ours.1));
+            let options =
+                SocketOptions { codec, input_rate, output_rate, ..SocketOptions::new("http://h".parse().unwrap()) };
+            let rates = options.rates(Said { input: hz(said.0), output: hz(said.1) });
+            let found = rates.map(|rates| (rates.input.hz(), rates.output.hz())).map_err(|error| error.to_string());
+            assert_eq!(found.as_ref().map(|rates| *rates).map_err(String::as_str), expected, "{ours:?} {said:?}");
+        };
+        let linear = SocketCodec::MuLaw;
+        check(linear, (0, 0), (0, 0), Ok((48_000, 24_000)));
+        check(linear, (0, 0), (16_000, 8_000), Ok((16_000, 8_000)));
+        check(linear, (16_000, 8_000), (0, 0), Ok((16_000, 8_000)));
+        check(linear, (16_000, 8_000), (16_000, 8_000), Ok((16_000, 8_000)));
+        let input = "the service's input rate is 24000 Hz, and this call was made for 48000 Hz: it would be heard at the \
+                     wrong pitch; set the input rate to 24000, or leave it out";
+        check(linear, (48_000, 0), (24_000, 24_000), Err(input));
+        check(SocketCodec::Pcm16, (48_000, 48_000), (24_000, 24_000), Err(input));
+        let output = "the service's output rate is 24000 Hz, and this call was made for 16000 Hz: it would be heard at the \
+                      wrong pitch; set the output rate to 24000, or leave it out";
+        check(linear, (24_000, 16_000), (24_000, 24_000), Err(output));
+        // Opus is decoded to any rate.
+        check(SocketCodec::Opus, (48_000, 16_000), (24_000, 24_000), Ok((48_000, 16_000)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use streamfleet_audio::{AudioError, PcmFormat, ReceiverStats};
 
 use super::decoder::Decoder;
-use super::options::{Framing, SampleRate, SocketCodec, SocketOptions};
+use super::options::{Framing, Rates, SampleRate, SocketCodec, SocketOptions};
 use super::playout::{Played, Playout};
 use super::uplink::{Idle, Uplink};
 use super::words::{self, Frame, Heard, Say};
@@ -66,9 +66,9 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// A call of FastRTC's kind, which begins at `now`.
-    pub(crate) fn plain(options: &SocketOptions, now: Instant) -> Result<Self, ClientError> {
-        let uplink = Uplink::new(options.codec, options.input_rate, Idle::Quiet)?;
-        let decoder = Decoder::new(options.codec, options.output_rate).map_err(audio)?;
+    pub(crate) fn plain(options: &SocketOptions, rates: Rates, now: Instant) -> Result<Self, ClientError> {
+        let uplink = Uplink::new(options.codec, rates.input, Idle::Quiet)?;
+        let decoder = Decoder::new(options.codec, rates.output).map_err(audio)?;
         Ok(Self::new(Dialect::Plain(options.framing), uplink, decoder, options.delay, now))
     }
 
@@ -168,7 +168,8 @@ impl Talk {
                 marks.iter().for_each(|name| self.mark_reached(name));
                 Some(News::Cleared)
             }
-            Heard::Session(token) => Some(News::Session(token)),
+            // Its rates were looked at when the socket was attached.
+            Heard::Session(token, _) => Some(News::Session(token)),
             Heard::Refused(refusal) => Some(News::Refused(refusal)),
             Heard::Message(message) => Some(News::Message(message)),
         }
@@ -269,6 +270,7 @@ fn audio(error: opus::Error) -> ClientError {
 mod tests {
     use super::*;
     use crate::phone::options::PhoneOptions;
+    use crate::socket::options::Said;
     use serde_json::{Value, json};
     use streamfleet_audio::analysis::tone_level;
     use streamfleet_audio::tone::Tone;
@@ -277,6 +279,11 @@ mod tests {
 
     fn options() -> SocketOptions {
         SocketOptions::new("http://h".parse().unwrap())
+    }
+
+    fn plain(now: Instant) -> Talk {
+        let options = options();
+        Talk::plain(&options, options.rates(Said::default()).unwrap(), now).unwrap()
     }
 
     fn phone(now: Instant) -> Talk {
@@ -299,9 +306,10 @@ mod tests {
     fn a_tone_comes_back() {
         for codec in [SocketCodec::MuLaw, SocketCodec::Pcm16, SocketCodec::Opus] {
             for framing in [Framing::Json, Framing::Binary] {
-                let options = SocketOptions { codec, framing, output_rate: options().input_rate, ..options() };
+                let options = SocketOptions { codec, framing, ..options() };
                 let start = Instant::now();
-                let mut talk = Talk::plain(&options, start).unwrap();
+                let rate = SampleRate::new(48_000).unwrap();
+                let mut talk = Talk::plain(&options, Rates { input: rate, output: rate }, start).unwrap();
                 let mut tone = vec![0; 24_000];
                 Tone::new(24_000, 440.0, -15.0).fill(&mut tone);
                 talk.push(start, &tone, PcmFormat::mono(24_000)).unwrap();
@@ -328,7 +336,7 @@ mod tests {
     #[test]
     fn the_round_trip_is_measured_and_only_one_ping_is_under_way() {
         let start = Instant::now();
-        let mut talk = Talk::plain(&options(), start).unwrap();
+        let mut talk = plain(start);
         let at = |ms| start + MS * ms;
         assert_eq!(talk.poll_timeout(), Some(at(2_000)));
         assert_eq!(talk.poll_frame(at(1_999)), None);
@@ -344,7 +352,7 @@ mod tests {
     #[test]
     fn news() {
         let now = Instant::now();
-        let mut talk = Talk::plain(&options(), now).unwrap();
+        let mut talk = plain(now);
         let token = Resume::new("T").unwrap();
         let session = json!({"type": "session", "data": {"resume": "T"}});
         assert_eq!(talk.handle_frame(now, &text(session)), Some(News::Session(token)));

@@ -7,7 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::options::{Framing, Reattach, SocketCodec, SocketOptions};
+use super::options::{Framing, Reattach, Said, SampleRate, SocketCodec, SocketOptions};
 use crate::error::Refusal;
 use crate::message::Message;
 use crate::options::Resume;
@@ -31,8 +31,8 @@ pub(crate) enum Frame {
 pub(crate) enum Heard {
     Media(Vec<u8>),
     Pong,
-    /// `session`: the token for the next socket.
-    Session(Resume),
+    /// `session`: the token for the next socket, and what the server says of its rates.
+    Session(Resume, Said),
     Refused(Refusal),
     /// Telephone: tell when everything before this has been heard.
     Mark(String),
@@ -179,7 +179,11 @@ fn known(text: &str, stream_sid: Option<&str>) -> Option<Heard> {
         return Some(Heard::Refused(signal::failure(fields.meta.as_ref().unwrap_or(&Value::Null), 200, None)));
     }
     if fields.kind.as_deref() == Some("session") {
-        return Resume::new(fields.data?.get("resume")?.as_str()?).map(Heard::Session);
+        let data = fields.data?;
+        // One that cannot be a rate, or is not there, says nothing: older servers have none.
+        let rate = |key| SampleRate::new(u32::try_from(data.get(key)?.as_u64()?).ok()?).ok();
+        let said = Said { input: rate("input_sample_rate"), output: rate("output_sample_rate") };
+        return Some(Heard::Session(Resume::new(data.get("resume")?.as_str()?)?, said));
     }
     None
 }
@@ -227,7 +231,15 @@ mod tests {
         check(r#"{"event":"mark","streamSid":"MZ1","mark":{"name":"end"}}"#, Heard::Mark("end".into()));
         check(r#"{"event":"clear","streamSid":"MZ1"}"#, Heard::Clear);
         let token = Resume::new("T").unwrap();
-        check(r#"{"type":"session","data":{"resume":"T"}}"#, Heard::Session(token));
+        check(r#"{"type":"session","data":{"resume":"T"}}"#, Heard::Session(token.clone(), Said::default()));
+        let rates = r#""input_sample_rate":16000,"output_sample_rate":24000,"encoding":"mulaw""#;
+        let hz = |hz| SampleRate::new(hz).ok();
+        let said = Said { input: hz(16_000), output: hz(24_000) };
+        check(&format!(r#"{{"type":"session","data":{{"resume":"T",{rates}}}}}"#), Heard::Session(token.clone(), said));
+        for odd in ["7", "-1", "4294967297000", "1.5", "\"16000\"", "null", "[]"] {
+            let text = format!(r#"{{"type":"session","data":{{"resume":"T","input_sample_rate":{odd}}}}}"#);
+            check(&text, Heard::Session(token.clone(), Said::default()));
+        }
         check(
             r#"{"status":"failed","meta":{"error":"concurrency_limit_reached","limit":1}}"#,
             Heard::Refused(Refusal {

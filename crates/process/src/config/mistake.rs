@@ -59,6 +59,17 @@ impl Mistakes {
         self.0.extend(other.0);
     }
 
+    /// Adds those of `other` whose keys are neither above nor below one that is noted already.
+    pub(super) fn extend_unrelated(&mut self, other: Mistakes) {
+        let noted = self.0.len();
+        for mistake in other.0 {
+            let (known, _) = self.0.split_at(noted);
+            if !known.iter().any(|known| holds(&known.key, &mistake.key) || holds(&mistake.key, &known.key)) {
+                self.0.push(mistake);
+            }
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -76,6 +87,12 @@ impl Mistakes {
     pub fn or<T>(self, value: T) -> Result<T, Mistakes> {
         if self.is_empty() { Ok(value) } else { Err(self) }
     }
+}
+
+/// Whether `inner` is `outer` or a part of it: `services[1]` holds `services[1].name`, and not `services[10]`.
+fn holds(outer: &str, inner: &str) -> bool {
+    let rest = inner.strip_prefix(outer);
+    rest.is_some_and(|rest| outer.is_empty() || rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 impl fmt::Display for Mistakes {

@@ -89,6 +89,25 @@ pub struct Loaded<T> {
     pub unknown_variables: Vec<String>,
 }
 
+impl<T> Loaded<T> {
+    /// What `build` makes of the configuration, or all mistakes together: those of the layers and those that `build`
+    /// finds. What it says of a value that stands at its default because the real one did not fit is left out: the
+    /// operator has not written that.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn build<P>(self, build: impl FnOnce(T) -> Result<P, Mistakes>) -> Result<P, Mistakes> {
+        let mut mistakes = self.mistakes;
+        match build(self.config) {
+            Ok(plan) => mistakes.or(plan),
+            Err(found) => {
+                mistakes.extend_unrelated(found);
+                Err(mistakes)
+            }
+        }
+    }
+}
+
 /// The layers of one program's configuration, given in any order; their precedence is fixed.
 #[derive(Debug, Default)]
 pub struct Layers {

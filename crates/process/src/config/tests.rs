@@ -164,6 +164,32 @@ fn texts_that_fit_nowhere_name_the_nearest_type() {
 }
 
 #[test]
+fn what_a_plan_finds_is_told_with_what_the_layers_found() {
+    let check = |yaml: &str, found: &[(&str, &str)], expected: &[&str]| {
+        let built = layers().yaml("f", yaml).load::<Config>().build(|_| {
+            let mut mistakes = Mistakes::new();
+            found.iter().for_each(|(key, message)| mistakes.push(*key, *message));
+            mistakes.or(())
+        });
+        let told: Vec<String> = built.err().iter().flat_map(|m| m.iter().map(ToString::to_string)).collect();
+        let short: Vec<&str> = told.iter().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(short, expected, "{told:?}");
+    };
+    check("media: { udp: 1 }", &[], &[]);
+    check("media: { udp: 1 }", &[("services[0].handler", "unknown")], &["services[0].handler"]);
+    check("media: { udp: x }", &[], &["media.udp"]);
+    check("media: { udp: x }", &[("services[0].handler", "unknown")], &["media.udp", "services[0].handler"]);
+    // Its default is nothing that the operator has written.
+    check(
+        "media: { udp: x }",
+        &[("media.udp", "low"), ("media", "odd"), ("media.ud", "b")],
+        &["media.udp", "media.ud"],
+    );
+    check("services: 7", &[("services[0].name", "missing"), ("servicesX", "b")], &["services", "servicesX"]);
+    check("- a", &[("services[0].name", "missing")], &["the file must hold a mapping of keys to values (in f)"]);
+}
+
+#[test]
 fn files_that_are_no_configuration() {
     bad(layers().yaml("f", "- a\n- b\n"), "the file must hold a mapping of keys to values (in f)");
     bad(layers().yaml("f", "just words"), "the file must hold a mapping of keys to values (in f)");

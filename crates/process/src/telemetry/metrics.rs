@@ -2,6 +2,7 @@
 
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
@@ -48,6 +49,12 @@ impl Metrics {
             tracing::warn!(%error, "metrics could not be written");
         }
         String::from_utf8(text).expect("invariant: the text format is UTF-8")
+    }
+
+    /// Nothing is measured any more. A provider that is dropped without this says so in the log, wherever its last
+    /// instrument happens to go.
+    pub(super) fn shutdown(&self) -> OTelSdkResult {
+        self.provider.shutdown()
     }
 }
 

@@ -199,7 +199,8 @@ pub enum TelemetryError {
     Taken,
 }
 
-/// What a running process keeps of its telemetry. Call [`shutdown`](Self::shutdown) last.
+/// What a running process keeps of its telemetry. Call [`shutdown`](Self::shutdown) last; a process that leaves early
+/// and merely drops it ends it just as well.
 #[derive(Debug)]
 pub struct Telemetry {
     metrics: Metrics,
@@ -240,11 +241,21 @@ impl Telemetry {
 
     /// Sends the last spans and writes the last lines: blocks for up to 6 s, so not from a task.
     pub fn shutdown(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(FLUSH_TIMEOUT)
         {
             tracing::warn!(%error, "the last traces were lost");
         }
+        if let Err(error) = self.metrics.shutdown() {
+            tracing::warn!(%error, "metrics did not stop cleanly");
+        }
+        // The log's guard goes last, with the fields: it writes what was said until here.
     }
 }
 

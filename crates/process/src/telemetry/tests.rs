@@ -2,6 +2,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
+use opentelemetry_sdk::error::OTelSdkError;
+
 use super::*;
 
 const PROGRAM: Program = Program { name: "streamfleet-test", version: "0.0.0" };
@@ -53,6 +55,15 @@ fn json_lines_are_flat_and_carry_the_span() {
     assert_eq!(lines[0]["message"], "bound");
     assert_eq!(lines[0]["port"], 5000);
     assert_eq!(lines[0]["span"]["session"], "s1");
+}
+
+/// A provider that nobody has shut down is one that logs its own end: nobody who reads the log of a process wants to know.
+#[test]
+fn telemetry_that_ends_has_shut_down_what_it_measures_with() {
+    let metrics = Metrics::new(PROGRAM.name, PROGRAM.version);
+    let (_, log) = NonBlockingBuilder::default().finish(std::io::sink());
+    drop(Telemetry { metrics: metrics.clone(), traces: None, _log: log });
+    assert!(matches!(metrics.shutdown(), Err(OTelSdkError::AlreadyShutdown)));
 }
 
 #[test]

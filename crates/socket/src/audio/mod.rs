@@ -50,6 +50,12 @@ impl SocketAudio {
         Ok(Self { input: Intake::new(rates.input)?, output: Playout::new(rates.output)? })
     }
 
+    /// The handler's rates.
+    #[must_use]
+    pub fn rates(&self) -> AudioRates {
+        AudioRates { input: self.input.rate(), output: self.output.handler_rate() }
+    }
+
     /// A socket is there and speaks `codec`. What the handler said before waits for it; what was on its way to an
     /// earlier socket is gone.
     ///

@@ -103,6 +103,12 @@ impl Playout {
         })
     }
 
+    /// The handler's rate in Hz.
+    #[must_use]
+    pub fn handler_rate(&self) -> u32 {
+        self.handler_rate
+    }
+
     /// A socket that speaks `codec` is there, and nothing is on its way to it.
     pub(super) fn attach(&mut self, now: Instant, codec: WireCodec) -> Result<(), AudioError> {
         self.encoder = Encoder::new(codec, now)?;

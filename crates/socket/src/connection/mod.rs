@@ -141,10 +141,10 @@ impl Connection {
         self.heard(now);
     }
 
-    /// The transport refused a message for its size and can go on.
-    pub fn handle_oversize(&mut self, now: Instant) {
+    /// The transport cannot read what came, nor anything after it; it can still send.
+    pub fn handle_unreadable(&mut self, now: Instant, error: &BadFrame) {
         if !self.state.is_over() {
-            self.fail(now, &BadFrame::TooLarge);
+            self.fail(now, error);
         }
     }
 
@@ -203,9 +203,10 @@ impl Connection {
             return Err(error);
         }
         self.heard_at = now;
+        let rates = audio.rates();
         self.state = State::Open(Box::new(audio));
         if let Some(token) = token {
-            self.say(now, &ServerFrame::Session(token));
+            self.say(now, &ServerFrame::Session { token, rates, codec: self.words.codec() });
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use streamfleet_session::wire::Failure;
 
 use super::*;
 use crate::audio::{AudioRates, LEAD};
-use crate::protocol::Digit;
+use crate::protocol::{BadFrame, Digit};
 
 mod endings;
 mod hostile;

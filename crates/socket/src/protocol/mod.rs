@@ -27,6 +27,12 @@ pub enum BadFrame {
     /// More than [`MAX_MESSAGE`] bytes.
     #[error("a message must be at most {MAX_MESSAGE} bytes long")]
     TooLarge,
+    /// No frame of RFC 6455: reserved bits or opcodes, a control frame in pieces, no mask.
+    #[error("a frame must be one of RFC 6455")]
+    Malformed,
+    /// A text message that is none.
+    #[error("a text message must be UTF-8")]
+    NotUtf8,
     /// Not JSON.
     #[error("a text message must be JSON")]
     NotJson,
@@ -76,9 +82,13 @@ impl BadFrame {
     pub const fn close_code(&self) -> CloseCode {
         match self {
             Self::TooLarge => CloseCode::TooBig,
-            Self::NotJson | Self::NotAnObject | Self::NoPayload | Self::NotBase64 | Self::Payload(_) => {
-                CloseCode::InvalidPayload
-            }
+            Self::Malformed => CloseCode::Protocol,
+            Self::NotUtf8
+            | Self::NotJson
+            | Self::NotAnObject
+            | Self::NoPayload
+            | Self::NotBase64
+            | Self::Payload(_) => CloseCode::InvalidPayload,
             Self::NoEvent
             | Self::NoId { .. }
             | Self::Id(_)

@@ -3,13 +3,22 @@
 use streamfleet_session::ResumeToken;
 use streamfleet_session::wire::{Failure, ServerMessage};
 
+use crate::audio::AudioRates;
+use crate::codec::WireCodec;
 use crate::payload;
 
 /// A frame to the client that is no media.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerFrame {
-    /// The token to attach again with. The first frame, if the client asked for it.
-    Session(ResumeToken),
+    /// What the session is. The first frame, if the client asked for it.
+    Session {
+        /// What to attach again with.
+        token: ResumeToken,
+        /// In Hz: what the client is to send at, and what it is sent at. Nothing else in the protocol says so.
+        rates: AudioRates,
+        /// What media frames hold.
+        codec: WireCodec,
+    },
     /// The answer to a ping.
     Pong,
     /// A message as on a data channel.
@@ -23,8 +32,12 @@ impl ServerFrame {
     #[must_use]
     pub fn to_json(&self) -> String {
         match self {
-            // 32 hexadecimal digits need no escapes.
-            Self::Session(token) => format!(r#"{{"type":"session","data":{{"resume":"{}"}}}}"#, token.reveal()),
+            // Digits and our own names need no escapes.
+            Self::Session { token, rates: AudioRates { input, output }, codec } => format!(
+                r#"{{"type":"session","data":{{"resume":"{}","input_sample_rate":{input},"output_sample_rate":{output},"encoding":"{}"}}}}"#,
+                token.reveal(),
+                codec.as_str(),
+            ),
             Self::Pong => r#"{"event":"pong"}"#.to_owned(),
             Self::Message(message) => message.to_json(),
             Self::Failed(failure) => failure.to_json(),

@@ -6,6 +6,7 @@ use streamfleet_session::ResumeToken;
 use streamfleet_session::wire::{Failure, ServerMessage};
 
 use super::*;
+use crate::audio::AudioRates;
 use crate::codec::{Framing, WireCodec};
 
 const TOKEN: &str = "abababababababababababababababab";
@@ -143,7 +144,14 @@ fn frames_to_a_client() {
         assert_eq!(frame.to_json(), expected);
     }
     check(ServerFrame::Pong, r#"{"event":"pong"}"#);
-    check(ServerFrame::Session(token()), &format!(r#"{{"type":"session","data":{{"resume":"{TOKEN}"}}}}"#));
+    for (codec, name) in [(WireCodec::MuLaw, "mulaw"), (WireCodec::Pcm16, "pcm16"), (WireCodec::Opus, "opus")] {
+        let rates = AudioRates { input: 16_000, output: 24_000 };
+        let expected = format!(
+            r#"{{"type":"session","data":{{"resume":"{TOKEN}","input_sample_rate":16000,"output_sample_rate":24000,"encoding":"{name}"}}}}"#
+        );
+        check(ServerFrame::Session { token: token(), rates, codec }, &expected);
+        assert_eq!(name.parse(), Ok(codec), "what the answer says is what `start` may ask for");
+    }
     let limit = 7.try_into().unwrap();
     check(
         ServerFrame::Failed(Failure::ConcurrencyLimitReached { limit }),

@@ -54,6 +54,25 @@ pub struct CallLeg {
     pub nonce: CallNonce,
 }
 
+/// What a call was put through for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Visit {
+    /// It has just come in.
+    First,
+    /// Its stream was over and its session was not.
+    Return,
+}
+
+impl Visit {
+    /// What its tokens sign: keeps them apart, and from whatever else the secret signs.
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::First => b"streamfleet call token\0",
+            Self::Return => b"streamfleet returning call token\0",
+        }
+    }
+}
+
 /// The key of a deployment's call tokens. It does not show itself in `Debug`.
 #[derive(Clone)]
 pub struct CallTokenKey(hmac::Key);
@@ -84,9 +103,9 @@ impl CallTokenKey {
 
     /// A token for a call, of a fresh nonce. `now` is counted from the Unix epoch.
     #[must_use]
-    pub fn issue(&self, call_sid: &str, nonce: CallNonce, now: Duration) -> String {
+    pub fn issue(&self, call_sid: &str, nonce: CallNonce, visit: Visit, now: Duration) -> String {
         let expires = now.saturating_add(TOKEN_LIFE).as_secs().to_be_bytes();
-        let mac = hmac::sign(&self.0, &message(call_sid, &nonce.0, &expires));
+        let mac = hmac::sign(&self.0, &message(visit, call_sid, &nonce.0, &expires));
         let bytes = [&nonce.0[..], &expires, mac.as_ref()].concat();
         hex(&bytes)
     }
@@ -110,13 +129,14 @@ impl CallTokenKey {
         Some(CallNonce(*nonce))
     }
 
-    /// The token's nonce and end, if it is one for this call.
-    fn verify(&self, call_sid: &str, token: &str) -> Option<([u8; NONCE], u64)> {
+    /// The token's nonce, what it is for, and its end, if it is one for this call.
+    fn verify(&self, call_sid: &str, token: &str) -> Option<([u8; NONCE], Visit, u64)> {
         let bytes = from_hex::<{ NONCE + TIME + MAC }>(token)?;
         let (nonce, rest) = bytes.split_first_chunk::<NONCE>()?;
         let (expires, mac) = rest.split_first_chunk::<TIME>()?;
-        hmac::verify(&self.0, &message(call_sid, nonce, expires), mac).ok()?;
-        Some((*nonce, u64::from_be_bytes(*expires)))
+        let is_for = |visit: &Visit| hmac::verify(&self.0, &message(*visit, call_sid, nonce, expires), mac).is_ok();
+        let visit = [Visit::First, Visit::Return].into_iter().find(is_for)?;
+        Some((*nonce, visit, u64::from_be_bytes(*expires)))
     }
 }
 
@@ -126,10 +146,9 @@ impl fmt::Debug for CallTokenKey {
     }
 }
 
-/// What is signed. The prefix keeps it apart from whatever else the secret signs; the parts before the call have a
-/// fixed length.
-fn message(call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIME]) -> Vec<u8> {
-    [b"streamfleet call token\0", &nonce[..], expires, call_sid.as_bytes()].concat()
+/// What is signed. Between the label, which ends where it says, and the call all parts have a fixed length.
+fn message(visit: Visit, call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIME]) -> Vec<u8> {
+    [visit.label(), &nonce[..], expires, call_sid.as_bytes()].concat()
 }
 
 /// What is signed for a call that comes back. No time: it means the same for as long as the call lasts.
@@ -159,7 +178,7 @@ pub struct RedeemedTokens {
 }
 
 impl RedeemedTokens {
-    /// Uses a token for the call that it was issued for, and gives its nonce. `now` is counted from the Unix epoch.
+    /// Uses a token for the call that it was issued for, and gives its nonce and what for. `now` is counted from the Unix epoch.
     ///
     /// # Errors
     /// [`InvalidCallToken`].
@@ -169,8 +188,8 @@ impl RedeemedTokens {
         call_sid: &str,
         token: &str,
         now: Duration,
-    ) -> Result<CallNonce, InvalidCallToken> {
-        let (nonce, expires) = key.verify(call_sid, token).ok_or(InvalidCallToken::Invalid)?;
+    ) -> Result<(CallNonce, Visit), InvalidCallToken> {
+        let (nonce, visit, expires) = key.verify(call_sid, token).ok_or(InvalidCallToken::Invalid)?;
         let now = now.as_secs();
         if expires <= now {
             return Err(InvalidCallToken::Expired);
@@ -185,7 +204,7 @@ impl RedeemedTokens {
             }
         }
         self.used.insert(nonce, expires);
-        Ok(CallNonce(nonce))
+        Ok((CallNonce(nonce), visit))
     }
 }
 
@@ -200,7 +219,7 @@ mod tests {
     #[test]
     fn once_in_time_and_for_its_call() {
         let key = CallTokenKey::new("secret");
-        let token = key.issue(CALL, FIRST, NOW);
+        let token = key.issue(CALL, FIRST, Visit::First, NOW);
         let mut redeemed = RedeemedTokens::default();
         let mut check = |key: &CallTokenKey, call: &str, token: &str, after: u64, expected| {
             let now = NOW + Duration::from_secs(after);
@@ -217,9 +236,18 @@ mod tests {
         for nonsense in ["", "00", &token[2..], &token.to_uppercase(), &"é".repeat(56)] {
             check(&key, CALL, nonsense, 0, Err(InvalidCallToken::Invalid));
         }
-        check(&key, CALL, &token, 299, Ok(FIRST));
+        check(&key, CALL, &token, 299, Ok((FIRST, Visit::First)));
         check(&key, CALL, &token, 299, Err(InvalidCallToken::Used));
         assert_eq!(format!("{key:?}"), "CallTokenKey(…)");
+    }
+
+    #[test]
+    fn it_says_what_for() {
+        let key = CallTokenKey::new("secret");
+        for visit in [Visit::First, Visit::Return] {
+            let token = key.issue(CALL, FIRST, visit, NOW);
+            assert_eq!(RedeemedTokens::default().redeem(&key, CALL, &token, NOW), Ok((FIRST, visit)));
+        }
     }
 
     #[test]
@@ -240,7 +268,7 @@ mod tests {
         let other = key.sign_return(CALL, CallNonce([8; NONCE]));
         check(&key, CALL, &format!("{}{}", &other[..2 * NONCE], &shown[2 * NONCE..]), None);
         // One proof is none of the other kind.
-        check(&key, CALL, &key.issue(CALL, FIRST, NOW), None);
+        check(&key, CALL, &key.issue(CALL, FIRST, Visit::First, NOW), None);
         assert_eq!(RedeemedTokens::default().redeem(&key, CALL, &shown, NOW), Err(InvalidCallToken::Invalid));
     }
 
@@ -250,12 +278,12 @@ mod tests {
         let mut redeemed = RedeemedTokens::default();
         let end = (NOW + TOKEN_LIFE).as_secs();
         redeemed.used.extend((0..MAX_REDEEMED as u128).map(|at| (at.to_be_bytes(), end)));
-        let token = key.issue(CALL, FIRST, NOW);
+        let token = key.issue(CALL, FIRST, Visit::First, NOW);
         assert_eq!(redeemed.redeem(&key, CALL, &token, NOW), Err(InvalidCallToken::Busy));
         let later = NOW + TOKEN_LIFE;
         let next = CallNonce([8; NONCE]);
-        let token = key.issue(CALL, next, later);
-        assert_eq!(redeemed.redeem(&key, CALL, &token, later), Ok(next));
+        let token = key.issue(CALL, next, Visit::Return, later);
+        assert_eq!(redeemed.redeem(&key, CALL, &token, later), Ok((next, Visit::Return)));
         assert_eq!(redeemed.used.len(), 1);
     }
 }

@@ -6,7 +6,9 @@ mod public_url;
 mod signature;
 mod twiml;
 
-pub use call_token::{CallLeg, CallNonce, CallTokenKey, InvalidCallToken, MAX_REDEEMED, RedeemedTokens, TOKEN_LIFE};
+pub use call_token::{
+    CallLeg, CallNonce, CallTokenKey, InvalidCallToken, MAX_REDEEMED, RedeemedTokens, TOKEN_LIFE, Visit,
+};
 pub use public_url::{Forwarded, InvalidOrigin, PublicOrigin, Scheme};
 pub use signature::{InvalidSignature, TwilioToken, form_parameters};
 pub use twiml::{MAX_PARAMETER, Twiml, TwimlError, hang_up};

@@ -1,5 +1,6 @@
 //! The store of a process that stands alone.
 
+mod shelf;
 mod table;
 mod tokens;
 
@@ -26,7 +27,9 @@ pub struct Bounds {
     pub retention: Duration,
     /// Contexts, open and closed. The longest closed make room for new ones; open ones never do.
     pub contexts: usize,
-    /// Bytes of all documents, as compact JSON. As above.
+    /// Bytes of all documents, as compact JSON. Closed contexts make room here too: first those with more than an equal
+    /// share (`bytes` / `contexts`), the longest closed of them first, then all others. Open ones never do: what is
+    /// written then is refused.
     pub bytes: usize,
     /// Closed contexts of one key: what clients can pile up by offering one id over and over.
     pub closed_per_key: usize,
@@ -49,6 +52,21 @@ impl Default for Bounds {
     }
 }
 
+/// What a [`Memory`] holds now, and what it could not keep.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Contexts, open and closed.
+    pub contexts: usize,
+    /// Bytes of their documents.
+    pub bytes: usize,
+    /// Closed contexts that were forgotten before their time since there were too many.
+    pub evicted_for_contexts: u64,
+    /// Likewise, for their bytes.
+    pub evicted_for_bytes: u64,
+    /// Likewise, as newer ones of the same key were closed.
+    pub evicted_of_their_key: u64,
+}
+
 /// Contexts in this process's memory: they outlive their sessions, not the process.
 #[derive(Debug)]
 pub struct Memory {
@@ -66,6 +84,12 @@ impl Memory {
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.lock().len()
+    }
+
+    /// What it holds, and what it could not keep.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.table.lock().usage()
     }
 
     /// Whether there is none.

@@ -1,13 +1,14 @@
 //! Contexts in a table with a clock as an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, UserId};
 
-use super::Bounds;
+use super::shelf::Shelf;
 use super::tokens::Tokens;
+use super::{Bounds, Usage};
 use crate::context::{
     Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError,
 };
@@ -19,9 +20,17 @@ pub(super) struct Table {
     contexts: HashMap<ContextId, Context>,
     /// The contexts of each key, the one opened last at the end.
     by_key: HashMap<ContextKey, Vec<ContextId>>,
-    /// Closed contexts, the one that expires first at the front.
-    closed: BTreeSet<(Instant, ContextId)>,
+    closed: Shelf,
     bytes: usize,
+    /// Closed contexts that were forgotten before their time, by what was short.
+    evicted: Evicted,
+}
+
+#[derive(Debug, Default)]
+struct Evicted {
+    for_contexts: u64,
+    for_bytes: u64,
+    of_their_key: u64,
 }
 
 #[derive(Debug)]
@@ -53,11 +62,24 @@ impl Context {
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, contexts: HashMap::new(), by_key: HashMap::new(), closed: BTreeSet::new(), bytes: 0 }
+        let closed = Shelf::new(bounds.bytes / bounds.contexts.max(1));
+        let (contexts, by_key) = (HashMap::new(), HashMap::new());
+        Self { bounds, contexts, by_key, closed, bytes: 0, evicted: Evicted::default() }
     }
 
     pub(super) fn len(&self) -> usize {
         self.contexts.len()
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let Evicted { for_contexts, for_bytes, of_their_key } = self.evicted;
+        Usage {
+            contexts: self.len(),
+            bytes: self.bytes,
+            evicted_for_contexts: for_contexts,
+            evicted_for_bytes: for_bytes,
+            evicted_of_their_key: of_their_key,
+        }
     }
 
     pub(super) fn open(
@@ -113,7 +135,7 @@ impl Table {
     fn reopen(&mut self, id: ContextId, claim: &Claim, token: ResumeToken, now: Instant) -> Opened {
         let context = self.contexts.get_mut(&id).expect("invariant: the lists by key name contexts of the table");
         if let Some(expires) = context.expires.take() {
-            self.closed.remove(&(expires, id));
+            self.closed.take(expires, id);
         }
         context.holders += 1;
         context.tokens.replace(claim.token.as_ref(), token, now);
@@ -193,13 +215,16 @@ impl Table {
         };
         while self.bytes - before + bytes > self.bounds.bytes {
             // What is written to is not what is forgotten for it.
-            if !self.forget_oldest_but(Some(id)) {
-                return Err(StoreError::Full.into());
-            }
+            let Some(other) = self.closed.first_for_bytes(id) else { return Err(StoreError::Full.into()) };
+            self.evicted.for_bytes += 1;
+            self.forget(other);
         }
         let context = self.contexts.get_mut(&id).ok_or(WriteError::Gone)?;
         self.bytes = self.bytes - before + bytes;
         context.bytes = bytes;
+        if let Some(expires) = context.expires {
+            self.closed.put(expires, id, bytes);
+        }
         context.document = Document { data, version: context.document.version.next() };
         Ok(context.document.version)
     }
@@ -218,7 +243,7 @@ impl Table {
         }
         let expires = now + self.bounds.retention;
         context.expires = Some(expires);
-        self.closed.insert((expires, id));
+        self.closed.put(expires, id, context.bytes);
         let key = context.key.clone();
         self.thin(&key);
     }
@@ -234,6 +259,7 @@ impl Table {
         closed.sort_unstable();
         let excess = closed.len().saturating_sub(self.bounds.closed_per_key);
         for (_, id) in closed.into_iter().take(excess) {
+            self.evicted.of_their_key += 1;
             self.forget(id);
         }
     }
@@ -245,28 +271,26 @@ impl Table {
 
     fn expire(&mut self, now: Instant) {
         for _ in 0..self.bounds.expired_at_once {
-            match self.closed.first().copied() {
+            match self.closed.first() {
                 Some((expires, id)) if expires <= now => self.forget(id),
                 _ => break,
             }
         }
     }
 
-    fn forget_oldest(&mut self) -> bool {
-        self.forget_oldest_but(None)
-    }
-
     /// Returns whether there was one to forget.
-    fn forget_oldest_but(&mut self, spared: Option<ContextId>) -> bool {
-        let oldest = self.closed.iter().map(|(_, id)| *id).find(|id| Some(*id) != spared);
-        oldest.inspect(|id| self.forget(*id)).is_some()
+    fn forget_oldest(&mut self) -> bool {
+        let Some((_, id)) = self.closed.first() else { return false };
+        self.evicted.for_contexts += 1;
+        self.forget(id);
+        true
     }
 
     fn forget(&mut self, id: ContextId) {
         let Some(context) = self.contexts.remove(&id) else { return };
         self.bytes -= context.bytes;
         if let Some(expires) = context.expires {
-            self.closed.remove(&(expires, id));
+            self.closed.take(expires, id);
         }
         if let Some(ids) = self.by_key.get_mut(&context.key) {
             ids.retain(|other| *other != id);

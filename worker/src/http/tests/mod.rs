@@ -179,7 +179,7 @@ impl Host for FakeHost {
         Err((Failure::UpstreamUnavailable, Box::new(line)))
     }
 
-    async fn attach(&self, _: &ServiceName, _: &SessionId, _: ResumeToken, _: &Identity, line: Line) -> Attached {
+    async fn attach(&self, _: Returning<'_>, line: Line) -> Attached {
         Attached::No(Box::new(line))
     }
 
@@ -297,6 +297,7 @@ fn access() -> Access {
         hosts: Hosts::Only([].into()),
         admin_token: TOKEN.parse().unwrap(),
         newcomers: MAX_NEWCOMERS,
+        newcomers_per_source: None,
         streams: 20,
     }
 }

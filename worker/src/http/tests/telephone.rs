@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
 use streamfleet_socket::protocol::CallStart;
-use streamfleet_socket::telephone::CallNonce;
+use streamfleet_socket::telephone::{CallNonce, Visit};
 
 use super::super::telephone::{Proof, Switchboard};
 use super::*;
@@ -200,7 +200,7 @@ fn a_stream_is_counted_unless_a_signed_request_has_led_it_here() {
     let check = |callers: &Callers, token: bool, limited: Result<bool, Failure>, then_free: Result<bool, Failure>| {
         let board = Switchboard::new("echo", callers, [7; 32]);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let token = token.then(|| board.key.issue("CA1", CallNonce::from_random([1; 16]), now));
+        let token = token.then(|| board.key.issue("CA1", CallNonce::from_random([1; 16]), Visit::First, now));
         let start = CallStart {
             stream_sid: "MZ1".parse().unwrap(),
             call_sid: Some(sid.clone()),
@@ -209,7 +209,7 @@ fn a_stream_is_counted_unless_a_signed_request_has_led_it_here() {
             parameters: serde_json::Map::new(),
         };
         let too_many = || Err(Failure::RateLimited { retry_after: Duration::from_secs(1) });
-        let ours = |proof: Proof| matches!(proof, Proof::Ours(_));
+        let ours = |proof: Proof| matches!(proof, Proof::Ours(..));
         assert_eq!(board.admit(&start, too_many).map(ours), limited, "{callers:?}");
         assert_eq!(board.admit(&start, || Ok(())).map(ours), then_free, "{callers:?}");
     };

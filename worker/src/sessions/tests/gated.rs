@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use serde_json::Map;
+use streamfleet_session::ResumeToken;
 use streamfleet_store::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Document, Expected, Opened, Sharing, StoreError, Version,
     WriteError,
@@ -13,29 +14,29 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-/// A process's memory with gates before and behind opening and sharing.
+/// A process's memory with gates before and behind opening and sharing, and behind the exchange of a token.
 #[derive(Default)]
-pub(super) struct Gated {
+pub(crate) struct Gated {
     pub(super) memory: Memory,
     pub(super) before: Gates,
-    pub(super) behind: Gates,
+    pub(crate) behind: Gates,
     /// Contexts that were closed.
     pub(super) closed: AtomicUsize,
 }
 
 /// Each holds up one caller until it is opened, in their order.
 #[derive(Default)]
-pub(super) struct Gates(Mutex<VecDeque<oneshot::Receiver<()>>>);
+pub(crate) struct Gates(Mutex<VecDeque<oneshot::Receiver<()>>>);
 
 impl Gates {
-    pub(super) fn shut(&self) -> oneshot::Sender<()> {
+    pub(crate) fn shut(&self) -> oneshot::Sender<()> {
         let (open, gate) = oneshot::channel();
         self.0.lock().push_back(gate);
         open
     }
 
     /// Whether somebody waits at the last one.
-    pub(super) fn is_reached(&self) -> bool {
+    pub(crate) fn is_reached(&self) -> bool {
         self.0.lock().is_empty()
     }
 
@@ -47,11 +48,19 @@ impl Gates {
     }
 }
 
+impl Sessions {
+    /// The same with such a store; before anybody else has a hold on it.
+    pub(crate) fn gated(&mut self) -> Arc<Gated> {
+        let store = Arc::new(Gated::default());
+        Arc::get_mut(&mut self.inner).unwrap().contexts = store.clone();
+        store
+    }
+}
+
 /// A worker whose contexts are in such a store.
 pub(super) fn worker() -> (Worker, Arc<Gated>) {
     let (media, mut sessions) = Worker::sessions();
-    let store = Arc::new(Gated::default());
-    Arc::get_mut(&mut sessions.inner).unwrap().contexts = store.clone();
+    let store = sessions.gated();
     let mut worker = Worker::with(sessions);
     let stop = worker.stop.clone();
     worker.running = Some(std::thread::spawn(move || media.run(&stop).unwrap()));
@@ -72,7 +81,9 @@ impl ContextStore for Gated {
     }
 
     async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
-        self.memory.rotate(key, token).await
+        let next = self.memory.rotate(key, token).await;
+        self.behind.pass().await;
+        next
     }
 
     async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::peer::{Heard, Peer, closed};
-use super::{NEWCOMERS, PATIENCE, World, service, until};
+use super::{NEWCOMERS, PATIENCE, World, access, service, until};
+use crate::http::Access;
 
 #[tokio::test]
 async fn sockets_that_say_nothing_are_few() {
@@ -29,6 +30,24 @@ async fn sockets_that_say_nothing_are_few() {
     while Peer::try_open(&world, "/tone/websocket/offer").await.is_err() {
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+#[tokio::test]
+async fn sockets_of_one_address_that_say_nothing_leave_room_for_others() {
+    let access = Access { newcomers_per_source: Some(1), ..access() };
+    let world = World::with_access([service("tone")], access);
+    let mut silent = Vec::new();
+    for _ in 0..NEWCOMERS / 2 {
+        silent.push(Peer::open(&world, "/tone/websocket/offer").await);
+    }
+    for path in ["/tone/websocket/offer", "/tone/telephone/handler"] {
+        assert_eq!(Peer::try_open(&world, path).await.err(), Some(429), "{path}");
+    }
+    assert_eq!(world.counted(r#"streamfleet_offers_total{outcome="too_many_sockets"}"#), 2);
+    // A session is none of them.
+    silent[0].say(json!({ "event": "start", "websocket_id": "a" })).await;
+    silent[0].hear(480).await;
+    Peer::open(&world, "/tone/websocket/offer").await;
 }
 
 #[tokio::test]

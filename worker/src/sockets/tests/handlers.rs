@@ -24,6 +24,7 @@ pub(super) fn registry() -> Registry {
     let mut add = |name: &str, make: fn() -> Box<dyn Handler>| {
         registry.register(name, Description::audio(name, ""), move |_| Ok(Registered::Handler(make())));
     };
+    add("blocked", || Box::new(Blocked));
     add("busy", || Box::<Busy>::default());
     add("bye", || Box::new(Bye::new()));
     add("keys", || Box::<Keys>::default());
@@ -145,6 +146,31 @@ impl Handler for Talker {
             Some(emit) => Ok(emit),
             None => std::future::pending().await,
         }
+    }
+}
+
+/// Puts out that it hears, and then holds its thread for ever, as a lock that is never given back does.
+struct Blocked;
+
+#[async_trait]
+impl Handler for Blocked {
+    fn media(&self) -> Media {
+        frames()
+    }
+    fn copy(&self) -> Box<dyn Handler> {
+        Box::new(Self)
+    }
+    async fn receive(&self, _: Input) -> Result<(), HandlerError> {
+        if let Some(session) = Session::current() {
+            let heard = |thread: &std::thread::Thread| session.output(json!(thread.name()));
+            heard(&std::thread::current()).map_err(HandlerError::new)?;
+        }
+        loop {
+            std::thread::park();
+        }
+    }
+    async fn emit(&self) -> Result<Emit, HandlerError> {
+        std::future::pending().await
     }
 }
 

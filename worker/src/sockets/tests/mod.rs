@@ -1,5 +1,6 @@
 //! Sessions over sockets on a whole HTTP server, with clients on loopback sockets.
 
+mod blocked;
 mod calls;
 mod ending;
 mod handlers;
@@ -22,6 +23,7 @@ use streamfleet_audio::DelayBounds;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_session::{IdentityPolicy, Limits, SessionId};
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -31,6 +33,7 @@ use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Modality, 
 use crate::media::answer::PeerFactory;
 use crate::media::driver::{Loop, LoopHandle};
 use crate::metrics::SessionMetrics;
+use crate::sessions::gated::Gated;
 use crate::sessions::{Advertised, Sessions};
 
 /// Longer than anything here takes on a busy machine, shorter than anybody waits for a hanging test.
@@ -72,22 +75,70 @@ fn signed(name: &str) -> Service {
     Service { telephone, ..service(name) }
 }
 
+/// Everybody may do everything, and all places may be those of the one address that tests have.
+fn access() -> Access {
+    Access {
+        origins: Origins::Any,
+        hosts: Hosts::Any,
+        admin_token: "correct-horse-battery".parse().unwrap(),
+        newcomers: NEWCOMERS,
+        newcomers_per_source: Some(NEWCOMERS),
+        streams: 9,
+    }
+}
+
+/// What may be different in a world.
+struct Setup {
+    loops: Vec<LoopHandle>,
+    handlers_on: Handle,
+    access: Access,
+}
+
+impl Default for Setup {
+    /// Without media, handlers beside everything else.
+    fn default() -> Self {
+        Self { loops: Vec::new(), handlers_on: Handle::current(), access: access() }
+    }
+}
+
 impl World {
     fn new(services: impl IntoIterator<Item = Service>) -> Self {
-        Self::over(services, Vec::new())
+        Self::made(services, Setup::default())
+    }
+
+    /// One whose handlers share this runtime's threads with nothing else.
+    fn with_handlers_on(services: impl IntoIterator<Item = Service>, handlers_on: &Runtime) -> Self {
+        Self::made(services, Setup { handlers_on: handlers_on.handle().clone(), ..Setup::default() })
+    }
+
+    fn with_access(services: impl IntoIterator<Item = Service>, access: Access) -> Self {
+        Self::made(services, Setup { access, ..Setup::default() })
     }
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
         let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let mut world = Self::over(services, vec![handle]);
+        let mut world = Self::made(services, Setup { loops: vec![handle], ..Setup::default() });
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();
         world.media = Some((stop, std::thread::spawn(move || media.run(&stops).unwrap())));
         world
     }
 
-    fn over(services: impl IntoIterator<Item = Service>, loops: Vec<LoopHandle>) -> Self {
+    /// One whose contexts are in a store that keeps its callers waiting.
+    fn gated(services: impl IntoIterator<Item = Service>) -> (Self, Arc<Gated>) {
+        let mut store = None;
+        let change = |sessions: &mut Sessions| store = Some(sessions.gated());
+        let world = Self::changed(services, Setup::default(), change);
+        (world, store.expect("sessions were made"))
+    }
+
+    fn made(services: impl IntoIterator<Item = Service>, setup: Setup) -> Self {
+        Self::changed(services, setup, |_| {})
+    }
+
+    fn changed(services: impl IntoIterator<Item = Service>, setup: Setup, change: impl FnOnce(&mut Sessions)) -> Self {
+        let Setup { loops, handlers_on, access } = setup;
         let registry = handlers::registry();
         let services: Vec<Arc<Service>> = services.into_iter().map(Arc::new).collect();
         let made = services.iter().map(|service| {
@@ -95,22 +146,17 @@ impl World {
             (service.name.clone(), handler)
         });
         let metrics = Metrics::new("test", "0");
-        let sessions = Sessions::new(
+        let mut sessions = Sessions::new(
             PeerFactory::new().unwrap(),
             loops,
             Advertised(vec!["127.0.0.1".parse().unwrap()]),
             DelayBounds::default(),
             made.collect::<HashMap<_, _>>(),
+            handlers_on,
             SessionMetrics::new(&metrics.meter("worker")),
         );
+        change(&mut sessions);
         let occupancy = Occupancy::default();
-        let access = Access {
-            origins: Origins::Any,
-            hosts: Hosts::Any,
-            admin_token: "correct-horse-battery".parse().unwrap(),
-            newcomers: NEWCOMERS,
-            streams: 9,
-        };
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
         let app = http::router(host, &services, &occupancy, access, IceConfig::default(), &meter, Router::new());

@@ -5,6 +5,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use streamfleet_audio::analysis::{level_dbfs, tone_level};
 
+use super::calls::stream;
 use super::handlers::HEARD;
 use super::peer::{Heard, Peer, closed, refused};
 use super::{World, service, until};
@@ -152,4 +153,47 @@ async fn a_client_whose_socket_breaks_as_it_arrives_shows_its_old_token() {
     peer.token().await;
     let mut other = Peer::start(&world, "tone", "a", first).await;
     assert_eq!(other.word().await, refused("connection_already_exists"));
+}
+
+/// Its token is good, and before it has its session that ends: the client is told so, and nobody has waited for it.
+#[tokio::test]
+async fn a_client_that_comes_back_as_its_session_ends_is_told_so() {
+    let (world, store) = World::gated([service("tone")]);
+    let mut first = Peer::start(&world, "tone", "a", json!(true)).await;
+    let token = first.token().await;
+    let gate = store.behind.shut();
+    let mut second = Peer::start(&world, "tone", "a", token).await;
+    until("the token", || store.behind.is_reached()).await;
+    let request = Request::delete("/tone/sessions/a")
+        .header("host", "localhost")
+        .header("authorization", "Bearer correct-horse-battery");
+    let (status, body) = world.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!((status, body.as_str()), (200, r#"{"status":"success","id":"a","reason":"ended_by_control"}"#));
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (0, 0));
+    gate.send(()).unwrap();
+    assert_eq!(second.next().await, refused("connection_closed"));
+    assert_eq!(second.next().await, closed(1000, "refused"));
+    // Its id is nobody's.
+    let mut next = Peer::start(&world, "tone", "a", json!(true)).await;
+    next.token().await;
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (1, 1));
+}
+
+/// A handler that asks what carries its session is told the truth: over another transport it is another session.
+#[tokio::test]
+async fn a_client_on_another_transport_has_a_session_of_its_own() {
+    let world = World::new([service("keys")]);
+    let mut socket = Peer::start(&world, "keys", "a", json!(true)).await;
+    let token = socket.token().await;
+    let parameters = json!({ "streamfleet_session": "a", "streamfleet_resume": token });
+    let mut phone = stream(&world, "/keys", "MZ1", "CA1", parameters).await;
+    assert_eq!(socket.word().await, Heard::Text(json!({ "type": "fetch_output", "data": [] })));
+    assert_eq!(socket.word().await, Heard::Text(json!({ "type": "update_connection", "data": "closed" })));
+    assert_eq!(socket.word().await, closed(1000, "moved"));
+    until("the new handler", || world.outputs("a").len() == 2).await;
+    let told: Vec<Value> = world.outputs("a").iter().map(|told| told["transport"].clone()).collect();
+    assert_eq!(told, ["websocket", "telephone"]);
+    assert_eq!((world.sessions.len(), world.occupancy.live(), world.ended("moved")), (1, 1, 1));
+    phone.say(json!({ "event": "stop" })).await;
+    assert_eq!(phone.next().await, closed(1000, "stopped"));
 }

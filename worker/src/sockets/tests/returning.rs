@@ -1,17 +1,23 @@
 //! Calls that come back, because the company asks again when their stream is over.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use streamfleet_store::{ContextKey, Expected};
 
 use super::calls::{ask, incoming, parameter, stream};
 use super::peer::{Peer, closed};
 use super::{World, service, signed, until};
+use crate::http::Host as _;
 
 /// Where the company asks when the stream is over.
 fn action(twiml: &str) -> String {
+    action_of("tone", twiml)
+}
+
+fn action_of(service: &str, twiml: &str) -> String {
     let (_, rest) = twiml.split_once(r#"<Connect action=""#).expect("an action");
     let (relative, _) = rest.split_once('"').unwrap();
     assert!(relative.starts_with("incoming?"), "{relative}");
-    format!("/tone/telephone/{relative}")
+    format!("/{service}/telephone/{relative}")
 }
 
 /// Follows TwiML as the company does.
@@ -114,4 +120,36 @@ async fn who_knows_a_calls_id_does_not_have_the_call() {
     let mut phone = follow(&world, &second, "MZ2", "CA1").await;
     phone.hear(160).await;
     assert_eq!(world.sessions.len(), 2);
+}
+
+/// Another call that shows a session's token takes it up, or goes on behind it, without having been put through by us.
+#[tokio::test]
+async fn a_conversation_goes_on_in_another_call() {
+    let world = World::new([service("keys")]);
+    let first = incoming(&world, "/keys/telephone/incoming", "CA1").await;
+    let token = parameter(&first, "streamfleet_token");
+    let mut phone = stream(&world, "/keys", "MZ1", "CA1", json!({ "streamfleet_token": token })).await;
+    until("the session", || world.outputs("MZ1").len() == 1).await;
+    let back = incoming(&world, &action_of("keys", &first), "CA1").await;
+    let token = parameter(&back, "streamfleet_resume").unwrap();
+    let contexts = world.sessions.contexts();
+    let order = Map::from_iter([("order".to_owned(), json!(17))]);
+    let context = world.view("MZ1").unwrap().context;
+    contexts.write(context, order.clone(), Expected::Anything).await.unwrap();
+    phone.say(json!({ "event": "stop" })).await;
+    assert_eq!(phone.word().await, closed(1000, "stopped"));
+    until("the end", || world.sessions.is_empty()).await;
+
+    // A stranger with a wrong one gets an empty one.
+    let key = ContextKey { service: "keys".parse().unwrap(), session: "MZ1".parse().unwrap() };
+    for (token, expected) in [("0".repeat(32), Map::new()), (token, order)] {
+        let parameters = json!({ "streamfleet_session": "MZ1", "streamfleet_resume": token });
+        let mut other = stream(&world, "/keys", "MZ2", "CA2", parameters).await;
+        until("the next session", || !world.sessions.is_empty()).await;
+        let context = contexts.find(&key).await.unwrap().unwrap();
+        assert_eq!(contexts.read(context).await.unwrap().unwrap().data, expected);
+        other.say(json!({ "event": "stop" })).await;
+        assert_eq!(other.word().await, closed(1000, "stopped"));
+        until("the end", || world.sessions.is_empty()).await;
+    }
 }

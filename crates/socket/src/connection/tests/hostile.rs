@@ -24,10 +24,13 @@ fn bad_frames_close_with_a_reason() {
     let error = r#"{"type":"error","message":"pcm16 must have an even number of bytes"}"#;
     drive.check_words(&[(0, error), (0, "1007 bad_input")]);
 
-    let mut drive = Drive::open();
-    drive.connection.handle_oversize(drive.now);
-    drive.pull();
-    assert_eq!(drive.words()[1].1, "1009 bad_input");
+    for (error, close) in [(BadFrame::TooLarge, "1009"), (BadFrame::Malformed, "1002"), (BadFrame::NotUtf8, "1007")] {
+        let mut drive = Drive::open();
+        drive.connection.handle_unreadable(drive.now, &error);
+        drive.pull();
+        drive.check_words(&[(0, &error.to_json()), (0, &format!("{close} bad_input"))]);
+        assert_eq!(drive.end(), Some((0, End::BadInput)));
+    }
 
     // Twilio is told nothing but the code.
     let mut call = Drive::call();

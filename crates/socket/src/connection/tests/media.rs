@@ -64,7 +64,7 @@ fn a_token_is_the_first_thing_said() {
     drive.text(r#"{"event":"start","websocket_id":"abc","resume":true}"#);
     let mut drive = drive.accept(Some(ResumeToken::from_random([0xab; 16])));
     drive.say(480);
-    let session = r#"{"type":"session","data":{"resume":"abababababababababababababababab"}}"#;
+    let session = r#"{"type":"session","data":{"resume":"abababababababababababababababab","input_sample_rate":48000,"output_sample_rate":24000,"encoding":"mulaw"}}"#;
     assert_eq!(drive.sent[0], (0, Transmit::Text(session.into())));
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -375,6 +376,48 @@ fn bytes_are_bounded_and_a_writer_does_not_lose_his_own() {
     assert_eq!(world.table.read(live, world.now).unwrap().data, data(&"y".repeat(600)));
 }
 
+/// Somebody writes as much as he may into one session after another. What others left is small, and older.
+#[test]
+fn who_writes_much_into_many_sessions_loses_his_own() {
+    let mut world = World::new();
+    let quiet: Vec<ContextId> = ["a", "b"].map(|session| world.past(session, &nothing(), "x").id).into();
+    let live = world.past("live", &nothing(), &"l".repeat(300));
+    let again = world.open("live", &by_token(world.opened));
+    assert!(again.resumed && again.id == live.id);
+    let mut loud = Vec::new();
+    for n in 0..20 {
+        world.now += Duration::from_secs(1);
+        loud.push(world.past(&format!("loud{n}"), &nothing(), &"y".repeat(300)).id);
+    }
+    let known = |world: &mut World, id: &ContextId| world.table.read(*id, world.now).is_some();
+    assert!(quiet.iter().all(|id| known(&mut world, id)), "small ones stay");
+    assert!(known(&mut world, &live.id), "and so do those that live, whatever their size");
+    assert_eq!(loud.iter().filter(|id| known(&mut world, id)).count(), 2);
+    assert!(loud[18..].iter().all(|id| known(&mut world, id)), "the oldest of his go first");
+    let expected = Usage { contexts: 5, evicted_for_bytes: 18, ..world.table.usage() };
+    assert_eq!(world.table.usage(), expected);
+    // One that grows after its end is one of the large.
+    assert!(world.table.write(quiet[0], data(&"x".repeat(300)), Expected::Anything, world.now).is_ok());
+    world.past("loud20", &nothing(), &"y".repeat(300));
+    assert!(!known(&mut world, &quiet[0]) && known(&mut world, &quiet[1]));
+}
+
+#[test]
+fn what_could_not_be_kept_is_counted_by_why() {
+    let mut world = World::new();
+    for _ in 0..bounds().closed_per_key + 1 {
+        world.past("same", &nothing(), "x");
+    }
+    for n in 0..bounds().contexts {
+        world.past(&format!("s{n}"), &nothing(), "x");
+    }
+    world.now += RETENTION;
+    world.open("later", &nothing());
+    let Usage { evicted_for_contexts, evicted_for_bytes, evicted_of_their_key, .. } = world.table.usage();
+    // What has expired is not missed.
+    assert_eq!((evicted_for_contexts, evicted_for_bytes, evicted_of_their_key), (2, 0, 1));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Open { session: u8, token: Option<u8>, user: Option<u8> },
@@ -452,6 +495,9 @@ proptest! {
             prop_assert_eq!(table.by_key.values().map(Vec::len).sum::<usize>(), table.len());
             prop_assert_eq!(table.closed.len(), table.contexts.values().filter(|c| c.expires.is_some()).count());
             prop_assert!(table.contexts.values().all(|c| (c.holders == 0) == c.expires.is_some()));
+            let share = bounds().bytes / bounds().contexts;
+            let large = table.contexts.iter().filter(|(_, c)| c.expires.is_some() && c.bytes > share);
+            prop_assert_eq!(table.closed.large().collect::<BTreeSet<_>>(), large.map(|(id, _)| *id).collect());
         }
     }
 }
