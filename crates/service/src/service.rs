@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use streamfleet_process::config::Mistakes;
-use streamfleet_session::metadata::{AllowList, MetadataLimits};
+use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{Limits, ServiceName, UserIdSource};
 
 use crate::pattern::PathPattern;
@@ -266,16 +266,10 @@ fn identity(spec: IdentitySpec, mistakes: &mut Mistakes) -> Identity {
             IdentityDemand::Verified
         }
     };
-    let limits = MetadataLimits {
-        max_bytes: metadata.max_bytes,
-        max_depth: metadata.max_depth,
-        max_keys: metadata.max_keys,
-        allow: AllowList::from_keys(metadata.allow),
-    };
     Identity {
         user_id_from,
         demand,
-        metadata: limits,
+        metadata: MetadataLimits::from(&metadata),
         tokens: jwt.and_then(|jwt| tokens(jwt, mistakes)),
         webhook: webhook.map(|webhook| checked_webhook(webhook, mistakes)),
     }

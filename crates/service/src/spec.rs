@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use streamfleet_session::metadata::MetadataLimits;
+use streamfleet_session::metadata::{AllowList, MetadataLimits};
 use streamfleet_session::{Limits, PathPrefix};
 
 use crate::pattern::PathPattern;
@@ -80,7 +80,7 @@ impl Default for WorkersSpec {
     }
 }
 
-/// Limits over all workers; absent means unlimited, but for the time to connect.
+/// Limits; absent means unlimited, but for the time to connect.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct LimitsSpec {
@@ -88,7 +88,8 @@ pub struct LimitsSpec {
     pub concurrency: Option<NonZeroU32>,
     /// Sessions of one user at a time.
     pub per_user: Option<NonZeroU32>,
-    /// Offers a minute from one source address, or from one verified user.
+    /// Offers a minute from one source address. Set it only where clients arrive under their own address: behind a proxy all of
+    /// them share the proxy's.
     pub offers_per_minute: Option<NonZeroU32>,
     /// Longest session, in seconds from its connection.
     pub time_limit_seconds: Option<NonZeroU32>,
@@ -152,6 +153,14 @@ impl Default for MetadataSpec {
     fn default() -> Self {
         let MetadataLimits { max_bytes, max_depth, max_keys, .. } = MetadataLimits::default();
         Self { max_bytes, max_depth, max_keys, allow: vec!["*".to_owned()] }
+    }
+}
+
+impl From<&MetadataSpec> for MetadataLimits {
+    fn from(spec: &MetadataSpec) -> Self {
+        let MetadataSpec { max_bytes, max_depth, max_keys, allow } = spec;
+        let allow = AllowList::from_keys(allow.iter().cloned());
+        Self { max_bytes: *max_bytes, max_depth: *max_depth, max_keys: *max_keys, allow }
     }
 }
 

@@ -14,13 +14,13 @@ use serde_json::Value;
 use streamfleet_process::config::{Secret, duration};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::{LogConfig, OtlpConfig};
-use streamfleet_session::metadata::MetadataLimits;
+use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
 pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
-use crate::http::{IceConfig, Modality, Telephone};
+use crate::http::{IceConfig, Telephone};
 
 /// Everything an operator can say about a worker. Keys are `camelCase`; every key has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ pub struct ServiceConfig {
     /// What answers.
     pub handler: HandlerConfig,
     /// What is allowed.
-    pub limits: LimitsConfig,
+    pub limits: LimitsSpec,
     /// Who is calling.
     pub identity: IdentityConfig,
     /// Telephone calls.
@@ -153,23 +153,6 @@ impl Default for HandlerConfig {
     }
 }
 
-/// Limits of a service; absent means unlimited, but for the time to connect.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct LimitsConfig {
-    /// Sessions at a time.
-    pub concurrency: Option<NonZeroU32>,
-    /// Sessions of one user at a time.
-    pub per_user: Option<NonZeroU32>,
-    /// Offers a minute from one source address. Set it only where clients reach the worker under their own address:
-    /// behind a proxy all of them share the proxy's.
-    pub offers_per_minute: Option<NonZeroU32>,
-    /// Longest session, in seconds from its connection.
-    pub time_limit_seconds: Option<NonZeroU32>,
-    /// Time to connect, in seconds from the answer; 30 if absent.
-    pub connect_timeout_seconds: Option<NonZeroU32>,
-}
-
 /// How a service learns who is calling.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -177,34 +160,13 @@ pub struct IdentityConfig {
     /// Where the user id comes from, the first that has one: `metadata:KEY`, `header:NAME`.
     pub user_id_from: Vec<String>,
     /// What is kept of a client's metadata.
-    pub metadata: MetadataConfig,
+    pub metadata: MetadataSpec,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
         let user_id_from = IdentityPolicy::default().user_id_from.iter().map(ToString::to_string).collect();
-        Self { user_id_from, metadata: MetadataConfig::default() }
-    }
-}
-
-/// Bounds of a client's metadata.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct MetadataConfig {
-    /// Size as JSON, in bytes.
-    pub max_bytes: usize,
-    /// Nesting.
-    pub max_depth: usize,
-    /// Keys, over all levels.
-    pub max_keys: usize,
-    /// Top-level keys to keep; `*` for all.
-    pub allow: Vec<String>,
-}
-
-impl Default for MetadataConfig {
-    fn default() -> Self {
-        let MetadataLimits { max_bytes, max_depth, max_keys, .. } = MetadataLimits::default();
-        Self { max_bytes, max_depth, max_keys, allow: vec!["*".to_owned()] }
+        Self { user_id_from, metadata: MetadataSpec::default() }
     }
 }
 

@@ -11,12 +11,10 @@ use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
-use streamfleet_session::metadata::{AllowList, MetadataLimits};
+use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 
-use super::{
-    IdentityConfig, LimitsConfig, MediaConfig, MetadataConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig,
-};
+use super::{IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
 use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
 
 /// More loops than any machine has cores for; a larger number is a slip.
@@ -185,7 +183,7 @@ fn services(
             handler: config.handler.name.clone(),
             handler_config: config.handler.config.clone(),
             modality: config.modality,
-            limits: limits(&config.limits),
+            limits: Limits::from(&config.limits),
             identity,
             telephone: telephone(&config.telephone, &key("telephone.authToken"), mistakes),
         }));
@@ -193,26 +191,11 @@ fn services(
     services
 }
 
-fn limits(config: &LimitsConfig) -> Limits {
-    let seconds = |seconds: NonZeroU32| Duration::from_secs(seconds.get().into());
-    let defaults = Limits::default();
-    Limits {
-        concurrency: config.concurrency,
-        per_user: config.per_user,
-        offers_per_minute: config.offers_per_minute,
-        time_limit: config.time_limit_seconds.map(seconds),
-        connect_timeout: config.connect_timeout_seconds.map_or(defaults.connect_timeout, seconds),
-        end_grace: defaults.end_grace,
-    }
-}
-
 fn identity(config: &IdentityConfig, key: &str, mistakes: &mut Mistakes) -> IdentityPolicy {
     let sources = config.user_id_from.iter().enumerate();
     let user_id_from =
         sources.filter_map(|(n, text)| mistakes.check(format!("{key}[{n}]"), text.parse::<UserIdSource>())).collect();
-    let MetadataConfig { max_bytes, max_depth, max_keys, ref allow } = config.metadata;
-    let allow = AllowList::from_keys(allow.iter().cloned());
-    IdentityPolicy { user_id_from, metadata: MetadataLimits { max_bytes, max_depth, max_keys, allow } }
+    IdentityPolicy { user_id_from, metadata: MetadataLimits::from(&config.metadata) }
 }
 
 fn telephone(config: &TelephoneConfig, key: &str, mistakes: &mut Mistakes) -> Telephone {

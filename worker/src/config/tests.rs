@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use streamfleet_process::config::{Loaded, Mistakes, variables};
 use streamfleet_process::tls::Certificate;
+use streamfleet_service::spec::Modality;
 use streamfleet_session::Limits;
 use streamfleet_session::metadata::AllowList;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use streamfleet_handler::{Inputs, Replies, Transport};
+use streamfleet_service::spec::Modality;
 use streamfleet_session::candidate::{ParsedCandidate, RemoteCandidate};
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{
@@ -46,19 +47,6 @@ pub struct Service {
     pub identity: IdentityPolicy,
     /// How it takes telephone calls.
     pub telephone: Telephone,
-}
-
-/// Which media a service takes part in, in FastRTC's words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Modality {
-    /// Sound.
-    Audio,
-    /// Pictures.
-    Video,
-    /// Whatever of the two the client offers.
-    #[default]
-    AudioVideo,
 }
 
 /// An offer that has passed every check of the HTTP side and holds a place.

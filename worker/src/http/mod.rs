@@ -44,8 +44,8 @@ use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, Sess
 use tokio::sync::Semaphore;
 
 pub use self::host::{
-    Attached, ChangeView, Ended, Host, Modality, OpenRequest, Quality, Reached, Returning, Service, SessionView,
-    SocketRequest, TrackInfo,
+    Attached, ChangeView, Ended, Host, OpenRequest, Quality, Reached, Returning, Service, SessionView, SocketRequest,
+    TrackInfo,
 };
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::lobby::MAX_NEWCOMERS;

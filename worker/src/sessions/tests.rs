@@ -13,6 +13,7 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use streamfleet_handler::{Emit, Handler, HandlerError, Input, Registry};
 use streamfleet_process::telemetry::Metrics;
+use streamfleet_service::spec::Modality;
 use streamfleet_session::{Identity, IdentityPolicy, Limits};
 use tower::ServiceExt as _;
 
@@ -24,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 use super::begin::HandlerTask;
 use super::*;
 use crate::admission::Occupancy;
-use crate::http::Modality;
 use crate::http::{self, Access, Hosts, IceConfig, Origins, Service};
 use crate::media::driver::Loop;
 

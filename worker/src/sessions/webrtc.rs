@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use streamfleet_handler::{self as sdk, LinkConfig, Registered};
+use streamfleet_service::spec::Modality;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{ServiceName, SessionId};
@@ -13,7 +14,7 @@ use super::begin::{Beginning, Begun};
 use super::moving::{enter, is_sealed};
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
-use crate::http::{Modality, OpenRequest};
+use crate::http::OpenRequest;
 use crate::media::Stage;
 use crate::media::answer::{AnswerRequest, IceCredentials, Wants, answer};
 use crate::media::driver::Overloaded;

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use streamfleet_handler::{LinkConfig, LoopEnd, Replies, TaskEnd, Transport, link};
 use streamfleet_process::telemetry::Metrics;
+use streamfleet_service::spec::Modality;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{

@@ -22,6 +22,7 @@ use serde_json::Value;
 use streamfleet_audio::DelayBounds;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_process::telemetry::Metrics;
+use streamfleet_service::spec::Modality;
 use streamfleet_session::{IdentityPolicy, Limits, SessionId};
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::admission::Occupancy;
-use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Modality, Origins, Service, Telephone};
+use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Origins, Service, Telephone};
 use crate::media::answer::PeerFactory;
 use crate::media::driver::{Loop, LoopHandle};
 use crate::metrics::SessionMetrics;
