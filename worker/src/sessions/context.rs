@@ -104,7 +104,7 @@ impl Sessions {
         };
         let opened = opened.map_err(|error| match error {
             StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
-            StoreError::Unavailable(_) => Failure::UpstreamUnavailable,
+            StoreError::Unavailable(_) | StoreError::Schema { .. } => Failure::UpstreamUnavailable,
         })?;
         let opened = opened.ok_or(Failure::ConnectionAlreadyExists)?;
         let tasks = self.inner.tasks.clone();

@@ -1,0 +1,13 @@
+-- Uses up the token of the session that lives under an id. ARGV: session, hash of the token, hash of the next.
+expire_contexts()
+local ids = contexts_of(ARGV[1])
+for i = #ids, 1, -1 do
+  local kept = context(ids[i])
+  if kept and kept.holders > 0 then
+    if kept.token ~= ARGV[2] then return 0 end
+    kept.token = ARGV[3]
+    put_context(ids[i], kept)
+    return 1
+  end
+end
+return 0
