@@ -117,7 +117,7 @@ fn options(config: &RedisConfig) -> AsyncConnectionConfig {
 }
 
 fn settings(login: Option<&Login>) -> RedisConnectionInfo {
-    let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+    let settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
     let Some(login) = login else { return settings };
     let settings = settings.set_password(&login.password);
     match &login.user {

@@ -17,6 +17,8 @@ const MAX_TRACKS: usize = 32;
 
 const PRELUDE: &str = include_str!("lua/prelude.lua");
 
+const EPILOGUE: &str = include_str!("lua/epilogue.lua");
+
 /// A script and the name that the server knows it by.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -68,7 +70,7 @@ steps! {
 
 impl Step {
     fn new(constants: &str, body: &str) -> Self {
-        let text = format!("{constants}{PRELUDE}\n{body}");
+        let text = format!("{constants}{PRELUDE}\nlocal function step()\n{body}\nend\n{EPILOGUE}");
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }

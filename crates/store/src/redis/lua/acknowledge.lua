@@ -10,7 +10,7 @@ local rest = without(wants.tracks or {}, track)
 if #rest == #(wants.tracks or {}) then return 0 end
 wants.tracks = #rest > 0 and rest or nil
 if wants.tracks or wants.reason then call('HSET', key, ticket, cjson.encode(wants)) else call('HDEL', key, ticket) end
-call('HSET', P .. 'acks', ticket .. ' ' .. track, ARGV[5])
+call('HSET', at('acks'), ticket .. ' ' .. track, ARGV[5])
 record.acks = without(record.acks or {}, track)
 record.acks[#record.acks + 1] = track
 put(ticket, record)

@@ -50,7 +50,7 @@ end
 if not chosen then return { 'no_capacity', pinned } end
 
 local opened, resumed, kept = open_context(id, token, verified, fresh, next_token)
-if not opened then return redis.error_reply('FULL') end
+if not opened then return redis.error_reply('FULL no room') end
 
 -- Somebody was taking the id over already and has not connected: the client has tried again since.
 local earlier = held and call('HGET', P .. 'moving', id)
@@ -69,7 +69,6 @@ local record = { id = id, worker = chosen, phase = 'reserved', since = now, cont
 if user ~= '' then record.user = user end
 if pin ~= '' then record.pin = pin end
 insert(ticket, record)
-call('ZADD', P .. 'reserved', int(now + tonumber(ARGV[11])), ticket)
-if held then call('HSET', P .. 'moving', id, ticket) else occupy(id, ticket, record) end
-touch()
+call('ZADD', at('reserved'), int(now + tonumber(ARGV[11])), ticket)
+if held then call('HSET', at('moving'), id, ticket) else occupy(id, ticket, record) end
 return placed(record, resumed, kept, held and holder)

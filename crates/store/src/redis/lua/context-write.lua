@@ -7,14 +7,13 @@ if ARGV[2] ~= '' and ARGV[2] ~= int(kept.version) then return { 'conflict', int(
 local total = tonumber(call('GET', P .. 'contexts-bytes') or 0)
 while total - kept.bytes + #data > MAX_BYTES do
   -- What is written to is not what is forgotten for it.
-  if not forget_oldest(id) then return redis.error_reply('FULL') end
+  if not forget_oldest(id) then return redis.error_reply('FULL no room') end
   total = tonumber(call('GET', P .. 'contexts-bytes') or 0)
 end
-call('INCRBY', P .. 'contexts-bytes', int(#data - kept.bytes))
+call('INCRBY', at('contexts-bytes'), int(#data - kept.bytes))
 kept.bytes = #data
 kept.version = kept.version + 1
 put_context(id, kept)
-call('HSET', P .. 'documents', id, data)
-if kept.holders > 0 then call('ZADD', P .. 'contexts-at', 'XX', int(now + LINGER), id) end
-touch()
+call('HSET', at('documents'), id, data)
+if kept.holders > 0 then call('ZADD', at('contexts-at'), 'XX', int(now + LINGER), id) end
 return { 'written', int(kept.version) }

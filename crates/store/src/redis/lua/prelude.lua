@@ -14,9 +14,16 @@ elseif found ~= SCHEMA then
   return redis.error_reply('SCHEMA ' .. found)
 end
 
+-- Keys that this script writes; each lives a day more at its end.
+local written = {}
+local function at(name)
+  written[name] = true
+  return P .. name
+end
+
 local function int(number) return string.format('%.0f', number) end
 
--- The keys that a service has once. They live as long as anybody renews or claims, and a day more.
+-- The keys that a service has once. They live as long as any worker renews, and a day more.
 local SHARED = { 'schema', 'epoch', 'leases', 'sessions', 'details', 'ids', 'by-id', 'moving', 'reserved', 'users',
   'pins', 'over', 'over-at', 'last', 'acks', 'contexts', 'documents', 'contexts-of', 'contexts-at', 'contexts-bytes' }
 
@@ -31,7 +38,7 @@ local function session(ticket)
   return text and cjson.decode(text)
 end
 
-local function put(ticket, record) call('HSET', P .. 'sessions', ticket, cjson.encode(record)) end
+local function put(ticket, record) call('HSET', at('sessions'), ticket, cjson.encode(record)) end
 
 -- Contexts ------------------------------------------------------------------------------------------------------------
 
@@ -40,7 +47,7 @@ local function context(id)
   return text and cjson.decode(text)
 end
 
-local function put_context(id, kept) call('HSET', P .. 'contexts', id, cjson.encode(kept)) end
+local function put_context(id, kept) call('HSET', at('contexts'), id, cjson.encode(kept)) end
 
 -- The contexts of an id, the one opened last at the end.
 local function contexts_of(key)
@@ -49,7 +56,7 @@ local function contexts_of(key)
 end
 
 local function put_contexts_of(key, ids)
-  if #ids == 0 then call('HDEL', P .. 'contexts-of', key) else call('HSET', P .. 'contexts-of', key, cjson.encode(ids)) end
+  if #ids == 0 then call('HDEL', P .. 'contexts-of', key) else call('HSET', at('contexts-of'), key, cjson.encode(ids)) end
 end
 
 local function without(ids, id)
@@ -131,7 +138,7 @@ local function close_context(id, retention)
   -- Nothing was written: there is nothing to resume, and strangers cannot fill the store by offering.
   if kept.version == 0 then return forget_context(id) end
   put_context(id, kept)
-  call('ZADD', P .. 'contexts-at', int(now + retention), id)
+  call('ZADD', at('contexts-at'), int(now + retention), id)
   local closed = {}
   for _, other in ipairs(contexts_of(kept.key)) do
     local at = call('ZSCORE', P .. 'contexts-at', other)
@@ -151,7 +158,7 @@ local function worker(name) return P .. 'worker:' .. name end
 -- An error unless the worker is registered and in this epoch.
 local function fenced(name, epoch)
   local present = call('HGET', worker(name), 'epoch')
-  if not present then return redis.error_reply('UNREGISTERED') end
+  if not present then return redis.error_reply('UNREGISTERED register first') end
   if present ~= epoch then return redis.error_reply('FENCED ' .. present) end
 end
 
@@ -159,7 +166,7 @@ local function http(name) return call('HGET', worker(name), 'http') or '' end
 
 -- Asks something of a session's owner: `{"End": reason}` or `{"CloseTrack": track}`, merged with what is asked already.
 local function want(ticket, record, kind, value)
-  local key = P .. 'wants:' .. record.worker
+  local key = at('wants:' .. record.worker)
   local text = call('HGET', key, ticket)
   local wants = text and cjson.decode(text) or {}
   if kind == 'End' then
@@ -171,19 +178,17 @@ local function want(ticket, record, kind, value)
     if #tracks < MAX_TRACKS then tracks[#tracks + 1] = value end
     table.sort(tracks)
     wants.tracks = tracks
-    if wants.reason then call('HDEL', P .. 'acks', ticket) end
   end
   call('HSET', key, ticket, cjson.encode(wants))
-  call('PEXPIRE', key, LINGER)
   wake('wake:worker:' .. record.worker)
 end
 
 -- Sessions ------------------------------------------------------------------------------------------------------------
 
 local function occupy(id, ticket, record)
-  call('HSET', P .. 'ids', id, ticket)
-  call('ZADD', P .. 'by-id', 0, id)
-  if record and record.user then call('ZADD', P .. 'users', 0, record.user .. '\0' .. id) end
+  call('HSET', at('ids'), id, ticket)
+  call('ZADD', at('by-id'), 0, id)
+  if record and record.user then call('ZADD', at('users'), 0, record.user .. '\0' .. id) end
 end
 
 -- An id has lost its holder; whoever is taking it over has it now.
@@ -202,9 +207,8 @@ end
 -- Enters a session everywhere but in the tables of ids.
 local function insert(ticket, record)
   put(ticket, record)
-  call('HSET', P .. 'on:' .. record.worker, ticket, record.id)
-  call('PEXPIRE', P .. 'on:' .. record.worker, LINGER)
-  if record.pin then call('ZADD', P .. 'pins', 0, record.pin .. '\0' .. ticket) end
+  call('HSET', at('on:' .. record.worker), ticket, record.id)
+  if record.pin then call('ZADD', at('pins'), 0, record.pin .. '\0' .. ticket) end
 end
 
 -- A session is over: the one place where anything is given back.
@@ -225,9 +229,9 @@ local function finish(ticket, reason)
     call('HDEL', P .. 'moving', id)
   end
   close_context(record.context, record.retention)
-  call('HSET', P .. 'over', ticket, cjson.encode({ id = id, reason = reason }))
-  call('ZADD', P .. 'over-at', int(now + AFTERLIFE), ticket)
-  call('HSET', P .. 'last', id, ticket)
+  call('HSET', at('over'), ticket, cjson.encode({ id = id, reason = reason }))
+  call('ZADD', at('over-at'), int(now + AFTERLIFE), ticket)
+  call('HSET', at('last'), id, ticket)
   call('PEXPIRE', P .. 'outputs:' .. ticket, AFTERLIFE)
   call('PEXPIRE', P .. 'outputs-at:' .. ticket, AFTERLIFE)
   wake('wake:session:' .. id)

@@ -5,7 +5,7 @@ local refused = fenced(name, ARGV[2])
 if refused then return refused end
 local before = call('HGET', worker(name), 'gate')
 call('HSET', worker(name), 'renewed', int(now), 'capacity', ARGV[4], 'gate', ARGV[5], 'http', ARGV[6], 'said', ARGV[7])
-call('ZADD', P .. 'leases', int(now + tonumber(ARGV[3])), name)
+call('ZADD', at('leases'), int(now + tonumber(ARGV[3])), name)
 for _, key in ipairs({ 'worker:', 'on:', 'wants:' }) do call('PEXPIRE', P .. key .. name, LINGER) end
 touch()
 if before ~= ARGV[5] then wake('wake:directory') end

@@ -6,7 +6,7 @@ local record = session(ticket)
 if not record or record.worker ~= name then return 0 end
 record.phase = phase
 put(ticket, record)
-call('HSET', P .. 'details', ticket, ARGV[5])
+call('HSET', at('details'), ticket, ARGV[5])
 call('ZREM', P .. 'reserved', ticket)
 if phase == 'active' and call('HGET', P .. 'moving', record.id) == ticket then
   local before = call('HGET', P .. 'ids', record.id)

@@ -21,8 +21,8 @@ local function restore_context(key, id, user, token, version, data)
   kept = { key = key, token = token, holders = 1, version = tonumber(version), bytes = bytes }
   if user ~= '' then kept.user = user end
   put_context(id, kept)
-  call('HSET', P .. 'documents', id, data)
-  if bytes > 0 then call('INCRBY', P .. 'contexts-bytes', int(bytes)) end
+  call('HSET', at('documents'), id, data)
+  if bytes > 0 then call('INCRBY', at('contexts-bytes'), int(bytes)) end
   local ids = contexts_of(key)
   ids[#ids + 1] = id
   put_contexts_of(key, ids)
@@ -35,7 +35,7 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
     if known.worker ~= name then return 'superseded' end
     known.phase = phase
     put(ticket, known)
-    call('HSET', P .. 'details', ticket, detail)
+    call('HSET', at('details'), ticket, detail)
     call('ZREM', P .. 'reserved', ticket)
     return 'kept'
   end
@@ -43,7 +43,7 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
   local holder = call('HGET', P .. 'ids', id)
   local held = holder and session(holder)
   if held and held.since <= since then return 'superseded' end
-  if not restore_context(id, ...) then return redis.error_reply('FULL') end
+  if not restore_context(id, ...) then return redis.error_reply('FULL no room') end
   if held then
     local taker = call('HGET', P .. 'moving', id)
     local taking = taker and session(taker)
@@ -56,7 +56,7 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
   if user ~= '' then record.user = user end
   if pin ~= '' then record.pin = pin end
   insert(ticket, record)
-  call('HSET', P .. 'details', ticket, detail)
+  call('HSET', at('details'), ticket, detail)
   occupy(id, ticket, record)
   return 'kept'
 end
@@ -67,5 +67,4 @@ for i = 3, #ARGV, 13 do
   if type(outcome) == 'table' then return outcome end
   reply[#reply + 1] = outcome
 end
-touch()
 return reply

@@ -1,0 +1,130 @@
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use streamfleet_store::{Bounds, Claim, ContextKey, Expected, InvalidData, Opened, Version, WriteError};
+
+use crate::world::{Scene, World, id, object, user};
+
+fn key(scene: &Scene<'_>, session: &str) -> ContextKey {
+    ContextKey { service: scene.service.clone(), session: id(session) }
+}
+
+fn note(text: &str) -> Map<String, Value> {
+    object(json!({ "note": text }))
+}
+
+async fn open(scene: &Scene<'_>, session: &str, claim: &Claim) -> Opened {
+    scene.contexts().open(&key(scene, session), claim).await.unwrap()
+}
+
+/// A session that wrote a note and ended.
+async fn past(scene: &Scene<'_>, session: &str, claim: &Claim, text: &str) -> Opened {
+    let opened = open(scene, session, claim).await;
+    scene.contexts().write(opened.id, note(text), Expected::Anything).await.unwrap();
+    scene.contexts().close(opened.id).await.unwrap();
+    opened
+}
+
+pub(super) async fn only_the_token_or_the_verified_user_resumes(world: &World) {
+    let scene = world.scene();
+    let nobody = Claim::default;
+    let by = |name: &str| Claim { token: None, user: Some(user(name)) };
+    let mut number = 0;
+    let mut check = async |first: Claim, shows_token: bool, who: Option<&str>, expected: Option<&str>| {
+        number += 1;
+        let session = format!("s{number}");
+        let before = past(&scene, &session, &first, "private").await;
+        let claim = Claim { token: shows_token.then_some(before.token), user: who.map(user) };
+        let opened = open(&scene, &session, &claim).await;
+        assert_eq!(opened.resumed, expected.is_some(), "{first:?}, {shows_token}, {who:?}");
+        assert_eq!(opened.document.data.get("note").and_then(Value::as_str), expected);
+        assert!(opened.token != before.token, "the token is replaced either way");
+    };
+    check(nobody(), false, None, None).await;
+    check(nobody(), true, None, Some("private")).await;
+    check(nobody(), false, Some("ann"), None).await;
+    check(nobody(), true, Some("ann"), Some("private")).await;
+    check(by("ann"), false, None, None).await;
+    check(by("ann"), false, Some("bob"), None).await;
+    check(by("ann"), false, Some("ann"), Some("private")).await;
+    check(by("ann"), true, Some("ann"), Some("private")).await;
+    check(by("ann"), true, None, None).await;
+    check(by("ann"), true, Some("bob"), None).await;
+}
+
+pub(super) async fn tokens_are_good_once(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let first = past(&scene, "a", &Claim::default(), "private").await;
+    let with = |token| Claim { token: Some(token), user: None };
+    assert!(!open(&scene, "b", &with(first.token)).await.resumed, "another id");
+    let second = open(&scene, "a", &with(first.token)).await;
+    assert!(second.resumed);
+    assert_eq!(contexts.find(&key(&scene, "a")).await.unwrap(), Some(second.id));
+    let third = contexts.rotate(&key(&scene, "a"), &second.token).await.unwrap().expect("it is the session's");
+    assert!(open(&scene, "a", &with(third)).await.resumed, "its successor");
+    let stranger = past(&scene, "c", &Claim::default(), "another").await;
+    assert_eq!(contexts.rotate(&key(&scene, "c"), &stranger.token).await.unwrap(), None, "nobody lives there");
+    assert_eq!(contexts.find(&key(&scene, "c")).await.unwrap(), Some(stranger.id), "the last that did");
+    assert_eq!(contexts.find(&key(&scene, "d")).await.unwrap(), None);
+}
+
+pub(super) async fn documents_have_versions(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let opened = open(&scene, "a", &Claim::default()).await;
+    assert_eq!(contexts.read(opened.id).await.unwrap().map(|document| document.version), Some(Version(0)));
+    let write = async |text: &str, expected| contexts.write(opened.id, note(text), expected).await;
+    assert_eq!(write("one", Expected::Version(Version(0))).await, Ok(Version(1)));
+    let conflict = WriteError::Conflict { current: Version(1) };
+    assert_eq!(write("two", Expected::Version(Version(0))).await, Err(conflict));
+    assert_eq!(write("three", Expected::Anything).await, Ok(Version(2)));
+    let odd = object(json!({"empty": [], "object": {}, "big": u64::MAX, "small": 1e-300, "text": "\u{0}é\u{1f600}"}));
+    assert_eq!(contexts.write(opened.id, odd.clone(), Expected::Anything).await, Ok(Version(3)));
+    let document = contexts.read(opened.id).await.unwrap().expect("it is open");
+    assert_eq!((document.data, document.version), (odd, Version(3)), "what was written is what is read");
+    let large = object(json!({"k": "x".repeat(64 * 1024)}));
+    let refused = contexts.write(opened.id, large, Expected::Anything).await;
+    assert_eq!(refused, Err(WriteError::Invalid(InvalidData::TooLarge)));
+    let gone = streamfleet_store::ContextId::from_random(7);
+    assert_eq!(contexts.read(gone).await.unwrap(), None);
+    assert_eq!(contexts.write(gone, note("x"), Expected::Anything).await, Err(WriteError::Gone));
+}
+
+pub(super) async fn closed_contexts_are_forgotten(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let bounds = Bounds::default();
+    let empty = open(&scene, "e", &Claim::default()).await;
+    contexts.close(empty.id).await.unwrap();
+    assert_eq!(contexts.read(empty.id).await.unwrap(), None, "nothing was written");
+    let mut all = Vec::new();
+    for number in 0..=bounds.closed_per_key {
+        all.push(past(&scene, "a", &Claim::default(), &number.to_string()).await.id);
+        world.pass(Duration::from_millis(10)).await;
+    }
+    let open_too = open(&scene, "a", &Claim::default()).await.id;
+    contexts.write(open_too, note("open"), Expected::Anything).await.unwrap();
+    assert_eq!(contexts.read(all[0]).await.unwrap(), None, "one more than are kept of an id");
+    for id in &all[1..] {
+        assert!(contexts.read(*id).await.unwrap().is_some());
+    }
+    world.pass(bounds.retention).await;
+    for id in all {
+        assert_eq!(contexts.read(id).await.unwrap(), None, "their time is over");
+    }
+    assert!(contexts.read(open_too).await.unwrap().is_some());
+}
+
+pub(super) async fn a_context_is_open_while_anybody_holds_it(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let first = open(&scene, "a", &Claim::default()).await;
+    let second = open(&scene, "a", &Claim { token: Some(first.token), user: None }).await;
+    assert_eq!(second.id, first.id);
+    contexts.close(first.id).await.unwrap();
+    assert!(contexts.read(first.id).await.unwrap().is_some(), "the second holds it");
+    contexts.close(first.id).await.unwrap();
+    contexts.close(first.id).await.unwrap();
+    assert_eq!(contexts.read(first.id).await.unwrap(), None);
+}
