@@ -50,7 +50,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for metrics that register their labels up front.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::EndStream,
         Self::TimeLimit,

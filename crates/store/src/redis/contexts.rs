@@ -70,6 +70,14 @@ impl ContextStore for Contexts {
         Ok((reply::text(answer)? == "1").then_some(next))
     }
 
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
+        let arguments = [key.session.to_string(), fingerprint(token)];
+        let step = &self.store.scripts().context_verify;
+        let answer = self.store.run(step, &key.service, &arguments).await.map_err(plain)?;
+        let name = reply::text(answer)?;
+        if name.is_empty() { Ok(None) } else { context_id(&name).map(Some) }
+    }
+
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
         let step = &self.store.scripts().context_read;
         let answer = self.store.run(step, &self.service, &[context_name(id)]).await.map_err(plain)?;

@@ -3,6 +3,7 @@
 use redis::Script;
 
 use super::config::RedisConfig;
+use crate::memory::TOKEN_GRACE;
 use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
 
 /// The form of what is stored. Raised with every change that an older program would misread.
@@ -63,6 +64,7 @@ steps! {
     context_open = "context-open",
     context_find = "context-find",
     context_rotate = "context-rotate",
+    context_verify = "context-verify",
     context_read = "context-read",
     context_write = "context-write",
     context_close = "context-close",
@@ -81,6 +83,7 @@ fn constants(config: &RedisConfig) -> String {
     let numbers = [
         ("LINGER", LINGER_MS.to_string()),
         ("AFTERLIFE", config.terms.afterlife.as_millis().to_string()),
+        ("TOKEN_GRACE", TOKEN_GRACE.as_millis().to_string()),
         ("CLOSED_PER_KEY", bounds.closed_per_key.to_string()),
         ("MAX_CONTEXTS", bounds.contexts.to_string()),
         ("MAX_BYTES", bounds.bytes.to_string()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Arrangement, Demand, Directory as _, Expected, Filter, Outputs as _, Owner, Phase, RedisConfig, RedisStore,
+    Arrangement, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase, RedisConfig, RedisStore,
     Sessions as _, Store, Told,
 };
 
@@ -152,4 +152,32 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("restore", store.restore(service, &owner, &[restored(&request("r1", &[]), Duration::ZERO)]));
     cost!("ask_gate", store.ask_gate(service, &name("a"), streamfleet_store::Gate::Draining));
     cost!("leave", store.leave(service, &owner));
+}
+
+/// The end of the largest worker is one step, which nobody else should wait long for.
+#[tokio::test]
+async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
+    let server = Server::start(None, free_port(), &[]);
+    let config = RedisConfig::new(Arrangement::Single(server.address()));
+    let store = connected(RedisConfig { command_deadline: Duration::from_secs(10), ..config }).await;
+    let service = &"test/assistant".parse().unwrap();
+    let epoch = store.register(service, &name("a")).await.unwrap();
+    let owner = Owner { worker: name("a"), epoch };
+    for batch in 0..MAX_CAPACITY / MAX_BATCH as u32 {
+        let sessions: Vec<_> = (0..MAX_BATCH)
+            .map(|number| restored(&request(&format!("s{batch}-{number}"), &[]), Duration::ZERO))
+            .collect();
+        store.restore(service, &owner, &sessions).await.unwrap();
+        store.renew(service, &owner, &beat(MAX_CAPACITY)).await.unwrap();
+    }
+    server.command(&["CONFIG", "RESETSTAT"]);
+    store.leave(service, &owner).await.unwrap();
+    let info = server.command(&["INFO", "commandstats"]);
+    let micros: u64 = info
+        .lines()
+        .filter(|line| line.starts_with("cmdstat_eval"))
+        .map(|line| line.split("usec=").nth(1).unwrap().split(',').next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    println!("  {MAX_CAPACITY} sessions ended in {micros} µs");
+    assert!(micros < 1_000_000, "{micros} µs");
 }

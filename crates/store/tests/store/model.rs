@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
     Arrangement, Claim, ClaimRequest, Claimed, ContextId, Demand, FleetError, Gate, Heartbeat, Held, Memory, Owner,
-    Phase, RedisConfig, SessionView, Store, Terms, Ticket, Told,
+    Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
 };
 
 use crate::arrangements::connected;
@@ -93,7 +93,8 @@ struct Model {
     registrations: usize,
     workers: BTreeMap<usize, Worker>,
     live: Vec<Live>,
-    tokens: BTreeMap<ContextId, ResumeToken>,
+    /// The token that is good, and the one before it until then.
+    tokens: BTreeMap<ContextId, (ResumeToken, Option<(ResumeToken, u64)>)>,
     /// The last of an id to end, and when.
     over: BTreeMap<usize, (CloseReason, u64)>,
 }
@@ -139,6 +140,12 @@ impl Model {
             .sum()
     }
 
+    fn takes(&self, context: ContextId, shown: Option<ResumeToken>) -> bool {
+        let (current, previous) = self.tokens[&context];
+        let previous = previous.filter(|(_, until)| self.now < *until).map(|(token, _)| token);
+        shown.is_some_and(|shown| shown == current || Some(shown) == previous)
+    }
+
     fn holder(&self, id: usize) -> Option<&Live> {
         self.live.iter().find(|live| live.id == id && live.role == Role::Holder)
     }
@@ -168,7 +175,7 @@ impl Model {
         self.sweep();
         let holder = self.holder(id).cloned();
         match &holder {
-            Some(holder) if claim.claim.token != Some(self.tokens[&holder.context]) => return Err("duplicate"),
+            Some(holder) if !self.takes(holder.context, claim.claim.token) => return Err("duplicate"),
             Some(_) => {}
             None => {
                 let holders = || self.live.iter().filter(|live| live.role == Role::Holder);
@@ -188,7 +195,10 @@ impl Model {
         let candidates = bound.map_or(order.to_vec(), |live| vec![live.worker]);
         let worker = candidates.into_iter().find(|worker| self.has_room(*worker)).ok_or("capacity")?;
         let context = holder.as_ref().map_or(claim.context, |holder| holder.context);
-        self.tokens.insert(context, claim.token);
+        let before = self.tokens.get(&context).map(|(current, _)| *current);
+        let previous = before.filter(|current| Some(*current) == claim.claim.token);
+        let grace = u64::try_from(TOKEN_GRACE.as_millis()).unwrap();
+        self.tokens.insert(context, (claim.token, previous.map(|token| (token, self.now + grace))));
         let (role, due) = match &holder {
             Some(_) => (Role::Taker, Some(self.now + Self::terms().1)),
             None => (Role::Holder, Some(self.now + Self::terms().1)),

@@ -20,7 +20,7 @@ end
 local held = holder and session(holder)
 if held then
   local kept = context(held.context)
-  if not kept or not (by_token(kept, token, verified) or by_user(kept, verified)) then
+  if not kept or not (by_token(kept, token, verified) or by_user(kept, token, verified)) then
     return { 'duplicate', held.worker, http(held.worker) }
   end
 else

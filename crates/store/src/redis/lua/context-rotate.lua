@@ -4,8 +4,8 @@ local ids = contexts_of(ARGV[1])
 for i = #ids, 1, -1 do
   local kept = context(ids[i])
   if kept and kept.holders > 0 then
-    if kept.token ~= ARGV[2] then return 0 end
-    kept.token = ARGV[3]
+    if not takes(kept, ARGV[2]) then return 0 end
+    replace_token(kept, ARGV[2], ARGV[3])
     put_context(ids[i], kept)
     return 1
   end

@@ -93,17 +93,28 @@ local function forget_oldest(spared)
   return false
 end
 
--- Whether a token or a verified user is good for a context. A token is no way around an identity.
-local function by_token(kept, token, user)
-  return token ~= '' and kept.token == token and (not kept.user or kept.user == user)
+-- The token that is good, and the one before it while its successor may have been lost on its way.
+local function takes(kept, token)
+  return token ~= '' and (kept.token == token or kept.previous == token and now < kept['until'])
 end
-local function by_user(kept, user) return user ~= '' and kept.user == user end
+
+-- `shown` has been taken, or somebody was known without one; from now on it is `next_token`. A token is taken at most twice.
+local function replace_token(kept, shown, next_token)
+  local is_first = shown == kept.token
+  kept.previous = is_first and shown or nil
+  kept['until'] = is_first and now + TOKEN_GRACE or nil
+  kept.token = next_token
+end
+
+-- Whether a token or a verified user is good for a context. A token is no way around an identity.
+local function by_token(kept, token, user) return takes(kept, token) and (not kept.user or kept.user == user) end
+local function by_user(kept, _, user) return user ~= '' and kept.user == user end
 
 -- Opens an earlier context of the key or a new one; nil when there is no room. The token is replaced.
 local function open_context(key, token, user, fresh, next_token)
   expire_contexts()
   local ids, match = contexts_of(key), nil
-  for _, fits in ipairs({ by_token, function(kept, _, who) return by_user(kept, who) end }) do
+  for _, fits in ipairs({ by_token, by_user }) do
     for i = #ids, 1, -1 do
       local kept = not match and context(ids[i])
       if kept and fits(kept, token, user) then match = ids[i] end
@@ -112,7 +123,7 @@ local function open_context(key, token, user, fresh, next_token)
   if match then
     local kept = context(match)
     kept.holders = kept.holders + 1
-    kept.token = next_token
+    replace_token(kept, token, next_token)
     if user ~= '' then kept.user = kept.user or user end
     put_context(match, kept)
     call('ZREM', P .. 'contexts-at', match)

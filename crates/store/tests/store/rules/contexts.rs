@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use streamfleet_store::{Bounds, Claim, ContextKey, Expected, InvalidData, Opened, Version, WriteError};
+use streamfleet_store::{Bounds, Claim, ContextKey, Expected, InvalidData, Opened, TOKEN_GRACE, Version, WriteError};
 
 use crate::world::{Scene, World, id, object, user};
 
@@ -67,6 +67,28 @@ pub(super) async fn tokens_are_good_once(world: &World) {
     assert_eq!(contexts.rotate(&key(&scene, "c"), &stranger.token).await.unwrap(), None, "nobody lives there");
     assert_eq!(contexts.find(&key(&scene, "c")).await.unwrap(), Some(stranger.id), "the last that did");
     assert_eq!(contexts.find(&key(&scene, "d")).await.unwrap(), None);
+}
+
+pub(super) async fn a_token_is_good_once_more_while_its_successor_may_be_lost(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let (key, with) = (key(&scene, "a"), |token| Claim { token: Some(token), user: None });
+    let past = past(&scene, "a", &Claim::default(), "private").await;
+    let lost = open(&scene, "a", &with(past.token)).await;
+    world.pass(TOKEN_GRACE - Duration::from_secs(1)).await;
+    assert_eq!(contexts.verify(&key, &past.token).await.unwrap(), Some(past.id), "looking uses nothing up");
+    let again = open(&scene, "a", &with(past.token)).await;
+    assert!(again.resumed, "the answer to the first was lost");
+    assert!(!open(&scene, "b", &with(again.token)).await.resumed);
+    for void in [past.token, lost.token] {
+        assert_eq!(contexts.verify(&key, &void).await.unwrap(), None, "taken twice, or never shown");
+    }
+    let next = contexts.rotate(&key, &again.token).await.unwrap().expect("it is good");
+    let next = contexts.rotate(&key, &next).await.unwrap().expect("its successor is too");
+    assert_eq!(contexts.rotate(&key, &again.token).await.unwrap(), None, "its successor was shown");
+    contexts.rotate(&key, &next).await.unwrap().expect("it is good");
+    world.pass(TOKEN_GRACE).await;
+    assert_eq!(contexts.verify(&key, &next).await.unwrap(), None, "too late");
 }
 
 pub(super) async fn documents_have_versions(world: &World) {
