@@ -9,9 +9,9 @@ use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use crate::context::StoreError;
 use crate::words::{Epoch, Owner, Ticket, TrackId, WorkerId};
 
-/// The most sessions of one service that a worker may offer. Its end is noticed in one step, which holds up everybody
-/// else who uses the store: a worker of this size costs Redis about 0.1 s.
-pub const MAX_CAPACITY: u32 = 8192;
+/// The most sessions of one service that are placed on a worker. Its end is one step, during which a Redis serves nobody
+/// else: with so many about 0.1 s. Pods are far smaller than this, so that draining one does not take a day.
+pub const MAX_CAPACITY: u32 = 2048;
 
 /// Why a worker's word was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

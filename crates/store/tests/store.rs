@@ -3,6 +3,8 @@
 //!
 //! Needs Debian's `redis-server` and `redis-sentinel`, and a C compiler.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails where it unwraps, and says how far it came")]
+
 #[path = "store/arrangements.rs"]
 mod arrangements;
 #[path = "store/cost.rs"]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Arrangement, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase, RedisConfig, RedisStore,
-    Sessions as _, Store, Told,
+    Arrangement, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
+    RedisConfig, RedisStore, Sessions as _, Store, Told,
 };
 
 use crate::arrangements::connected;
@@ -116,6 +116,8 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("register", store.register(service, &name("a")));
     let epoch = store.register(service, &name("a")).await.unwrap();
     let owner = Owner { worker: name("a"), epoch };
+    // The first one opens the gate.
+    store.renew(service, &owner, &beat(100)).await.unwrap();
     cost!("renew, no session", store.renew(service, &owner, &beat(100)));
     let claim = request("k3x9a1b2c3", &["a"]);
     cost!("claim", store.claim(service, &claim));
