@@ -194,7 +194,9 @@ impl Model {
         let bound = self.live.iter().filter(|live| pinned && live.pinned).min_by_key(|live| live.ticket);
         let candidates = bound.map_or(order.to_vec(), |live| vec![live.worker]);
         let worker = candidates.into_iter().find(|worker| self.has_room(*worker)).ok_or("capacity")?;
-        let context = holder.as_ref().map_or(claim.context, |holder| holder.context);
+        // One that lost its id still holds its context, and whoever has its token has it back.
+        let mut theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
+        let context = theirs.find(|context| self.takes(*context, claim.claim.token)).unwrap_or(claim.context);
         let before = self.tokens.get(&context).map(|(current, _)| *current);
         let previous = before.filter(|current| Some(*current) == claim.claim.token);
         let grace = u64::try_from(TOKEN_GRACE.as_millis()).unwrap();
@@ -325,7 +327,12 @@ impl Run {
             }
             Word::Claim { id, user: who, pinned, limits, shows, order } => {
                 let order = [*order, 1 - *order];
-                let shown = shows.filter(|_| !self.claims.is_empty()).map(|at| at.get(&self.claims).token);
+                // Mostly that of the id's last session, or few would ever be taken over.
+                let last = self.claims.iter().rfind(|claim| claim.session == crate::world::id(IDS[*id]));
+                let shown = shows.filter(|_| !self.claims.is_empty()).map(|at| match last {
+                    Some(last) if at.index(4) > 0 => last.token,
+                    _ => at.get(&self.claims).token,
+                });
                 let claim = ClaimRequest {
                     user: who.map(|who| user(["ann", "bob"][who])),
                     service_limit: limit(if *limits { 2 } else { 0 }),
@@ -485,7 +492,7 @@ fn on_redis() {
     let to = RedisConfig::new(Arrangement::Single(server.address()));
     let (one, two) = runtime.block_on(async { (connected(to.clone()).await, connected(to).await) });
     let (one, two): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(one), Arc::new(two));
-    TestRunner::new(config(60))
+    TestRunner::new(config(120))
         .run(&proptest::collection::vec(word(), 1..80), |words| {
             runtime.block_on(follow([one.clone(), two.clone()], &words, async |span| clock.forward(span)));
             Ok(())
