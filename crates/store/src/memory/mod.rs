@@ -116,11 +116,11 @@ impl ContextStore for Memory {
 
     async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError> {
         let next = ResumeToken::from_random(rand::random());
-        Ok(self.table.lock().share(key, claim, next, Instant::now()))
+        Ok(self.state.lock().contexts.share(key, claim, next, now()))
     }
 
     async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
-        Ok(self.table.lock().confirm(id, token))
+        Ok(self.state.lock().contexts.confirm(id, token))
     }
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {

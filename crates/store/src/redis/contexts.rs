@@ -70,6 +70,32 @@ impl ContextStore for Contexts {
         Ok((reply::text(answer)? == "1").then_some(next))
     }
 
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Option<Opened>, StoreError> {
+        let token = ResumeToken::from_random(rand::random());
+        let arguments = [
+            key.session.to_string(),
+            claim.token.as_ref().map(fingerprint).unwrap_or_default(),
+            claim.user.as_ref().map(ToString::to_string).unwrap_or_default(),
+            fingerprint(&token),
+        ];
+        let step = &self.store.scripts().context_share;
+        let answer = self.store.run(step, &key.service, &arguments).await.map_err(plain)?;
+        let mut reply = Reply::new(answer)?;
+        if reply.is_empty() {
+            return Ok(None);
+        }
+        let (id, version) = (context_id(&reply.text()?)?, Version(reply.parsed()?));
+        let document = Document { data: reply::object(&reply.text()?)?, version };
+        Ok(Some(Opened { id, resumed: true, token, document }))
+    }
+
+    async fn confirm(&self, id: ContextId, token: &ResumeToken) -> Result<bool, StoreError> {
+        let step = &self.store.scripts().context_confirm;
+        let arguments = [context_name(id), fingerprint(token)];
+        let answer = self.store.run(step, &self.service, &arguments).await.map_err(plain)?;
+        Ok(reply::text(answer)? == "1")
+    }
+
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
         let arguments = [key.session.to_string(), fingerprint(token)];
         let step = &self.store.scripts().context_verify;

@@ -64,6 +64,8 @@ steps! {
     context_open = "context-open",
     context_find = "context-find",
     context_rotate = "context-rotate",
+    context_share = "context-share",
+    context_confirm = "context-confirm",
     context_verify = "context-verify",
     context_read = "context-read",
     context_write = "context-write",

@@ -93,14 +93,16 @@ local function forget_oldest(spared)
   return false
 end
 
--- The token that is good, and the one before it while its successor may have been lost on its way.
+-- The token that is good, what a client on its way was given for it, and the one before it while its successor may have been
+-- lost on its way.
 local function takes(kept, token)
-  return token ~= '' and (kept.token == token or kept.previous == token and now < kept['until'])
+  return token ~= '' and (kept.token == token or kept.offered == token or kept.previous == token and now < kept['until'])
 end
 
 -- `shown` has been taken, or somebody was known without one; from now on it is `next_token`. A token is taken at most twice.
 local function replace_token(kept, shown, next_token)
-  local is_first = shown == kept.token
+  local is_first = shown ~= '' and (shown == kept.token or shown == kept.offered)
+  kept.offered = nil
   kept.previous = is_first and shown or nil
   kept['until'] = is_first and now + TOKEN_GRACE or nil
   kept.token = next_token

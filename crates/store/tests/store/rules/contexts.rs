@@ -91,6 +91,39 @@ pub(super) async fn a_token_is_good_once_more_while_its_successor_may_be_lost(wo
     assert_eq!(contexts.verify(&key, &next).await.unwrap(), None, "too late");
 }
 
+pub(super) async fn a_client_that_moves_keeps_its_token_until_it_has_arrived(world: &World) {
+    let scene = world.scene();
+    let contexts = scene.contexts();
+    let key = key(&scene, "a");
+    let share = async |token, who: Option<&str>| {
+        contexts.share(&key, &Claim { token: Some(token), user: who.map(user) }).await.unwrap()
+    };
+    let first = open(&scene, "a", &Claim::default()).await;
+    assert_eq!(contexts.share(&key, &Claim::default()).await.unwrap(), None, "the id alone");
+    let lost = share(first.token, None).await.expect("it is the session's");
+    assert_eq!((lost.id, lost.resumed), (first.id, true));
+    let given = share(first.token, None).await.expect("the answer was lost");
+    assert_eq!(share(lost.token, None).await, None, "what was lost");
+    assert!(contexts.confirm(first.id, &given.token).await.unwrap());
+    assert!(contexts.confirm(first.id, &given.token).await.unwrap(), "said twice");
+    for void in [first.token, lost.token] {
+        assert_eq!(contexts.verify(&key, &void).await.unwrap(), None);
+        assert!(!contexts.confirm(first.id, &void).await.unwrap());
+    }
+    // Three held it: the first, and two on their way.
+    for _ in 0..2 {
+        contexts.close(first.id).await.unwrap();
+    }
+    assert!(share(given.token, None).await.is_some());
+    for _ in 0..2 {
+        contexts.close(first.id).await.unwrap();
+    }
+    assert_eq!(share(given.token, None).await, None, "nobody lives there");
+    let anns = open(&scene, "a", &Claim { token: None, user: Some(user("ann")) }).await;
+    assert_eq!(share(anns.token, None).await, None, "a token is no way around an identity");
+    assert_eq!(share(anns.token, Some("ann")).await.map(|opened| opened.id), Some(anns.id));
+}
+
 pub(super) async fn documents_have_versions(world: &World) {
     let scene = world.scene();
     let contexts = scene.contexts();

@@ -35,7 +35,8 @@ rules! {
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored, the_younger_goes;
     outputs: outputs_are_numbered_and_bounded, outputs_outlive_their_session;
     contexts: only_the_token_or_the_verified_user_resumes, tokens_are_good_once,
-        a_token_is_good_once_more_while_its_successor_may_be_lost, documents_have_versions,
+        a_token_is_good_once_more_while_its_successor_may_be_lost,
+        a_client_that_moves_keeps_its_token_until_it_has_arrived, documents_have_versions,
         closed_contexts_are_forgotten, a_context_is_open_while_anybody_holds_it;
 }
 
