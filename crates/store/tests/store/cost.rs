@@ -156,7 +156,7 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("leave", store.leave(service, &owner));
 }
 
-/// The end of the largest worker is one step, which nobody else should wait long for.
+/// The end of a worker is one step, which nobody else should wait long for: what it costs grows with its sessions and no faster.
 #[tokio::test]
 async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
     let server = Server::start(None, free_port(), &[]);
@@ -172,14 +172,9 @@ async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
         store.restore(service, &owner, &sessions).await.unwrap();
         store.renew(service, &owner, &beat(MAX_CAPACITY)).await.unwrap();
     }
-    server.command(&["CONFIG", "RESETSTAT"]);
+    counted(&server);
     store.leave(service, &owner).await.unwrap();
-    let info = server.command(&["INFO", "commandstats"]);
-    let micros: u64 = info
-        .lines()
-        .filter(|line| line.starts_with("cmdstat_eval"))
-        .map(|line| line.split("usec=").nth(1).unwrap().split(',').next().unwrap().parse::<u64>().unwrap())
-        .sum();
-    println!("  {MAX_CAPACITY} sessions ended in {micros} µs");
-    assert!(micros < 1_000_000, "{micros} µs");
+    // Commands and not time: a machine that is busy with other tests is slow at everything.
+    let each = counted(&server).commands / u64::from(MAX_CAPACITY);
+    assert!(each <= 25, "{each} commands a session");
 }

@@ -63,16 +63,17 @@ impl Clock {
 
 /// `clock.c`, compiled once.
 fn shim() -> &'static Path {
-    static SHIM: OnceLock<(Directory, PathBuf)> = OnceLock::new();
-    let (_, path) = SHIM.get_or_init(|| {
-        let directory = Directory::new();
-        let path = directory.path().join("clock.so");
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    SHIM.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Another run may be loading the one that is there: it is replaced whole.
+        let (path, fresh) = (directory.join("clock.so"), directory.join(format!("clock-{}.so", std::process::id())));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/clock.c");
-        let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).status().unwrap();
+        let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(source).status().unwrap();
         assert!(made.success(), "clock.c does not compile");
-        (directory, path)
-    });
-    path
+        fs::rename(&fresh, &path).unwrap();
+        path
+    })
 }
 
 /// A port that nobody uses, and whose companion for a cluster's bus is free too.
