@@ -1,7 +1,7 @@
 //! Contexts in a table with a clock as an argument.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, UserId};
@@ -12,6 +12,7 @@ use crate::context::{
     Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError,
 };
 use crate::document::{Document, Version, checked};
+use crate::sessions::Kept;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -48,6 +49,16 @@ impl Context {
     fn opened(&self, id: ContextId, token: ResumeToken) -> Opened {
         let generation = self.tokens.generation();
         Opened { id, resumed: true, token, generation, document: self.document.clone() }
+    }
+
+    /// A token is no way around an identity: what a verified user opened, only he resumes.
+    fn fits_token(&self, claim: &Claim, now: Instant) -> bool {
+        let shown = claim.token.is_some_and(|token| self.tokens.takes(&token, now));
+        shown && (self.user.is_none() || self.user == claim.user)
+    }
+
+    fn fits_user(&self, claim: &Claim) -> bool {
+        self.user.is_some() && self.user == claim.user
     }
 }
 
@@ -101,13 +112,46 @@ impl Table {
         let newest = |fits: &dyn Fn(&Context) -> bool| {
             ids.iter().rev().copied().find(|id| self.known(*id, now).is_some_and(fits))
         };
-        // A token is no way around an identity: what a verified user opened, only he resumes.
-        let by_token = claim.token.and_then(|token| {
-            newest(&|context| {
-                context.tokens.takes(&token, now) && (context.user.is_none() || context.user == claim.user)
-            })
-        });
-        by_token.or_else(|| claim.user.as_ref().and_then(|user| newest(&|context| context.user.as_ref() == Some(user))))
+        newest(&|context| context.fits_token(claim, now)).or_else(|| newest(&|context| context.fits_user(claim)))
+    }
+
+    /// Whether the claim is good for this very context.
+    pub(super) fn fits(&self, id: ContextId, claim: &Claim, now: Instant) -> bool {
+        self.contexts.get(&id).is_some_and(|context| context.fits_token(claim, now) || context.fits_user(claim))
+    }
+
+    /// Holds a context for a session that is restored; it is written again if it was lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(super) fn restore(&mut self, key: &ContextKey, kept: &Kept, now: Instant) -> Result<(), StoreError> {
+        self.expire(now);
+        if let Some(context) = self.contexts.get_mut(&kept.id) {
+            context.holders += 1;
+            context.tokens.recall(kept.issued);
+            if let Some(expires) = context.expires.take() {
+                self.closed.remove(&(expires, kept.id));
+            }
+            return Ok(());
+        }
+        let Ok(bytes) = checked(&kept.data) else { return Err(StoreError::Full) };
+        if self.contexts.len() >= self.bounds.contexts || self.bytes + bytes > self.bounds.bytes {
+            return Err(StoreError::Full);
+        }
+        let document = Document { data: kept.data.clone(), version: kept.version };
+        let context = Context {
+            key: key.clone(),
+            user: kept.user.clone(),
+            tokens: Tokens::restored(kept.issued),
+            document,
+            bytes,
+            holders: 1,
+            expires: None,
+        };
+        self.bytes += bytes;
+        self.contexts.insert(kept.id, context);
+        self.by_key.entry(key.clone()).or_default().push(kept.id);
+        Ok(())
     }
 
     fn reopen(&mut self, id: ContextId, claim: &Claim, token: ResumeToken, now: Instant) -> Opened {
@@ -205,6 +249,11 @@ impl Table {
     }
 
     pub(super) fn close(&mut self, id: ContextId, now: Instant) {
+        self.close_for(id, self.bounds.retention, now);
+    }
+
+    /// Closes a context that is kept as long as its service says.
+    pub(super) fn close_for(&mut self, id: ContextId, retention: Duration, now: Instant) {
         self.expire(now);
         let Some(context) = self.contexts.get_mut(&id).filter(|context| context.holders > 0) else { return };
         context.holders -= 1;
@@ -216,7 +265,7 @@ impl Table {
             self.forget(id);
             return;
         }
-        let expires = now + self.bounds.retention;
+        let expires = now + retention;
         context.expires = Some(expires);
         self.closed.insert((expires, id));
         let key = context.key.clone();
