@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId, UserId};
 
-use crate::context::{Claim, ContextId, Issued, Opened, StoreError};
+use crate::context::{Claim, ContextId, Delivery, Issued, Opened, StoreError};
 use crate::directory::{Demand, FleetError};
 use crate::document::Version;
 use crate::words::{Epoch, Owner, PinValue, Ticket, TrackId, WorkerId};
@@ -34,6 +34,8 @@ pub struct ClaimRequest {
     pub context: ContextId,
     /// The token for the next session.
     pub token: ResumeToken,
+    /// How far that is on its way once the session's client has connected.
+    pub delivery: Delivery,
     /// Sessions of the service at a time.
     pub service_limit: Option<NonZeroU32>,
     /// Sessions of the user at a time.
@@ -51,7 +53,8 @@ pub struct ClaimRequest {
 pub enum Claimed {
     /// It has a place, until the reservation runs out or its worker confirms it.
     Placed(Box<Placement>),
-    /// A session of this id lives, and the client did not show that it is its own.
+    /// A session of this id lives, and its client did not show that it is its own: as when a context is
+    /// [shared](crate::ContextStore::share), by its token, and as its user where it has a verified one.
     Duplicate {
         /// Where it lives.
         at: Reach,
@@ -127,7 +130,7 @@ impl Phase {
 pub enum Held {
     /// It does.
     Yes,
-    /// The session is over: its reservation ran out, or somebody else has its id.
+    /// The session is over, or has to be: its reservation ran out, somebody else has its id, or its client has gone another way.
     No,
 }
 
@@ -288,8 +291,10 @@ pub trait Sessions: Send + Sync + 'static {
     /// [`StoreError`].
     async fn release(&self, service: &ServiceName, ticket: Ticket) -> Result<(), StoreError>;
 
-    /// The owner says where a session is. The first word confirms the claim; the word that it is active makes a
-    /// session that takes another one over its successor, and the other is asked to end (`moved`).
+    /// The owner says where a session is. The first word confirms the claim. The word that it is active makes a session that
+    /// takes another one over its successor: its client is there, so what that was given is
+    /// [confirmed](crate::ContextStore::confirm) in the same step, and the other session is asked to end (`moved`). If the token
+    /// is void by then, the client has gone another way, and it is this session that is asked to end (`superseded`).
     ///
     /// # Errors
     /// [`FleetError`].

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, SessionId, UserId};
 
 use super::table::Table;
-use crate::context::{ContextId, Issued};
+use crate::context::{ContextId, Delivery, Issued};
 use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
 use crate::sessions::{Phase, Reach, TrackResult};
 use crate::wake::Topic;
@@ -74,6 +74,8 @@ struct Session {
     context: ContextId,
     /// What its client was given for the next session.
     issued: Issued,
+    /// It was claimed to take another's place, and how far its token is when its client connects; until that is confirmed.
+    moves: Option<Delivery>,
     retention: Duration,
     detail: Map<String, Value>,
     seen_to: BTreeMap<TrackId, TrackResult>,

@@ -82,7 +82,7 @@ impl Sessions for Memory {
         phase: Phase,
         detail: &Map<String, Value>,
     ) -> Result<Held, FleetError> {
-        self.step(service, |fleet, _, _| fleet.report(owner, ticket, phase, detail))
+        self.step(service, |fleet, contexts, now| fleet.report(contexts, owner, ticket, phase, detail, now))
     }
 
     async fn end(

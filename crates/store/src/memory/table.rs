@@ -115,9 +115,10 @@ impl Table {
         newest(&|context| context.fits_token(claim, now)).or_else(|| newest(&|context| context.fits_user(claim)))
     }
 
-    /// Whether the claim is good for this very context.
-    pub(super) fn fits(&self, id: ContextId, claim: &Claim, now: Instant) -> bool {
-        self.contexts.get(&id).is_some_and(|context| context.fits_token(claim, now) || context.fits_user(claim))
+    /// Whether whoever claims is the client of the session that has this context open. Who one is does not say which of one's
+    /// connections is to end: it takes a token.
+    pub(super) fn may_share(&self, id: ContextId, claim: &Claim, now: Instant) -> bool {
+        self.contexts.get(&id).is_some_and(|context| context.expires.is_none() && context.fits_token(claim, now))
     }
 
     /// Holds a context for a session that is restored; it is written again if it was lost.
@@ -193,15 +194,19 @@ impl Table {
 
     pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Sharing {
         let Some(id) = self.find(key, now) else { return Sharing::Nobody };
-        let live = self.contexts.get_mut(&id).filter(|context| context.expires.is_none());
-        let Some(context) = live else { return Sharing::Nobody };
-        let is_owner = context.user.is_none() || context.user == claim.user;
-        let Some(shown) = claim.token.filter(|shown| is_owner && context.tokens.takes(shown, now)) else {
-            return Sharing::Refused;
-        };
+        if self.contexts.get(&id).is_none_or(|context| context.expires.is_some()) {
+            return Sharing::Nobody;
+        }
+        self.share_of(id, claim, next, now).map_or(Sharing::Refused, Sharing::Opened)
+    }
+
+    /// Opens the context of a live session once more; `None` if whoever claims is not its client.
+    pub(super) fn share_of(&mut self, id: ContextId, claim: &Claim, next: ResumeToken, now: Instant) -> Option<Opened> {
+        let shown = claim.token.filter(|_| self.may_share(id, claim, now))?;
+        let context = self.contexts.get_mut(&id)?;
         context.tokens.offer(shown, next);
         context.holders += 1;
-        Sharing::Opened(context.opened(id, next))
+        Some(context.opened(id, next))
     }
 
     pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, ServiceName, SessionId, UserId};
 
-use super::contexts::{context_id, context_name, fingerprint, opened};
+use super::contexts::{context_id, context_name, delivery, fingerprint, opened};
 use super::reply::{self, Reply, nonsense};
 use super::{RedisStore, plain};
 use crate::context::StoreError;
@@ -87,6 +87,7 @@ impl Sessions for RedisStore {
             limit(request.user_limit),
             millis(self.0.config.terms.reservation),
             millis(request.retention),
+            delivery(request.delivery).to_owned(),
         ];
         arguments.extend(request.ranked.iter().take(MAX_RANKED).map(ToString::to_string));
         let answer = self.run(&self.scripts().claim, service, &arguments).await.map_err(plain)?;

@@ -148,6 +148,14 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
         store.claim(service, &claim).await.unwrap();
         store.report(service, &owner, claim.ticket, Phase::Active, &detail).await.unwrap();
     }
+    let stays = request("moves", &["a"]);
+    store.claim(service, &stays).await.unwrap();
+    store.report(service, &owner, stays.ticket, Phase::Active, &detail).await.unwrap();
+    let moves = with_token("moves", &["a"], stays.token);
+    cost!("claim, moving", store.claim(service, &moves));
+    cost!("report, arrived", store.report(service, &owner, moves.ticket, Phase::Active, &detail));
+    store.end(service, &owner, stays.ticket, CloseReason::Moved).await.unwrap();
+    store.end(service, &owner, moves.ticket, CloseReason::ClientClosed).await.unwrap();
     cost!("renew, 50 sessions", store.renew(service, &owner, &beat(100)));
     cost!("workers", store.workers(service));
     cost!("list", store.list(service, &Filter { limit: 50, ..Filter::default() }));

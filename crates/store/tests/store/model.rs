@@ -9,8 +9,8 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
-    Arrangement, Claim, ClaimRequest, Claimed, ContextId, Demand, FleetError, Gate, Heartbeat, Held, Memory, Owner,
-    Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
+    Arrangement, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, FleetError, Gate, Heartbeat,
+    Held, Memory, Owner, Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
 };
 
 use crate::arrangements::connected;
@@ -25,8 +25,9 @@ enum Word {
     Register { worker: usize },
     Renew { worker: usize, capacity: u32, gate: Gate },
     AskGate { worker: usize, gate: Gate },
-    Claim { id: usize, user: Option<usize>, pinned: bool, limits: bool, shows: Option<Index>, order: usize },
+    Claim { id: usize, user: Option<usize>, pinned: bool, limits: bool, shows: Option<Index>, sent: bool, order: usize },
     Report { session: Index, phase: usize },
+    Back { id: usize, shows: Index },
     End { session: Index },
     Release { session: Index },
     Ask { id: usize },
@@ -37,15 +38,16 @@ enum Word {
 fn word() -> impl Strategy<Value = Word> {
     let gate = || prop_oneof![3 => Just(Gate::Open), 1 => Just(Gate::Draining)];
     let claim = (0..IDS.len(), proptest::option::of(0..2_usize), any::<bool>(), any::<bool>());
-    let more = (proptest::option::of(any::<Index>()), 0..2_usize);
+    let more = (proptest::option::of(any::<Index>()), any::<bool>(), 0..2_usize);
     prop_oneof![
         2 => (0..2_usize).prop_map(|worker| Word::Register { worker }),
         5 => (0..2_usize, 1..4_u32, gate()).prop_map(|(worker, capacity, gate)| Word::Renew { worker, capacity, gate }),
         1 => (0..2_usize, gate()).prop_map(|(worker, gate)| Word::AskGate { worker, gate }),
-        12 => (claim, more).prop_map(|((id, user, pinned, limits), (shows, order))| {
-            Word::Claim { id, user, pinned, limits, shows, order }
+        12 => (claim, more).prop_map(|((id, user, pinned, limits), (shows, sent, order))| {
+            Word::Claim { id, user, pinned, limits, shows, sent, order }
         }),
         8 => (any::<Index>(), 0..3_usize).prop_map(|(session, phase)| Word::Report { session, phase }),
+        2 => (0..IDS.len(), any::<Index>()).prop_map(|(id, shows)| Word::Back { id, shows }),
         4 => any::<Index>().prop_map(|session| Word::End { session }),
         1 => any::<Index>().prop_map(|session| Word::Release { session }),
         2 => (0..IDS.len()).prop_map(|id| Word::Ask { id }),
@@ -74,6 +76,8 @@ struct Live {
     /// Void then.
     due: Option<u64>,
     context: ContextId,
+    /// What its client was given, if it moves and has not connected.
+    moves: Option<(ResumeToken, Delivery)>,
     asked: Option<CloseReason>,
 }
 
@@ -86,15 +90,27 @@ struct Worker {
     asked: Gate,
 }
 
+/// Which tokens of a context are good.
+#[derive(Debug, Clone, Copy)]
+struct Good {
+    current: ResumeToken,
+    /// What was given for it to a client that moves.
+    offered: Option<ResumeToken>,
+    /// The one before it, until then.
+    previous: Option<(ResumeToken, u64)>,
+    /// When it was opened last, of all that were.
+    opened: usize,
+}
+
 /// What should be so. Contexts are never written here, so each is gone with its last session.
 #[derive(Debug, Default)]
 struct Model {
     now: u64,
     registrations: usize,
+    opens: usize,
     workers: BTreeMap<usize, Worker>,
     live: Vec<Live>,
-    /// The token that is good, and the one before it until then.
-    tokens: BTreeMap<ContextId, (ResumeToken, Option<(ResumeToken, u64)>)>,
+    tokens: BTreeMap<ContextId, Good>,
     /// The last of an id to end, and when.
     over: BTreeMap<usize, (CloseReason, u64)>,
 }
@@ -141,9 +157,55 @@ impl Model {
     }
 
     fn takes(&self, context: ContextId, shown: Option<ResumeToken>) -> bool {
-        let (current, previous) = self.tokens[&context];
-        let previous = previous.filter(|(_, until)| self.now < *until).map(|(token, _)| token);
-        shown.is_some_and(|shown| shown == current || Some(shown) == previous)
+        let Some(good) = self.tokens.get(&context) else { return false };
+        let previous = good.previous.filter(|(_, until)| self.now < *until).map(|(token, _)| token);
+        shown.is_some() && [Some(good.current), good.offered, previous].contains(&shown)
+    }
+
+    fn grace(&self) -> u64 {
+        self.now + u64::try_from(TOKEN_GRACE.as_millis()).unwrap()
+    }
+
+    /// The token is replaced for whoever showed one.
+    fn replace(&mut self, context: ContextId, shown: Option<ResumeToken>, next: ResumeToken) {
+        let grace = self.grace();
+        let fresh = Good { current: next, offered: None, previous: None, opened: 0 };
+        let good = self.tokens.entry(context).or_insert(fresh);
+        let is_first = shown.is_some() && [Some(good.current), good.offered].contains(&shown);
+        let previous = shown.filter(|_| is_first).map(|shown| (shown, grace));
+        *good = Good { current: next, offered: None, previous, ..*good };
+    }
+
+    /// One more is given to whoever showed one, beside it.
+    fn offer(&mut self, context: ContextId, shown: ResumeToken, next: ResumeToken) {
+        let good = self.tokens.get_mut(&context).unwrap();
+        if shown == good.current || Some(shown) == good.offered {
+            (good.current, good.previous) = (shown, None);
+        }
+        good.offered = Some(next);
+    }
+
+    fn confirm(&mut self, context: ContextId, token: ResumeToken, delivery: Delivery) -> bool {
+        let grace = self.grace();
+        let Some(good) = self.tokens.get_mut(&context) else { return false };
+        if good.offered == Some(token) {
+            let shown = good.previous.unwrap_or((good.current, grace));
+            let previous = Some(shown).filter(|_| delivery == Delivery::Sent);
+            *good = Good { current: token, offered: None, previous, ..*good };
+        }
+        good.current == token
+    }
+
+    /// The client of the session that lives under an id is back on its socket, if it shows this.
+    fn back(&mut self, id: usize, shown: ResumeToken, next: ResumeToken) -> bool {
+        let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
+        // The one that was opened last, if an earlier one of another client still ends.
+        let newest = theirs.max_by_key(|context| self.tokens[context].opened);
+        let context = newest.filter(|context| self.takes(*context, Some(shown)));
+        if let Some(context) = context {
+            self.replace(context, Some(shown), next);
+        }
+        context.is_some()
     }
 
     fn holder(&self, id: usize) -> Option<&Live> {
@@ -194,17 +256,23 @@ impl Model {
         let bound = self.live.iter().filter(|live| pinned && live.pinned).min_by_key(|live| live.ticket);
         let candidates = bound.map_or(order.to_vec(), |live| vec![live.worker]);
         let worker = candidates.into_iter().find(|worker| self.has_room(*worker)).ok_or("capacity")?;
-        // One that lost its id still holds its context, and whoever has its token has it back.
-        let mut theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
-        let context = theirs.find(|context| self.takes(*context, claim.claim.token)).unwrap_or(claim.context);
-        let before = self.tokens.get(&context).map(|(current, _)| *current);
-        let previous = before.filter(|current| Some(*current) == claim.claim.token);
-        let grace = u64::try_from(TOKEN_GRACE.as_millis()).unwrap();
-        self.tokens.insert(context, (claim.token, previous.map(|token| (token, self.now + grace))));
-        let (role, due) = match &holder {
-            Some(_) => (Role::Taker, Some(self.now + Self::terms().1)),
-            None => (Role::Holder, Some(self.now + Self::terms().1)),
+        let (role, context) = match (&holder, claim.claim.token) {
+            (Some(holder), Some(shown)) => {
+                self.offer(holder.context, shown, claim.token);
+                (Role::Taker, holder.context)
+            }
+            _ => {
+                // One that lost its id still holds its context, and whoever has its token has it back.
+                let mut theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
+                let context = theirs.find(|context| self.takes(*context, claim.claim.token)).unwrap_or(claim.context);
+                self.replace(context, claim.claim.token, claim.token);
+                self.opens += 1;
+                self.tokens.get_mut(&context).unwrap().opened = self.opens;
+                (Role::Holder, context)
+            }
         };
+        let due = Some(self.now + Self::terms().1);
+        let moves = holder.as_ref().map(|_| (claim.token, claim.delivery));
         let new = Live {
             ticket: claim.ticket,
             id,
@@ -215,6 +283,7 @@ impl Model {
             pinned,
             due,
             context,
+            moves,
             asked: None,
         };
         let earlier = self.live.iter().position(|live| live.id == id && live.role == Role::Taker);
@@ -236,6 +305,20 @@ impl Model {
         let Some(at) = self.live.iter().position(|live| live.ticket == ticket && live.worker == worker) else {
             return Held::No;
         };
+        if phase == Phase::Active
+            && let Some((token, delivery)) = self.live[at].moves
+        {
+            let context = self.live[at].context;
+            if !self.confirm(context, token, delivery) {
+                let live = &mut self.live[at];
+                live.asked.get_or_insert(CloseReason::Superseded);
+                if live.role == Role::Taker {
+                    live.role = Role::Former;
+                }
+                return Held::No;
+            }
+            self.live[at].moves = None;
+        }
         self.live[at].phase = phase;
         self.live[at].due = None;
         if phase == Phase::Active && self.live[at].role == Role::Taker {
@@ -325,7 +408,7 @@ impl Run {
                     entry.asked = *gate;
                 }
             }
-            Word::Claim { id, user: who, pinned, limits, shows, order } => {
+            Word::Claim { id, user: who, pinned, limits, shows, sent, order } => {
                 let order = [*order, 1 - *order];
                 // Mostly that of the id's last session, or few would ever be taken over.
                 let last = self.claims.iter().rfind(|claim| claim.session == crate::world::id(IDS[*id]));
@@ -339,6 +422,7 @@ impl Run {
                     user_limit: limit(u32::from(*limits)),
                     pin: pinned.then(|| "room".parse().unwrap()),
                     claim: Claim { token: shown, user: None },
+                    delivery: if *sent { Delivery::Sent } else { Delivery::Known },
                     ..request(IDS[*id], &order.map(|worker| WORKERS[worker]))
                 };
                 let expected = self.model.claim(&claim, *id, *who, *pinned, order);
@@ -364,6 +448,17 @@ impl Run {
                 let phase = [Phase::Connecting, Phase::Active, Phase::Ending][*phase];
                 let held = store.report(&service, &owner, ticket, phase, &nothing()).await.unwrap();
                 assert_eq!(held, self.model.report(worker, ticket, phase));
+            }
+            Word::Back { id: at, shows } => {
+                // The client's latest token, or an older one.
+                let mut theirs = self.claims.iter_mut().filter(|claim| claim.session == id(IDS[*at])).rev();
+                let Some(claim) = theirs.nth(shows.index(3)) else { return };
+                let (key, shown) = (ContextKey { service: service.clone(), session: id(IDS[*at]) }, claim.token);
+                let next = store.clone().contexts(&service).rotate(&key, &shown).await.unwrap();
+                let given = next.map_or(shown, |issued| issued.token);
+                // What its client shows from now on.
+                claim.token = given;
+                assert_eq!(self.model.back(*at, shown, given), next.is_some());
             }
             Word::End { session } => {
                 let Some((ticket, worker)) = self.some_session(session) else { return };

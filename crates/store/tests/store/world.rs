@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId, UserId};
 use streamfleet_store::{
-    Asked, Claim, ClaimRequest, Claimed, ContextId, ContextStore, Demand, Gate, Generation, Heartbeat, Held, Issued,
-    Kept, Memory, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket, Version, WorkerId,
+    Asked, Claim, ClaimRequest, Claimed, ContextId, ContextStore, Delivery, Demand, Gate, Generation, Heartbeat, Held,
+    Issued, Kept, Memory, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket, Version,
+    WorkerId,
 };
 
 use crate::server::Clock;
@@ -104,6 +105,7 @@ pub(crate) fn request(session: &str, workers: &[&str]) -> ClaimRequest {
         claim: Claim::default(),
         context: ContextId::from_random(rand::random()),
         token: ResumeToken::from_random(rand::random()),
+        delivery: Delivery::Known,
         service_limit: None,
         user_limit: None,
         pin: None,

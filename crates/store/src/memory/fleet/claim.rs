@@ -23,22 +23,28 @@ impl Fleet {
             return Ok(again);
         }
         let holder = self.ids.get(&request.session).copied();
-        if let Some(at) = holder.and_then(|ticket| self.sessions.get(&ticket))
-            && !contexts.fits(at.context, &request.claim, now)
-        {
-            return Ok(Claimed::Duplicate { at: self.reach(&at.worker) });
-        }
-        if holder.is_none()
-            && let Some(refused) = self.over_limit(request)
-        {
-            return Ok(refused);
+        let held = holder.and_then(|ticket| self.sessions.get(&ticket)).map(|held| (held.context, held.worker.clone()));
+        match &held {
+            Some((context, at)) if !contexts.may_share(*context, &request.claim, now) => {
+                return Ok(Claimed::Duplicate { at: self.reach(at) });
+            }
+            Some(_) => {}
+            None => {
+                if let Some(refused) = self.over_limit(request) {
+                    return Ok(refused);
+                }
+            }
         }
         let (candidates, pinned) = self.candidates(request);
         let room = |name: &&WorkerId| self.workers.get(*name).is_some_and(|worker| worker.has_room());
         let Some(worker) = candidates.iter().find(room).cloned() else {
             return Ok(Claimed::NoCapacity { pinned });
         };
-        let opened = contexts.open(key, &request.claim, request.context, request.token, now)?;
+        let shared = held.and_then(|(context, _)| contexts.share_of(context, &request.claim, request.token, now));
+        let opened = match shared {
+            Some(shared) => shared,
+            None => contexts.open(key, &request.claim, request.context, request.token, now)?,
+        };
         if holder.is_some() {
             self.displace(contexts, request, now);
         }
@@ -112,6 +118,7 @@ impl Fleet {
             pin: request.pin.clone(),
             context: opened.id,
             issued: Issued { token: opened.token, generation: opened.generation },
+            moves: holder.map(|_| request.delivery),
             retention: request.retention,
             detail: serde_json::Map::new(),
             seen_to: std::collections::BTreeMap::new(),

@@ -23,13 +23,25 @@ impl Fleet {
 
     pub(in crate::memory) fn report(
         &mut self,
+        contexts: &mut Table,
         owner: &Owner,
         ticket: Ticket,
         phase: Phase,
         detail: &Map<String, Value>,
+        now: Instant,
     ) -> Result<Held, FleetError> {
         self.fenced(owner)?;
         let Some(session) = self.owned(owner, ticket) else { return Ok(Held::No) };
+        if phase == Phase::Active
+            && let Some(delivery) = session.moves
+        {
+            if !contexts.confirm(session.context, &session.issued.token, delivery, now) {
+                let id = session.id.clone();
+                self.lose_way(&id, ticket);
+                return Ok(Held::No);
+            }
+            session.moves = None;
+        }
         session.phase = phase;
         session.detail.clone_from(detail);
         let (id, due) = (session.id.clone(), session.due.take());
@@ -46,6 +58,14 @@ impl Fleet {
         }
         self.wakes.insert(Topic::Session(id));
         Ok(Held::Yes)
+    }
+
+    /// A session has connected by a token that its client has not waited for: it takes nobody's place, and ends.
+    fn lose_way(&mut self, id: &SessionId, ticket: Ticket) {
+        if self.moving.get(id) == Some(&ticket) {
+            self.moving.remove(id);
+        }
+        self.want(ticket, &Demand::End(CloseReason::Superseded));
     }
 
     pub(in crate::memory) fn end(
@@ -110,6 +130,7 @@ impl Fleet {
             pin: restored.pin.clone(),
             context: restored.context.id,
             issued: restored.context.issued,
+            moves: None,
             retention: restored.retention,
             detail: restored.detail.clone(),
             seen_to: BTreeMap::new(),

@@ -1,6 +1,7 @@
 -- A router claims a place: every rule about ids, contexts, limits, pins and capacity in one step.
 -- ARGV: ticket, session, user, verified user, hash of the token shown, new context, hash of the new token, pin,
--- service limit, user limit, reservation, retention, then the ranked workers. Empty and 0 stand for none.
+-- service limit, user limit, reservation, retention, how far the new token is once the client has connected, then the ranked
+-- workers. Empty and 0 stand for none.
 local ticket, id, user, verified, token, fresh, next_token, pin = unpack(ARGV, 1, 8)
 local service_limit, user_limit = tonumber(ARGV[9]), tonumber(ARGV[10])
 sweep()
@@ -18,9 +19,10 @@ if replay then
 end
 
 local held = holder and session(holder)
+local shared = held and context(held.context)
 if held then
-  local kept = context(held.context)
-  if not kept or not (by_token(kept, token, verified) or by_user(kept, token, verified)) then
+  -- As when a context is shared: who one is does not say which of one's connections is to end.
+  if not shared or not by_token(shared, token, verified) then
     return { 'duplicate', held.worker, http(held.worker) }
   end
 else
@@ -31,7 +33,7 @@ else
   end
 end
 
-local ranked, pinned = { unpack(ARGV, 13) }, ''
+local ranked, pinned = { unpack(ARGV, 14) }, ''
 if pin ~= '' then
   local first = call('ZRANGEBYLEX', P .. 'pins', '[' .. pin .. '\0', '(' .. pin .. '\1', 'LIMIT', 0, 1)[1]
   local bound = first and session(string.sub(first, -16))
@@ -49,8 +51,14 @@ for _, name in ipairs(ranked) do
 end
 if not chosen then return { 'no_capacity', pinned } end
 
-local opened, resumed, kept = open_context(id, token, verified, fresh, next_token)
-if not opened then return redis.error_reply('FULL no room') end
+local opened, resumed, kept
+if held then
+  opened, resumed, kept = held.context, true, shared
+  share_context(opened, kept, token, next_token)
+else
+  opened, resumed, kept = open_context(id, token, verified, fresh, next_token)
+  if not opened then return redis.error_reply('FULL no room') end
+end
 
 -- Somebody was taking the id over already and has not connected: the client has tried again since.
 local earlier = held and call('HGET', P .. 'moving', id)
@@ -68,6 +76,7 @@ local record = { id = id, worker = chosen, phase = 'reserved', since = now, cont
   generation = kept.generation, retention = tonumber(ARGV[12]) }
 if user ~= '' then record.user = user end
 if pin ~= '' then record.pin = pin end
+if held then record.moves, record.token = ARGV[13], next_token end
 insert(ticket, record)
 call('ZADD', at('reserved'), int(now + tonumber(ARGV[11])), ticket)
 if held then call('HSET', at('moving'), id, ticket) else occupy(id, ticket, record) end

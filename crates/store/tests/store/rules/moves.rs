@@ -1,7 +1,7 @@
 use streamfleet_session::CloseReason;
-use streamfleet_store::{ClaimRequest, Claimed, Held, Phase, SessionView};
+use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextKey, Delivery, Held, Phase, SessionView, TOKEN_GRACE};
 
-use crate::world::{World, end_of, limit, object, request, user, with_token, with_user};
+use crate::world::{Scene, World, end_of, id, limit, object, request, user, with_token, with_user};
 
 pub(super) async fn only_its_client_takes_a_session_over(world: &World) {
     let scene = world.scene();
@@ -31,8 +31,13 @@ pub(super) async fn only_its_client_takes_a_session_over(world: &World) {
     check(named, None, "a user who merely says so").await;
     check(with_user("x2", &["b"], "bob"), None, "another user").await;
     check(with_token("x2", &["b"], anns.token), None, "an overheard token").await;
+    // Who one is does not say which of one's connections is to end.
+    check(with_user("x2", &["b"], "ann"), None, "the user alone").await;
     check(with_token("x1", &["b"], anonymous.token), Some(&anonymous), "the token").await;
-    check(with_user("x2", &["b"], "ann"), Some(&anns), "the user").await;
+    let both =
+        |who| ClaimRequest { claim: Claim { token: Some(anns.token), user: Some(user(who)) }, ..request("x2", &["b"]) };
+    check(both("bob"), None, "the token by another user").await;
+    check(both("ann"), Some(&anns), "the token by its user").await;
 }
 
 pub(super) async fn a_taker_that_connects_is_the_session(world: &World) {
@@ -118,7 +123,8 @@ pub(super) async fn a_holder_that_ends_leaves_the_id_to_its_taker(world: &World)
     let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
     let old = with_user("k3x9", &["a"], "ann");
     scene.active(&a, &old).await;
-    let new = ClaimRequest { user_limit: limit(1), ..with_user("k3x9", &["b"], "ann") };
+    let claim = Claim { token: Some(old.token), user: Some(user("ann")) };
+    let new = ClaimRequest { claim, user_limit: limit(1), ..with_user("k3x9", &["b"], "ann") };
     scene.place(&new).await;
     scene.end(&a, old.ticket).await;
     assert_eq!(scene.holder("k3x9").await, Some(new.ticket));
@@ -127,4 +133,73 @@ pub(super) async fn a_holder_that_ends_leaves_the_id_to_its_taker(world: &World)
     scene.report(&b, new.ticket, Phase::Active).await;
     scene.end(&b, new.ticket).await;
     assert!(matches!(scene.claim(&other).await, Claimed::Placed(_)));
+}
+
+/// Whether each of these tokens is good for the context of an id.
+async fn good<const N: usize>(scene: &Scene<'_>, session: &str, claims: [&ClaimRequest; N]) -> [bool; N] {
+    let key = ContextKey { service: scene.service.clone(), session: id(session) };
+    let mut good = [false; N];
+    for (good, claim) in good.iter_mut().zip(claims) {
+        *good = scene.contexts().verify(&key, &claim.token).await.unwrap().is_some();
+    }
+    good
+}
+
+/// An answer that is lost costs a client nothing for as long as the session lives that it has.
+pub(super) async fn what_was_shown_stays_good_until_its_client_has_arrived(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    for (session, delivery, good_once_more) in [("k", Delivery::Known, false), ("s", Delivery::Sent, true)] {
+        let old = request(session, &["a"]);
+        scene.active(&a, &old).await;
+        let mut lost = old.clone();
+        // Longer than any grace: it moves when it likes.
+        for _ in 0..10 {
+            world.pass(TOKEN_GRACE / 10).await;
+            scene.renew(&a, 8).await;
+            scene.renew(&b, 8).await;
+            lost = with_token(session, &["b"], old.token);
+            scene.place(&lost).await;
+        }
+        let new = ClaimRequest { delivery, ..with_token(session, &["b"], old.token) };
+        scene.place(&new).await;
+        assert_eq!(good(&scene, session, [&old, &lost, &new]).await, [true, false, true]);
+        assert_eq!(scene.report(&b, new.ticket, Phase::Connecting).await, Held::Yes);
+        assert_eq!(good(&scene, session, [&old, &lost, &new]).await, [true, false, true]);
+        for _ in 0..2 {
+            assert_eq!(scene.report(&b, new.ticket, Phase::Active).await, Held::Yes, "said twice, it is the same");
+        }
+        assert_eq!(good(&scene, session, [&old, &lost, &new]).await, [good_once_more, false, true], "{delivery:?}");
+    }
+}
+
+/// A client that is on its way and comes back to where it was has a new token there, and the other session is not the one that it
+/// waits for.
+pub(super) async fn a_taker_whose_client_has_gone_back_is_superseded(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    for holder_ends_first in [false, true] {
+        let session = if holder_ends_first { "e" } else { "l" };
+        let old = request(session, &["a"]);
+        scene.active(&a, &old).await;
+        let new = with_token(session, &["b"], old.token);
+        scene.place(&new).await;
+        scene.report(&b, new.ticket, Phase::Connecting).await;
+        let key = ContextKey { service: scene.service.clone(), session: id(session) };
+        let back = scene.contexts().rotate(&key, &old.token).await.unwrap();
+        assert!(back.is_some(), "its socket broke, and it is back");
+        if holder_ends_first {
+            scene.end(&a, old.ticket).await;
+        }
+        for _ in 0..2 {
+            assert_eq!(scene.report(&b, new.ticket, Phase::Active).await, Held::No);
+        }
+        assert_eq!(scene.asked(&b).await, [end_of(&new, CloseReason::Superseded)]);
+        assert_eq!(scene.asked(&a).await, [], "nobody has taken its place");
+        let holder = if holder_ends_first { new.ticket } else { old.ticket };
+        assert_eq!(scene.holder(session).await, Some(holder));
+        scene.store.end(&scene.service, &b, new.ticket, CloseReason::Superseded).await.unwrap();
+        assert_eq!(scene.holder(session).await, Some(old.ticket).filter(|_| !holder_ends_first));
+        assert_eq!(scene.load("b").await, Some(0));
+    }
 }
