@@ -6,9 +6,9 @@ use crate::keys::Keys;
 
 /// Keys are fetched again after this: how long a key that its issuer has withdrawn may still open doors.
 pub const MAX_AGE: Duration = Duration::from_secs(600);
-/// The earliest that keys are fetched again, after a failure or for a key id that nobody knows: an issuer is asked twice a
-/// minute, however many ids callers make up.
-pub const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The earliest that keys are fetched again, after a failure or for a key id that nobody knows: an issuer is asked twelve times a
+/// minute, however many ids callers make up, and whoever has a token under a new key waits no longer than for this.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What a token that is about to be verified needs first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +81,8 @@ mod tests {
         assert_eq!(cache.need(at(0), None), Need::Fetch);
         // Somebody is at it; it fails.
         assert_eq!(cache.need(at(1), Some("a")), Need::Nothing);
-        assert_eq!(cache.need(at(29), Some("a")), Need::Nothing);
-        assert_eq!(cache.need(at(30), Some("a")), Need::Fetch);
+        assert_eq!(cache.need(at(4), Some("a")), Need::Nothing);
+        assert_eq!(cache.need(at(5), Some("a")), Need::Fetch);
         cache.fetched(at(31), Keys::from_secret(&SECRET).unwrap());
         assert_eq!(cache.need(at(32), Some("a")), Need::Nothing);
         assert_eq!(cache.need(at(630), Some("a")), Need::Nothing);
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(cache.need(at(631), Some("a")), Need::Refresh);
         assert_eq!(cache.need(at(632), Some("a")), Need::Nothing);
         assert!(cache.keys().is_some());
-        assert_eq!(cache.need(at(661), Some("a")), Need::Refresh);
-        assert_eq!(cache.age(at(661)), Some(Duration::from_secs(630)));
+        assert_eq!(cache.need(at(636), Some("a")), Need::Refresh);
+        assert_eq!(cache.age(at(636)), Some(Duration::from_secs(605)));
     }
 }

@@ -1,7 +1,7 @@
 //! Keys that verify signatures.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
 
 /// Keys of one issuer. Issuers publish two or three at a time; each costs a verification for a token that names none.
 pub const MAX_KEYS: usize = 32;
@@ -30,6 +30,9 @@ pub enum InvalidKeys {
     /// The PEM text holds no public key.
     #[error("this is no PEM public key (RSA, EC or Ed25519)")]
     NotPem,
+    /// An RSA key of less than [`MIN_RSA_BITS`].
+    #[error("an RSA key must have at least {MIN_RSA_BITS} bits")]
+    WeakRsa,
     /// A secret of less than [`MIN_SECRET_BYTES`].
     #[error("a secret must have at least {MIN_SECRET_BYTES} bytes")]
     ShortSecret,
@@ -68,12 +71,19 @@ impl Keys {
     /// A single public key in PEM.
     ///
     /// # Errors
-    /// [`InvalidKeys::NotPem`].
+    /// [`InvalidKeys::NotPem`], as for a private key, and [`InvalidKeys::WeakRsa`].
     pub fn from_pem(pem: &[u8]) -> Result<Self, InvalidKeys> {
         let key = DecodingKey::from_rsa_pem(pem)
             .or_else(|_| DecodingKey::from_ec_pem(pem))
             .or_else(|_| DecodingKey::from_ed_pem(pem))
             .map_err(|_| InvalidKeys::NotPem)?;
+        if let (AlgorithmFamily::Rsa, DecodingKeyKind::SecretOrDer(der)) = (key.family(), key.kind()) {
+            match bits_of_der(der) {
+                0 => return Err(InvalidKeys::NotPem),
+                bits if bits < MIN_RSA_BITS => return Err(InvalidKeys::WeakRsa),
+                _ => {}
+            }
+        }
         Ok(Self(vec![Key { id: None, algorithm: None, key }]))
     }
 
@@ -136,4 +146,24 @@ impl Key {
 /// At most this many bits stand in a base64url text (RFC 7515, 2): six a character, whole octets.
 fn bits_of_base64(text: &str) -> usize {
     text.trim_end_matches('=').len() * 6 / 8 * 8
+}
+
+/// The bits of the modulus of an RSAPublicKey in DER (RFC 8017, A.1.1); 0 if it is none. A private key is none: it begins with its
+/// version, which is zero.
+fn bits_of_der(der: &[u8]) -> usize {
+    let modulus = element(der, 0x30).and_then(|sequence| element(sequence, 0x02)).unwrap_or_default();
+    let zeros = modulus.iter().take_while(|octet| **octet == 0).count();
+    let first = modulus.get(zeros).map_or(0, |octet| octet.leading_zeros() as usize);
+    ((modulus.len() - zeros) * 8).saturating_sub(first)
+}
+
+/// What the element of this tag holds that the text begins with (X.690, 8.1).
+fn element(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let (length, rest) = match der {
+        [first, length @ 0..=0x7f, rest @ ..] if *first == tag => (usize::from(*length), rest),
+        [first, 0x81, length, rest @ ..] if *first == tag => (usize::from(*length), rest),
+        [first, 0x82, high, low, rest @ ..] if *first == tag => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        _ => return None,
+    };
+    rest.get(..length)
 }

@@ -15,4 +15,4 @@ mod token;
 
 pub use cache::{KeyCache, MAX_AGE, Need, RETRY_AFTER};
 pub use keys::{InvalidKeys, Keys, MAX_DOCUMENT, MAX_KEYS, MIN_RSA_BITS, MIN_SECRET_BYTES};
-pub use token::{Claims, MAX_TOKEN, TokenError, TokenPolicy, verify};
+pub use token::{Claims, MAX_TOKEN, TokenError, TokenPolicy, key_id, verify};

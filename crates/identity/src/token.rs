@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
 use crate::keys::Keys;
@@ -95,14 +95,7 @@ impl TokenError {
 /// # Errors
 /// [`TokenError`].
 pub fn verify(token: &str, keys: &Keys, policy: &TokenPolicy, now: SystemTime) -> Result<Claims, TokenError> {
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::TooLong);
-    }
-    let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
-    // What must be understood and is not (RFC 7515, 4.1.11).
-    if header.crit.is_some() || header.enc.is_some() {
-        return Err(TokenError::Malformed);
-    }
+    let header = header(token)?;
     let validation = signature_only(header.alg);
     let mut outcome = Err(TokenError::UnknownKey);
     for key in keys.fitting(header.alg, header.kid.as_deref()) {
@@ -117,6 +110,27 @@ pub fn verify(token: &str, keys: &Keys, policy: &TokenPolicy, now: SystemTime) -
     let claims = outcome?;
     let expires = check(&claims, policy, now)?;
     Ok(Claims { claims, expires })
+}
+
+/// The id of the key that a token says it was signed with (RFC 7515, 4.1.4), for [`KeyCache::need`](crate::KeyCache::need).
+/// Nothing is proven by it.
+///
+/// # Errors
+/// [`TokenError::TooLong`] and [`TokenError::Malformed`].
+pub fn key_id(token: &str) -> Result<Option<String>, TokenError> {
+    header(token).map(|header| header.kid)
+}
+
+fn header(token: &str) -> Result<Header, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::TooLong);
+    }
+    let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+    // What must be understood and is not (RFC 7515, 4.1.11).
+    if header.crit.is_some() || header.enc.is_some() {
+        return Err(TokenError::Malformed);
+    }
+    Ok(header)
 }
 
 /// Times and names are checked here, with the caller's clock.

@@ -1,4 +1,4 @@
-use jsonwebtoken::{EncodingKey, Header, encode};
+use jsonwebtoken::{EncodingKey, encode};
 use proptest::prelude::*;
 use serde_json::json;
 
