@@ -1,5 +1,6 @@
 //! The figures that the choice of a placement rests on: how full the fullest worker is, and how many keys go elsewhere when a
-//! worker comes or goes. `cargo run --release -p streamfleet-placement --example figures`.
+//! worker comes or goes. `cargo run --release -p streamfleet-placement --example figures` prints what docs/placement.md has, and a
+//! test holds the first rows of it against this program.
 //!
 //! Sessions arrive one after another, 20 a worker on the mean, at workers of 40 places, and stay. Moved keys are those that a
 //! second run, with one worker less or more, places elsewhere. Ten seeds, two for a thousand workers; means.
@@ -13,33 +14,37 @@ const SESSIONS_PER_WORKER: usize = 20;
 const CAPACITY: u32 = 40;
 
 fn main() {
+    println!(
+        "| workers | peak to mean, plain | bounded | moved when one goes, plain | bounded | when one comes, plain | bounded |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for workers in [3, 10, 50, 100, 300, 1_000] {
+        println!("{}", row(workers));
+    }
+    println!();
+    decisions();
+}
+
+/// The figures of a fleet of so many workers, as a row of the table.
+fn row(workers: usize) -> String {
     let plain = Policy { affinity: Affinity::Prefer, ..Policy::default() };
     let bounded = Policy { packing: Packing::Spread, soft_cap_percent: 100, ..Policy::default() };
-    decisions();
-    println!("workers   peak/mean plain  bounded   moved, one gone: plain  bounded   one more: plain  bounded");
-    for workers in [3, 10, 50, 100, 300, 1_000] {
-        let mut row = [0.0; 6];
-        // With so many workers one run is like another.
-        let seeds = if workers > 300 { 2 } else { SEEDS };
-        for seed in 0..seeds {
-            for (column, policy) in [plain, bounded].iter().enumerate() {
-                let before = place(workers, seed, policy, None);
-                row[column] += peak_to_mean(&before, workers);
-                row[2 + column] += moved(&before, &place(workers, seed, policy, Some(workers / 2)));
-                let more = place(workers + 1, seed, policy, None);
-                row[4 + column] += moved(&before, &more[..before.len()]);
-            }
+    let mut row = [0.0; 6];
+    // With so many workers one run is like another.
+    let seeds = if workers > 300 { 2 } else { SEEDS };
+    for seed in 0..seeds {
+        for (column, policy) in [plain, bounded].iter().enumerate() {
+            let before = place(workers, seed, policy, None);
+            row[column] += peak_to_mean(&before, workers);
+            row[2 + column] += moved(&before, &place(workers, seed, policy, Some(workers / 2)));
+            let more = place(workers + 1, seed, policy, None);
+            row[4 + column] += moved(&before, &more[..before.len()]);
         }
-        let [a, b, c, d, e, f] = row.map(|sum| sum / f64::from(seeds));
-        let percent = |share: f64| share * 100.0;
-        println!(
-            "{workers:7} {a:17.2} {b:8.2} {:23.1}% {:7.1}% {:16.1}% {:7.1}%",
-            percent(c),
-            percent(d),
-            percent(e),
-            percent(f)
-        );
     }
+    let [peak, bound, gone, gone_bound, more, more_bound] = row.map(|sum| sum / f64::from(seeds));
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let (gone, gone_bound, more, more_bound) = (percent(gone), percent(gone_bound), percent(more), percent(more_bound));
+    format!("| {workers} | {peak:.2} | {bound:.2} | {gone} | {gone_bound} | {more} | {more_bound} |")
 }
 
 /// The worker of each session, in the order of arrival. The number of sessions is that of the first `workers`.
@@ -83,6 +88,21 @@ fn decisions() {
             std::hint::black_box(rank(Key::of(&decided.to_string()), &fleet, &Policy::default()));
             decided += 1;
         }
-        println!("{workers:5} workers: {:.0} decisions a second", f64::from(decided) / began.elapsed().as_secs_f64());
+        println!("{workers} workers: {:.0} decisions a second", f64::from(decided) / began.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The larger fleets take minutes without optimisation; they are the same program.
+    #[test]
+    fn the_document_has_these_figures() {
+        let document = include_str!("../../../docs/placement.md");
+        for workers in [3, 10, 50] {
+            let row = row(workers);
+            assert!(document.lines().any(|line| line == row), "docs/placement.md has no line {row}");
+        }
     }
 }
