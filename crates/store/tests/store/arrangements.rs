@@ -1,6 +1,7 @@
 //! Every rule on every arrangement.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use streamfleet_store::{Address, Arrangement, Login, RedisConfig, RedisStore, StoreError, Tls};
 
@@ -13,13 +14,20 @@ pub(crate) async fn world(config: RedisConfig, clock: &Arc<Clock>) -> World {
     World::new(Arc::new(connected(config).await), Some(clock.clone()))
 }
 
+/// A store that can be reached. Its commands have time: a machine that is busy with other tests is slow at everything, and no
+/// deadline is what is tested.
 pub(crate) async fn connected(config: RedisConfig) -> RedisStore {
+    in_time(RedisConfig { command_deadline: Duration::from_secs(20), ..config }).await
+}
+
+/// A store that can be reached, and whose commands have the time that they are given.
+pub(crate) async fn in_time(config: RedisConfig) -> RedisStore {
     let store = RedisStore::new(config);
     let service = "test-ping/scene".parse().unwrap();
     for _ in 0..200 {
         match store.ping(&service).await {
             Ok(()) => return store,
-            Err(StoreError::Unavailable(_)) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
             Err(error) => panic!("{error}"),
         }
     }

@@ -169,7 +169,7 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
 async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
     let server = Server::start(None, free_port(), &[]);
     let config = RedisConfig::new(Arrangement::Single(server.address()));
-    let store = connected(RedisConfig { command_deadline: Duration::from_secs(10), ..config }).await;
+    let store = connected(config).await;
     let service = &"test/assistant".parse().unwrap();
     let epoch = store.register(service, &name("a")).await.unwrap();
     let owner = Owner { worker: name("a"), epoch };

@@ -8,7 +8,7 @@ use streamfleet_store::{
     Sessions as _, StoreError, Topic, Wakeups as _,
 };
 
-use crate::arrangements::{Sentinels, connected};
+use crate::arrangements::{Sentinels, connected, in_time};
 use crate::server::{Clock, Server, free_port};
 use crate::world::{beat, id, name, nothing, request, restored};
 
@@ -32,12 +32,23 @@ async fn registered(store: &RedisStore, worker: &str) -> (Owner, Duration) {
     }
 }
 
-async fn refused_within(store: &RedisStore, bound: Duration, when: &str) {
+/// How long it takes to be refused.
+async fn refused(store: &RedisStore, when: &str) -> Duration {
     let since = Instant::now();
     let refused = store.workers(&service()).await;
-    let took = since.elapsed();
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{when}: {refused:?}");
-    assert!(took < bound, "{when}: {took:?}");
+    since.elapsed()
+}
+
+/// Nobody waits while the store is away. Of many, the one in the middle: on a busy machine some wait for a processor.
+async fn refused_at_once(store: &RedisStore, when: &str) {
+    let mut took = Vec::new();
+    for _ in 0..51 {
+        took.push(refused(store, when).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took.sort_unstable();
+    assert!(took[25] < Duration::from_millis(20), "{when}: {took:?}");
 }
 
 #[tokio::test]
@@ -52,16 +63,15 @@ async fn a_dead_server_is_refused_at_once_and_found_again() {
     listener.woken().await;
 
     server.kill();
-    refused_within(&store, Duration::from_millis(1000), "the first").await;
-    for _ in 0..50 {
-        refused_within(&store, Duration::from_millis(20), "while it is gone").await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    // Its connection breaks: no deadline is waited for.
+    let took = refused(&store, "the first").await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    refused_at_once(&store, "while it is gone").await;
 
     server.restart(None);
     // What it knew is gone; who wrote before is told so, and gets a later epoch.
     let (new, took) = registered(&store, "a").await;
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(new.epoch > old.epoch);
     let fenced = store.end(&service(), &old, claim.ticket, CloseReason::EndStream).await;
     assert_eq!(fenced, Err(FleetError::Fenced { current: new.epoch }));
@@ -79,13 +89,14 @@ async fn a_dead_server_is_refused_at_once_and_found_again() {
 #[tokio::test]
 async fn a_server_that_hangs_costs_one_deadline() {
     let server = Server::start(None, free_port(), &[]);
-    let store = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
+    let config = RedisConfig::new(Arrangement::Single(server.address()));
+    let deadline = config.command_deadline;
+    let store = in_time(config).await;
     server.signal("STOP");
-    refused_within(&store, Duration::from_millis(900), "the first").await;
+    let took = refused(&store, "the first").await;
+    assert!(took >= deadline && took < deadline * 4, "{took:?}");
     tokio::time::sleep(Duration::from_millis(20)).await;
-    for _ in 0..20 {
-        refused_within(&store, Duration::from_millis(20), "while it hangs").await;
-    }
+    refused_at_once(&store, "while it hangs").await;
     server.signal("CONT");
     let (_, took) = registered(&store, "a").await;
     assert!(took < Duration::from_secs(5), "{took:?}");
