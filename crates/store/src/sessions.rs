@@ -59,6 +59,8 @@ pub enum Claimed {
         /// Where it lives.
         at: Reach,
     },
+    /// The session is the client's own and is being ended: nobody takes its place.
+    Closing,
     /// The service has as many sessions as it may.
     ServiceLimit,
     /// The user has.
@@ -332,11 +334,18 @@ pub trait Sessions: Send + Sync + 'static {
         sessions: &[Restored],
     ) -> Result<Vec<Restoration>, FleetError>;
 
-    /// Asks something of the session that lives under an id, and of the one that is taking it over.
+    /// Asks something of the session that lives under an id, and an end also of the one that is taking it over. With a context
+    /// it is asked of the session that has this one, and of no other that has come to have the id since it was looked up.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn ask(&self, service: &ServiceName, session: &SessionId, demand: &Demand) -> Result<Told, StoreError>;
+    async fn ask(
+        &self,
+        service: &ServiceName,
+        session: &SessionId,
+        context: Option<ContextId>,
+        demand: &Demand,
+    ) -> Result<Told, StoreError>;
 
     /// The owner has done what was asked about a track.
     ///

@@ -84,6 +84,7 @@ struct Session {
 #[derive(Debug)]
 struct Over {
     id: SessionId,
+    context: ContextId,
     reason: CloseReason,
 }
 
@@ -268,7 +269,7 @@ impl Fleet {
         contexts.close_for(session.context, session.retention, now);
         self.wakes.insert(Topic::Session(session.id.clone()));
         self.last.insert(session.id.clone(), ticket);
-        self.over.insert(ticket, Over { id: session.id, reason });
+        self.over.insert(ticket, Over { id: session.id, context: session.context, reason });
         self.fading.insert((now + self.terms.afterlife, ticket));
     }
 
@@ -314,6 +315,12 @@ impl Fleet {
             }
         }
         self.wakes.insert(Topic::Worker(session.worker.clone()));
+    }
+
+    /// Whether the end of a session is asked for.
+    fn is_closing(&self, ticket: Ticket) -> bool {
+        let worker = self.sessions.get(&ticket).and_then(|session| self.workers.get(&session.worker));
+        worker.and_then(|worker| worker.wants.get(&ticket)).is_some_and(|wants| wants.end.is_some())
     }
 
     fn fenced(&mut self, owner: &Owner) -> Result<&mut Worker, FleetError> {

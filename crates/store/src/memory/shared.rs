@@ -9,7 +9,7 @@ use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use super::fleet::Fleet;
 use super::table::Table;
 use super::{Memory, now};
-use crate::context::{ContextKey, StoreError};
+use crate::context::{ContextId, ContextKey, StoreError};
 use crate::directory::{Demand, Directory, FleetError, Gate, Heartbeat, Orders, WorkerView};
 use crate::outputs::{Outputs, Read};
 use crate::sessions::{
@@ -108,8 +108,14 @@ impl Sessions for Memory {
         })
     }
 
-    async fn ask(&self, service: &ServiceName, session: &SessionId, demand: &Demand) -> Result<Told, StoreError> {
-        Ok(self.step(service, |fleet, contexts, now| fleet.ask(contexts, session, demand, now)))
+    async fn ask(
+        &self,
+        service: &ServiceName,
+        session: &SessionId,
+        context: Option<ContextId>,
+        demand: &Demand,
+    ) -> Result<Told, StoreError> {
+        Ok(self.step(service, |fleet, contexts, now| fleet.ask(contexts, session, context, demand, now)))
     }
 
     async fn acknowledge(

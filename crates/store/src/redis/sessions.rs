@@ -10,7 +10,7 @@ use streamfleet_session::{CloseReason, ServiceName, SessionId, UserId};
 use super::contexts::{context_id, context_name, delivery, fingerprint, opened};
 use super::reply::{self, Reply, nonsense};
 use super::{RedisStore, plain};
-use crate::context::StoreError;
+use crate::context::{ContextId, StoreError};
 use crate::directory::{Demand, FleetError};
 use crate::document::checked;
 use crate::sessions::{
@@ -49,6 +49,7 @@ fn claimed(mut reply: Reply, request: &ClaimRequest) -> Result<Claimed, StoreErr
             Claimed::Placed(Box::new(Placement { at, epoch, opened, takes_over }))
         }
         "duplicate" => Claimed::Duplicate { at: reach(&mut reply)? },
+        "closing" => Claimed::Closing,
         "service_limit" => Claimed::ServiceLimit,
         "user_limit" => Claimed::UserLimit,
         "no_capacity" => {
@@ -164,12 +165,20 @@ impl Sessions for RedisStore {
         Ok(outcomes)
     }
 
-    async fn ask(&self, service: &ServiceName, session: &SessionId, demand: &Demand) -> Result<Told, StoreError> {
+    async fn ask(
+        &self,
+        service: &ServiceName,
+        session: &SessionId,
+        context: Option<ContextId>,
+        demand: &Demand,
+    ) -> Result<Told, StoreError> {
         let (kind, value, track) = match demand {
             Demand::End(reason) => ("End", reason.as_str(), None),
             Demand::CloseTrack(track) => ("CloseTrack", track.as_str(), Some(track.clone())),
         };
-        let answer = self.run(&self.scripts().ask, service, &[session.as_str(), kind, value]).await.map_err(plain)?;
+        let context = context.map(context_name).unwrap_or_default();
+        let arguments = [session.as_str(), &context, kind, value];
+        let answer = self.run(&self.scripts().ask, service, &arguments).await.map_err(plain)?;
         let mut reply = Reply::new(answer)?;
         Ok(match reply.text()?.as_str() {
             "pending" => {

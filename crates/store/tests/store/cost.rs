@@ -131,9 +131,9 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("write", contexts.write(claim.context, document.clone(), Expected::Anything));
     cost!("read", contexts.read(claim.context));
     cost!("session", store.session(service, &id("k3x9a1b2c3")));
-    cost!("ask", store.ask(service, &id("k3x9a1b2c3"), &Demand::End(CloseReason::EndedByControl)));
+    cost!("ask", store.ask(service, &id("k3x9a1b2c3"), Some(claim.context), &Demand::End(CloseReason::EndedByControl)));
     let Told::Pending(pending) =
-        store.ask(service, &id("k3x9a1b2c3"), &Demand::End(CloseReason::EndedByControl)).await.unwrap()
+        store.ask(service, &id("k3x9a1b2c3"), None, &Demand::End(CloseReason::EndedByControl)).await.unwrap()
     else {
         panic!("it lives")
     };

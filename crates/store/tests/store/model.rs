@@ -238,6 +238,7 @@ impl Model {
         let holder = self.holder(id).cloned();
         match &holder {
             Some(holder) if !self.takes(holder.context, claim.claim.token) => return Err("duplicate"),
+            Some(holder) if holder.asked.is_some() => return Err("closing"),
             Some(_) => {}
             None => {
                 let holders = || self.live.iter().filter(|live| live.role == Role::Holder);
@@ -411,10 +412,13 @@ impl Run {
             Word::Claim { id, user: who, pinned, limits, shows, sent, order } => {
                 let order = [*order, 1 - *order];
                 // Mostly that of the id's last session, or few would ever be taken over.
-                let last = self.claims.iter().rfind(|claim| claim.session == crate::world::id(IDS[*id]));
-                let shown = shows.filter(|_| !self.claims.is_empty()).map(|at| match last {
-                    Some(last) if at.index(4) > 0 => last.token,
-                    _ => at.get(&self.claims).token,
+                let theirs = self.claims.iter().rev().filter(|claim| claim.session == crate::world::id(IDS[*id]));
+                let theirs: Vec<ResumeToken> = theirs.take(3).map(|claim| claim.token).collect();
+                let shown = shows.filter(|_| !self.claims.is_empty()).map(|at| match at.index(8) {
+                    // Or one before that, as by a client that has lost an answer.
+                    0 => at.get(&self.claims).token,
+                    back @ 1..=2 if back < theirs.len() => theirs[back],
+                    _ => theirs.first().copied().unwrap_or(at.get(&self.claims).token),
                 });
                 let claim = ClaimRequest {
                     user: who.map(|who| user(["ann", "bob"][who])),
@@ -432,6 +436,7 @@ impl Run {
                         Ok(WORKERS.iter().position(|worker| *worker == placement.at.worker.as_str()).unwrap())
                     }
                     Claimed::Duplicate { .. } => Err("duplicate"),
+                    Claimed::Closing => Err("closing"),
                     Claimed::ServiceLimit => Err("service"),
                     Claimed::UserLimit => Err("user"),
                     Claimed::NoCapacity { .. } => Err("capacity"),
@@ -477,7 +482,7 @@ impl Run {
             }
             Word::Ask { id: at } => {
                 let demand = Demand::End(CloseReason::EndedByControl);
-                let told = store.ask(&service, &id(IDS[*at]), &demand).await.unwrap();
+                let told = store.ask(&service, &id(IDS[*at]), None, &demand).await.unwrap();
                 self.model.sweep();
                 let holder = self.model.holder(*at).map(|live| live.ticket);
                 match told {

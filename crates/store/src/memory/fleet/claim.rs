@@ -28,6 +28,7 @@ impl Fleet {
             Some((context, at)) if !contexts.may_share(*context, &request.claim, now) => {
                 return Ok(Claimed::Duplicate { at: self.reach(at) });
             }
+            Some(_) if holder.is_some_and(|holder| self.is_closing(holder)) => return Ok(Claimed::Closing),
             Some(_) => {}
             None => {
                 if let Some(refused) = self.over_limit(request) {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, SessionId};
 
 use super::{Fleet, Session, Table};
-use crate::context::ContextKey;
+use crate::context::{ContextId, ContextKey};
 use crate::directory::{Demand, FleetError};
 use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES};
 use crate::sessions::{Held, Outcome, Pending, Phase, Restoration, Restored, Told, TrackResult};
@@ -144,13 +144,17 @@ impl Fleet {
         &mut self,
         contexts: &mut Table,
         session: &SessionId,
+        context: Option<ContextId>,
         demand: &Demand,
         now: Instant,
     ) -> Told {
         self.sweep(contexts, now);
-        let Some(ticket) = self.ids.get(session).copied() else {
+        let is_meant = |other: ContextId| context.is_none_or(|context| context == other);
+        let holder = self.ids.get(session).copied();
+        let meant = |ticket: &Ticket| self.sessions.get(ticket).is_some_and(|session| is_meant(session.context));
+        let Some(ticket) = holder.filter(meant) else {
             let over = self.last.get(session).and_then(|ticket| self.over.get(ticket));
-            return over.map_or(Told::Unknown, |over| Told::Over(over.reason));
+            return over.filter(|over| is_meant(over.context)).map_or(Told::Unknown, |over| Told::Over(over.reason));
         };
         self.want(ticket, demand);
         if let (Demand::End(_), Some(taker)) = (demand, self.moving.get(session).copied()) {

@@ -25,6 +25,8 @@ if held then
   if not shared or not by_token(shared, token, verified) then
     return { 'duplicate', held.worker, http(held.worker) }
   end
+  local wants = call('HGET', P .. 'wants:' .. held.worker, holder)
+  if wants and cjson.decode(wants).reason then return { 'closing' } end
 else
   if service_limit > 0 and call('HLEN', P .. 'ids') >= service_limit then return { 'service_limit' } end
   if user ~= '' and user_limit > 0

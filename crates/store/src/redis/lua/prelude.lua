@@ -284,7 +284,7 @@ local function finish(ticket, reason)
     call('HDEL', P .. 'moving', id)
   end
   close_context(record.context, record.retention)
-  call('HSET', at('over'), ticket, cjson.encode({ id = id, reason = reason }))
+  call('HSET', at('over'), ticket, cjson.encode({ id = id, context = record.context, reason = reason }))
   call('ZADD', at('over-at'), int(now + AFTERLIFE), ticket)
   call('HSET', at('last'), id, ticket)
   call('PEXPIRE', P .. 'outputs:' .. ticket, AFTERLIFE)

@@ -1,14 +1,16 @@
 use std::time::Duration;
 
 use streamfleet_session::CloseReason;
-use streamfleet_store::{Asked, Demand, Filter, Outcome, Pending, Phase, Told, Topic, TrackId, TrackResult, settle};
+use streamfleet_store::{
+    Asked, ClaimRequest, Claimed, Demand, Filter, Outcome, Pending, Phase, Told, Topic, TrackId, TrackResult, settle,
+};
 
-use crate::world::{Scene, World, end_of, id, object, request, user, with_user};
+use crate::world::{Scene, World, end_of, id, object, request, user, with_token, with_user};
 
 const END: Demand = Demand::End(CloseReason::EndedByControl);
 
 async fn pending(scene: &Scene<'_>, session: &str, demand: &Demand) -> Pending {
-    match scene.store.ask(&scene.service, &id(session), demand).await.unwrap() {
+    match scene.store.ask(&scene.service, &id(session), None, demand).await.unwrap() {
         Told::Pending(pending) => pending,
         other => panic!("{other:?}"),
     }
@@ -37,6 +39,55 @@ pub(super) async fn ends_are_asked_and_acknowledged(world: &World) {
     scene.active(&a, &next).await;
     assert_eq!(scene.store.outcome(&scene.service, &asked).await.unwrap(), outcome);
     assert_eq!(scene.asked(&a).await, []);
+}
+
+/// Ids are chosen by clients: whoever looked a session up and then asks for its end does not end another that has come to have the id.
+pub(super) async fn who_is_meant_is_said_by_its_context(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let (first, next) = (request("k3x9", &["a"]), request("k3x9", &["a"]));
+    let ask = async |claim: &ClaimRequest| {
+        scene.store.ask(&scene.service, &id("k3x9"), Some(claim.context), &END).await.unwrap()
+    };
+    scene.active(&a, &first).await;
+    assert_eq!(ask(&next).await, Told::Unknown);
+    assert_eq!(scene.asked(&a).await, []);
+    scene.end(&a, first.ticket).await;
+    assert_eq!(ask(&next).await, Told::Unknown);
+    scene.active(&a, &next).await;
+    assert_eq!(ask(&first).await, Told::Over(CloseReason::ClientClosed));
+    assert_eq!(scene.asked(&a).await, [], "the next one goes on");
+    assert!(matches!(ask(&next).await, Told::Pending(pending) if pending.ticket == next.ticket));
+    assert_eq!(scene.asked(&a).await, [end_of(&next, CloseReason::EndedByControl)]);
+}
+
+/// From the moment that its end is asked for, its client does not slip away to another connection.
+pub(super) async fn a_session_that_is_being_ended_is_taken_over_by_nobody(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    let old = request("k3x9", &["a"]);
+    scene.active(&a, &old).await;
+    let on_its_way = with_token("k3x9", &["b"], old.token);
+    scene.place(&on_its_way).await;
+    scene.report(&b, on_its_way.ticket, Phase::Connecting).await;
+    // The end of a track is no end.
+    pending(&scene, "k3x9", &Demand::CloseTrack("0".parse().unwrap())).await;
+    let again = with_token("k3x9", &["b"], old.token);
+    scene.place(&again).await;
+    pending(&scene, "k3x9", &END).await;
+    assert_eq!(scene.claim(&with_token("k3x9", &["b"], old.token)).await, Claimed::Closing);
+    assert!(
+        matches!(scene.claim(&request("k3x9", &["b"])).await, Claimed::Duplicate { .. }),
+        "nobody else learns of it"
+    );
+    assert!(scene.asked(&b).await.contains(&end_of(&again, CloseReason::EndedByControl)), "nor does it arrive");
+    scene.end(&a, old.ticket).await;
+    scene.end(&b, again.ticket).await;
+    scene.end(&b, on_its_way.ticket).await;
+    assert!(
+        matches!(scene.claim(&with_token("k3x9", &["b"], again.token)).await, Claimed::Placed(_)),
+        "when it is over"
+    );
 }
 
 pub(super) async fn the_first_reason_stays(world: &World) {
@@ -76,7 +127,7 @@ pub(super) async fn tracks_are_closed(world: &World) {
 pub(super) async fn what_is_unknown_is_said(world: &World) {
     let scene = world.scene();
     let a = scene.worker("a", 8).await;
-    let ask = async |session: &str| scene.store.ask(&scene.service, &id(session), &END).await.unwrap();
+    let ask = async |session: &str| scene.store.ask(&scene.service, &id(session), None, &END).await.unwrap();
     assert_eq!(ask("never").await, Told::Unknown);
     let claim = request("k3x9", &["a"]);
     scene.active(&a, &claim).await;

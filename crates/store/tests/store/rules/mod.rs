@@ -31,7 +31,8 @@ rules! {
     moves: only_its_client_takes_a_session_over, a_taker_that_connects_is_the_session, a_taker_that_fails_leaves_it,
         a_second_try_replaces_the_first, a_holder_that_ends_leaves_the_id_to_its_taker,
         what_was_shown_stays_good_until_its_client_has_arrived, a_taker_whose_client_has_gone_back_is_superseded;
-    demands: ends_are_asked_and_acknowledged, the_first_reason_stays, tracks_are_closed, what_is_unknown_is_said,
+    demands: ends_are_asked_and_acknowledged, who_is_meant_is_said_by_its_context,
+        a_session_that_is_being_ended_is_taken_over_by_nobody, the_first_reason_stays, tracks_are_closed, what_is_unknown_is_said,
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored, the_younger_goes;
     outputs: outputs_are_numbered_and_bounded, outputs_outlive_their_session;
