@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamfleet_store::{Address, Arrangement, Login, RedisConfig, RedisStore, StoreError, Tls};
+use streamfleet_store::{Address, Arrangement, Login, RedisConfig, RedisStore, StoreError, Terms, Tls};
 
 use crate::rules;
 use crate::server::{Clock, Directory, Server, free_port, until};
@@ -18,6 +18,14 @@ pub(crate) async fn world(config: RedisConfig, clock: &Arc<Clock>) -> World {
 /// deadline is what is tested.
 pub(crate) async fn connected(config: RedisConfig) -> RedisStore {
     in_time(RedisConfig { command_deadline: Duration::from_secs(20), ..config }).await
+}
+
+/// A Redis whose leases and claims do not run out while a busy machine stands still. What runs out is tested with clocks that are put
+/// forward.
+pub(crate) fn unhurried(server: &Server) -> RedisConfig {
+    let long = Duration::from_secs(600);
+    let terms = Terms { lease: long, reservation: long, ..Terms::default() };
+    RedisConfig { terms, ..RedisConfig::new(Arrangement::Single(server.address())) }
 }
 
 /// A store that can be reached, and whose commands have the time that they are given.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Arrangement, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
-    RedisConfig, RedisStore, Sessions as _, Store, Told,
+    Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase, RedisStore,
+    Sessions as _, Store, Told,
 };
 
-use crate::arrangements::connected;
+use crate::arrangements::{connected, unhurried};
 use crate::server::{Server, free_port};
 use crate::world::{beat, id, name, object, request, restored, with_token};
 
@@ -71,7 +71,7 @@ impl Bench {
 #[tokio::test]
 async fn every_operation_costs_what_the_table_says() {
     let server = Server::start(None, free_port(), &[]);
-    let store = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
+    let store = connected(unhurried(&server)).await;
     let service = "test/assistant".parse().unwrap();
     let service = &service;
     // Once each, so that the server knows the scripts.
@@ -168,8 +168,7 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
 #[tokio::test]
 async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
     let server = Server::start(None, free_port(), &[]);
-    let config = RedisConfig::new(Arrangement::Single(server.address()));
-    let store = connected(config).await;
+    let store = connected(unhurried(&server)).await;
     let service = &"test/assistant".parse().unwrap();
     let epoch = store.register(service, &name("a")).await.unwrap();
     let owner = Owner { worker: name("a"), epoch };

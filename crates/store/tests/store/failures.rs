@@ -94,7 +94,7 @@ async fn a_server_that_hangs_costs_one_deadline() {
     let store = in_time(config).await;
     server.signal("STOP");
     let took = refused(&store, "the first").await;
-    assert!(took >= deadline && took < deadline * 4, "{took:?}");
+    assert!(took >= deadline && took < deadline * 20, "{took:?}");
     tokio::time::sleep(Duration::from_millis(20)).await;
     refused_at_once(&store, "while it hangs").await;
     server.signal("CONT");

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{
-    Arrangement, ClaimRequest, Claimed, Memory, Owner, Phase, RedisConfig, SessionView, Store, Ticket,
-};
+use streamfleet_store::{ClaimRequest, Claimed, Memory, Owner, Phase, SessionView, Store, Ticket};
 use tokio::task::JoinSet;
 
-use crate::arrangements::connected;
+use crate::arrangements::{connected, unhurried};
 use crate::server::{Server, free_port};
 use crate::world::{beat, id, limit, name, nothing, request, user};
 
@@ -94,7 +92,7 @@ async fn in_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_redis() {
     let server = Server::start(None, free_port(), &[]);
-    let config = RedisConfig::new(Arrangement::Single(server.address()));
+    let config = unhurried(&server);
     let (one, two) = (connected(config.clone()).await, connected(config).await);
     let service = race(vec![Arc::new(one), Arc::new(two)]).await;
     for (kind, tables) in [
