@@ -34,7 +34,8 @@ stage_tools() { tools >/dev/null; }
 stage_fmt() { cargo fmt --all --check; }
 stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 stage_build() { cargo build --workspace --all-targets --locked; }
-# Unit, property, golden and documentation tests, and the fuzzers' corpora replayed through the same functions.
+# Unit, property, golden and documentation tests, the store's rules on servers that they start, and the fuzzers' corpora replayed
+# through the same functions.
 stage_unit() { cargo test --workspace --exclude streamfleet-tests --locked; }
 stage_browser() { suite browser; }
 stage_aiortc() { suite aiortc; }

@@ -40,6 +40,10 @@ install_browser() {
 if [[ ${1:-} != --where ]]; then
     can_apt || die "the tests install Debian packages: run them as root on Debian 12 or newer or on Ubuntu, for example in a container. 'make run' and 'make lint' work anywhere."
     apt_install ca-certificates cmake gcc g++ libc6-dev make
+    # The store's tests start their own on free ports; the packages' services are not used.
+    apt_install redis-server redis-sentinel
+    # Makes keys and signs tokens, as an issuer does that is not this program.
+    apt_install openssl
     if ! have node || ! have npm; then apt_install nodejs npm; fi
     venv_python >/dev/null || apt_install python3 python3-venv
     if [[ ! -d $python_directory ]]; then say "installing Python packages into $python_directory"; fi

@@ -38,6 +38,8 @@ pub enum CloseReason {
     Moved,
     /// The same client had begun to move here, and has gone another way before it arrived.
     Superseded,
+    /// Its worker died or lost touch with the fleet, and somebody else noticed.
+    WorkerLost,
     /// The process stopped.
     Shutdown,
     /// What the client sent cannot be served.
@@ -48,7 +50,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for metrics that register their labels up front.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::EndStream,
         Self::TimeLimit,
@@ -61,6 +63,7 @@ impl CloseReason {
         Self::Draining,
         Self::Moved,
         Self::Superseded,
+        Self::WorkerLost,
         Self::Shutdown,
         Self::Invalid,
         Self::InternalError,
@@ -81,6 +84,7 @@ impl CloseReason {
             Self::Draining => "draining",
             Self::Moved => "moved",
             Self::Superseded => "superseded",
+            Self::WorkerLost => "worker_lost",
             Self::Shutdown => "shutdown",
             Self::Invalid => "invalid",
             Self::InternalError => "internal_error",

@@ -27,6 +27,12 @@ impl ContextId {
     pub fn hint(self) -> u32 {
         (self.0 >> 96) as u32
     }
+
+    /// A name of random bits.
+    #[must_use]
+    pub const fn from_random(bits: u128) -> Self {
+        Self(bits)
+    }
 }
 
 impl fmt::Debug for ContextId {
@@ -46,7 +52,7 @@ pub struct Claim {
 }
 
 /// A context that a session has opened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Opened {
     /// Its name, for reading, writing and closing it.
     pub id: ContextId,
@@ -75,7 +81,7 @@ pub struct Issued {
 }
 
 /// What came of the wish to share a live session's context.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Sharing {
     /// It is open once more.
     Opened(Opened),
@@ -123,6 +129,14 @@ pub enum StoreError {
     /// It does not answer.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// Another version of the program wrote it, in another form.
+    #[error("the store is written in schema {found}, and this program reads and writes schema {ours}")]
+    Schema {
+        /// What it is written in.
+        found: String,
+        /// What this program knows.
+        ours: &'static str,
+    },
 }
 
 /// Why a document was not written. It is unchanged then.

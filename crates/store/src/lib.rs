@@ -1,22 +1,74 @@
-//! State that is not one session's alone.
+//! What a fleet knows together.
 //!
-//! A [`ContextStore`] keeps what handlers and backends have written about a session, [`Document`]s of JSON with versions,
-//! and gives it back to the same client after its connection, or the process that held it, has gone. [`Memory`] is the
-//! store of a process that stands alone.
+//! | trait | noun |
+//! |---|---|
+//! | [`Directory`] | workers: registrations, leases, what they are asked to do |
+//! | [`Sessions`] | who has which id, and on which worker; what anybody asks of a session |
+//! | [`Outputs`] | additional outputs, readable anywhere |
+//! | [`ContextStore`] | what handlers and backends have written about a session, [`Document`]s of JSON with versions |
+//! | [`Wakeups`] | that something may have changed |
+//!
+//! [`Store`] is all of them. [`Memory`] is the store of a process that stands alone, [`RedisStore`] that of a fleet. One suite of rules
+//! holds for both (`tests/`).
 //!
 //! Who gets a context back is decided here, because it is the one place that all transports and all processes ask: the
 //! client with the context's one-time token, or the same verified user, never somebody who merely knows the session's
 //! id ([`Claim`]).
 //!
-//! What is absent: sessions themselves, sockets, HTTP.
+//! One owner writes what a session is: its worker, under the epoch of its registration. Routers claim places, anybody
+//! asks for an end. A session lives as long as its worker's lease, which is renewed for the worker and not for each
+//! session.
+//!
+//! What is absent: media, HTTP, the choice of a worker (a claim brings a ranked list).
+
+use std::sync::Arc;
+
+use streamfleet_session::ServiceName;
 
 mod context;
+mod directory;
 mod document;
 mod memory;
+mod outputs;
+mod redis;
+mod sessions;
+mod settle;
+mod text;
+mod wake;
+mod words;
 
+pub use crate::redis::{Address, Arrangement, Login, RedisConfig, RedisStore, Tls};
 pub use context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError,
     WriteError,
 };
+pub use directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
 pub use memory::{Bounds, Memory, TOKEN_GRACE, Usage};
+pub use outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Outputs, Read};
+pub use sessions::{
+    ClaimRequest, Claimed, Filter, Held, Kept, LiveSession, MAX_BATCH, MAX_PAGE, MAX_RANKED, Outcome, Page, Pending,
+    Phase, Placement, Reach, Restoration, Restored, SessionView, Sessions, Told, TrackResult,
+};
+pub use settle::settle;
+pub use wake::{Listener, Topic, Wakeups};
+pub use words::{Epoch, InvalidName, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
+
+/// A fleet's store.
+pub trait Store: Directory + Sessions + Outputs + Wakeups {
+    /// The contexts of a service's sessions. A claim opens its session's context and its end closes it; whoever opens one
+    /// here closes it here.
+    fn contexts(self: Arc<Self>, service: &ServiceName) -> Arc<dyn ContextStore>;
+}
+
+impl Store for Memory {
+    fn contexts(self: Arc<Self>, _: &ServiceName) -> Arc<dyn ContextStore> {
+        self
+    }
+}
+
+impl Store for RedisStore {
+    fn contexts(self: Arc<Self>, service: &ServiceName) -> Arc<dyn ContextStore> {
+        self.contexts_of(service)
+    }
+}

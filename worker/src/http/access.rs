@@ -117,7 +117,7 @@ impl Door {
 pub(super) fn unavailable(error: StoreError) -> Failure {
     match error {
         StoreError::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
-        StoreError::Unavailable(_) => {
+        StoreError::Unavailable(_) | StoreError::Schema { .. } => {
             tracing::warn!(%error, "the store of contexts does not answer");
             Failure::UpstreamUnavailable
         }

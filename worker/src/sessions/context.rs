@@ -131,6 +131,6 @@ async fn opened(store: &dyn ContextStore, key: &ContextKey, claim: &Claim, entry
     };
     opened.map_err(|error| match error {
         StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
-        StoreError::Unavailable(_) => Failure::UpstreamUnavailable,
+        StoreError::Unavailable(_) | StoreError::Schema { .. } => Failure::UpstreamUnavailable,
     })
 }

@@ -1,20 +1,27 @@
 //! The store of a process that stands alone.
 
+mod fleet;
+mod shared;
 mod shelf;
 mod table;
 mod tokens;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use streamfleet_session::ResumeToken;
+use streamfleet_session::{ResumeToken, ServiceName};
 
 use crate::context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
 };
 use crate::document::{Document, Version};
+use crate::wake::Hub;
+use crate::words::Terms;
+use fleet::Fleet;
 use table::Table;
 
 /// How long a token that was shown is taken once more: as long as a session waits for a client whose socket broke.
@@ -67,29 +74,45 @@ pub struct Usage {
     pub evicted_of_their_key: u64,
 }
 
-/// Contexts in this process's memory: they outlive their sessions, not the process.
+/// What a fleet knows, in this process's memory: it outlives its sessions, not the process.
 #[derive(Debug)]
 pub struct Memory {
-    table: Mutex<Table>,
+    terms: Terms,
+    state: Mutex<State>,
+    hub: Arc<Hub>,
+}
+
+#[derive(Debug)]
+struct State {
+    contexts: Table,
+    /// By service. Names come from configuration, so there are as many as that has.
+    fleets: HashMap<ServiceName, Fleet>,
 }
 
 impl Memory {
     /// An empty store.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        Self { table: Mutex::new(Table::new(bounds)) }
+        Self::with_terms(bounds, Terms::default())
+    }
+
+    /// An empty store with terms of its own.
+    #[must_use]
+    pub fn with_terms(bounds: Bounds, terms: Terms) -> Self {
+        let state = State { contexts: Table::new(bounds), fleets: HashMap::new() };
+        Self { terms, state: Mutex::new(state), hub: Arc::default() }
     }
 
     /// Contexts held now, open and closed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.table.lock().len()
+        self.state.lock().contexts.len()
     }
 
     /// What it holds, and what it could not keep.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        self.table.lock().usage()
+        self.state.lock().contexts.usage()
     }
 
     /// Whether there is none.
@@ -97,6 +120,11 @@ impl Memory {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The runtime's clock, so that a test whose time is virtual moves this one too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 impl Default for Memory {
@@ -109,41 +137,41 @@ impl Default for Memory {
 impl ContextStore for Memory {
     async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError> {
         let (id, token) = (ContextId(rand::random()), ResumeToken::from_random(rand::random()));
-        self.table.lock().open(key, claim, id, token, Instant::now())
+        self.state.lock().contexts.open(key, claim, id, token, now())
     }
 
     async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError> {
-        Ok(self.table.lock().find(key, Instant::now()))
+        Ok(self.state.lock().contexts.find(key, now()))
     }
 
     async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
         let next = ResumeToken::from_random(rand::random());
-        Ok(self.table.lock().rotate(key, token, next, Instant::now()))
+        Ok(self.state.lock().contexts.rotate(key, token, next, now()))
     }
 
     async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {
         let next = ResumeToken::from_random(rand::random());
-        Ok(self.table.lock().share(key, claim, next, Instant::now()))
+        Ok(self.state.lock().contexts.share(key, claim, next, now()))
     }
 
     async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError> {
-        Ok(self.table.lock().confirm(id, token, delivery, Instant::now()))
+        Ok(self.state.lock().contexts.confirm(id, token, delivery, now()))
     }
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
-        Ok(self.table.lock().verify(key, token, Instant::now()))
+        Ok(self.state.lock().contexts.verify(key, token, now()))
     }
 
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
-        Ok(self.table.lock().read(id, Instant::now()))
+        Ok(self.state.lock().contexts.read(id, now()))
     }
 
     async fn write(&self, id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError> {
-        self.table.lock().write(id, data, expected, Instant::now())
+        self.state.lock().contexts.write(id, data, expected, now())
     }
 
     async fn close(&self, id: ContextId) -> Result<(), StoreError> {
-        self.table.lock().close(id, Instant::now());
+        self.state.lock().contexts.close(id, now());
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Contexts in a table with a clock as an argument.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, UserId};
@@ -13,6 +13,7 @@ use crate::context::{
     Claim, ContextId, ContextKey, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError, WriteError,
 };
 use crate::document::{Document, Version, checked};
+use crate::sessions::Kept;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -57,6 +58,16 @@ impl Context {
     fn opened(&self, id: ContextId, token: ResumeToken) -> Opened {
         let generation = self.tokens.generation();
         Opened { id, resumed: true, token, generation, document: self.document.clone() }
+    }
+
+    /// A token is no way around an identity: what a verified user opened, only he resumes.
+    fn fits_token(&self, claim: &Claim, now: Instant) -> bool {
+        let shown = claim.token.is_some_and(|token| self.tokens.takes(&token, now));
+        shown && (self.user.is_none() || self.user == claim.user)
+    }
+
+    fn fits_user(&self, claim: &Claim) -> bool {
+        self.user.is_some() && self.user == claim.user
     }
 }
 
@@ -123,13 +134,47 @@ impl Table {
         let newest = |fits: &dyn Fn(&Context) -> bool| {
             ids.iter().rev().copied().find(|id| self.known(*id, now).is_some_and(fits))
         };
-        // A token is no way around an identity: what a verified user opened, only he resumes.
-        let by_token = claim.token.and_then(|token| {
-            newest(&|context| {
-                context.tokens.takes(&token, now) && (context.user.is_none() || context.user == claim.user)
-            })
-        });
-        by_token.or_else(|| claim.user.as_ref().and_then(|user| newest(&|context| context.user.as_ref() == Some(user))))
+        newest(&|context| context.fits_token(claim, now)).or_else(|| newest(&|context| context.fits_user(claim)))
+    }
+
+    /// Whether whoever claims is the client of the session that has this context open. Who one is does not say which of one's
+    /// connections is to end: it takes a token.
+    pub(super) fn may_share(&self, id: ContextId, claim: &Claim, now: Instant) -> bool {
+        self.contexts.get(&id).is_some_and(|context| context.expires.is_none() && context.fits_token(claim, now))
+    }
+
+    /// Holds a context for a session that is restored; it is written again if it was lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub(super) fn restore(&mut self, key: &ContextKey, kept: &Kept, now: Instant) -> Result<(), StoreError> {
+        self.expire(now);
+        if let Some(context) = self.contexts.get_mut(&kept.id) {
+            context.holders += 1;
+            context.tokens.recall(kept.issued);
+            if let Some(expires) = context.expires.take() {
+                self.closed.take(expires, kept.id);
+            }
+            return Ok(());
+        }
+        let Ok(bytes) = checked(&kept.data) else { return Err(StoreError::Full) };
+        if self.contexts.len() >= self.bounds.contexts || self.bytes + bytes > self.bounds.bytes {
+            return Err(StoreError::Full);
+        }
+        let document = Document { data: kept.data.clone(), version: kept.version };
+        let context = Context {
+            key: key.clone(),
+            user: kept.user.clone(),
+            tokens: Tokens::restored(kept.issued),
+            document,
+            bytes,
+            holders: 1,
+            expires: None,
+        };
+        self.bytes += bytes;
+        self.contexts.insert(kept.id, context);
+        self.by_key.entry(key.clone()).or_default().push(kept.id);
+        Ok(())
     }
 
     fn reopen(&mut self, id: ContextId, claim: &Claim, token: ResumeToken, now: Instant) -> Opened {
@@ -171,15 +216,19 @@ impl Table {
 
     pub(super) fn share(&mut self, key: &ContextKey, claim: &Claim, next: ResumeToken, now: Instant) -> Sharing {
         let Some(id) = self.find(key, now) else { return Sharing::Nobody };
-        let live = self.contexts.get_mut(&id).filter(|context| context.expires.is_none());
-        let Some(context) = live else { return Sharing::Nobody };
-        let is_owner = context.user.is_none() || context.user == claim.user;
-        let Some(shown) = claim.token.filter(|shown| is_owner && context.tokens.takes(shown, now)) else {
-            return Sharing::Refused;
-        };
+        if self.contexts.get(&id).is_none_or(|context| context.expires.is_some()) {
+            return Sharing::Nobody;
+        }
+        self.share_of(id, claim, next, now).map_or(Sharing::Refused, Sharing::Opened)
+    }
+
+    /// Opens the context of a live session once more; `None` if whoever claims is not its client.
+    pub(super) fn share_of(&mut self, id: ContextId, claim: &Claim, next: ResumeToken, now: Instant) -> Option<Opened> {
+        let shown = claim.token.filter(|_| self.may_share(id, claim, now))?;
+        let context = self.contexts.get_mut(&id)?;
         context.tokens.offer(shown, next);
         context.holders += 1;
-        Sharing::Opened(context.opened(id, next))
+        Some(context.opened(id, next))
     }
 
     pub(super) fn confirm(&mut self, id: ContextId, token: &ResumeToken, delivery: Delivery, now: Instant) -> bool {
@@ -230,6 +279,11 @@ impl Table {
     }
 
     pub(super) fn close(&mut self, id: ContextId, now: Instant) {
+        self.close_for(id, self.bounds.retention, now);
+    }
+
+    /// Closes a context that is kept as long as its service says.
+    pub(super) fn close_for(&mut self, id: ContextId, retention: Duration, now: Instant) {
         self.expire(now);
         let Some(context) = self.contexts.get_mut(&id).filter(|context| context.holders > 0) else { return };
         context.holders -= 1;
@@ -241,7 +295,7 @@ impl Table {
             self.forget(id);
             return;
         }
-        let expires = now + self.bounds.retention;
+        let expires = now + retention;
         context.expires = Some(expires);
         self.closed.put(expires, id, context.bytes);
         let key = context.key.clone();

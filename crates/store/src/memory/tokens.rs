@@ -5,7 +5,7 @@ use std::time::Instant;
 use streamfleet_session::ResumeToken;
 
 use super::TOKEN_GRACE;
-use crate::context::{Delivery, Generation};
+use crate::context::{Delivery, Generation, Issued};
 
 /// The token that is good, and the one before it for as long as its successor may have been lost on its way.
 #[derive(Debug)]
@@ -27,6 +27,18 @@ struct Previous {
 impl Tokens {
     pub(super) const fn new(token: ResumeToken) -> Self {
         Self { current: token, previous: None, offered: None, generation: Generation(0) }
+    }
+
+    /// Those of a context that was lost, as whoever held it knows them.
+    pub(super) const fn restored(issued: Issued) -> Self {
+        Self { generation: issued.generation, ..Self::new(issued.token) }
+    }
+
+    /// Another holder of a restored context knows its tokens too: the one that was given out last is good.
+    pub(super) fn recall(&mut self, issued: Issued) {
+        if issued.generation > self.generation {
+            *self = Self::restored(issued);
+        }
     }
 
     pub(super) const fn generation(&self) -> Generation {

@@ -78,6 +78,8 @@ fn story(reason: CloseReason) -> Option<Story> {
         CloseReason::Superseded => {
             (|call| call.command(|token| Command::End(token, CloseReason::Superseded)), 1, Told::Closed)
         }
+        // Said of a worker by others.
+        CloseReason::WorkerLost => return None,
         CloseReason::ConnectTimeout | CloseReason::InternalError | CloseReason::Invalid | CloseReason::SlowClient => {
             return None;
         }

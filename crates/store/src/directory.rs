@@ -1,0 +1,143 @@
+//! Which workers there are: registrations, leases, and what a worker is asked to do.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use streamfleet_session::{CloseReason, ServiceName, SessionId};
+
+use crate::context::StoreError;
+use crate::words::{Epoch, Owner, Ticket, TrackId, WorkerId};
+
+/// The most sessions of one service that are placed on a worker. Its end is one step, during which a Redis serves nobody
+/// else: with so many about 0.1 s. Pods are far smaller than this, so that draining one does not take a day.
+pub const MAX_CAPACITY: u32 = 2048;
+
+/// Why a worker's word was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FleetError {
+    /// The name was registered again since: another process has it, and this one owns nothing any more.
+    #[error("registered again in epoch {current}")]
+    Fenced {
+        /// The epoch that may write.
+        current: Epoch,
+    },
+    /// The store does not know the worker: its lease ran out, or the store lost what it held. Register and restore.
+    #[error("not registered")]
+    Unregistered,
+    /// The store cannot say.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whether somebody takes new sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gate {
+    /// It does.
+    #[default]
+    Open,
+    /// It finishes those that it has.
+    Draining,
+}
+
+/// What a worker says about itself with each renewal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Sessions that it takes; more than [`MAX_CAPACITY`] is that.
+    pub capacity: u32,
+    /// Sessions that run, by its own count.
+    pub active: u32,
+    /// Places given to offers that it has not answered yet.
+    pub reserved: u32,
+    /// Whether it drains of its own accord.
+    pub gate: Gate,
+    /// Where routers reach it: `host:port`.
+    pub http: String,
+    /// Where clients' media reaches it: `host:port` each.
+    pub media: Vec<String>,
+    /// Of its program.
+    pub version: String,
+}
+
+/// What is asked of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Demand {
+    /// To end, for this reason.
+    End(CloseReason),
+    /// To close one track and go on.
+    CloseTrack(#[serde(with = "crate::text")] TrackId),
+}
+
+/// A demand and the session that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Which session.
+    pub ticket: Ticket,
+    /// Its id.
+    pub session: SessionId,
+    /// What it shall do.
+    pub demand: Demand,
+}
+
+/// All that is asked of a worker. It is told again with every renewal until it has done it, so nothing hangs on a wake-up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Whether somebody wants it drained.
+    pub gate: Gate,
+    /// What its sessions shall do.
+    pub asked: Vec<Asked>,
+}
+
+/// A worker as routers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerView {
+    /// Its name and registration.
+    pub owner: Owner,
+    /// What it last said; `None` until it has said that it is ready.
+    pub said: Option<Heartbeat>,
+    /// Whether it takes sessions: neither it nor anybody else wants it drained.
+    pub gate: Gate,
+    /// Sessions and reservations that the store holds for it.
+    pub sessions: u32,
+    /// Since its last renewal, by the store's clock.
+    pub age: Duration,
+}
+
+/// Registrations and leases of a service's workers.
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// A worker begins. Sessions of an earlier registration of the same name are over.
+    ///
+    /// It is given no session before its first renewal, so that it can [`restore`](crate::Sessions::restore) what it
+    /// already has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn register(&self, service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError>;
+
+    /// A worker lives. Returns what it shall do.
+    ///
+    /// # Errors
+    /// [`FleetError`]; the lease is not renewed then.
+    async fn renew(&self, service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError>;
+
+    /// A worker goes. What it still had is over.
+    ///
+    /// # Errors
+    /// [`FleetError`].
+    async fn leave(&self, service: &ServiceName, owner: &Owner) -> Result<(), FleetError>;
+
+    /// The workers of a service whose leases hold, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn workers(&self, service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;
+
+    /// Asks a worker to drain, or to serve again. Claims obey at once, the worker with its next renewal. Returns
+    /// whether there is such a worker.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn ask_gate(&self, service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError>;
+}

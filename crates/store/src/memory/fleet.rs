@@ -1,0 +1,343 @@
+//! A service's workers and sessions in a table with a clock as an argument.
+//!
+//! Whatever is counted is counted in a set of those that are counted, so no way of ending can forget to count down.
+
+mod claim;
+mod owner;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use streamfleet_session::{CloseReason, SessionId, UserId};
+
+use super::table::Table;
+use crate::context::{ContextId, Delivery, Issued};
+use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+use crate::sessions::{Phase, Reach, TrackResult};
+use crate::wake::Topic;
+use crate::words::{Epoch, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
+
+#[derive(Debug)]
+pub(super) struct Fleet {
+    terms: Terms,
+    last_epoch: u64,
+    workers: BTreeMap<WorkerId, Worker>,
+    sessions: HashMap<Ticket, Session>,
+    /// Who holds an id.
+    ids: BTreeMap<SessionId, Ticket>,
+    /// Who is taking it over.
+    moving: HashMap<SessionId, Ticket>,
+    /// Claims that no worker has confirmed, by when they become void.
+    reserved: BTreeSet<(Instant, Ticket)>,
+    /// The holders of ids, by user.
+    users: HashMap<UserId, BTreeSet<SessionId>>,
+    pins: BTreeSet<(PinValue, Ticket)>,
+    over: HashMap<Ticket, Over>,
+    /// The last session of an id that is over.
+    last: HashMap<SessionId, Ticket>,
+    /// When those that are over are forgotten.
+    fading: BTreeSet<(Instant, Ticket)>,
+    outputs: HashMap<Ticket, Kept>,
+    /// Who is to be woken after this step.
+    wakes: BTreeSet<Topic>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    epoch: Epoch,
+    renewed: Instant,
+    said: Option<Heartbeat>,
+    /// What others want of it.
+    asked: Gate,
+    sessions: BTreeSet<Ticket>,
+    wants: BTreeMap<Ticket, Wants>,
+}
+
+#[derive(Debug, Default)]
+struct Wants {
+    end: Option<CloseReason>,
+    tracks: BTreeSet<TrackId>,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    worker: WorkerId,
+    phase: Phase,
+    since: Instant,
+    /// When the claim becomes void, until its worker confirms it.
+    due: Option<Instant>,
+    user: Option<UserId>,
+    pin: Option<PinValue>,
+    context: ContextId,
+    /// What its client was given for the next session.
+    issued: Issued,
+    /// It was claimed to take another's place, and how far its token is when its client connects; until that is confirmed.
+    moves: Option<Delivery>,
+    retention: Duration,
+    detail: Map<String, Value>,
+    seen_to: BTreeMap<TrackId, TrackResult>,
+}
+
+#[derive(Debug)]
+struct Over {
+    id: SessionId,
+    context: ContextId,
+    reason: CloseReason,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: u64,
+    bytes: usize,
+    texts: VecDeque<String>,
+}
+
+impl Worker {
+    fn holds(&self, terms: &Terms, now: Instant) -> bool {
+        now.saturating_duration_since(self.renewed) < terms.lease
+    }
+
+    fn gate(&self) -> Gate {
+        match self.said.as_ref().map(|said| said.gate) {
+            Some(Gate::Open) => self.asked,
+            Some(Gate::Draining) | None => Gate::Draining,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let capacity = self.said.as_ref().map_or(0, |said| said.capacity.min(MAX_CAPACITY));
+        self.gate() == Gate::Open && self.sessions.len() < capacity as usize
+    }
+}
+
+impl Fleet {
+    pub(super) fn new(terms: Terms) -> Self {
+        Self {
+            terms,
+            last_epoch: 0,
+            workers: BTreeMap::new(),
+            sessions: HashMap::new(),
+            ids: BTreeMap::new(),
+            moving: HashMap::new(),
+            reserved: BTreeSet::new(),
+            users: HashMap::new(),
+            pins: BTreeSet::new(),
+            over: HashMap::new(),
+            last: HashMap::new(),
+            fading: BTreeSet::new(),
+            outputs: HashMap::new(),
+            wakes: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn take_wakes(&mut self) -> BTreeSet<Topic> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    pub(super) fn register(&mut self, contexts: &mut Table, worker: &WorkerId, now: Instant) -> Epoch {
+        self.discard(contexts, worker, CloseReason::WorkerLost, now);
+        self.last_epoch += 1;
+        let epoch = Epoch(self.last_epoch);
+        let entry = Worker {
+            epoch,
+            renewed: now,
+            said: None,
+            asked: Gate::Open,
+            sessions: BTreeSet::new(),
+            wants: BTreeMap::new(),
+        };
+        self.workers.insert(worker.clone(), entry);
+        self.wakes.insert(Topic::Directory);
+        epoch
+    }
+
+    pub(super) fn renew(
+        &mut self,
+        contexts: &mut Table,
+        owner: &Owner,
+        beat: &Heartbeat,
+        now: Instant,
+    ) -> Result<Orders, FleetError> {
+        let worker = self.fenced(owner)?;
+        let before = worker.gate();
+        worker.renewed = now;
+        worker.said = Some(beat.clone());
+        if worker.gate() != before {
+            self.wakes.insert(Topic::Directory);
+        }
+        self.sweep(contexts, now);
+        self.orders(owner)
+    }
+
+    fn orders(&mut self, owner: &Owner) -> Result<Orders, FleetError> {
+        let worker = self.fenced(owner)?;
+        let (gate, wants) = (worker.asked, std::mem::take(&mut worker.wants));
+        let mut asked = Vec::new();
+        for (ticket, wants) in &wants {
+            let Some(session) = self.sessions.get(ticket) else { continue };
+            let ask = |demand| Asked { ticket: *ticket, session: session.id.clone(), demand };
+            asked.extend(wants.end.map(|reason| ask(Demand::End(reason))));
+            asked.extend(wants.tracks.iter().map(|track| ask(Demand::CloseTrack(track.clone()))));
+        }
+        self.fenced(owner)?.wants = wants;
+        Ok(Orders { gate, asked })
+    }
+
+    pub(super) fn leave(&mut self, contexts: &mut Table, owner: &Owner, now: Instant) -> Result<(), FleetError> {
+        self.fenced(owner)?;
+        self.discard(contexts, &owner.worker, CloseReason::Shutdown, now);
+        Ok(())
+    }
+
+    pub(super) fn workers(&self, now: Instant) -> Vec<WorkerView> {
+        let live = self.workers.iter().filter(|(_, worker)| worker.holds(&self.terms, now));
+        live.map(|(name, worker)| WorkerView {
+            owner: Owner { worker: name.clone(), epoch: worker.epoch },
+            said: worker.said.clone(),
+            gate: worker.gate(),
+            sessions: u32::try_from(worker.sessions.len()).unwrap_or(u32::MAX),
+            age: now.saturating_duration_since(worker.renewed),
+        })
+        .collect()
+    }
+
+    pub(super) fn ask_gate(&mut self, worker: &WorkerId, gate: Gate) -> bool {
+        let Some(entry) = self.workers.get_mut(worker) else { return false };
+        if entry.asked != gate {
+            entry.asked = gate;
+            self.wakes.extend([Topic::Worker(worker.clone()), Topic::Directory]);
+        }
+        true
+    }
+
+    /// Ends what lost workers held, and forgets what is due. Returns how many sessions were lost.
+    pub(super) fn sweep(&mut self, contexts: &mut Table, now: Instant) -> u32 {
+        while let Some((_, ticket)) = self.reserved.first().filter(|(due, _)| *due <= now).copied() {
+            self.finish(contexts, ticket, CloseReason::ConnectTimeout, now);
+        }
+        while let Some((_, ticket)) = self.fading.first().filter(|(due, _)| *due <= now).copied() {
+            self.fading.pop_first();
+            self.outputs.remove(&ticket);
+            if let Some(over) = self.over.remove(&ticket)
+                && self.last.get(&over.id) == Some(&ticket)
+            {
+                self.last.remove(&over.id);
+            }
+        }
+        let lost: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| !worker.holds(&self.terms, now))
+            .map(|(name, _)| name.clone())
+            .collect();
+        lost.iter().map(|worker| self.discard(contexts, worker, CloseReason::WorkerLost, now)).sum()
+    }
+
+    /// A worker is gone, whatever it held is over.
+    fn discard(&mut self, contexts: &mut Table, worker: &WorkerId, reason: CloseReason, now: Instant) -> u32 {
+        let tickets = self.workers.get(worker).map(|worker| worker.sessions.clone());
+        let Some(tickets) = tickets else { return 0 };
+        for ticket in &tickets {
+            self.finish(contexts, *ticket, reason, now);
+        }
+        self.workers.remove(worker);
+        self.wakes.insert(Topic::Directory);
+        u32::try_from(tickets.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A session is over: the one place where anything is given back.
+    fn finish(&mut self, contexts: &mut Table, ticket: Ticket, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.remove(&ticket) else { return };
+        if let Some(due) = session.due {
+            self.reserved.remove(&(due, ticket));
+        }
+        if let Some(worker) = self.workers.get_mut(&session.worker) {
+            worker.sessions.remove(&ticket);
+            worker.wants.remove(&ticket);
+        }
+        if let Some(pin) = session.pin.clone() {
+            self.pins.remove(&(pin, ticket));
+        }
+        if self.ids.get(&session.id) == Some(&ticket) {
+            self.vacate(&session.id, session.user.as_ref());
+        } else if self.moving.get(&session.id) == Some(&ticket) {
+            self.moving.remove(&session.id);
+        }
+        contexts.close_for(session.context, session.retention, now);
+        self.wakes.insert(Topic::Session(session.id.clone()));
+        self.last.insert(session.id.clone(), ticket);
+        self.over.insert(ticket, Over { id: session.id, context: session.context, reason });
+        self.fading.insert((now + self.terms.afterlife, ticket));
+    }
+
+    /// An id has lost its holder; whoever is taking it over has it now.
+    fn vacate(&mut self, id: &SessionId, user: Option<&UserId>) {
+        if let Some(user) = user
+            && let Some(ids) = self.users.get_mut(user)
+        {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.users.remove(user);
+            }
+        }
+        match self.moving.remove(id) {
+            Some(next) => self.occupy(id, next),
+            None => {
+                self.ids.remove(id);
+            }
+        }
+    }
+
+    fn occupy(&mut self, id: &SessionId, ticket: Ticket) {
+        self.ids.insert(id.clone(), ticket);
+        if let Some(user) = self.sessions.get(&ticket).and_then(|session| session.user.clone()) {
+            self.users.entry(user).or_default().insert(id.clone());
+        }
+    }
+
+    fn want(&mut self, ticket: Ticket, demand: &Demand) {
+        let Some(session) = self.sessions.get_mut(&ticket) else { return };
+        let Some(worker) = self.workers.get_mut(&session.worker) else { return };
+        let wants = worker.wants.entry(ticket).or_default();
+        match demand {
+            // The first reason stays: the owner may have acted on it already.
+            Demand::End(reason) => {
+                wants.end.get_or_insert(*reason);
+            }
+            Demand::CloseTrack(track) => {
+                session.seen_to.remove(track);
+                if wants.tracks.len() < MAX_TRACKS {
+                    wants.tracks.insert(track.clone());
+                }
+            }
+        }
+        self.wakes.insert(Topic::Worker(session.worker.clone()));
+    }
+
+    /// Whether the end of a session is asked for.
+    fn is_closing(&self, ticket: Ticket) -> bool {
+        let worker = self.sessions.get(&ticket).and_then(|session| self.workers.get(&session.worker));
+        worker.and_then(|worker| worker.wants.get(&ticket)).is_some_and(|wants| wants.end.is_some())
+    }
+
+    fn fenced(&mut self, owner: &Owner) -> Result<&mut Worker, FleetError> {
+        let worker = self.workers.get_mut(&owner.worker).ok_or(FleetError::Unregistered)?;
+        if worker.epoch == owner.epoch { Ok(worker) } else { Err(FleetError::Fenced { current: worker.epoch }) }
+    }
+
+    /// The session of a ticket, if it is this owner's.
+    fn owned(&mut self, owner: &Owner, ticket: Ticket) -> Option<&mut Session> {
+        self.sessions.get_mut(&ticket).filter(|session| session.worker == owner.worker)
+    }
+
+    fn reach(&self, worker: &WorkerId) -> Reach {
+        let said = self.workers.get(worker).and_then(|worker| worker.said.as_ref());
+        Reach { worker: worker.clone(), http: said.map(|said| said.http.clone()).unwrap_or_default() }
+    }
+}
+
+/// Tracks of one session that wait to be closed: more than an offer may have m-lines (16), so nobody needs more.
+const MAX_TRACKS: usize = 32;

@@ -1,0 +1,223 @@
+//! What owners say about their sessions, and what is asked of them.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+use streamfleet_session::{CloseReason, SessionId};
+
+use super::{Fleet, Session, Table};
+use crate::context::{ContextId, ContextKey};
+use crate::directory::{Demand, FleetError};
+use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES};
+use crate::sessions::{Held, Outcome, Pending, Phase, Restoration, Restored, Told, TrackResult};
+use crate::wake::Topic;
+use crate::words::{Owner, Ticket, TrackId};
+
+impl Fleet {
+    pub(in crate::memory) fn release(&mut self, contexts: &mut Table, ticket: Ticket, now: Instant) {
+        if self.sessions.get(&ticket).is_some_and(|session| session.phase == Phase::Reserved) {
+            self.finish(contexts, ticket, CloseReason::ConnectTimeout, now);
+        }
+    }
+
+    pub(in crate::memory) fn report(
+        &mut self,
+        contexts: &mut Table,
+        owner: &Owner,
+        ticket: Ticket,
+        phase: Phase,
+        detail: &Map<String, Value>,
+        now: Instant,
+    ) -> Result<Held, FleetError> {
+        self.fenced(owner)?;
+        let Some(session) = self.owned(owner, ticket) else { return Ok(Held::No) };
+        if phase == Phase::Active
+            && let Some(delivery) = session.moves
+        {
+            if !contexts.confirm(session.context, &session.issued.token, delivery, now) {
+                let id = session.id.clone();
+                self.lose_way(&id, ticket);
+                return Ok(Held::No);
+            }
+            session.moves = None;
+        }
+        session.phase = phase;
+        session.detail.clone_from(detail);
+        let (id, due) = (session.id.clone(), session.due.take());
+        if let Some(due) = due {
+            self.reserved.remove(&(due, ticket));
+        }
+        if phase == Phase::Active && self.moving.get(&id) == Some(&ticket) {
+            let before = self.ids.get(&id).copied();
+            let user = before.and_then(|before| self.sessions.get(&before)).and_then(|session| session.user.clone());
+            self.vacate(&id, user.as_ref());
+            if let Some(before) = before {
+                self.want(before, &Demand::End(CloseReason::Moved));
+            }
+        }
+        self.wakes.insert(Topic::Session(id));
+        Ok(Held::Yes)
+    }
+
+    /// A session has connected by a token that its client has not waited for: it takes nobody's place, and ends.
+    fn lose_way(&mut self, id: &SessionId, ticket: Ticket) {
+        if self.moving.get(id) == Some(&ticket) {
+            self.moving.remove(id);
+        }
+        self.want(ticket, &Demand::End(CloseReason::Superseded));
+    }
+
+    pub(in crate::memory) fn end(
+        &mut self,
+        contexts: &mut Table,
+        owner: &Owner,
+        ticket: Ticket,
+        reason: CloseReason,
+        now: Instant,
+    ) -> Result<(), FleetError> {
+        self.fenced(owner)?;
+        if self.owned(owner, ticket).is_some() {
+            self.finish(contexts, ticket, reason, now);
+        }
+        Ok(())
+    }
+
+    pub(in crate::memory) fn restore(
+        &mut self,
+        contexts: &mut Table,
+        owner: &Owner,
+        key: &ContextKey,
+        restored: &Restored,
+        now: Instant,
+    ) -> Result<Restoration, FleetError> {
+        self.fenced(owner)?;
+        if let Some(session) = self.owned(owner, restored.ticket) {
+            session.phase = restored.phase;
+            session.detail.clone_from(&restored.detail);
+            if let Some(due) = session.due.take() {
+                self.reserved.remove(&(due, restored.ticket));
+            }
+            return Ok(Restoration::Kept);
+        }
+        if self.sessions.contains_key(&restored.ticket) {
+            return Ok(Restoration::Superseded);
+        }
+        // An age beyond the clock's range is as old as can be told.
+        let since = now.checked_sub(restored.age).unwrap_or(now);
+        let holder = self.ids.get(&restored.session).copied();
+        if let Some(other) = holder.and_then(|ticket| self.sessions.get(&ticket))
+            && other.since <= since
+        {
+            return Ok(Restoration::Superseded);
+        }
+        contexts.restore(key, &restored.context, now)?;
+        if let Some(holder) = holder {
+            let user = self.sessions.get(&holder).and_then(|session| session.user.clone());
+            if let Some(taker) = self.moving.remove(&restored.session) {
+                self.want(taker, &Demand::End(CloseReason::Superseded));
+            }
+            self.vacate(&restored.session, user.as_ref());
+            self.want(holder, &Demand::End(CloseReason::Superseded));
+        }
+        let session = Session {
+            id: restored.session.clone(),
+            worker: owner.worker.clone(),
+            phase: restored.phase,
+            since,
+            due: None,
+            user: restored.user.clone(),
+            pin: restored.pin.clone(),
+            context: restored.context.id,
+            issued: restored.context.issued,
+            moves: None,
+            retention: restored.retention,
+            detail: restored.detail.clone(),
+            seen_to: BTreeMap::new(),
+        };
+        self.insert(restored.ticket, session);
+        self.occupy(&restored.session, restored.ticket);
+        Ok(Restoration::Kept)
+    }
+
+    pub(in crate::memory) fn ask(
+        &mut self,
+        contexts: &mut Table,
+        session: &SessionId,
+        context: Option<ContextId>,
+        demand: &Demand,
+        now: Instant,
+    ) -> Told {
+        self.sweep(contexts, now);
+        let is_meant = |other: ContextId| context.is_none_or(|context| context == other);
+        let holder = self.ids.get(session).copied();
+        let meant = |ticket: &Ticket| self.sessions.get(ticket).is_some_and(|session| is_meant(session.context));
+        let Some(ticket) = holder.filter(meant) else {
+            let over = self.last.get(session).and_then(|ticket| self.over.get(ticket));
+            return over.filter(|over| is_meant(over.context)).map_or(Told::Unknown, |over| Told::Over(over.reason));
+        };
+        self.want(ticket, demand);
+        if let (Demand::End(_), Some(taker)) = (demand, self.moving.get(session).copied()) {
+            self.want(taker, demand);
+        }
+        let Some(holder) = self.sessions.get(&ticket) else { return Told::Unknown };
+        let track = match demand {
+            Demand::End(_) => None,
+            Demand::CloseTrack(track) => Some(track.clone()),
+        };
+        Told::Pending(Pending { ticket, session: session.clone(), track, at: self.reach(&holder.worker) })
+    }
+
+    pub(in crate::memory) fn acknowledge(
+        &mut self,
+        owner: &Owner,
+        ticket: Ticket,
+        track: &TrackId,
+        result: TrackResult,
+    ) -> Result<(), FleetError> {
+        let worker = self.fenced(owner)?;
+        let was_asked = worker.wants.get_mut(&ticket).is_some_and(|wants| wants.tracks.remove(track));
+        if was_asked && let Some(session) = self.owned(owner, ticket) {
+            session.seen_to.insert(track.clone(), result);
+            let id = session.id.clone();
+            self.wakes.insert(Topic::Session(id));
+        }
+        Ok(())
+    }
+
+    pub(in crate::memory) fn outcome(
+        &mut self,
+        contexts: &mut Table,
+        pending: &Pending,
+        now: Instant,
+    ) -> Option<Outcome> {
+        self.sweep(contexts, now);
+        if let Some(session) = self.sessions.get(&pending.ticket) {
+            let result = pending.track.as_ref().and_then(|track| session.seen_to.get(track));
+            return result.copied().map(Outcome::Track);
+        }
+        let reason = self.over.get(&pending.ticket).map_or(CloseReason::WorkerLost, |over| over.reason);
+        Some(Outcome::Ended(reason))
+    }
+
+    pub(in crate::memory) fn append(
+        &mut self,
+        owner: &Owner,
+        ticket: Ticket,
+        json: &str,
+    ) -> Result<Option<u64>, FleetError> {
+        self.fenced(owner)?;
+        let Some(session) = self.owned(owner, ticket) else { return Ok(None) };
+        let topic = Topic::Session(session.id.clone());
+        let kept = self.outputs.entry(ticket).or_default();
+        kept.last += 1;
+        kept.bytes += json.len();
+        kept.texts.push_back(json.to_owned());
+        while kept.texts.len() > MAX_OUTPUTS || kept.bytes > MAX_OUTPUTS_BYTES && kept.texts.len() > 1 {
+            kept.bytes -= kept.texts.pop_front().map_or(0, |text| text.len());
+        }
+        let number = kept.last;
+        self.wakes.insert(topic);
+        Ok(Some(number))
+    }
+}

@@ -1,0 +1,112 @@
+//! Workers, on Redis.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use streamfleet_session::{CloseReason, ServiceName};
+
+use super::reply::{self, Reply, nonsense};
+use super::{RedisStore, plain};
+use crate::context::StoreError;
+use crate::directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+use crate::words::{Epoch, Owner, WorkerId};
+
+fn label(gate: Gate) -> &'static str {
+    match gate {
+        Gate::Open => "open",
+        Gate::Draining => "draining",
+    }
+}
+
+fn gate(label: &str) -> Result<Gate, StoreError> {
+    match label {
+        "open" => Ok(Gate::Open),
+        "draining" => Ok(Gate::Draining),
+        _ => Err(nonsense()),
+    }
+}
+
+/// What is asked of a session, as `want` in `prelude.lua` writes it.
+#[derive(Deserialize)]
+struct Wants {
+    reason: Option<CloseReason>,
+    #[serde(default)]
+    tracks: Vec<String>,
+}
+
+fn orders(mut reply: Reply) -> Result<Orders, StoreError> {
+    let mut orders = Orders { gate: gate(&reply.text()?)?, asked: Vec::new() };
+    while !reply.is_empty() {
+        let (ticket, session) = (reply.parsed()?, reply.parsed::<streamfleet_session::SessionId>()?);
+        let wants: Wants = serde_json::from_str(&reply.text()?).map_err(|_| nonsense())?;
+        let ask = |demand| Asked { ticket, session: session.clone(), demand };
+        orders.asked.extend(wants.reason.map(|reason| ask(Demand::End(reason))));
+        for track in &wants.tracks {
+            orders.asked.push(ask(Demand::CloseTrack(reply::parse(track)?)));
+        }
+    }
+    // A hash has no order; a caller should not see that.
+    orders.asked.sort_by_key(|asked| asked.ticket);
+    Ok(orders)
+}
+
+fn view(mut reply: Reply) -> Result<WorkerView, StoreError> {
+    let owner = Owner { worker: reply.parsed()?, epoch: Epoch(reply.parsed()?) };
+    let asked = gate(&reply.text()?)?;
+    let sessions = reply.parsed()?;
+    let age = Duration::from_millis(reply.parsed()?);
+    let said = reply.some_text()?;
+    let said: Option<Heartbeat> = said.map(|said| serde_json::from_str(&said)).transpose().map_err(|_| nonsense())?;
+    let gate = match said.as_ref().map(|said| said.gate) {
+        Some(Gate::Open) => asked,
+        Some(Gate::Draining) | None => Gate::Draining,
+    };
+    Ok(WorkerView { owner, said, gate, sessions, age })
+}
+
+#[async_trait]
+impl Directory for RedisStore {
+    async fn register(&self, service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError> {
+        let lease = self.0.config.terms.lease.as_millis().to_string();
+        let answer = self.run(&self.scripts().register, service, &[worker.as_str(), &lease]).await.map_err(plain)?;
+        reply::parse(&reply::text(answer)?).map(Epoch)
+    }
+
+    async fn renew(&self, service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError> {
+        let said = serde_json::to_string(beat).map_err(|_| nonsense())?;
+        let arguments = [
+            owner.worker.as_str(),
+            &owner.epoch.to_string(),
+            &self.0.config.terms.lease.as_millis().to_string(),
+            &beat.capacity.min(MAX_CAPACITY).to_string(),
+            label(beat.gate),
+            &beat.http,
+            &said,
+        ];
+        let answer = self.run(&self.scripts().renew, service, &arguments).await?;
+        Ok(orders(Reply::new(answer)?)?)
+    }
+
+    async fn leave(&self, service: &ServiceName, owner: &Owner) -> Result<(), FleetError> {
+        let arguments = [owner.worker.as_str(), &owner.epoch.to_string()];
+        self.run(&self.scripts().leave, service, &arguments).await.map(|_| ())
+    }
+
+    async fn workers(&self, service: &ServiceName) -> Result<Vec<WorkerView>, StoreError> {
+        let answer = self.run::<&str>(&self.scripts().workers, service, &[]).await.map_err(plain)?;
+        let mut reply = Reply::new(answer)?;
+        let mut workers = Vec::new();
+        while !reply.is_empty() {
+            workers.push(view(reply.list()?)?);
+        }
+        workers.sort_by(|a, b| a.owner.worker.cmp(&b.owner.worker));
+        Ok(workers)
+    }
+
+    async fn ask_gate(&self, service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError> {
+        let arguments = [worker.as_str(), label(gate)];
+        let answer = self.run(&self.scripts().gate, service, &arguments).await.map_err(plain)?;
+        Ok(reply::text(answer)? == "1")
+    }
+}

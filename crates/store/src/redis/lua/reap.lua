@@ -1,0 +1,2 @@
+-- Ends the sessions of workers whose leases have run out. Returns how many.
+return sweep()

@@ -1,0 +1,104 @@
+use std::time::Duration;
+
+use serde_json::json;
+use streamfleet_session::CloseReason;
+use streamfleet_store::{ClaimRequest, Expected, FleetError, Phase, Restoration, SessionView};
+
+use crate::world::{World, beat, end_of, limit, object, request, restored, user, with_token};
+
+pub(super) async fn lost_workers_are_reaped_once(world: &World) {
+    let scene = world.scene();
+    let limits = |claim: ClaimRequest| ClaimRequest {
+        user: Some(user("ann")),
+        service_limit: limit(3),
+        user_limit: limit(3),
+        pin: Some("room".parse().unwrap()),
+        ..claim
+    };
+    let a = scene.worker("a", 8).await;
+    for session in ["1", "2"] {
+        scene.active(&a, &limits(request(session, &["a"]))).await;
+    }
+    scene.place(&limits(request("3", &["a"]))).await;
+    world.pass(world.terms.lease / 2).await;
+    let b = scene.worker("b", 8).await;
+    world.pass(world.terms.lease / 2).await;
+    let (one, two) = tokio::join!(scene.store.reap(&scene.service), scene.store.reap(&scene.service));
+    assert_eq!(one.unwrap() + two.unwrap(), 3, "each once");
+    for session in ["1", "2", "3"] {
+        assert_eq!(scene.view(session).await, Some(SessionView::Over(CloseReason::WorkerLost)));
+        // Id, both limits and the pin are free.
+        scene.active(&b, &limits(request(session, &["b"]))).await;
+    }
+    let late =
+        scene.store.report(&scene.service, &a, request("1", &[]).ticket, Phase::Active, &object(json!({}))).await;
+    assert_eq!(late, Err(FleetError::Unregistered));
+}
+
+pub(super) async fn lost_sessions_resume_elsewhere(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let old = request("k3x9", &["a"]);
+    let opened = scene.active(&a, &old).await.opened;
+    let document = object(json!({"cart": 3}));
+    scene.contexts().write(opened.id, document.clone(), Expected::Anything).await.unwrap();
+    world.pass(world.terms.lease).await;
+    scene.worker("b", 8).await;
+    // The claim itself notices.
+    let placement = scene.place(&with_token("k3x9", &["a", "b"], old.token)).await;
+    assert_eq!(placement.at.worker.as_str(), "b");
+    assert_eq!((placement.takes_over, placement.opened.resumed), (None, true));
+    assert_eq!(placement.opened.document.data, document);
+}
+
+pub(super) async fn sessions_are_restored(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let claim = ClaimRequest { user: Some(user("ann")), pin: Some("room".parse().unwrap()), ..request("k3x9", &["a"]) };
+    scene.active(&a, &claim).await;
+    world.pass(world.terms.lease).await;
+    assert_eq!(scene.store.reap(&scene.service).await.unwrap(), 1);
+    assert_eq!(scene.store.renew(&scene.service, &a, &beat(8)).await, Err(FleetError::Unregistered));
+    let epoch = scene.store.register(&scene.service, &a.worker).await.unwrap();
+    let a = streamfleet_store::Owner { epoch, ..a };
+    let age = Duration::from_secs(90);
+    for _ in 0..2 {
+        let outcome = scene.store.restore(&scene.service, &a, &[restored(&claim, age)]).await.unwrap();
+        assert_eq!(outcome, [Restoration::Kept], "repeated, it is the same");
+    }
+    scene.renew(&a, 8).await;
+    let Some(SessionView::Live(live)) = scene.view("k3x9").await else { panic!("it lives") };
+    assert_eq!((live.ticket, live.phase, live.user.as_ref()), (claim.ticket, Phase::Active, Some(&user("ann"))));
+    assert!(live.age >= age && live.age < age + Duration::from_secs(30), "{:?}", live.age);
+    assert_eq!(live.detail, object(json!({"transport": "webrtc"})));
+    let other = ClaimRequest { user: Some(user("ann")), user_limit: limit(1), ..request("other", &["a"]) };
+    assert_eq!(scene.claim(&other).await, streamfleet_store::Claimed::UserLimit, "it counts again");
+    assert_eq!(scene.load("a").await, Some(1));
+    // Its context is what its owner knew, and its token is good.
+    scene.end(&a, claim.ticket).await;
+    let placement = scene.place(&with_token("k3x9", &["a"], claim.token)).await;
+    assert_eq!((placement.opened.resumed, placement.opened.document.version.0), (true, 3));
+    assert_eq!(placement.opened.document.data, object(json!({"note": "kept"})));
+}
+
+pub(super) async fn the_younger_goes(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    let here = request("k3x9", &["a"]);
+    scene.active(&a, &here).await;
+    let there = request("k3x9", &["b"]);
+    let again = async |age: u64| {
+        let sessions = [restored(&there, Duration::from_secs(age))];
+        scene.store.restore(&scene.service, &b, &sessions).await.unwrap()
+    };
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!(again(1).await, [Restoration::Superseded]);
+    assert_eq!((scene.holder("k3x9").await, scene.load("b").await), (Some(here.ticket), Some(0)));
+    assert_eq!(again(60).await, [Restoration::Kept]);
+    assert_eq!(scene.holder("k3x9").await, Some(there.ticket));
+    assert_eq!(scene.asked(&a).await, [end_of(&here, CloseReason::Superseded)]);
+    scene.end(&a, here.ticket).await;
+    assert_eq!(scene.holder("k3x9").await, Some(there.ticket));
+    scene.end(&b, there.ticket).await;
+    assert_eq!((scene.load("a").await, scene.load("b").await), (Some(0), Some(0)));
+}
