@@ -3,6 +3,7 @@
 //! The client is `crates/client`, which shares no code with the worker's transports; its telephone is a double of Twilio's
 //! side. Sound is judged by content: which tone, for how long, how loud.
 
+mod blocked;
 mod caller;
 mod context;
 mod endings;
@@ -25,7 +26,7 @@ use serde_json::{Value, json};
 use streamfleet_tests::Server;
 use tokio::task::JoinSet;
 
-use self::caller::{Caller, Plan, Via};
+use self::caller::{Caller, Hears, Plan, Via};
 
 /// Longer than any step takes on a busy machine, shorter than anybody waits for a hanging test.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -63,9 +64,22 @@ fn each<R, F>(
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
+    each_with(&[], services, rows, topic)
+}
+
+/// The same with settings of the server's (`STREAMFLEET_*`).
+fn each_with<R, F>(
+    settings: &[(&str, &str)],
+    services: Vec<Value>,
+    rows: impl IntoIterator<Item = (String, R)>,
+    topic: impl Fn(Arc<Server>, R) -> F,
+) -> Result<Arc<Server>>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     let paths: Vec<String> = services.iter().filter_map(|one| one["path"].as_str().map(str::to_owned)).collect();
-    let server = Arc::new(Server::start_services(&services.into(), &[])?);
+    let server = Arc::new(Server::start_services(&services.into(), settings)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let failures = runtime.block_on(async {
         let mut running = JoinSet::new();
@@ -103,7 +117,8 @@ fn blocking<T>(call: impl FnOnce() -> T) -> T {
 #[test]
 fn an_echo_comes_back() -> Result<()> {
     on_each(vec![service("echo", "plain-echo", json!({}))], |server, via| async move {
-        let caller = Caller::dial(&server, via, Plan::of("echo")).await?;
+        // What a jitter buffer makes of a machine that stands still is loud and no tone.
+        let caller = Caller::dial(&server, via, Plan { hears: Hears::Exactly, ..Plan::of("echo") }).await?;
         caller.say(440.0, 1.2).await?;
         let heard = caller.until("the echo", PATIENCE, |told| {
             let seconds = told.sound.tone_seconds(440.0);
