@@ -12,7 +12,7 @@ use streamfleet_audio::g711;
 use streamfleet_client::{Event, Message};
 use streamfleet_tests::{Received, Server, WebSocket};
 
-use crate::caller::{Caller, Plan, Told, Via};
+use crate::caller::{Caller, Hears, Plan, Told, Via};
 use crate::sound::tone;
 use crate::turns::{SPEECH_S, TURN, check_turns, turn};
 use crate::{PATIENCE, each, on_each, plain};
@@ -52,7 +52,7 @@ fn interrupted_at(via: Via, kind: Kind, told: &Told) -> Option<Instant> {
 fn an_interruption_takes_back_what_was_not_heard() -> Result<()> {
     for kind in [ON_PAUSE, ON_SPEECH] {
         on_each(plain(&[kind.service]), |server, via| async move {
-            let caller = Caller::dial(&server, via, Plan::of(kind.service)).await?;
+            let caller = Caller::dial(&server, via, Plan { hears: Hears::Soon, ..Plan::of(kind.service) }).await?;
             turn(&caller, 440.0).await?;
             // The reply is said faster than it plays: by now what may be ahead is.
             caller.until("the reply", PATIENCE, |told| (told.sound.tone_seconds(880.0) >= 0.5).then_some(())).await?;

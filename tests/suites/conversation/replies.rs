@@ -56,9 +56,9 @@ pub(crate) async fn end(server: &Server, service: &str, caller: &Caller) -> Resu
     Ok(())
 }
 
-/// Says a tone while `story` is told, and sees that all of it has come back by then.
+/// Says a tone while `story` is told, and sees that all of it has come back by then: nobody who is quiet is heard.
 pub(crate) async fn unbroken<T>(neighbour: &Caller, story: impl Future<Output = Result<T>>) -> Result<T> {
-    let (mut said, heard_before) = (0.0, neighbour.look(|told| told.sound.tone_seconds(440.0)));
+    let (mut said, heard_before) = (0.0, neighbour.look(|told| told.sound.loud_seconds()));
     let speaks = async {
         loop {
             neighbour.say(440.0, 0.2).await?;
@@ -69,8 +69,8 @@ pub(crate) async fn unbroken<T>(neighbour: &Caller, story: impl Future<Output = 
         never = speaks => return never,
         told = story => told?,
     };
-    let heard = neighbour.look(|told| told.sound.tone_seconds(440.0)) - heard_before;
-    // The client takes up to a fifth of a second ahead; as much is on its way, and a jitter buffer begins with a little.
+    let heard = neighbour.look(|told| told.sound.loud_seconds()) - heard_before;
+    // The client takes up to a fifth of a second ahead, and its jitter buffer holds three tenths.
     ensure!(heard >= 0.97 * said - 0.6, "the neighbour heard {heard:.2} s of {said:.2} s");
     Ok(told)
 }
