@@ -19,8 +19,8 @@ const LONGEST_GAP: Duration = Duration::from_secs(5);
 /// What a session may hold for a client that does not read, and what comes and goes in a process beside it.
 const HELD: u64 = 4 << 20;
 
-/// Looks at a client that does not read until it is closed, while another one on the same route hears all.
-fn watch(server: &Server, route: &str, slow: &str) -> Result<()> {
+/// Looks at a client that does not read until it is closed, while another one on the same route hears all. Gives the figures.
+fn watch(server: &Server, route: &str, slow: &str) -> Result<String> {
     let url = format!("{}/plain-tone/{route}", server.url());
     let begin = |socket: &mut WebSocket, id: &str| match route {
         PHONE => call(socket, id, mulaw()),
@@ -47,8 +47,7 @@ fn watch(server: &Server, route: &str, slow: &str) -> Result<()> {
     }
     let took = began.elapsed().as_secs_f64();
     ensure!(took >= 10.0, "closed after {took:.1} s, before its time was over");
-    println!("{route}: closed after {took:.1} s, {frames} frames for the other");
-    Ok(())
+    Ok(format!("{route}: closed after {took:.1} s, {frames} frames for the other"))
 }
 
 /// What waits for it is bounded, it is closed for it, and nobody else waits.
@@ -61,7 +60,7 @@ fn a_client_that_does_not_read_is_closed_for_it() -> Result<()> {
         (route, thread::spawn(move || watch(&server, route, slow)))
     });
     for (route, watched) in watched {
-        watched.join().map_err(|_| anyhow::anyhow!("a panic"))?.context(route)?;
+        println!("{}", watched.join().map_err(|_| anyhow::anyhow!("a panic"))?.context(route)?);
     }
     let ended = server.metrics()?.sum_where("streamfleet_sessions_ended_total", "reason=\"slow_client\"");
     ensure!(ended == Some(2.0), "{ended:?} ended as slow clients:\n{}", server.metrics()?.names());
