@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
+use serde_json::json;
 use streamfleet_handler::{Emit, Handler, HandlerError, Input, Registry, Session, async_trait};
 
 use crate::add;
@@ -15,7 +16,9 @@ pub(crate) fn register(registry: &mut Registry) {
     add(registry, "end-receive", "Ends from `receive`.", || Ends::new(Way::Receive));
     add(registry, "end-task", "Ends from a task of the session.", || Ends::new(Way::Task));
     add(registry, "end-handle", "Ends by a handle, from a thread that knows no session.", || Ends::new(Way::Handle));
-    add(registry, "end-target", "A second of a tone, then nothing.", || Ends::new(Way::Never));
+    add(registry, "end-target", "A second of a tone, an output when all of it is in the queue, then nothing.", || {
+        Ends::new(Way::Never)
+    });
     add(registry, "end-other", "Ends the session that the metadata's `end` names.", || EndsOther);
 }
 
@@ -82,7 +85,8 @@ impl Handler for Ends {
                 // As a tool call on a pool of threads would. It ends at once.
                 drop(std::thread::spawn(move || session.end("bye")));
             }
-            (Way::Receive | Way::Never, _) | (_, None) => {}
+            (Way::Never, Some(session)) => session.output(json!("said")).map_err(HandlerError::new)?,
+            (Way::Receive, _) | (_, None) => {}
         }
         std::future::pending().await
     }

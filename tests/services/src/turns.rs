@@ -12,6 +12,9 @@ use crate::sound::{heard_hz, is_loud, tenth};
 /// How long a slow reply takes to begin: longer than anybody waits in a conversation, and than any buffer here lasts.
 const THINKS: Duration = Duration::from_secs(2);
 
+/// How long a reply holds up its thread: all that the suite does meanwhile takes less, and nobody waits for its end.
+const BLOCKS: Duration = Duration::from_secs(30);
+
 pub(crate) fn register(registry: &mut Registry) {
     let plain = ReplyOptions::default;
     pause(registry, "pause", "Ten parts, an octave above what was said.", move || ReplyOnPause::new(plain(), reply));
@@ -34,6 +37,9 @@ pub(crate) fn register(registry: &mut Registry) {
     pause(registry, "pause-panic", "Its reply panics.", move || ReplyOnPause::new(plain(), panics));
     pause(registry, "pause-stuck", "Its reply never says anything.", move || ReplyOnPause::new(plain(), stuck));
     pause(registry, "pause-slow", "Thinks for a while before it replies.", move || ReplyOnPause::new(plain(), slow));
+    pause(registry, "pause-blocks", "Says by an output that it does so, and holds up its thread.", move || {
+        ReplyOnPause::new(plain(), blocks)
+    });
     pause(registry, "pause-outputs", "Tells what it heard by an output, then replies.", move || {
         ReplyOnPause::new(plain(), tell)
     });
@@ -111,6 +117,14 @@ async fn panics(_request: Request, _speaker: Speaker) -> Result<(), HandlerError
 async fn slow(request: Request, speaker: Speaker) -> Result<(), HandlerError> {
     tokio::time::sleep(THINKS).await;
     reply(request, speaker).await
+}
+
+async fn blocks(_request: Request, speaker: Speaker) -> Result<(), HandlerError> {
+    speaker.output(json!("blocks")).await?;
+    // As a call of a library that knows nothing of tasks does. The output has to be fetched from here first.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    std::thread::sleep(BLOCKS);
+    Ok(())
 }
 
 async fn stuck(_request: Request, _speaker: Speaker) -> Result<(), HandlerError> {

@@ -83,7 +83,7 @@ impl Plan {
             id: random_id(),
             metadata: Vec::new(),
             resume: None,
-            hears: Hears::Soon,
+            hears: Hears::Exactly,
             call: None,
         }
     }

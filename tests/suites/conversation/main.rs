@@ -3,6 +3,7 @@
 //! The client is `crates/client`, which shares no code with the worker's transports; its telephone is a double of Twilio's
 //! side. Sound is judged by content: which tone, for how long, how loud.
 
+mod blocked;
 mod caller;
 mod context;
 mod endings;
@@ -18,7 +19,7 @@ mod turns;
 mod twiml;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -63,9 +64,22 @@ fn each<R, F>(
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
+    each_with(&[], services, rows, topic)
+}
+
+/// The same with settings of the server's (`STREAMFLEET_*`).
+fn each_with<R, F>(
+    settings: &[(&str, &str)],
+    services: Vec<Value>,
+    rows: impl IntoIterator<Item = (String, R)>,
+    topic: impl Fn(Arc<Server>, R) -> F,
+) -> Result<Arc<Server>>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     let paths: Vec<String> = services.iter().filter_map(|one| one["path"].as_str().map(str::to_owned)).collect();
-    let server = Arc::new(Server::start_services(&services.into(), &[])?);
+    let server = Arc::new(Server::start_services(&services.into(), settings)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let failures = runtime.block_on(async {
         let mut running = JoinSet::new();
@@ -83,9 +97,21 @@ where
     ensure!(told.is_empty(), "{}\n{}", told.join("\n"), server.printed());
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     server.await_no_sessions(&paths, PATIENCE)?;
-    let admitted = server.metrics()?.sum("streamfleet_sessions_admitted").context("no gauge of places")?;
-    ensure!(admitted == 0.0, "{admitted} places are still held");
+    await_no_places(&server)?;
     Ok(server)
+}
+
+/// Waits until every place is given back: a moment after control has last seen the session.
+fn await_no_places(server: &Server) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let admitted = server.metrics()?.sum("streamfleet_sessions_admitted").context("no gauge of places")?;
+        if admitted == 0.0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "{admitted} places are still held");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Every transport before every transport.
@@ -110,8 +136,10 @@ fn an_echo_comes_back() -> Result<()> {
             (seconds >= 1.0).then(|| (seconds, told.sound.loud_seconds(), told.sound.level()))
         });
         let (tone, loud, level) = heard.await?;
-        // Of what was loud, nearly all is the tone: nothing else is said.
-        ensure!(tone >= loud * 0.9, "{tone} s of {loud} s are the tone");
+        // Of what was loud, nearly all is the tone: nothing else is said. What the server's jitter buffer makes of a client that
+        // is late has seams.
+        let share = if via == Via::WebRtc { 0.8 } else { 0.9 };
+        ensure!(tone >= loud * share, "{tone} s of {loud} s are the tone");
         ensure!((-18.0..=-12.0).contains(&level), "{level} dBFS");
         caller.hang_up().await;
         Ok(())
