@@ -7,9 +7,11 @@
 //! One tokio task a session. A loop like that of the WebRTC side would share nothing here: each session has its own file
 //! descriptor, so there is no batch of system calls to save.
 
+mod bell;
 pub(crate) mod line;
 pub(crate) mod session;
 
+pub(crate) use bell::Bell;
 pub use line::Line;
 
 #[cfg(test)]
