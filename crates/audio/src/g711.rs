@@ -59,11 +59,11 @@ pub const fn encode_mu_law(sample: i16) -> u8 {
     let value = sample as i32;
     let magnitude = if value < 0 { -value } else { value };
     let biased = (if magnitude > MU_LAW_CLIP { MU_LAW_CLIP } else { magnitude }) + MU_LAW_BIAS;
-    // The bias puts the highest set bit at 7 or above.
-    let segment = 24 - biased.leading_zeros() as i32;
-    let step = (biased >> (segment + 3)) & 15;
+    // The segment is the exponent of a floating-point number, and the step the first four bits of its fraction: compilers do
+    // this for several samples at once, other than counting zeros. The bias puts the highest set bit at 7 or above.
+    let code = ((biased as f32).to_bits() >> 19) as i32 - ((127 + 7) << 4);
     let sign = if value < 0 { 0x80 } else { 0 };
-    !((sign | (segment << 4) | step) as u8)
+    !((sign | code) as u8)
 }
 
 /// The A-law byte nearest to `sample`.

@@ -28,4 +28,4 @@ pub use receiver::{Receiver, RecvBatch};
 pub use sender::{SendReport, Sender};
 pub use socket::{Fragmentation, Offload, ReusePort, SocketOptions, UdpSocket};
 pub use socket_set::SocketSet;
-pub use thread::{raise_descriptor_limit, set_timer_slack, thread_cpu_time};
+pub use thread::{raise_descriptor_limit, set_timer_slack, thread_cpu_time, work_in_batches};

@@ -29,6 +29,21 @@ pub fn set_timer_slack(slack: Duration) -> io::Result<()> {
     }
 }
 
+/// Has the calling thread do its work in batches (`SCHED_BATCH`, sched(7)): woken, it waits until whoever runs on its core has
+/// nothing more to do or has had its turn, and so finds all that it was given meanwhile.
+///
+/// # Errors
+/// The kernel's, where a sandbox forbids it. The thread then interrupts others as before.
+pub fn work_in_batches() -> io::Result<()> {
+    // The one priority that there is outside of the real-time policies.
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread, and `parameters` is live.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Raises the process's limit of open descriptors as far as it may go by itself; returns what it then is.
 ///
 /// # Errors
@@ -59,6 +74,16 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(sum > 0);
+    }
+
+    #[test]
+    fn a_thread_works_in_batches_alone() {
+        // SAFETY: it touches no memory.
+        let policy = || unsafe { libc::sched_getscheduler(0) };
+        let before = policy();
+        let of_other = std::thread::spawn(move || work_in_batches().map(|()| policy()));
+        assert_eq!(of_other.join().unwrap().unwrap(), libc::SCHED_BATCH);
+        assert_eq!(policy(), before);
     }
 
     #[test]

@@ -1,17 +1,24 @@
 //! Base64, as media payloads use it.
 
+use std::sync::LazyLock;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 
-/// The standard alphabet (RFC 4648, section 4), encoded with padding. Padding and unused bits of what others encoded
-/// are not judged: their absence changes no sample.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+/// Padding and unused bits of what others encoded are not judged: their absence changes no sample.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_allow_trailing_bits(true)
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+
+/// The standard alphabet (RFC 4648, section 4), encoded with padding; with vector instructions where the processor has them,
+/// as half of what an echo computes would be this.
+#[cfg(target_arch = "x86_64")]
+static BASE64: LazyLock<base64::engine::Simd> = LazyLock::new(|| base64::engine::Simd::standard(LENIENT));
+/// The standard alphabet (RFC 4648, section 4), encoded with padding.
+#[cfg(not(target_arch = "x86_64"))]
+static BASE64: LazyLock<base64::engine::GeneralPurpose> =
+    LazyLock::new(|| base64::engine::GeneralPurpose::new(&base64::alphabet::STANDARD, LENIENT));
 
 /// A buffer that has grown beyond this many bytes is given back: a third of a second of the largest format.
 const KEPT: usize = 32 * 1024;
@@ -33,6 +40,11 @@ impl PayloadBuffer {
         }
         BASE64.decode_vec(text, &mut self.0).map_err(|_| NotBase64)?;
         Ok(&self.0)
+    }
+
+    /// What was decoded last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -68,6 +80,22 @@ mod tests {
         check("_38=", Err(NotBase64));
         check("/", Err(NotBase64));
         check("é", Err(NotBase64));
+    }
+
+    #[test]
+    fn all_lengths_are_as_others_encode_them_and_come_back() {
+        let bytes: Vec<u8> = (0..=999u16).map(|n| (n * 7 >> 1) as u8).collect();
+        for length in 0..bytes.len() {
+            let (bytes, mut text) = (&bytes[..length], String::new());
+            encode(bytes, &mut text);
+            assert_eq!(text, STANDARD.encode(bytes));
+            assert_eq!(PayloadBuffer::default().decode(&text), Ok(bytes));
+            // Wherever something stands that is no base64, it is found.
+            if length > 0 {
+                text.replace_range(length % text.len()..=length % text.len(), "*");
+                assert_eq!(PayloadBuffer::default().decode(&text), Err(NotBase64));
+            }
+        }
     }
 
     #[test]

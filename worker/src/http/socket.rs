@@ -29,9 +29,10 @@ use crate::sockets::Line;
 /// When a client may come again that found too many others before the door.
 const CROWDED: Duration = Duration::from_secs(2);
 
-/// What the WebSocket library reads at a time; it keeps as much for each socket. A second of mu-law in JSON, or twelve
-/// frames of 20 ms of the widest format.
-const READ_BUFFER: usize = 32 << 10;
+/// What the WebSocket library reads at a time; it keeps as much for each socket, and zeroes it before each look, whether
+/// something has come or not. A tenth of a second of mu-law in JSON, or one frame of 20 ms of the widest format; longer
+/// messages take more than one look.
+const READ_BUFFER: usize = 4 << 10;
 
 /// Which protocol a route speaks.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use streamfleet_socket::audio::{BURST, FRAME};
 use streamfleet_socket::protocol::Resume;
 use streamfleet_socket::{AudioRates, SocketAudio};
 use streamfleet_store::ContextKey;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::begin::{Beginning, Begun};
 use super::moving::{Mover, enter, is_sealed};
@@ -17,8 +17,8 @@ use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, Returning, SocketRequest};
 use crate::media::Shared;
-use crate::sockets::Line;
 use crate::sockets::session::{self, Command, MAX_COMMANDS, NewSession};
+use crate::sockets::{Bell, Line};
 
 /// The handler of a session without packets, and the formats it works in.
 struct Voice {
@@ -103,9 +103,9 @@ impl Sessions {
             resumed,
         };
         let mut begun = self.begin(beginning, Via::Socket(sender));
-        let woken = Arc::new(Notify::new());
+        let woken = Bell::new();
         let wake = woken.clone();
-        let link = self.start(&mut begun, handler, bounds(), Arc::new(move || wake.notify_one()));
+        let link = self.start(&mut begun, handler, bounds(), Arc::new(move || wake.ring()));
         let Begun { live, guard, mover, .. } = begun;
         let call = request.call.map(|call| {
             let shared = &live.shared;

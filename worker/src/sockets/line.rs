@@ -1,17 +1,22 @@
 //! A WebSocket and its connection: frames in, frames out, time.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::protocol::BadFrame;
 use streamfleet_socket::{Connection, Event, Transmit};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::task::coop;
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Error as SocketError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+
+use super::bell::Ear;
 
 /// For the client's side of a closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
@@ -21,12 +26,14 @@ const NO_CODE: u16 = 1005;
 
 /// One socket with its protocol.
 pub struct Line {
-    sink: SplitSink<WebSocket, Message>,
-    stream: SplitStream<WebSocket>,
+    socket: WebSocket,
     pub(crate) connection: Connection,
     transport: Transport,
     /// The library has given up reading: what would come next is no sign of the client's.
     deaf: bool,
+    reading: Ear,
+    writing: Ear,
+    clock: Clock,
 }
 
 /// What the socket itself can do.
@@ -42,40 +49,87 @@ enum Transport {
 
 impl Line {
     pub(crate) fn new(socket: WebSocket, connection: Connection) -> Self {
-        let (sink, stream) = socket.split();
-        Self { sink, stream, connection, transport: Transport::Idle, deaf: false }
+        Self {
+            socket,
+            connection,
+            transport: Transport::Idle,
+            deaf: false,
+            reading: Ear::new(),
+            writing: Ear::new(),
+            clock: Clock::new(),
+        }
     }
 
-    /// Waits until something has happened on the line, `until` has come, or `other` is done, and gives what `other` gave.
-    pub(crate) async fn turn<T>(&mut self, until: Option<Instant>, other: impl Future<Output = T>) -> Option<T> {
+    /// Waits until something has happened on the line, `until` has come, or `other` is done, and gives what `other` gave. What
+    /// `other` polls has to wake by an [`Ear`], or to be polled anew in each turn.
+    pub(crate) async fn turn<T>(
+        &mut self,
+        until: Option<Instant>,
+        mut other: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<T> {
+        poll_fn(|cx| self.poll_turn(cx, until, &mut other)).await
+    }
+
+    fn poll_turn<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        until: Option<Instant>,
+        other: &mut impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Option<T>> {
         let now = Instant::now();
         self.connection.handle_timeout(now);
-        if self.transport == Transport::Idle
-            && let Some(transmit) = self.connection.poll_transmit(now)
-        {
-            // A socket that has flushed has room for a message: this does not wait.
-            match self.sink.feed(message(transmit)).await {
-                Ok(()) => self.transport = Transport::Sending,
-                Err(_) => self.gone(None),
+        if let Poll::Ready(other) = other(cx) {
+            return Poll::Ready(Some(other));
+        }
+        let sent = self.poll_send(cx, now);
+        let came = match self.transport {
+            Transport::Idle | Transport::Sending if !self.deaf => {
+                self.reading.poll(cx, |cx| self.socket.poll_next_unpin(cx)).map(|came| self.came(now, came))
             }
+            _ => Poll::Pending,
+        };
+        if sent.is_ready() || came.is_ready() {
+            // Whoever waits looks at the connection again.
+            return Poll::Ready(None);
         }
         let deadline = [self.connection.poll_timeout(), until].into_iter().flatten().min();
-        tokio::select! {
-            biased;
-            other = other => return Some(other),
-            sent = self.sink.flush(), if self.transport == Transport::Sending => match sent {
-                Ok(()) => {
-                    self.transport = Transport::Idle;
-                    self.connection.transmitted(Instant::now());
-                }
-                Err(_) => self.gone(None),
-            },
-            came = self.stream.next(), if self.transport != Transport::Gone && !self.deaf => self.came(came),
-            () = sleep_until(deadline.unwrap_or(now).into()), if deadline.is_some() => {}
-            // Nothing can happen any more; whoever waits looks at the connection again.
-            else => {}
+        self.clock.poll(cx, now, deadline).map(|()| None)
+    }
+
+    /// Sends what there is to send, one frame after the other. Ready if something was sent, or nothing can be any more.
+    fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let mut polled = Poll::Pending;
+        loop {
+            let step = match self.transport {
+                // A socket that has flushed has room for a message.
+                Transport::Idle => match self.socket.poll_ready_unpin(&mut self.writing.context()) {
+                    Poll::Ready(Ok(())) => match self.connection.poll_transmit(now) {
+                        Some(transmit) => {
+                            self.transport = Transport::Sending;
+                            self.socket.start_send_unpin(message(transmit))
+                        }
+                        None => return polled,
+                    },
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => return polled,
+                },
+                Transport::Sending => match self.writing.poll(cx, |cx| self.socket.poll_flush_unpin(cx)) {
+                    Poll::Ready(Ok(())) => {
+                        self.transport = Transport::Idle;
+                        self.connection.transmitted(now);
+                        polled = Poll::Ready(());
+                        Ok(())
+                    }
+                    Poll::Ready(Err(error)) => Err(error),
+                    Poll::Pending => return polled,
+                },
+                Transport::Gone => return polled,
+            };
+            if step.is_err() {
+                self.gone(None);
+                polled = Poll::Ready(());
+            }
         }
-        None
     }
 
     /// Waits for the next event; `None` when the connection is closed.
@@ -87,7 +141,7 @@ impl Line {
             if self.connection.is_closed() {
                 return None;
             }
-            self.turn(None, std::future::pending::<()>()).await;
+            self.turn(None, |_| Poll::<()>::Pending).await;
         }
     }
 
@@ -106,12 +160,11 @@ impl Line {
             return sleep(LINGER).await;
         }
         // The answer to the client's close frame is written by reading on.
-        let rest = async { while let Some(Ok(_)) = self.stream.next().await {} };
+        let rest = async { while let Some(Ok(_)) = self.socket.next().await {} };
         drop(timeout(LINGER, rest).await);
     }
 
-    fn came(&mut self, came: Option<Result<Message, axum::Error>>) {
-        let now = Instant::now();
+    fn came(&mut self, now: Instant, came: Option<Result<Message, axum::Error>>) {
         match came {
             Some(Ok(Message::Text(text))) => self.connection.handle_text(now, text.as_str()),
             Some(Ok(Message::Binary(bytes))) => self.connection.handle_binary(now, &bytes),
@@ -131,6 +184,40 @@ impl Line {
     fn gone(&mut self, code: Option<u16>) {
         self.transport = Transport::Gone;
         self.connection.handle_disconnect(code);
+    }
+}
+
+/// One timer, set as rarely as can be: that a deadline has moved on is found out when the old one comes.
+#[derive(Debug)]
+struct Clock {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// When it calls, if it has not.
+    armed: Option<Instant>,
+    ear: Ear,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { sleep: None, armed: None, ear: Ear::new() }
+    }
+
+    /// Ready when `deadline` has come, or an earlier one.
+    fn poll(&mut self, cx: &mut Context<'_>, now: Instant, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        if deadline <= now {
+            // A session that always has more to do shares its thread.
+            return pin!(coop::consume_budget()).poll(cx);
+        }
+        let is_earlier = self.armed.is_none_or(|armed| deadline < armed);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        if is_earlier {
+            sleep.as_mut().reset(deadline.into());
+            self.armed = Some(deadline);
+            self.ear.look();
+        }
+        ready!(self.ear.poll(cx, |cx| sleep.as_mut().poll(cx)));
+        self.armed = None;
+        Poll::Ready(())
     }
 }
 

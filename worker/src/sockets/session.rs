@@ -1,7 +1,10 @@
 //! A session whose audio travels over a WebSocket.
 
 use std::any::Any;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use streamfleet_handler::{AudioFrame, Emit, Input, LoopEnd, PcmFormat, Pushed};
@@ -9,11 +12,12 @@ use streamfleet_session::ResumeToken;
 use streamfleet_session::lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 use streamfleet_session::wire::{Failure, ServerMessage};
 use streamfleet_socket::{Connection, End, Event, Farewell, SocketAudio};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::timeout_at;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
+use super::bell::{Bell, Ear};
 use super::line::Line;
 use crate::feed::{Feed, Said, Taken, Voice, words};
 use crate::media::{Event as Change, Intake, Quality, Shared, TrackEnd, millis};
@@ -51,8 +55,8 @@ pub(crate) enum Command {
 pub(crate) struct NewSession {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: LoopEnd,
-    /// Told by the link when the handler has something.
-    pub(crate) woken: Arc<Notify>,
+    /// Rung by the link when the handler has something.
+    pub(crate) woken: Arc<Bell>,
     pub(crate) input: PcmFormat,
     pub(crate) audio: SocketAudio,
     pub(crate) limits: LifeLimits,
@@ -82,8 +86,10 @@ pub(crate) async fn run(new: NewSession, line: Line) {
         frames: 0,
         published_at: None,
         commands,
+        called: Ear::new(),
         tasks,
-        stopping: Some(stopping),
+        stopping: Some(Box::pin(stopping.cancelled_owned())),
+        stopped: Ear::new(),
         resumable,
     };
     let (reason, last) = session.serve(line, audio, token).await;
@@ -121,7 +127,7 @@ enum Resumable {
 struct Session {
     shared: Arc<Shared>,
     link: LoopEnd,
-    woken: Arc<Notify>,
+    woken: Arc<Bell>,
     input: PcmFormat,
     life: Lifecycle,
     feed: Feed,
@@ -131,9 +137,13 @@ struct Session {
     frames: u64,
     published_at: Option<Instant>,
     commands: mpsc::Receiver<Command>,
+    /// Hears `commands`.
+    called: Ear,
     tasks: TaskTracker,
     /// Until it has been obeyed.
-    stopping: Option<CancellationToken>,
+    stopping: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Hears `stopping`.
+    stopped: Ear,
     resumable: Resumable,
 }
 
@@ -218,15 +228,7 @@ impl Session {
                 line.connection.close(now, reason);
             }
             let until = if more { Some(now) } else { self.life.poll_timeout() };
-            let (woken, commands, stopping) = (&self.woken, &mut self.commands, &self.stopping);
-            let called = async {
-                tokio::select! {
-                    Some(command) = commands.recv() => Called::ByCommand(command),
-                    () = stopped(stopping.as_ref()) => Called::ToStop,
-                    () = woken.notified() => Called::ByHandler,
-                }
-            };
-            match line.turn(until, called).await {
+            match line.turn(until, |cx| self.poll_called(cx)).await {
                 Some(Called::ByCommand(Command::Attach(next, token))) => {
                     if self.shared.stage().reason().is_some() {
                         // It comes too late: what it would hear is being said to the socket that is there.
@@ -245,6 +247,30 @@ impl Session {
                 }
                 Some(Called::ByHandler) | None => {}
             }
+        }
+    }
+
+    /// What calls a session that has a socket.
+    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Called> {
+        if let Poll::Ready(Some(command)) = self.poll_command(cx) {
+            return Poll::Ready(Called::ByCommand(command));
+        }
+        if self.poll_stopping(cx).is_ready() {
+            return Poll::Ready(Called::ToStop);
+        }
+        if self.woken.heard(cx) { Poll::Ready(Called::ByHandler) } else { Poll::Pending }
+    }
+
+    /// The next command; `None` when nobody can send one any more.
+    fn poll_command(&mut self, cx: &mut Context<'_>) -> Poll<Option<Command>> {
+        self.called.poll(cx, |cx| self.commands.poll_recv(cx))
+    }
+
+    /// Ready when the process stops; never, once that has been obeyed.
+    fn poll_stopping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.stopping {
+            Some(stopping) => self.stopped.poll(cx, |cx| stopping.as_mut().poll(cx)),
+            None => Poll::Pending,
         }
     }
 
@@ -278,13 +304,10 @@ impl Session {
         let gives_up = Instant::now() + REATTACH_WINDOW;
         loop {
             let until = self.life.poll_timeout().map_or(gives_up, |at| at.min(gives_up));
-            let (commands, stopping) = (&mut self.commands, &self.stopping);
-            let called = async {
-                tokio::select! {
-                    command = commands.recv() => command,
-                    () = stopped(stopping.as_ref()) => None,
-                }
-            };
+            let called = poll_fn(|cx| match self.poll_command(cx) {
+                Poll::Pending => self.poll_stopping(cx).map(|()| None),
+                command => command,
+            });
             match timeout_at(until.into(), called).await {
                 Ok(Some(Command::Attach(line, token))) => return Ok((line, token)),
                 Ok(Some(Command::End(reason))) => return Err(reason),
@@ -408,14 +431,6 @@ impl Session {
         }
         connection.send(now, ServerMessage::UpdateConnection);
         connection.close(now, reason);
-    }
-}
-
-/// When the process stops; never, once that has been obeyed.
-async fn stopped(stopping: Option<&CancellationToken>) {
-    match stopping {
-        Some(stopping) => stopping.cancelled().await,
-        None => std::future::pending().await,
     }
 }
 

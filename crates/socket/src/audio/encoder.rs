@@ -32,7 +32,8 @@ impl Encoder {
         })
     }
 
-    /// Replaces `out` by the payload of a frame of at most 20 ms at `rate` Hz and says how long it plays. `None` if the
+    /// Appends the payload of a frame of at most 20 ms at `rate` Hz to `out`, or replaces it by a packet of Opus, and says how
+    /// long it plays. `None` if the
     /// frame fills no packet yet, which happens at rates that Opus does not have.
     pub(super) fn encode(
         &mut self,
@@ -40,7 +41,6 @@ impl Encoder {
         rate: u32,
         out: &mut Vec<u8>,
     ) -> Result<Option<Duration>, AudioError> {
-        out.clear();
         match self {
             Self::MuLaw => out.extend(frame.iter().map(|&sample| g711::encode_mu_law(sample))),
             Self::Pcm16 => out.extend(frame.iter().flat_map(|sample| sample.to_le_bytes())),
@@ -66,6 +66,11 @@ impl Encoder {
             Self::MuLaw | Self::Pcm16 => None,
             Self::Opus(opus) => opus.packet(out),
         }
+    }
+
+    /// Whether two payloads, one behind the other, are one.
+    pub(super) fn is_joinable(&self) -> bool {
+        !matches!(self, Self::Opus(_))
     }
 
     /// Whether the end of what was encoded is still inside.

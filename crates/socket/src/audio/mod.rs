@@ -16,7 +16,7 @@ use streamfleet_audio::AudioError;
 
 pub use decoder::BadPayload;
 pub use intake::{BURST, Intake};
-pub use playout::{LEAD, MAX_QUEUED, Playout, PushError};
+pub use playout::{LEAD, MAX_QUEUED, MESSAGE, Playout, PushError};
 
 use crate::codec::WireCodec;
 

@@ -14,6 +14,10 @@ use crate::codec::WireCodec;
 /// or of our own scheduling of that length, and is all that an interrupted client still plays.
 pub const LEAD: Duration = Duration::from_millis(200);
 
+/// Audio in one message at most, where so much is due at once: a client that speaks in messages of 40 ms is echoed in such,
+/// and each message costs the system calls of one.
+pub const MESSAGE: Duration = Duration::from_millis(60);
+
 /// A handler that has left a frame unfinished has paused when it says nothing for so long: one that works frame by frame is
 /// rarely late by more, and a frame that is closed too early is a gap in the middle of its sound.
 const PAUSED: Duration = Duration::from_millis(60);
@@ -224,6 +228,23 @@ impl Playout {
 
     /// Puts the payload that is due into `payload`, whose old content is replaced, and says how long it plays.
     pub fn poll(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<Duration> {
+        payload.clear();
+        self.append(now, payload)
+    }
+
+    /// As [`poll`](Self::poll), and what else is due at the same time, up to [`MESSAGE`].
+    pub fn poll_message(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<Duration> {
+        let mut length = self.poll(now, payload)?;
+        while length + FRAME <= MESSAGE
+            && self.encoder.is_joinable()
+            && let Some(more) = self.append(now, payload)
+        {
+            length += more;
+        }
+        Some(length)
+    }
+
+    fn append(&mut self, now: Instant, payload: &mut Vec<u8>) -> Option<Duration> {
         while self.poll_timeout().is_some_and(|due| due <= now) {
             if let Some(length) = self.next(payload) {
                 let from = self.played_until.map_or(now, |until| until.max(now));

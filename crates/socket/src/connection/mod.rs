@@ -333,7 +333,7 @@ impl Connection {
     /// The audio that is due, or the mark after the last of it.
     fn next_media(&mut self, now: Instant) -> Option<Transmit> {
         let audio = self.state.audio_to_send()?;
-        if audio.output.poll(now, &mut self.payload).is_some() {
+        if audio.output.poll_message(now, &mut self.payload).is_some() {
             return Some(self.words.media(&mut self.payload));
         }
         let played_out_at = audio.output.played_out_at()?;

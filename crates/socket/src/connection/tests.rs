@@ -1,3 +1,4 @@
+use std::iter::repeat_n;
 use std::num::NonZeroU32;
 
 use proptest::prelude::*;
@@ -32,13 +33,15 @@ struct Drive {
     /// With the milliseconds since the start.
     sent: Vec<(u128, Transmit)>,
     events: Vec<(u128, Event)>,
+    /// Bytes of 20 ms in the codec of `start`; more than any packet of Opus.
+    frame: usize,
 }
 
 impl Drive {
     fn new(connection: impl FnOnce(Instant, ConnectionLimits) -> Connection) -> Self {
         let now = Instant::now();
         let connection = connection(now, ConnectionLimits::default());
-        Self { connection, start: now, now, reads: Reads::AtOnce, sent: Vec::new(), events: Vec::new() }
+        Self { connection, start: now, now, reads: Reads::AtOnce, sent: Vec::new(), events: Vec::new(), frame: 480 }
     }
 
     /// An accepted session.
@@ -55,6 +58,7 @@ impl Drive {
     fn call() -> Self {
         let mut drive = Self::new(Connection::telephone);
         drive.text(r#"{"event":"connected","protocol":"Call","version":"1.0.0"}"#);
+        drive.frame = 160;
         drive.text(CALL);
         drive.accept(None)
     }
@@ -130,12 +134,14 @@ impl Drive {
             .collect()
     }
 
+    /// When each 20 ms of audio were sent, however many were in one message.
     fn media(&self) -> Vec<u128> {
-        let is_media = |transmit: &Transmit| match transmit {
-            Transmit::Text(text) => text.contains(r#""event":"media""#),
-            transmit => matches!(transmit, Transmit::Binary(_)),
+        let frames = |transmit: &Transmit| match transmit {
+            Transmit::Text(text) if text.contains(r#""event":"media""#) => payload(text).len().div_ceil(self.frame),
+            Transmit::Binary(bytes) => bytes.len().div_ceil(self.frame),
+            _ => 0,
         };
-        self.sent.iter().filter(|(_, transmit)| is_media(transmit)).map(|&(at, _)| at).collect()
+        self.sent.iter().flat_map(|(at, transmit)| repeat_n(*at, frames(transmit))).collect()
     }
 
     fn end(&self) -> Option<(u128, End)> {
@@ -151,6 +157,12 @@ impl Drive {
         let words: Vec<(u128, &str)> = words.iter().map(|(at, text)| (*at, text.as_str())).collect();
         assert_eq!(words, expected);
     }
+}
+
+/// What a media frame carries.
+fn payload(text: &str) -> Vec<u8> {
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    crate::payload::decode_strictly(value["media"]["payload"].as_str().unwrap()).unwrap()
 }
 
 /// A media frame of so many bytes of silence.

@@ -35,6 +35,7 @@ fn frames_of_a_client() {
         r#" {"media": {"x": [], "payload": "\/38="}, "n": 1, "event": "media"} "#,
         Ok(ClientFrame::Media(&[0xff, 0x7f])),
     );
+    check(r#"{"event": "media", "media": {"payload": "/38="}}"#, Ok(ClientFrame::Media(&[0xff, 0x7f])));
     check(r#"{"event":"media","media":{"payload":""}}"#, Ok(ClientFrame::Media(&[])));
     check(r#"{"event":"stop"}"#, Ok(ClientFrame::Stop));
     check(r#"{"event":"ping","media":5,"websocket_id":null}"#, Ok(ClientFrame::Ping));
@@ -303,6 +304,16 @@ proptest! {
                 prop_assert!(serde_json::from_str::<Value>(&error.to_json()).is_ok());
             }
             let _ = TwilioReader::default().text(text);
+        }
+    }
+
+    #[test]
+    fn the_usual_spelling_says_what_any_other_does(payload in r#"([A-Za-z0-9+/]{4}){0,40}[=*\\\\",}a ]{0,3}"#) {
+        for [open, colon] in [[",", ":"], [", ", ": "]] {
+            let usual = format!(r#"{{"event"{colon}"media"{open}"media"{colon}{{"payload"{colon}"{payload}"}}}}"#);
+            let (mut reader, mut other) = (ClientReader::default(), ClientReader::default());
+            // A blank at the end is another spelling of the same.
+            prop_assert_eq!(reader.text(&usual), other.text(&format!("{usual} ")));
         }
     }
 

@@ -27,6 +27,35 @@ fn a_conversation() {
 }
 
 #[test]
+fn what_is_due_at_once_goes_in_one_message_of_bounded_length() {
+    fn check(start: &str, samples: usize, expected: &[usize]) {
+        let mut drive = Drive::opened(start);
+        drive.say(samples);
+        let lengths: Vec<usize> = drive
+            .sent
+            .iter()
+            .map(|(_, transmit)| match transmit {
+                Transmit::Text(text) => payload(text).len(),
+                Transmit::Binary(bytes) => bytes.len(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(lengths, expected, "{start}");
+    }
+    check(START, 480, &[480]);
+    check(START, 960, &[960]);
+    // What is not a whole frame waits, and what is further ahead than the client may be.
+    check(START, 1_500, &[1_440]);
+    check(START, 24_000, &[1_440, 1_440, 1_440, 480]);
+    check(r#"{"event":"start","websocket_id":"abc","codec":"pcm16","framing":"binary"}"#, 960, &[1_920]);
+
+    // A packet of Opus is a message.
+    let mut drive = Drive::opened(r#"{"event":"start","websocket_id":"abc","codec":"opus","framing":"binary"}"#);
+    drive.say(24_000);
+    assert_eq!(drive.sent.len(), 10);
+}
+
+#[test]
 fn formats() {
     fn check(codec: &str, framing: &str, expected: usize) {
         let mut drive = Drive::opened(&format!(
@@ -104,13 +133,8 @@ fn interruption_of_a_call_takes_back_what_was_sent() {
     assert_eq!(drive.media()[15..], [100; 10]);
     let Some((_, Transmit::Text(text))) = drive.sent.last() else { panic!() };
     // 8 kHz, whatever the handler's rate.
-    assert_eq!(*text, crate::protocol::stream_media(&"MZ1".parse().unwrap(), &last_payload(text)));
-    assert_eq!(last_payload(text).len(), 160);
-}
-
-fn last_payload(text: &str) -> Vec<u8> {
-    let value: serde_json::Value = serde_json::from_str(text).unwrap();
-    crate::payload::decode_strictly(value["media"]["payload"].as_str().unwrap()).unwrap()
+    assert_eq!(*text, crate::protocol::stream_media(&"MZ1".parse().unwrap(), &payload(text)));
+    assert_eq!(payload(text).len(), 160);
 }
 
 #[test]
@@ -165,6 +189,7 @@ fn a_session_moves_to_another_socket() {
 
     let mut drive = Drive::new(Connection::client);
     drive.text(r#"{"event":"start","websocket_id":"abc","codec":"pcm16"}"#);
+    drive.frame = 960;
     drive.connection.accept(drive.now, audio, None).unwrap();
     drive.pull();
     drive.run(Duration::from_secs(2));
