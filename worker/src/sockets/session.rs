@@ -277,26 +277,34 @@ impl Session {
     async fn alone(&mut self) -> Result<(Box<Line>, ResumeToken), CloseReason> {
         let gives_up = Instant::now() + REATTACH_WINDOW;
         loop {
+            // There is nobody to play to: a handler that has hung up is not kept waiting for somebody who listens.
+            if self.link.is_ended() {
+                self.keep_outputs();
+                return Err(CloseReason::EndStream);
+            }
             let until = self.life.poll_timeout().map_or(gives_up, |at| at.min(gives_up));
-            let (commands, stopping) = (&mut self.commands, &self.stopping);
+            let (woken, commands, stopping) = (&self.woken, &mut self.commands, &self.stopping);
             let called = async {
                 tokio::select! {
-                    command = commands.recv() => command,
-                    () = stopped(stopping.as_ref()) => None,
+                    command = commands.recv() => command.map_or(Called::ToStop, Called::ByCommand),
+                    () = stopped(stopping.as_ref()) => Called::ToStop,
+                    () = woken.notified() => Called::ByHandler,
                 }
             };
             match timeout_at(until.into(), called).await {
-                Ok(Some(Command::Attach(line, token))) => return Ok((line, token)),
-                Ok(Some(Command::End(reason))) => return Err(reason),
-                Ok(Some(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
+                Ok(Called::ByCommand(Command::Attach(line, token))) => return Ok((line, token)),
+                Ok(Called::ByCommand(Command::End(reason))) => return Err(reason),
+                Ok(Called::ByCommand(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
                 // It has nobody to tell.
-                Ok(Some(Command::Reconnect(_))) => {}
-                Ok(Some(Command::CloseTrack(mid, told))) => {
+                Ok(Called::ByCommand(Command::Reconnect(_))) => {}
+                Ok(Called::ByCommand(Command::CloseTrack(mid, told))) => {
                     if tell(&mid, &told) == TrackEnd::Closed {
                         return Err(CloseReason::EndedByControl);
                     }
                 }
-                Ok(None) => return Err(CloseReason::Shutdown),
+                // What it has said waits for its client; an end does not.
+                Ok(Called::ByHandler) => {}
+                Ok(Called::ToStop) => return Err(CloseReason::Shutdown),
                 Err(_) => {
                     let now = Instant::now();
                     self.life.handle_timeout(now);
@@ -307,6 +315,16 @@ impl Session {
                         return Err(CloseReason::ConnectionLost);
                     }
                 }
+            }
+        }
+    }
+
+    /// What was put out before the end outlives the session, as it would have if its client had been there.
+    fn keep_outputs(&mut self) {
+        while let Some(emit) = self.feed.leave(&self.link) {
+            // One that is too large is lost to a client that is there, too.
+            if let Emit::Output(value) = emit {
+                let _ = self.shared.output(&value);
             }
         }
     }
