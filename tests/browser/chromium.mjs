@@ -33,12 +33,14 @@ function flags({ addresses = "plain", microphone_file }) {
   ];
 }
 
-// Runs `test(page)` and exits 0, or reports `failed` and exits 1.
-export async function withPage(test) {
-  const profile = await mkdtemp(join(tmpdir(), "streamfleet-browser-"));
+// Runs `test(page)` and exits 0, or reports `failed` and exits 1. Before the browser starts, `prepare(folder)` may write
+// what it needs into a folder that goes with it.
+export async function withPage(test, prepare = async () => {}) {
+  const folder = await mkdtemp(join(tmpdir(), "streamfleet-browser-"));
   let context;
   try {
-    context = await chromium.launchPersistentContext(profile, {
+    await prepare(folder);
+    context = await chromium.launchPersistentContext(join(folder, "profile"), {
       executablePath: process.env.STREAMFLEET_TEST_CHROMIUM,
       headless: true,
       args: flags(options),
@@ -54,7 +56,7 @@ export async function withPage(test) {
     process.exitCode = 1;
   } finally {
     await context?.close();
-    await rm(profile, { recursive: true, force: true });
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
   process.exit();
 }

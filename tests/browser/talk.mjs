@@ -2,8 +2,9 @@
 //   url, handler, transport: "webrtc" | "websocket", wav: the sentences
 //   microphone: what is said in turn, again and again: seconds of silence, or [from, to] of the WAV file
 //   turns: waits until that many replies were heard to their end, and presses stop; 0: waits until the handler ends the call
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+//   acts: what else the person does, in turn: [{ row?, wait_s, send?: { kind, text }, press? }]: waits for a row of the conversation
+//     and some seconds, then sends a line as `kind` from the page, or presses the button `press`
+//   tones: which notes of the replies are measured, Hz
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { dismissed, options, report, withPage } from "./chromium.mjs";
@@ -15,16 +16,18 @@ const SOUND_DB = -50;
 const FALLEN_DB = -35;
 /** Between two notes or words lies less, s. */
 const BREATH_S = 0.8;
-const TONES = [784, 659, 523];
+const TONES = options.tones ?? [784, 659, 523];
 
-const folder = await mkdtemp(join(tmpdir(), "streamfleet-sentences-"));
-options.microphone_file = join(folder, "microphone.wav");
 // The ear is a worklet of its own, which the page's policy would not let in. `demo.mjs` has that policy in force.
 options.policy = "none";
-compose(options.wav, options.microphone, options.microphone_file);
+
+async function prepare(folder) {
+  options.microphone_file = join(folder, "microphone.wav");
+  compose(options.wav, options.microphone, options.microphone_file);
+}
 
 await withPage(async (page) => {
-  const { url, handler, transport, turns } = options;
+  const { url, handler, transport, turns, acts = [] } = options;
   const gone = dismissed();
   const broken = [];
   page.on("response", (response) => response.status() >= 400 && broken.push(`${response.status()} ${response.url()}`));
@@ -35,6 +38,17 @@ await withPage(async (page) => {
   await page.click("#start");
   await page.waitForFunction(() => document.querySelector("#state").dataset.state === "connected", null, { timeout: 20000 });
   report("connected", { chosen: await page.evaluate(() => document.querySelector("input[name=transport]:checked").value) });
+  for (const { row, wait_s, send, press } of acts) {
+    if (row) await page.waitForSelector(`#turns [data-event=${row}]`, { timeout: 20000 });
+    await page.waitForTimeout(wait_s * 1000);
+    if (send) {
+      await page.selectOption("#compose-kind", send.kind);
+      await page.fill("#compose-text", send.text);
+      await page.click("#compose-send");
+      await page.waitForFunction(() => document.querySelector("#compose-text").value === "", null, { timeout: 10000 });
+    }
+    if (press) await page.click(press);
+  }
   if (turns > 0) {
     await page.waitForFunction((count) => document.querySelectorAll("#turns [data-event=silent], #turns [data-event=interrupted]").length >= count, turns, { timeout: 45000 });
     // The page takes a gap of a busy machine for the end; this waits until it must be.
@@ -52,12 +66,12 @@ await withPage(async (page) => {
       title: turn.querySelector("h3").textContent,
       rows: [...turn.querySelectorAll("li")].map(({ dataset, textContent }) => ({ event: dataset.event, text: textContent })),
     })),
+    messages: [...document.querySelectorAll("#messages li")].map((item) => ({ ...item.dataset, text: item.querySelector(".text").textContent })),
   }));
   report("talked", { ...figures(await page.evaluate(() => ear.take())), shown, broken });
   report("done");
   await gone;
-});
-await rm(folder, { recursive: true, force: true });
+}, prepare);
 
 function figures({ rate, marks, tracks, sent: sentText, received: receivedText }) {
   const [sent, received] = [unpack(sentText), unpack(receivedText)];

@@ -10,6 +10,7 @@ mod lines;
 pub mod metrics;
 mod nat;
 mod program;
+mod scratch;
 mod script;
 mod server;
 pub mod services;

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::lines::{Lines, Tail};
 use crate::program;
+use crate::scratch::Scratch;
 
 /// A running script. It takes one JSON argument, reads commands from its standard input, prints one JSON object per line, each
 /// with a member `event`, and ends when its standard input does.
@@ -19,6 +20,8 @@ pub struct Script {
     stdout: Lines,
     stderr: Lines,
     tail: Tail,
+    /// Goes after the process: one that is killed removes nothing.
+    _scratch: Scratch,
 }
 
 impl Script {
@@ -47,12 +50,15 @@ impl Script {
     }
 
     fn spawn(mut command: Command, options: &Value) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        command.env("TMPDIR", scratch.path());
         command.arg(options.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let tail = Tail::default();
         let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let stdin = child.stdin.take();
-        Ok(Self { child, stdin, stdout: Lines::read(stdout, &tail), stderr: Lines::read(stderr, &tail), tail })
+        let (stdout, stderr) = (Lines::read(stdout, &tail), Lines::read(stderr, &tail));
+        Ok(Self { child, stdin, stdout, stderr, tail, _scratch: scratch })
     }
 
     /// Waits for the event `name` and returns it; events before it are skipped.

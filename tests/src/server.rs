@@ -14,6 +14,7 @@ use crate::http::{self, Response};
 use crate::lines::{Lines, Tail};
 use crate::metrics::Metrics;
 use crate::program;
+use crate::scratch::Scratch;
 
 /// Loading the program from a cold disk on a machine that also compiles takes seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -29,6 +30,8 @@ pub struct Server {
     admin: String,
     media: Vec<SocketAddr>,
     token: String,
+    /// Goes after the process.
+    _scratch: Scratch,
 }
 
 /// What the process prints on stdout before it is ready.
@@ -99,13 +102,15 @@ impl Server {
         command.args(arguments);
         command.args(["--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.envs(settings.iter().copied());
+        let scratch = Scratch::new()?;
+        command.env("TMPDIR", scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| program.display().to_string())?;
         let tail = Tail::default();
         let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let (stdout, stderr) = (Lines::read(stdout, &tail), Lines::read(stderr, &tail));
         let (url, admin, token) = (String::new(), String::new(), String::new());
-        let mut server = Self { child, stdout, stderr, tail, url, admin, media: Vec::new(), token };
+        let mut server = Self { child, stdout, stderr, tail, url, admin, media: Vec::new(), token, _scratch: scratch };
         server.await_addresses()?;
         Ok(server)
     }

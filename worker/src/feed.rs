@@ -121,6 +121,11 @@ impl Feed {
         }
     }
 
+    /// The next thing in the handler's order, where nothing is played any more.
+    pub(crate) fn leave(&mut self, link: &LoopEnd) -> Option<Emit> {
+        self.behind.take().or_else(|| link.pop())
+    }
+
     /// When audio was taken last, unless that was [long ago](Self::rested).
     pub(crate) fn fed_at(&self) -> Option<Instant> {
         self.fed_at

@@ -2,6 +2,7 @@
 
 mod melody;
 mod page;
+mod scratch;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,8 @@ use streamfleet_session::PathPrefix;
 use streamfleet_worker::config::{HandlerConfig, ServiceConfig, WorkerConfig};
 use streamfleet_worker::program;
 use streamfleet_worker::worker::Addresses;
+
+use self::scratch::Scratch;
 
 /// Serve every built-in handler, and a page to try them
 ///
@@ -147,29 +150,10 @@ fn names(advertised: &[IpAddr]) -> Vec<String> {
 
 const MELODY: &str = "melody.wav";
 
-/// A folder of this process' own, with the melody in it; removed with what is in it when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed is the system's to clean.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 fn prepare(args: &Args) -> anyhow::Result<Scratch> {
     use anyhow::Context;
-    let unique = format!("streamfleet-{}-{:016x}", std::process::id(), rand::random::<u64>());
-    let path = std::env::temp_dir().join(unique);
-    // Fails where something of that name exists: nobody else's folder is used.
-    std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    let folder = Scratch(path);
+    let parent = std::env::temp_dir();
+    let folder = Scratch::new(&parent).with_context(|| format!("cannot make a folder in {}", parent.display()))?;
     if args.play.is_none() {
         let file = folder.path().join(MELODY);
         melody::write(&file).with_context(|| format!("cannot write {}", file.display()))?;

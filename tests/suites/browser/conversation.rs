@@ -20,11 +20,18 @@ static SPEAKING: Mutex<()> = Mutex::new(());
 
 /// What the page and its sound did while `microphone` was said again and again.
 fn talked(handler: &str, transport: &str, microphone: &Value, turns: u32) -> Result<Value> {
+    talked_with(handler, transport, &json!({ "microphone": microphone, "turns": turns }))
+}
+
+/// The same, with `more` that the person at the page does, or that is looked for.
+fn talked_with(handler: &str, transport: &str, more: &Value) -> Result<Value> {
     let _speaking = SPEAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::start(&[])?;
     let wav = root().join("crates/pause/tests/data/two-sentences.wav");
-    let options = json!({ "url": server.url(), "handler": handler, "transport": transport, "wav": wav,
-                          "microphone": microphone, "turns": turns });
+    let mut options = json!({ "url": server.url(), "handler": handler, "transport": transport, "wav": wav });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        options[key] = value.clone();
+    }
     let mut script = Script::browser("talk", &options)?;
     let connected = script.expect("connected", LIMIT)?;
     assert_eq!(connected["chosen"], transport, "the page uses what was chosen");
@@ -163,4 +170,80 @@ fn a_secretary_falls_silent_and_hangs_up_over_webrtc() -> Result<()> {
 #[test]
 fn a_secretary_falls_silent_and_hangs_up_over_a_websocket() -> Result<()> {
     the_secretary_listens_and_hangs_up("websocket", 0.45)
+}
+
+/// Somebody says nothing and presses "Reply now" three times: each answer is another turn's, the next press ends it, and the
+/// third has the handler hang up. What is sent from the page beside it is taken, and what comes back is shown.
+fn the_secretary_is_asked_to_reply(transport: &str) -> Result<()> {
+    let press = |wait: f64| json!({ "wait_s": wait, "press": "#trigger" });
+    let mut acts = vec![json!({ "row": "response_starting", "wait_s": 1.5,
+                                "send": { "kind": "input", "text": "[\"slow\", 7]" } })];
+    let has_messages = transport == "webrtc";
+    if has_messages {
+        acts.push(json!({ "wait_s": 0.1, "send": { "kind": "message", "text": "hello" } }));
+    }
+    acts.extend([press(0.2), press(2.6), press(2.6)]);
+    let more = json!({ "microphone": [60.0], "turns": 0, "acts": acts, "tones": [784, 659, 523, 622, 392] });
+    let talked = talked_with("secretary", transport, &more)?;
+
+    let words: Vec<&str> = logs(&talked).into_iter().map(|(word, _)| word).collect();
+    let count = |word: &str| words.iter().filter(|found| **found == word).count();
+    assert_eq!((count("started_talking"), count("pause_detected")), (0, 3), "{words:?}");
+    let reply = list(&talked["replies"]).last().cloned().unwrap_or_default();
+    println!("{transport}: notes of three replies {}", reply["notes"]);
+    // Two and a half seconds of each answer, whose notes of half a second alternate; then the goodbye, whole.
+    for hz in ["622", "392"] {
+        assert!((600.0..2_300.0).contains(&number(&reply["notes"][hz])), "the answer with {hz} Hz: {reply}");
+    }
+    for hz in ["784", "659", "523"] {
+        assert!((number(&reply["notes"][hz]) - 400.0).abs() < 90.0, "the goodbye: {reply}");
+    }
+    let shown = &talked["shown"];
+    assert_eq!(shown["state"], "The handler ended the conversation. It said: Goodbye.");
+    let rows: Vec<&Value> = list(&shown["turns"]).iter().flat_map(|turn| list(&turn["rows"])).collect();
+    let outputs: Vec<Value> = rows
+        .iter()
+        .filter(|row| row["event"] == "output")
+        .filter_map(|row| serde_json::from_str(row["text"].as_str()?).ok())
+        .collect();
+    let turns: Vec<&Value> = outputs.iter().map(|output| &output["turn"]).collect();
+    assert_eq!(turns, [1, 2, 3], "each turn's output is shown: {shown}");
+    assert_eq!(
+        rows.iter().filter(|row| row["text"].to_string().contains("You asked for a reply")).count(),
+        3,
+        "{shown}"
+    );
+
+    let messages = list(&shown["messages"]);
+    let has = |from: &str, kind: &str, text: &str| {
+        messages.iter().any(|message| *message == json!({ "from": from, "kind": kind, "text": text }))
+    };
+    assert!(has("you", "input", "[\"slow\",7]"), "the server took it: {shown}");
+    assert_eq!(has("server", "log", "Server received: hello"), has_messages, "{shown}");
+    assert!(messages.iter().all(|message| message["from"] != "page"), "no complaint of the page: {shown}");
+    Ok(())
+}
+
+#[test]
+fn a_secretary_replies_when_asked_over_webrtc() -> Result<()> {
+    the_secretary_is_asked_to_reply("webrtc")
+}
+
+#[test]
+fn a_secretary_replies_when_asked_over_a_websocket() -> Result<()> {
+    the_secretary_is_asked_to_reply("websocket")
+}
+
+/// "Reply now" in the middle of a sentence: the words so far come back while the rest is still being said.
+#[test]
+fn a_parrot_that_is_asked_does_not_wait_for_the_end_of_a_sentence() -> Result<()> {
+    let acts = json!([{ "row": "started_talking", "wait_s": 0.9, "press": "#trigger" }]);
+    let more = json!({ "microphone": [2.5, FIRST, 6.0], "turns": 1, "acts": acts });
+    let talked = talked_with("parrot", "webrtc", &more)?;
+    let (sentence, reply) = (&list(&talked["spoken"])[0], &list(&talked["replies"])[0]);
+    println!("a sentence of {}, asked for: {reply}", sentence);
+    assert!(number(&reply["span"][0]) < number(&sentence[1]), "before the sentence is over: {sentence} {reply}");
+    assert!(number(&reply["match"]) > 0.5, "the same words: {reply}");
+    assert!(number(&reply["gain_db"]).abs() < 2.0, "as loud as they were said: {reply}");
+    Ok(())
 }

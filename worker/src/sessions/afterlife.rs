@@ -1,10 +1,10 @@
-//! Sessions that are over, for as long as somebody may still ask for their last outputs.
+//! Sessions that are over, for as long as somebody may still ask for their last outputs, or not know that they are over.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use streamfleet_session::SessionId;
+use streamfleet_session::{ResumeToken, ServiceName, SessionId};
 use streamfleet_socket::outputs::AFTERLIFE;
 use streamfleet_store::ContextId;
 
@@ -25,6 +25,8 @@ const EXPIRED_AT_ONCE: usize = 8;
 pub(super) struct Over {
     pub(super) shared: Arc<Shared>,
     pub(super) context: ContextId,
+    /// What its client will show that was away when it ended, and does not know.
+    pub(super) unknown_to: Option<ResumeToken>,
 }
 
 /// The last session of each id. The one that has been over for longest goes first, be it for its age or for want of room.
@@ -88,6 +90,14 @@ impl Afterlife {
         Some(entry.over.clone())
     }
 
+    /// Whether the last session of this id ended while the client with this token was away. It is told once: whoever
+    /// comes again wants a new session.
+    pub(super) fn tell(&mut self, service: &ServiceName, id: &SessionId, token: ResumeToken, now: Instant) -> bool {
+        let entry = self.sessions.get_mut(id).filter(|entry| !has_expired(entry.ended, now));
+        let over = entry.map(|entry| &mut entry.over).filter(|over| over.shared.service() == service);
+        over.is_some_and(|over| over.unknown_to.take_if(|known| *known == token).is_some())
+    }
+
     /// The outputs of the session that held this context, for one that goes on with it. They stay here as well until that
     /// one is [known](Self::taken_up): it may still be refused.
     pub(super) fn history(&self, id: &SessionId, context: ContextId, now: Instant) -> Option<Arc<History>> {
@@ -142,7 +152,7 @@ mod tests {
             shared.history().push(&json!("x".repeat(99_998))).unwrap();
         }
         drop(writing);
-        Over { shared, context }
+        Over { shared, context, unknown_to: None }
     }
 
     async fn contexts<const N: usize>() -> [ContextId; N] {
@@ -170,6 +180,25 @@ mod tests {
         assert!(afterlife.history(&a, two, later + AFTERLIFE).is_none());
         drop(afterlife.insert(over("b", one, 0), later + AFTERLIFE));
         assert_eq!((afterlife.sessions.len(), afterlife.by_age.len(), afterlife.bytes), (1, 1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_was_away_is_told_once() {
+        let ([context], start) = (contexts().await, Instant::now());
+        let mut afterlife = Afterlife::default();
+        let (a, echo): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
+        let [his, strange] = [1, 2].map(|n| ResumeToken::from_random([n; ResumeToken::LEN]));
+        let away = |at| Over { unknown_to: Some(his), ..over("a", at, 0) };
+        drop(afterlife.insert(away(context), start));
+        assert!(!afterlife.tell(&echo, &"b".parse().unwrap(), his, start));
+        assert!(!afterlife.tell(&"tone".parse().unwrap(), &a, his, start), "another service");
+        assert!(!afterlife.tell(&echo, &a, strange, start), "whoever knows the id");
+        assert!(afterlife.tell(&echo, &a, his, start));
+        assert!(!afterlife.tell(&echo, &a, his, start), "once");
+        drop(afterlife.insert(away(context), start));
+        assert!(!afterlife.tell(&echo, &a, his, start + AFTERLIFE), "in time");
+        drop(afterlife.insert(over("a", context, 0), start));
+        assert!(!afterlife.tell(&echo, &a, his, start), "one that was there knows");
     }
 
     #[tokio::test]

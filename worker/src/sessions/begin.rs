@@ -1,11 +1,12 @@
 //! What every session begins with, whatever its transport, and what it gives back at its end.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, link};
 use streamfleet_process::telemetry::trace::trace_id;
-use streamfleet_session::{CloseReason, Identity, SessionId};
+use streamfleet_session::{CloseReason, Identity, ResumeToken, SessionId};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -201,8 +202,9 @@ impl Drop for Guard {
         self.cancel.cancel();
         drop(self.writing.take());
         let mut table = self.table.by_id.lock();
+        let unknown_to = newest_token(&table, &self.shared).filter(|_| ended_unheard(&self.shared));
         let forgotten = (leave(&mut table, &self.shared) == Leaving::Nobody).then(|| {
-            let over = Over { shared: self.shared.clone(), context: self.context.id() };
+            let over = Over { shared: self.shared.clone(), context: self.context.id(), unknown_to };
             // Under both locks: there is no moment at which nobody knows it.
             self.table.over.lock().insert(over, Instant::now())
         });
@@ -218,6 +220,21 @@ impl Drop for Guard {
         Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }
             .ended(reason, self.began.elapsed());
     }
+}
+
+/// What the client of a session shows the next time, as far as known.
+fn newest_token(table: &HashMap<SessionId, Live>, shared: &Shared) -> Option<ResumeToken> {
+    let live = table.get(shared.id()).filter(|live| live.shared.token() == shared.token());
+    live.and_then(|live| live.resume).map(|issued| issued.token)
+}
+
+/// Whether a session was ended while its client was away. One that ended for want of a client is none: to come too late
+/// is to begin anew.
+fn ended_unheard(shared: &Shared) -> bool {
+    let reason = shared.stage().reason();
+    let events = shared.changes().into_iter().rev().map(|change| change.event);
+    let last = events.into_iter().find(|event| matches!(event, Event::Attached | Event::Detached));
+    last == Some(Event::Detached) && reason.is_some_and(|reason| reason != CloseReason::ConnectionLost)
 }
 
 /// A session's handler, which begins when the client has connected.

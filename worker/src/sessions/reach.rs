@@ -29,7 +29,7 @@ impl Sessions {
                 replies: live.replies,
             },
             None => {
-                let Over { shared, context } = table.over.lock().get(id, Instant::now())?;
+                let Over { shared, context, .. } = table.over.lock().get(id, Instant::now())?;
                 Reached { shared, context, inputs: None, replies: Default::default() }
             }
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use streamfleet_handler::{self as sdk, LinkConfig, PcmFormat, Registered};
 use streamfleet_session::wire::Failure;
@@ -131,7 +132,12 @@ impl Sessions {
     pub(super) async fn reattach(&self, returning: Returning<'_>, line: Line) -> Attached {
         let Returning { service, id, token, identity, transport } = returning;
         let is_here = |shared: &Shared| shared.service() == service && shared.transport() == transport;
-        let live = self.live(id).filter(|live| is_here(&live.shared));
+        let live = self.live(id);
+        if live.is_none() && self.inner.table.over.lock().tell(service, id, token, Instant::now()) {
+            // What ended while it was away is not begun anew behind its back.
+            return Attached::Refused(Failure::ConnectionClosed, Box::new(line));
+        }
+        let live = live.filter(|live| is_here(&live.shared));
         let Some(Live { via: Via::Socket(commands), shared, .. }) = live else { return Attached::No(Box::new(line)) };
         // A token is no way around an identity: a verified user's session is his alone.
         let owned = shared.verified().is_verified();

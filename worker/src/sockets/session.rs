@@ -250,7 +250,7 @@ impl Session {
         }
     }
 
-    /// What calls a session that has a socket.
+    /// What calls a session, besides its socket.
     fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Called> {
         if let Poll::Ready(Some(command)) = self.poll_command(cx) {
             return Poll::Ready(Called::ByCommand(command));
@@ -303,23 +303,27 @@ impl Session {
     async fn alone(&mut self) -> Result<(Box<Line>, ResumeToken), CloseReason> {
         let gives_up = Instant::now() + REATTACH_WINDOW;
         loop {
+            // There is nobody to play to: a handler that has hung up is not kept waiting for somebody who listens.
+            if self.link.is_ended() {
+                self.keep_outputs();
+                return Err(CloseReason::EndStream);
+            }
             let until = self.life.poll_timeout().map_or(gives_up, |at| at.min(gives_up));
-            let called = poll_fn(|cx| match self.poll_command(cx) {
-                Poll::Pending => self.poll_stopping(cx).map(|()| None),
-                command => command,
-            });
+            let called = poll_fn(|cx| self.poll_called(cx));
             match timeout_at(until.into(), called).await {
-                Ok(Some(Command::Attach(line, token))) => return Ok((line, token)),
-                Ok(Some(Command::End(reason))) => return Err(reason),
-                Ok(Some(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
+                Ok(Called::ByCommand(Command::Attach(line, token))) => return Ok((line, token)),
+                Ok(Called::ByCommand(Command::End(reason))) => return Err(reason),
+                Ok(Called::ByCommand(Command::HandlerFailed(_))) => return Err(CloseReason::HandlerError),
                 // It has nobody to tell.
-                Ok(Some(Command::Reconnect(_))) => {}
-                Ok(Some(Command::CloseTrack(mid, told))) => {
+                Ok(Called::ByCommand(Command::Reconnect(_))) => {}
+                Ok(Called::ByCommand(Command::CloseTrack(mid, told))) => {
                     if tell(&mid, &told) == TrackEnd::Closed {
                         return Err(CloseReason::EndedByControl);
                     }
                 }
-                Ok(None) => return Err(CloseReason::Shutdown),
+                // What it has said waits for its client; an end does not.
+                Ok(Called::ByHandler) => {}
+                Ok(Called::ToStop) => return Err(CloseReason::Shutdown),
                 Err(_) => {
                     let now = Instant::now();
                     self.life.handle_timeout(now);
@@ -330,6 +334,16 @@ impl Session {
                         return Err(CloseReason::ConnectionLost);
                     }
                 }
+            }
+        }
+    }
+
+    /// What was put out before the end outlives the session, as it would have if its client had been there.
+    fn keep_outputs(&mut self) {
+        while let Some(emit) = self.feed.leave(&self.link) {
+            // One that is too large is lost to a client that is there, too.
+            if let Emit::Output(value) = emit {
+                let _ = self.shared.output(&value);
             }
         }
     }

@@ -102,7 +102,7 @@ pub enum SendError {
 }
 
 /// Makes a link. `wake` is called from the task's threads, outside any lock, when something can be popped after
-/// nothing could, and once when the task's end goes; it must be cheap and must not block.
+/// nothing could, when the stream is ended, and once when the task's end goes; it must be cheap and must not block.
 #[must_use]
 pub fn link(config: LinkConfig, wake: Arc<dyn Fn() + Send + Sync>) -> (LoopEnd, TaskEnd) {
     let shared = Arc::new(Shared {
@@ -178,7 +178,8 @@ impl Shared {
         if is_end {
             self.ended.notify_one();
         }
-        if was_empty {
+        // A loop that has no use for audio lets it lie; the end is news all the same.
+        if was_empty || is_end {
             (self.wake)();
         }
         Ok(room)
@@ -309,6 +310,12 @@ impl LoopEnd {
     /// it and has not been heard is to be forgotten, and what was said urgently. Take these even while audio has no room.
     pub fn pop_urgent(&self) -> Option<Emit> {
         self.shared.state.lock().outbox.pop_urgent()
+    }
+
+    /// Whether the stream has been ended. What was emitted before, and the end itself, may wait yet.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.shared.state.lock().outbox.end().is_some()
     }
 
     /// How much emitted audio waits.

@@ -191,6 +191,21 @@ fn an_interruption_keeps_everything_but_sound_and_is_told_before_further_input()
     assert!(pair.task.event().now_or_never().is_none(), "told once");
 }
 
+/// A loop that has no use for audio pops nothing, and has to hear of the end.
+#[test]
+fn the_end_is_told_although_other_things_wait() {
+    let pair = pair(LinkConfig::default());
+    assert_eq!(pair.send(audio_out(1)), Ok(true));
+    assert!(!pair.media.is_ended());
+    let wakes = pair.wakes();
+    assert_eq!(pair.send(audio_out(2)), Ok(true));
+    assert_eq!(pair.wakes(), wakes);
+    pair.task.shared().put_end(None).unwrap();
+    assert_eq!((pair.wakes(), pair.media.is_ended()), (wakes + 1, true));
+    assert_eq!(pair.pop_all().len(), 3);
+    assert!(pair.media.is_ended());
+}
+
 #[test]
 fn the_end_comes_last_and_once() {
     let pair = pair(LinkConfig::default());
@@ -434,5 +449,5 @@ async fn several_emitted_at_once_keep_their_order_and_their_place() {
     let inner = Emit::All(vec![audio_out(2), Emit::Nothing, Emit::Output(json!(3))]);
     assert_eq!(pair.send(Emit::All(vec![audio_out(1), inner, end(), audio_out(4)])), Err(Closed));
     assert_eq!(pair.pop_all(), [audio_out(1), audio_out(2), Emit::Output(json!(3)), end()]);
-    assert_eq!(pair.wakes(), 1);
+    assert_eq!(pair.wakes(), 2, "for the first, and for the end");
 }

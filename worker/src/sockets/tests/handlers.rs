@@ -29,6 +29,7 @@ pub(super) fn registry() -> Registry {
     add("bye", || Box::new(Bye::new()));
     add("keys", || Box::<Keys>::default());
     add("talker", || Box::new(Talker::new()));
+    add("leaver", || Box::new(Leaver(Talker::new())));
     registry
 }
 
@@ -171,6 +172,32 @@ impl Handler for Blocked {
     }
     async fn emit(&self) -> Result<Emit, HandlerError> {
         std::future::pending().await
+    }
+}
+
+/// Talks as [`Talker`] does; when it is given arguments it puts them out and hangs up, as a tool call does.
+struct Leaver(Talker);
+
+#[async_trait]
+impl Handler for Leaver {
+    fn media(&self) -> Media {
+        frames()
+    }
+    fn copy(&self) -> Box<dyn Handler> {
+        Box::new(Self(Talker::new()))
+    }
+    async fn start_up(&self, session: &Session) -> Result<(), HandlerError> {
+        self.0.start_up(session).await
+    }
+    async fn receive(&self, input: Input) -> Result<(), HandlerError> {
+        if let (Input::Args(arguments), Some(session)) = (input, self.0.session.get()) {
+            session.output(json!(arguments)).map_err(HandlerError::new)?;
+            session.end("bye").map_err(HandlerError::new)?;
+        }
+        Ok(())
+    }
+    async fn emit(&self) -> Result<Emit, HandlerError> {
+        self.0.emit().await
     }
 }
 

@@ -1,5 +1,7 @@
 //! Clients that come back over another socket.
 
+use std::time::{Duration, Instant};
+
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -116,6 +118,43 @@ async fn a_client_that_asked_for_no_token_is_gone_with_its_socket() {
     peer.vanish();
     until("the end", || world.sessions.is_empty()).await;
     assert_eq!(world.ended("connection_lost"), 1);
+}
+
+/// The client is in a tunnel when its handler hangs up: the session ends there and then, and the client learns of it.
+#[tokio::test]
+async fn a_handler_that_hangs_up_does_not_wait_for_a_client_that_is_away() {
+    let world = World::new([service("leaver")]);
+    let mut first = Peer::start(&world, "leaver", "a", json!(true)).await;
+    let token = first.token().await;
+    first.hear(4_800).await;
+    first.vanish();
+    let detached = |world: &World| {
+        world.view("a").is_some_and(|view| view.changes.iter().any(|change| change.change == "detached"))
+    };
+    until("the break", || detached(&world)).await;
+
+    let begun = Instant::now();
+    let body = json!({ "webrtc_id": "a", "inputs": [7] }).to_string();
+    let (status, _) = world.send(Request::post("/leaver/input_hook").body(Body::from(body)).unwrap()).await;
+    assert_eq!(status, 200);
+    until("the end", || world.ended("end_stream") == 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((world.sessions.len(), world.occupancy.live()), (0, 0));
+    let outputs = Request::get("/leaver/outputs?webrtc_id=a").body(Body::empty()).unwrap();
+    let (status, outputs) = world.send(outputs).await;
+    assert!(status == 200 && outputs.contains("data: [7]"), "what it put out before is there: {status} {outputs}");
+
+    // A stranger with another token gets a session, and is none the wiser.
+    let stranger = json!("00000000000000000000000000000000");
+    let mut other = Peer::start(&world, "leaver", "b", stranger).await;
+    other.token().await;
+    let mut back = Peer::start(&world, "leaver", "a", token.clone()).await;
+    assert_eq!(back.word().await, refused("connection_closed"));
+    assert_eq!(back.word().await, closed(1000, "refused"));
+    // It knows now: the next one is a new conversation.
+    let mut again = Peer::start(&world, "leaver", "a", token).await;
+    again.token().await;
+    again.hear(4_800).await;
 }
 
 /// A network that stood still for five seconds delivers them at once, to a handler that is busy: it hears all of it.
