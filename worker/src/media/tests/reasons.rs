@@ -139,6 +139,8 @@ fn no_reason_is_forgotten() {
         // What cannot be read, and who does not read, is there over sockets: such datagrams are dropped.
         CloseReason::Invalid,
         CloseReason::SlowClient,
+        // Said of a worker by others: the rules of the store.
+        CloseReason::WorkerLost,
     ];
     for reason in CloseReason::ALL {
         assert_eq!(story(reason).is_none(), elsewhere.contains(&reason), "{reason}");
