@@ -75,6 +75,12 @@ class Socket:
         await self.send({"event": "start", "websocket_id": self.id, **extra})
         return self
 
+    async def begin(self):
+        """Starts, and waits until the server has taken it: what is asked of the session over HTTP may come sooner."""
+        await self.start()
+        await self.send({"event": "ping"})
+        await self.wait(lambda: any(message.get("event") == "pong" for _, message in self.messages), 3)
+
     def media(self, samples):
         payload = base64.b64encode(self.codec.encode(samples)).decode()
         return {"event": "media", "media": {"payload": payload}}

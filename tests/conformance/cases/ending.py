@@ -176,7 +176,7 @@ async def shutdown_webrtc(server):
 async def shutdown_socket(server):
     async def leave():
         async with Socket(server, "/witness") as socket:
-            await socket.start()
+            await socket.begin()
             await told(server, socket.id)
             await socket.send({"event": "stop"})
             await socket.ended(2)
@@ -204,6 +204,6 @@ async def context_webrtc(server):
 )
 async def context_socket(server):
     async with WITNESS, Socket(server, "/witness") as socket:
-        await socket.start()
+        await socket.begin()
         told_id = (await told(server, socket.id)).get("id", "nothing")
         return {"told": told_id, "is_own_id": told_id == socket.id}

@@ -108,7 +108,7 @@ async def unknown_id(server):
 )
 async def socket(server):
     async with Socket(server, "/outputs") as socket:
-        await socket.start()
+        await socket.begin()
         got = await read(server, "/outputs", socket.id, 2)
         return {
             "announced": await socket.text("fetch_output", count=2, within=0.5),
