@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn all_lengths_are_as_others_encode_them_and_come_back() {
-        let bytes: Vec<u8> = (0..=999u16).map(|n| (n * 7 >> 1) as u8).collect();
+        let bytes: Vec<u8> = (0..=999u16).map(|n| ((n * 7) >> 1) as u8).collect();
         for length in 0..bytes.len() {
             let (bytes, mut text) = (&bytes[..length], String::new());
             encode(bytes, &mut text);
