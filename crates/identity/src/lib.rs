@@ -11,6 +11,7 @@
 
 mod cache;
 mod keys;
+mod signature;
 mod token;
 
 pub use cache::{KeyCache, MAX_AGE, Need, RETRY_AFTER};
