@@ -102,7 +102,7 @@ fn labels_are_stable_unique_and_round_trip() {
     assert_eq!(
         labels.join(" "),
         "client_closed end_stream time_limit connect_timeout connection_lost media_timeout slow_client handler_error \
-         ended_by_control draining moved superseded shutdown invalid internal_error"
+         ended_by_control draining moved superseded worker_lost shutdown invalid internal_error"
     );
     for reason in CloseReason::ALL {
         assert_eq!(reason.as_str().parse::<CloseReason>().unwrap(), reason);
