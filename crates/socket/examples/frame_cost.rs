@@ -1,7 +1,7 @@
 //! What a WebSocket session costs: CPU per 20 ms of mu-law, 48 kHz in and 24 kHz out, as JSON and as binary frames,
 //! from the text of a message to the handler's frame and from the handler's frame to the text of a message.
 //!
-//! `cargo run --release -p streamfleet-socket --example cost`
+//! `cargo run --release -p streamfleet-socket --example frame_cost`
 //!
 //! Absolute figures depend on the machine and its other load; the best of some runs counts, as other load can only add.
 
