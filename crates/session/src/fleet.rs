@@ -69,6 +69,9 @@ pub struct Placed {
     pub claims: Map<String, Value>,
     /// Which variant of the service it has, where there are several.
     pub variant: Option<String>,
+    /// What it must be together with, for as long as it lives: a store that has lost it is told so again.
+    #[serde(default)]
+    pub pin: Option<String>,
     /// Its context, which the claim has opened.
     pub context: PlacedContext,
     /// The session that goes on until this one has connected.

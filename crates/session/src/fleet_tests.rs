@@ -15,6 +15,7 @@ fn placed() -> Placed {
         metadata: object(json!({"plan": "gold"})),
         claims: object(json!({"sub": "ann"})),
         variant: Some("b".to_owned()),
+        pin: Some("room 7".to_owned()),
         context: PlacedContext {
             id: 7,
             version: 3,
@@ -42,6 +43,7 @@ fn a_place_on_the_wire() {
         "metadata": {"plan": "gold"},
         "claims": {"sub": "ann"},
         "variant": "b",
+        "pin": "room 7",
         "context": {
             "id": "00000000000000000000000000000007",
             "version": 3,
