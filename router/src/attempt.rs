@@ -61,7 +61,7 @@ pub enum Next {
 /// What becomes of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is a session's.
+    /// It is a session's, or has been given back already.
     Kept,
     /// It is nobody's.
     Released,
@@ -162,8 +162,8 @@ mod tests {
         }
         let (kept, released) = (Next::Reply { claim: Fate::Kept }, Next::Reply { claim: Fate::Released });
         let stale = Outcome::Refused(Refused::Stale);
-        check(&[Outcome::Taken], &[kept.clone()]);
-        check(&[Outcome::Declined], &[released.clone()]);
+        check(&[Outcome::Taken], std::slice::from_ref(&kept));
+        check(&[Outcome::Declined], std::slice::from_ref(&released));
         let retry = |or: &Failure| Next::Retry { or: or.clone() };
         let lost = Failure::UpstreamUnavailable;
         check(&[stale, Outcome::Taken], &[retry(&FULL), kept]);

@@ -93,8 +93,9 @@ fn a_token_that_is_shown_has_to_hold() {
     check(&lax, &headers(&[("authorization", "Bearer x.y.z")]), &said, Err(TokenError::Malformed.into()));
     check(&lax, &headers(&[("cookie", "access_token=x.y.z")]), &said, Err(TokenError::Malformed.into()));
     check(&lax, &headers(&[("authorization", "Basic eDp5")]), &said, Ok("mia"));
-    let odd = format!("Bearer {}", token(json!({ "sub": { "id": 1 } })));
-    check(&lax, &headers(&[("authorization", &odd)]), &said, Err(Unknown::Claim));
+    let odd = format!("Bearer {}", token(json!({ "odd": { "id": 1 } })));
+    let odd_user = rules(&["jwt:odd", "metadata:user_id"], false);
+    check(&odd_user, &headers(&[("authorization", &odd)]), &said, Err(Unknown::Claim));
     // A service without tokens is shown other services' cookies too.
     let none = identifier(json!({}));
     check(&none, &headers(&[("cookie", "access_token=x.y.z"), ("authorization", "Bearer x")]), &said, Ok("mia"));

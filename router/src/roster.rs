@@ -211,6 +211,7 @@ mod tests {
     use super::*;
 
     fn means() -> Means {
+        streamfleet_process::crypto::install();
         Means {
             store: Arc::new(Memory::new(Bounds::default())),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
@@ -228,7 +229,6 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_not_changed_is_taken_over() {
-        streamfleet_process::crypto::install();
         let means = means();
         let first = [text("a", ""), text("b", "")];
         let first = Roster::default().next(services(&first).unwrap(), &means).unwrap();

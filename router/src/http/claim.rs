@@ -15,7 +15,7 @@ use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Place
 
 use super::Call;
 use super::record::Audit;
-use crate::attempt::{self, Attempts, FULL_RETRY, Next, Outcome};
+use crate::attempt::{self, Attempts, FULL_RETRY, Fate, Next, Outcome};
 use crate::hold::Place;
 use crate::identify::{Caller, Shown, Unknown};
 use crate::limit::Kind;
@@ -71,18 +71,11 @@ impl Call {
         session: &SessionId,
         now: Instant,
     ) -> Result<Caller, Failure> {
-        let caller = self.rated(Kind::Offer, now).map(|()| shown);
-        let caller = match caller {
-            Ok(shown) => self.known_caller(shown).await,
-            Err(failure) => return Err(self.refuse(session, None, failure, None)),
-        };
-        let caller = match caller {
-            Ok(caller) => caller,
-            Err(unknown) => {
-                let why = unknown.as_str();
-                return Err(self.refuse(session, None, unknown.into(), Some(why)));
-            }
-        };
+        self.rated(Kind::Offer, now).map_err(|failure| self.refuse(session, None, failure, None))?;
+        let caller = self.known_caller(shown).await.map_err(|unknown| {
+            let why = unknown.as_str();
+            self.refuse(session, None, unknown.into(), Some(why))
+        })?;
         let user_rate = match (&self.desk.rates, caller.proved()) {
             (Some(rates), Some(user)) => rates.take_user(user, now),
             _ => Ok(()),
@@ -179,7 +172,12 @@ impl Call {
                     }
                     return Ok(Served { at, answer, outcome: told.outcome });
                 }
-                (Next::Retry { or: failure }, _) => or = Some(failure),
+                (Next::Retry { or: failure }, _) => {
+                    // Until it is released, the next claim would find the id taken: by this one.
+                    let _ = self.api.parts.store.release(&self.desk.service.name, ticket).await;
+                    claim.settle(Fate::Kept);
+                    or = Some(failure);
+                }
                 (Next::GiveUp(failure), _) => return Err(failure),
                 (Next::Reply { .. }, None) => return Err(Failure::UpstreamUnavailable),
             }
@@ -293,6 +291,7 @@ impl Call {
             metadata: caller.metadata.as_map().clone(),
             claims: caller.claims.clone(),
             variant: plan.variant.clone(),
+            pin: plan.pin.as_ref().map(ToString::to_string),
             context: PlacedContext {
                 id: opened.id.bits(),
                 version: opened.document.version.0,

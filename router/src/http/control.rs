@@ -73,7 +73,7 @@ impl Call {
     pub(super) async fn list(&self, request: Request) -> Response {
         let authority = match self.guard(request.headers(), request.uri(), request.version()) {
             Ok(authority) => authority,
-            Err(strange) => return strange,
+            Err(strange) => return *strange,
         };
         // A session's own token is nobody's here.
         let outcome = match authority {
@@ -114,7 +114,7 @@ impl Call {
             // What cannot be a track is none of the session's, whoever asks: but only who may ask learns that.
             Err(_) => match self.guard(request.headers(), request.uri(), request.version()) {
                 Ok(_) => reply::failure(&Failure::NotFound),
-                Err(strange) => strange,
+                Err(strange) => *strange,
             },
         }
     }
@@ -122,7 +122,7 @@ impl Call {
     async fn ask(&self, request: Request, id: &SessionId, demand: Demand) -> Response {
         let authority = match self.guard(request.headers(), request.uri(), request.version()) {
             Ok(authority) => authority,
-            Err(strange) => return strange,
+            Err(strange) => return *strange,
         };
         let (parts, _) = request.into_parts();
         let live = match self.owner(id).await {
@@ -172,7 +172,7 @@ impl Call {
 
     /// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with
     /// what may be somebody's token. The order keeps a foreign page from trying tokens.
-    pub(super) fn guard(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<Authority, Response> {
+    pub(super) fn guard(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<Authority, Box<Response>> {
         let access = &self.api.parts.access;
         let named = requested_host(version, headers, uri)
             .and_then(|host| check(headers, &host, &access.hosts, &access.origins));
@@ -186,7 +186,7 @@ impl Call {
             },
         };
         self.api.record.control(label);
-        Err(response)
+        Err(Box::new(response))
     }
 
     /// Where a request about a session goes, if whoever asks may. A token that is not its own is nobody's.

@@ -162,7 +162,6 @@ fn decoded(segment: &str) -> Option<std::borrow::Cow<'_, str>> {
 }
 
 /// The routes of all services.
-#[must_use]
 pub fn router(parts: Parts, meter: &Meter) -> Router {
     let origins = parts.access.origins.clone();
     let hold = Hold::default();

@@ -105,7 +105,7 @@ impl Call {
     pub(super) async fn of_owner(&self, request: Request, id: SessionId) -> Response {
         let authority = match self.guard(request.headers(), request.uri(), request.version()) {
             Ok(authority) => authority,
-            Err(strange) => return strange,
+            Err(strange) => return *strange,
         };
         let (parts, body) = request.into_parts();
         let body = match body::read(body).await {
