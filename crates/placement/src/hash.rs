@@ -17,6 +17,14 @@ impl Key {
     pub fn of(text: &str) -> Self {
         Self(fnv(text.as_bytes()))
     }
+
+    /// In which of `parts` equal parts of all keys this one is, from 0: the same at every router, and independent of scores.
+    #[must_use]
+    pub fn part_of(self, parts: u32) -> u32 {
+        let bits = mix(mix(self.0) ^ 0xa076_1d64_78bd_642f) >> 32;
+        // The high half of a product of two 32-bit numbers, which fits.
+        ((bits * u64::from(parts)) >> 32) as u32
+    }
 }
 
 impl Seed {
@@ -57,6 +65,18 @@ mod tests {
         assert_eq!(fnv(b"foobar"), 0x8594_4171_f739_67e8, "the test vector of the draft");
         // SplitMix64's first output from the state 0.
         assert_eq!(mix(0x9e37_79b9_7f4a_7c15), 0xe220_a839_7b1d_cdaf);
+    }
+
+    /// Another router must put a user into the same part.
+    #[test]
+    fn parts_are_equal_and_stay_what_they_are() {
+        let mut counts = [0_u32; 10];
+        for n in 0..10_000 {
+            counts[Key::of(&format!("user-{n}")).part_of(10) as usize] += 1;
+        }
+        // Five deviations of a binomial of 10 000 by a tenth.
+        assert!(counts.iter().all(|count| count.abs_diff(1_000) < 150), "{counts:?}");
+        assert_eq!(Key::of("any").part_of(1), 0);
     }
 
     /// Chi-square over the winners of many keys that resemble each other, as counters and base-36 ids do.

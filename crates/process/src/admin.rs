@@ -61,7 +61,10 @@ impl Admin {
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, String) {
     match admin.readiness.reasons().as_slice() {
-        [] => (StatusCode::OK, "ready\n".to_owned()),
+        [] => match admin.readiness.notes().as_slice() {
+            [] => (StatusCode::OK, "ready\n".to_owned()),
+            notes => (StatusCode::OK, format!("ready, but: {}\n", notes.join(", "))),
+        },
         reasons => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join(", "))),
     }
 }
@@ -105,7 +108,10 @@ mod tests {
         let hold = admin.readiness.hold("draining");
         check("/readyz", "HTTP/1.1 503", "not ready: draining");
         drop(hold);
-        check("/readyz", "HTTP/1.1 200", "ready");
+        let note = admin.readiness.note("the store is away");
+        check("/readyz", "HTTP/1.1 200", "ready, but: the store is away");
+        drop(note);
+        check("/readyz", "HTTP/1.1 200", "ready\n");
         check("/metrics", "HTTP/1.1 200", "streamfleet_offers_total{outcome=\"accepted\"} 3");
         check("/metrics", "HTTP/1.1 200", "content-type: text/plain; version=0.0.4");
         check("/", "HTTP/1.1 404", "");

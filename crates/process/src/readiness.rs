@@ -9,8 +9,17 @@ use parking_lot::Mutex;
 ///
 /// Parts of a process take a [`Hold`] each, with a name that an operator reads in the probe's answer: `starting`,
 /// `draining`, `store`. The names are code, not data, so their number is bounded by the program.
+///
+/// A [`Note`] is what an operator should know of a process that serves all the same: taking it out of service would help
+/// nobody.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<Vec<&'static str>>>);
+pub struct Readiness(Arc<Mutex<Vec<(Weight, &'static str)>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Hold,
+    Note,
+}
 
 impl Readiness {
     /// Ready until somebody says otherwise.
@@ -21,13 +30,38 @@ impl Readiness {
     /// Not ready, for this reason, until the returned hold is dropped.
     #[must_use = "dropping the hold makes the process ready again"]
     pub fn hold(&self, reason: &'static str) -> Hold {
-        self.0.lock().push(reason);
+        self.0.lock().push((Weight::Hold, reason));
         Hold { readiness: self.clone(), reason }
+    }
+
+    /// Ready, and this is to be known, until the returned note is dropped.
+    #[must_use = "dropping the note takes it back"]
+    pub fn note(&self, what: &'static str) -> Note {
+        self.0.lock().push((Weight::Note, what));
+        Note { readiness: self.clone(), what }
     }
 
     /// What holds readiness back, sorted and without repetition; empty means ready.
     pub fn reasons(&self) -> Vec<&'static str> {
-        self.0.lock().iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
+        self.of(Weight::Hold)
+    }
+
+    /// What is to be known besides, likewise.
+    pub fn notes(&self) -> Vec<&'static str> {
+        self.of(Weight::Note)
+    }
+
+    fn of(&self, weight: Weight) -> Vec<&'static str> {
+        let all = self.0.lock();
+        let some = all.iter().filter(|(found, _)| *found == weight).map(|(_, text)| *text);
+        some.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn take_back(&self, weight: Weight, text: &'static str) {
+        let mut all = self.0.lock();
+        if let Some(at) = all.iter().position(|known| *known == (weight, text)) {
+            all.swap_remove(at);
+        }
     }
 }
 
@@ -47,10 +81,20 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut holds = self.readiness.0.lock();
-        if let Some(at) = holds.iter().position(|reason| *reason == self.reason) {
-            holds.swap_remove(at);
-        }
+        self.readiness.take_back(Weight::Hold, self.reason);
+    }
+}
+
+/// One thing to be known, for as long as it lives.
+#[derive(Debug)]
+pub struct Note {
+    readiness: Readiness,
+    what: &'static str,
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.readiness.take_back(Weight::Note, self.what);
     }
 }
 
@@ -70,7 +114,12 @@ mod tests {
         drop(starting);
         drop(store);
         check(&["store"]);
+        let note = readiness.note("store");
         drop(again);
+        assert_eq!(readiness.notes(), ["store"], "a note is no hold");
+        check(&[]);
+        drop(note);
+        assert!(readiness.notes().is_empty());
         check(&[]);
         readiness.hold("draining").forever();
         check(&["draining"]);

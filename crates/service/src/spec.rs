@@ -89,7 +89,7 @@ pub struct LimitsSpec {
     /// Sessions of one user at a time.
     pub per_user: Option<NonZeroU32>,
     /// Offers a minute from one source address. Set it only where clients arrive under their own address: behind a proxy all of
-    /// them share the proxy's.
+    /// them share the proxy's. A router counts as many for each proven user, wherever he is, and each router for itself.
     pub offers_per_minute: Option<NonZeroU32>,
     /// Longest session, in seconds from its connection.
     pub time_limit_seconds: Option<NonZeroU32>,

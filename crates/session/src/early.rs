@@ -130,6 +130,11 @@ impl<K: Clone + Eq + Hash> EarlyCandidates<K> {
         self.deadlines.first_key_value().map(|((due, _), _)| *due)
     }
 
+    /// Whether an id has early candidates.
+    pub fn has(&self, id: &K) -> bool {
+        self.entries.contains_key(id)
+    }
+
     /// How many ids have early candidates.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -11,10 +11,12 @@
 //! | [`limits`] | what one service allows |
 //! | [`token`] | resume and admin tokens |
 //! | [`candidate`], [`early`] | trickled ICE candidates, and those that overtake their offer |
+//! | [`fleet`] | what passes between a router and a worker |
 //! | [`wire`] | HTTP bodies and data-channel messages |
 
 pub mod candidate;
 pub mod early;
+pub mod fleet;
 pub mod id;
 pub mod identity;
 pub mod lifecycle;
@@ -31,4 +33,4 @@ pub use identity::{Claims, Identity, IdentityPolicy, UserIdSource, Verification,
 pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 pub use limits::Limits;
 pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};
-pub use token::{AdminToken, ResumeToken};
+pub use token::{AdminToken, FleetSecret, ResumeToken};

@@ -1,6 +1,6 @@
-//! Secrets that callers present: resume tokens and admin tokens.
+//! Secrets that callers present: resume tokens, admin tokens, and what routers and workers share.
 //!
-//! Both compare in time that does not depend on where two texts differ, and neither shows itself in `Debug`. They are
+//! All compare in time that does not depend on where two texts differ, and none shows itself in `Debug`. They are
 //! made of random bytes that the caller draws from the system's generator.
 
 use std::fmt;
@@ -136,19 +136,54 @@ impl FromStr for AdminToken {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const WHAT: &str = "an admin token";
-        if let Some(index) = text.chars().position(|c| !c.is_ascii_graphic()) {
-            return Err(ParseError::Character { what: WHAT, allowed: "visible ASCII characters", position: index + 1 });
-        }
-        match text.len() {
-            0 => Err(ParseError::Empty { what: WHAT }),
-            1..Self::MIN_LEN => Err(ParseError::Form {
-                what: WHAT,
-                rule: "must be at least 16 characters long: it guards every session",
-            }),
-            Self::MIN_LEN..=Self::MAX_LEN => Ok(Self(text.into())),
-            _ => Err(ParseError::TooLong { what: WHAT, max: Self::MAX_LEN }),
-        }
+        visible("an admin token", "must be at least 16 characters long: it guards every session", text)?;
+        Ok(Self(text.into()))
+    }
+}
+
+/// What routers and workers of one installation share, so that workers answer nobody else: 16 to 256 visible ASCII
+/// characters, as an [`AdminToken`].
+#[derive(Clone)]
+pub struct FleetSecret(Arc<str>);
+
+impl FleetSecret {
+    /// Whether this is the secret that somebody presents.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        equal(self.0.as_bytes(), presented)
+    }
+
+    /// The secret in clear, to be sent to a worker and nowhere else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FleetSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FleetSecret(…)")
+    }
+}
+
+impl FromStr for FleetSecret {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        visible("the fleet's secret", "must be at least 16 characters long: it opens every worker", text)?;
+        Ok(Self(text.into()))
+    }
+}
+
+/// Checks a configured secret: visible ASCII, as a header carries it, and neither short nor long.
+fn visible(what: &'static str, too_short: &'static str, text: &str) -> Result<(), ParseError> {
+    const ALLOWED: &str = "visible ASCII characters";
+    if let Some(index) = text.chars().position(|c| !c.is_ascii_graphic()) {
+        return Err(ParseError::Character { what, allowed: ALLOWED, position: index + 1 });
+    }
+    match text.len() {
+        0 => Err(ParseError::Empty { what }),
+        1..AdminToken::MIN_LEN => Err(ParseError::Form { what, rule: too_short }),
+        AdminToken::MIN_LEN..=AdminToken::MAX_LEN => Ok(()),
+        _ => Err(ParseError::TooLong { what, max: AdminToken::MAX_LEN }),
     }
 }
 

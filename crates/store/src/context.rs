@@ -33,6 +33,12 @@ impl ContextId {
     pub const fn from_random(bits: u128) -> Self {
         Self(bits)
     }
+
+    /// Its bits, for whoever hands the session on. Who has them can read and write the context.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
 }
 
 impl fmt::Debug for ContextId {
@@ -70,6 +76,20 @@ pub struct Opened {
 /// The place of a token among all that its context has given out: of two, the later one's is the one that is sure to be good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Generation(pub(crate) u64);
+
+impl Generation {
+    /// The place of this number, as the store that gave the token counts them.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, for whoever hands the token on.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// A token that a context has given out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

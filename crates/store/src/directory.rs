@@ -58,6 +58,9 @@ pub struct Heartbeat {
     pub media: Vec<String>,
     /// Of its program.
     pub version: String,
+    /// Which variant of the service it serves; `None` for the service itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 /// What is asked of a session.

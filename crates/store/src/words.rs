@@ -101,6 +101,12 @@ impl Ticket {
     pub const fn from_random(bits: u64) -> Self {
         Self(bits)
     }
+
+    /// Its bits, for whoever sends it on.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for Ticket {

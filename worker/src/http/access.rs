@@ -6,7 +6,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
+pub(super) use streamfleet_edge::headers::bearer;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, ResumeToken, SessionId};
 use streamfleet_store::{ContextId, ContextKey, StoreError};
@@ -39,12 +40,6 @@ impl Access {
         }
         token.parse().ok().map(Authority::Token)
     }
-}
-
-/// The token of `Authorization: Bearer …` (RFC 6750, 2.1); the scheme's case does not matter (RFC 9110, 11.1).
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
 impl Door {

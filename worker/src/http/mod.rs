@@ -1,16 +1,14 @@
 //! The HTTP routes of a worker: FastRTC's offer route, the client's ICE configuration, what a session's client does beside
 //! its media, and control of sessions.
 //!
-//! A request comes in through [`net`] (the last net under a panic), then through [`cors`] or [`control`]'s guard; what
+//! A request comes in through [`net`] (the last net under a panic), then through `cors` or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
 //! [`socket`], how many may wait before the door in [`lobby`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
 //! (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
-mod body;
 mod control;
-mod cors;
 mod data;
 mod etag;
 mod host;
@@ -19,9 +17,7 @@ mod inputs;
 mod lobby;
 mod net;
 mod offer;
-mod origin;
 mod outputs;
-mod rate;
 mod record;
 mod reply;
 mod socket;
@@ -39,6 +35,8 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
+pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
+use streamfleet_edge::{body, cors, origin, rate};
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
 use tokio::sync::Semaphore;
@@ -49,7 +47,6 @@ pub use self::host::{
 };
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::lobby::MAX_NEWCOMERS;
-pub use self::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 pub use self::record::Audit;
 pub use self::telephone::{Callers, Proxy, Telephone};
 
@@ -148,7 +145,9 @@ pub fn router(
         }
     }
     // A page that has mistyped a service's name is to read that, as it reads every other failure.
-    let unknown = any(unknown_path).layer(from_fn_with_state(api.clone(), cors::allow)).layer(from_fn(reply::private));
+    let unknown = any(unknown_path)
+        .layer(from_fn_with_state(api.access.origins.clone(), cors::allow))
+        .layer(from_fn(reply::private));
     router
         .method_not_allowed_fallback(async || reply::method_not_allowed())
         .fallback_service(unknown)
@@ -163,7 +162,7 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
         .route(&path("/outputs"), get(outputs::outputs).options(cors::preflight))
         .route(&path("/input_hook"), post(inputs::input_hook).options(cors::preflight))
         .route(&path("/trigger_response"), post(inputs::trigger_response).options(cors::preflight))
-        .layer(from_fn_with_state(door.api.clone(), cors::allow))
+        .layer(from_fn_with_state(door.api.access.origins.clone(), cors::allow))
         // A handshake is no request that CORS knows.
         .route(&path("/websocket/offer"), get(websocket::websocket))
         // A telephone company is no page.

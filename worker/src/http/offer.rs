@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde_json::Value;
+pub(super) use streamfleet_edge::headers::utf8;
 use streamfleet_process::telemetry::trace;
 use streamfleet_session::early::Insertion;
 use streamfleet_session::wire::{Answer, Failure, Offer, OfferBody};
@@ -226,9 +227,4 @@ pub(super) fn identity(claims: Claims<'_>, headers: &HeaderMap, policy: &Identit
         }
     }
     Ok(identify(claims, |name| utf8(headers, name), policy)?)
-}
-
-/// A header's text. Names of people travel as UTF-8, which HTTP neither forbids nor knows (RFC 9110, 5.5).
-pub(super) fn utf8<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }

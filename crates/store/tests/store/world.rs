@@ -93,6 +93,7 @@ pub(crate) fn beat(capacity: u32) -> Heartbeat {
         http: "10.0.0.7:8081".to_owned(),
         media: vec!["10.0.0.7:5000".to_owned()],
         version: "0.1.0".to_owned(),
+        variant: None,
     }
 }
 

@@ -43,7 +43,8 @@ impl Origins {
     }
 
     /// What `Access-Control-Allow-Origin` says to a request with this `Origin`; nothing to one that may not read.
-    pub(super) fn answer(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    #[must_use]
+    pub fn answer(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Origins::Any => Some(HeaderValue::from_static("*")),
             Origins::Only(_) => origin.filter(|origin| origin.to_str().is_ok_and(|text| self.allow(text))).cloned(),
@@ -117,7 +118,7 @@ impl Hosts {
 
 /// What is wrong with where a request to a control route comes from, or with the name that it goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strange {
+pub enum Strange {
     /// No `Host`, several, or one that cannot be read: a proxy in front may have understood another name than we would.
     Malformed,
     /// Another site's script.
@@ -127,7 +128,7 @@ pub(super) enum Strange {
 }
 
 /// The name that a request was sent to (RFC 9112, 3.2).
-pub(super) fn requested_host(version: Version, headers: &HeaderMap, uri: &Uri) -> Result<Authority, Strange> {
+pub fn requested_host(version: Version, headers: &HeaderMap, uri: &Uri) -> Result<Authority, Strange> {
     let mut named = headers.get_all(header::HOST).iter();
     let host = match (named.next(), named.next()) {
         (Some(host), None) => Some(host.to_str().map_err(|_| Strange::Malformed)?),
@@ -145,7 +146,7 @@ pub(super) fn requested_host(version: Version, headers: &HeaderMap, uri: &Uri) -
 
 /// Checks a request to a control route. A page of our own has the `Host` it was loaded from as its origin; the
 /// configured origins count too, if they are named one by one.
-pub(super) fn check(headers: &HeaderMap, host: &Authority, hosts: &Hosts, origins: &Origins) -> Result<(), Strange> {
+pub fn check(headers: &HeaderMap, host: &Authority, hosts: &Hosts, origins: &Origins) -> Result<(), Strange> {
     if !hosts.allow(host) {
         return Err(Strange::Host);
     }

@@ -9,14 +9,14 @@ use tokio::time::timeout;
 
 /// The largest body, in bytes. An offer of a browser with sound, pictures and a data channel has 10 kB; one with every
 /// codec and extension of today, 60 kB.
-pub(super) const MAX_BODY: usize = 256 << 10;
+pub const MAX_BODY: usize = 256 << 10;
 
 /// For the whole body. 256 KiB in this time is 210 kbit/s: slower than a telephone line is no browser.
-pub(super) const BODY_TIME: Duration = Duration::from_secs(10);
+pub const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Why there is no body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyFault {
+pub enum BodyFault {
     /// More than it may be, announced or sent.
     TooLarge,
     /// Not there within [`BODY_TIME`].
@@ -27,7 +27,8 @@ pub(super) enum BodyFault {
 
 impl BodyFault {
     /// A stable label.
-    pub(super) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => Failure::PayloadTooLarge.as_str(),
             Self::TooSlow => "request_timeout",
@@ -37,12 +38,18 @@ impl BodyFault {
 }
 
 /// The whole body, at most [`MAX_BODY`].
-pub(super) async fn read(body: Body) -> Result<Bytes, BodyFault> {
+///
+/// # Errors
+/// [`BodyFault`].
+pub async fn read(body: Body) -> Result<Bytes, BodyFault> {
     read_up_to(body, MAX_BODY).await
 }
 
 /// The whole body, at most `limit` bytes.
-pub(super) async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, BodyFault> {
+///
+/// # Errors
+/// [`BodyFault`].
+pub async fn read_up_to(body: Body, limit: usize) -> Result<Bytes, BodyFault> {
     // What is announced too large is refused before a byte of it is taken.
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyFault::TooLarge);

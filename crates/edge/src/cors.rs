@@ -1,13 +1,11 @@
 //! Cross-origin requests to the public routes (the Fetch standard's CORS protocol), without credentials.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::{Api, Origins};
+use crate::origin::Origins;
 
 /// Browsers ask again after at most two hours, whatever we say.
 const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
@@ -18,13 +16,12 @@ const PREFLIGHT: [(HeaderName, HeaderValue); 3] = [
 ];
 
 /// Answers `OPTIONS`; [`allow`] adds who may go on.
-pub(super) async fn preflight() -> Response {
+pub async fn preflight() -> Response {
     (StatusCode::NO_CONTENT, HeaderMap::from_iter(PREFLIGHT)).into_response()
 }
 
 /// Lets scripts of the allowed origins read the answer.
-pub(super) async fn allow(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
-    let origins = &api.access.origins;
+pub async fn allow(State(origins): State<Origins>, request: Request, next: Next) -> Response {
     let allowed = origins.answer(request.headers().get(header::ORIGIN));
     let mut response = next.run(request).await;
     let headers = response.headers_mut();

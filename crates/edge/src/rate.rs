@@ -1,10 +1,11 @@
-//! How often one source address may ask for something: a token bucket per address, in a table that cannot grow without
-//! bound. Offers and candidates have one each.
+//! How often one source address, or one user, may ask for something: a token bucket for each, in a table that cannot grow
+//! without bound. Offers and candidates have one each.
 //!
 //! The bucket is kept as the one instant at which it would be full again (the generic cell rate algorithm of ITU-T
 //! I.371), so an address costs two words, and one whose bucket is full again need not be remembered at all.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -18,32 +19,46 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Candidates that a source address may send for each offer that it may make: as many as are kept of one id before its
 /// offer. Browsers gather about ten, with several networks and TURN servers twenty.
-pub(super) const CANDIDATES_PER_OFFER: NonZeroU32 = NonZeroU32::new(32).expect("invariant: 32 is not zero");
+pub const CANDIDATES_PER_OFFER: NonZeroU32 = NonZeroU32::new(32).expect("invariant: 32 is not zero");
 
 /// Requests about sessions that a source address may make for each offer that it may make: outputs, inputs and triggers
 /// together. A conversation has a turn every few seconds, and a page with arguments for each hands in two a turn; somebody
 /// who tries ids has no more tries than this.
-pub(super) const REQUESTS_PER_OFFER: NonZeroU32 = NonZeroU32::new(64).expect("invariant: 64 is not zero");
+pub const REQUESTS_PER_OFFER: NonZeroU32 = NonZeroU32::new(64).expect("invariant: 64 is not zero");
 
-/// The requests of one kind of all source addresses of one service. Pure: the caller says what time it is.
+/// The requests of one kind of all source addresses of one service.
+pub type SourceRate = Rate<IpAddr>;
+
+/// The requests of one kind, by whose they are. Pure: the caller says what time it is.
 #[derive(Debug)]
-pub(super) struct SourceRate {
+pub struct Rate<K> {
     /// Between two requests at the sustained rate.
     interval: Duration,
     /// How far an address may run ahead of the sustained rate.
     tolerance: Duration,
-    sources: HashMap<IpAddr, Instant>,
+    sources: HashMap<K, Instant>,
     crowd: Option<Instant>,
     swept: Option<Instant>,
 }
 
 /// Too many requests; the next one may be made after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TooMany(pub(super) Duration);
+pub struct TooMany(pub Duration);
 
 impl SourceRate {
+    /// Counts a request from `source`, or says how long it has to wait.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn take(&mut self, source: IpAddr, now: Instant) -> Result<(), TooMany> {
+        self.take_for(&subscriber(source), now)
+    }
+}
+
+impl<K: Clone + Eq + Hash> Rate<K> {
     /// `per_minute` requests a minute, all of which may come at once.
-    pub(super) fn new(per_minute: NonZeroU32) -> Self {
+    #[must_use]
+    pub fn new(per_minute: NonZeroU32) -> Self {
         let interval = Duration::from_secs(60) / per_minute.get();
         Self {
             interval,
@@ -54,16 +69,18 @@ impl SourceRate {
         }
     }
 
-    /// Counts a request from `source`, or says how long it has to wait.
-    pub(super) fn take(&mut self, source: IpAddr, now: Instant) -> Result<(), TooMany> {
-        let source = subscriber(source);
-        if !self.sources.contains_key(&source) && self.sources.len() >= MAX_SOURCES {
+    /// Counts a request of `source`, or says how long it has to wait.
+    ///
+    /// # Errors
+    /// [`TooMany`].
+    pub fn take_for(&mut self, source: &K, now: Instant) -> Result<(), TooMany> {
+        if !self.sources.contains_key(source) && self.sources.len() >= MAX_SOURCES {
             self.sweep(now);
         }
         let room = self.sources.len() < MAX_SOURCES;
-        let full_again = match self.sources.get_mut(&source) {
+        let full_again = match self.sources.get_mut(source) {
             Some(full_again) => full_again,
-            None if room => self.sources.entry(source).or_insert(now),
+            None if room => self.sources.entry(source.clone()).or_insert(now),
             None => self.crowd.get_or_insert(now),
         };
         let ahead = full_again.saturating_duration_since(now);
@@ -85,7 +102,8 @@ impl SourceRate {
 }
 
 /// What one subscriber controls: an IPv4 address, or an IPv6 /64 (RFC 6177 gives nobody less).
-pub(super) fn subscriber(source: IpAddr) -> IpAddr {
+#[must_use]
+pub fn subscriber(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

@@ -1,0 +1,18 @@
+//! What every HTTP server of a fleet does at its edge, whether it serves sessions itself or passes requests on.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`body`] | the body of a stranger's request, bounded in size and time |
+//! | [`headers`] | texts and tokens in headers |
+//! | [`origin`], [`cors`] | which pages may ask what |
+//! | [`rate`] | how often one source may |
+//! | [`reply`] | every outcome as a response |
+//!
+//! What is absent: routes, sessions, listeners and TLS (`streamfleet_process::serve`).
+
+pub mod body;
+pub mod cors;
+pub mod headers;
+pub mod origin;
+pub mod rate;
+pub mod reply;

@@ -1,0 +1,309 @@
+//! What passes between a router and a worker beside the client's own request: headers.
+//!
+//! | header | way | what |
+//! |---|---|---|
+//! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks |
+//! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
+//! | [`REFUSED_HEADER`] | to the router, with a 503 | that the worker does not take it, and has kept nothing: [`Refused`] |
+//!
+//! A router passes on no header of a client's that [`is_reserved`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::id::{SessionId, UserId};
+use crate::token::ResumeToken;
+
+/// Carries the secret that routers and workers share.
+pub const SECRET_HEADER: &str = "streamfleet-secret";
+/// Carries a [`Placed`].
+pub const PLACED_HEADER: &str = "streamfleet-placed";
+/// Carries a [`Refused`].
+pub const REFUSED_HEADER: &str = "streamfleet-refused";
+/// What the names of all these begin with.
+const RESERVED: &str = "streamfleet-";
+
+/// The longest [`PLACED_HEADER`], in bytes. A context's data is at most 64 KiB, metadata and claims 4 KiB each unless a
+/// service allows more, and base64 makes four bytes of three: about 98 KiB. The rest is for services that do allow more.
+/// hyper takes 408 KiB of headers with a request unless it is told otherwise.
+pub const MAX_PLACED: usize = 128 << 10;
+
+/// The form of a [`Placed`]. Another one is refused: router and worker are of different releases then.
+const FORM: u32 = 1;
+
+/// Whether a header is one of those that only routers and workers write.
+#[must_use]
+pub fn is_reserved(header: &str) -> bool {
+    header.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+}
+
+/// A session's place, for the worker that is to have it: who its client is, and what the claim has opened.
+///
+/// `Debug` shows which session it is and nothing of its client.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placed {
+    /// The form that this is written in.
+    pub v: Form,
+    /// The claim's name.
+    #[serde(with = "hex")]
+    pub ticket: u64,
+    /// The worker's registration under which it has given room.
+    pub epoch: u64,
+    /// The session's id.
+    pub session: SessionId,
+    /// Who it counts for.
+    pub user: Option<UserId>,
+    /// Whether a signature vouches for the user.
+    pub verified: bool,
+    /// What its client said.
+    pub metadata: Map<String, Value>,
+    /// What a token that was verified says of it.
+    pub claims: Map<String, Value>,
+    /// Which variant of the service it has, where there are several.
+    pub variant: Option<String>,
+    /// What it must be together with, for as long as it lives: a store that has lost it is told so again.
+    #[serde(default)]
+    pub pin: Option<String>,
+    /// Its context, which the claim has opened.
+    pub context: PlacedContext,
+    /// The session that goes on until this one has connected.
+    #[serde(with = "hex::optional")]
+    pub takes_over: Option<u64>,
+    /// Where the client's request came from.
+    pub client: SocketAddr,
+    /// How long its context is kept after its end.
+    #[serde(rename = "retentionMs", with = "millis")]
+    pub retention: Duration,
+}
+
+/// A context as a claim has opened it.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacedContext {
+    /// Its name.
+    #[serde(with = "hex")]
+    pub id: u128,
+    /// How often its data has been written.
+    pub version: u64,
+    /// Its data.
+    pub data: Map<String, Value>,
+    /// Whether it is an earlier session's.
+    pub resumed: bool,
+    /// What the next session must show.
+    pub token: ResumeToken,
+    /// That token's place among the context's tokens.
+    pub generation: u64,
+}
+
+/// A place that does not fit a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a place must be at most {MAX_PLACED} bytes")]
+pub struct PlacedTooLarge;
+
+/// A header that is no place.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidPlaced {
+    /// Longer than [`MAX_PLACED`].
+    #[error(transparent)]
+    TooLarge(#[from] PlacedTooLarge),
+    /// Not base64 for URLs, without padding (RFC 4648, 5).
+    #[error("not base64url")]
+    Encoding,
+    /// Not the JSON of a place. The error says where and repeats nothing of it.
+    #[error("not a place, at byte {column}")]
+    Form {
+        /// Where it stops being one.
+        column: usize,
+    },
+}
+
+impl Placed {
+    /// The header's value.
+    ///
+    /// # Errors
+    /// [`PlacedTooLarge`].
+    pub fn encode(&self) -> Result<String, PlacedTooLarge> {
+        // Maps of JSON and plain words: nothing here can fail to be written.
+        let json = serde_json::to_vec(self).map_err(|_| PlacedTooLarge)?;
+        let text = URL_SAFE_NO_PAD.encode(json);
+        if text.len() > MAX_PLACED { Err(PlacedTooLarge) } else { Ok(text) }
+    }
+
+    /// Reads what [`encode`](Self::encode) writes.
+    ///
+    /// # Errors
+    /// [`InvalidPlaced`].
+    pub fn decode(header: &[u8]) -> Result<Self, InvalidPlaced> {
+        if header.len() > MAX_PLACED {
+            return Err(PlacedTooLarge.into());
+        }
+        let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| InvalidPlaced::Encoding)?;
+        serde_json::from_slice(&json).map_err(|error| InvalidPlaced::Form { column: error.column() })
+    }
+}
+
+impl fmt::Debug for Placed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Placed")
+            .field("ticket", &format_args!("{:016x}", self.ticket))
+            .field("epoch", &self.epoch)
+            .field("session", &self.session)
+            .field("context", &self.context)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PlacedContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlacedContext")
+            .field("version", &self.version)
+            .field("resumed", &self.resumed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a worker does not take a session that was placed on it. It has kept nothing; another worker may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// The place was given in another registration of its than the present one, or it has none.
+    Stale,
+    /// It finishes the sessions that it has.
+    Draining,
+    /// It has no room.
+    Full,
+}
+
+impl Refused {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Stale, Self::Draining, Self::Full];
+
+    /// The stable label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Draining => "draining",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// A text that is no reason to refuse a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a reason to refuse a session")]
+pub struct InvalidRefused;
+
+impl FromStr for Refused {
+    type Err = InvalidRefused;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRefused> {
+        Self::ALL.into_iter().find(|refused| refused.as_str() == text).ok_or(InvalidRefused)
+    }
+}
+
+/// The form of a [`Placed`]: a number on the wire, and nothing to choose here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Form;
+
+impl Serialize for Form {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(FORM)
+    }
+}
+
+impl<'de> Deserialize<'de> for Form {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            FORM => Ok(Self),
+            _ => Err(serde::de::Error::custom("another form")),
+        }
+    }
+}
+
+/// Random bits as hexadecimal digits: as a number of JSON they are exact for nobody else.
+mod hex {
+    use std::borrow::Cow;
+    use std::fmt::LowerHex;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) trait Bits: Sized + LowerHex {
+        const DIGITS: usize;
+        fn parse(digits: &str) -> Option<Self>;
+    }
+
+    impl Bits for u64 {
+        const DIGITS: usize = 16;
+
+        fn parse(digits: &str) -> Option<Self> {
+            Self::from_str_radix(digits, 16).ok()
+        }
+    }
+
+    impl Bits for u128 {
+        const DIGITS: usize = 32;
+
+        fn parse(digits: &str) -> Option<Self> {
+            Self::from_str_radix(digits, 16).ok()
+        }
+    }
+
+    fn read<T: Bits, E: serde::de::Error>(text: &str) -> Result<T, E> {
+        let is_ours = text.len() == T::DIGITS && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        is_ours.then(|| T::parse(text)).flatten().ok_or_else(|| E::custom("not hexadecimal digits"))
+    }
+
+    pub(super) fn serialize<T: Bits, S: Serializer>(bits: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{bits:0width$x}", width = T::DIGITS))
+    }
+
+    pub(super) fn deserialize<'de, T: Bits, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        read(&Cow::<'de, str>::deserialize(deserializer)?)
+    }
+
+    pub(super) mod optional {
+        use super::{Bits, Cow, Deserialize, Deserializer, Serializer, read};
+
+        pub(in super::super) fn serialize<T: Bits, S: Serializer>(
+            bits: &Option<T>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match bits {
+                Some(bits) => super::serialize(bits, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, T: Bits, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<T>, D::Error> {
+            Option::<Cow<'de, str>>::deserialize(deserializer)?.map(|text| read(&text)).transpose()
+        }
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -1,0 +1,272 @@
+//! The router's configuration: serde data with defaults, and the checked plan that is built from it.
+
+mod store;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use streamfleet_edge::origin::{Hosts, Origins, parse_origin};
+use streamfleet_process::config::{Layers, Mistakes, Secret, duration};
+use streamfleet_process::serve::ServeLimits;
+use streamfleet_process::telemetry::{LogConfig, OtlpConfig, TelemetryConfig};
+use streamfleet_process::tls::Certificate;
+use streamfleet_session::{AdminToken, FleetSecret};
+use streamfleet_store::RedisConfig;
+
+pub use self::store::{RedisSpec, RedisTls, StoreConfig};
+
+use crate::http::Access;
+
+/// Everything an operator can say about a router. Keys are `camelCase`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct RouterConfig {
+    /// HTTP for clients.
+    pub listen: SocketAddr,
+    /// TLS on `listen`.
+    pub tls: TlsConfig,
+    /// Files with StreamServices, or folders of them; read again when they change. At least one.
+    pub services: Vec<PathBuf>,
+    /// What the fleet knows together.
+    pub store: StoreConfig,
+    /// What routers and workers share. Required.
+    pub secret: Option<Secret>,
+    /// HTTP beyond its address.
+    pub http: HttpConfig,
+    /// Probes, metrics, and who may control sessions.
+    pub admin: AdminConfig,
+    /// The end of the process.
+    pub drain: DrainConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Traces.
+    pub otlp: OtlpConfig,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::UNSPECIFIED, 8080).into(),
+            tls: TlsConfig::default(),
+            services: Vec::new(),
+            store: StoreConfig::default(),
+            secret: None,
+            http: HttpConfig::default(),
+            admin: AdminConfig::default(),
+            drain: DrainConfig::default(),
+            log: LogConfig::default(),
+            otlp: OtlpConfig::default(),
+        }
+    }
+}
+
+/// TLS of a listener; without any key, plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsConfig {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key: Option<PathBuf>,
+}
+
+/// HTTP beyond its address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct HttpConfig {
+    /// Pages that may offer: `*`, or origins such as `https://app.example.com`.
+    pub origins: Vec<String>,
+    /// Names under which the control routes may be called, besides `localhost` and addresses; `*` for every name.
+    pub hosts: Vec<String>,
+    /// Connections at a time; further ones wait.
+    pub connections: NonZeroUsize,
+    /// Proxies in front, as addresses or ranges: what they say in `X-Forwarded-For` is taken for where a request is from.
+    pub trusted_proxies: Vec<String>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        let connections = ServeLimits::default().connections;
+        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections, trusted_proxies: Vec::new() }
+    }
+}
+
+/// Probes, metrics, and who may control sessions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct AdminConfig {
+    /// Probes and metrics: for the cluster, not for the public.
+    pub listen: SocketAddr,
+    /// What the control routes demand; the workers' too. Required.
+    pub token: Option<Secret>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::UNSPECIFIED, 9090).into(), token: None }
+    }
+}
+
+/// The end of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct DrainConfig {
+    /// From SIGTERM to the end: what requests under way have left. Match it to the pod's grace period.
+    #[serde(with = "duration")]
+    pub termination_grace: Duration,
+}
+
+impl Default for DrainConfig {
+    /// Kubernetes' own default, less what it takes to leave.
+    fn default() -> Self {
+        Self { termination_grace: Duration::from_secs(25) }
+    }
+}
+
+/// A configuration without mistakes, in terms of the parts that use it.
+#[derive(Debug)]
+pub struct RouterPlan {
+    /// HTTP address.
+    pub listen: SocketAddr,
+    /// Its certificate; `None` for plain HTTP.
+    pub certificate: Option<Certificate>,
+    /// What a stranger may hold of the HTTP listener.
+    pub serve: ServeLimits,
+    /// Files with services.
+    pub services: Vec<PathBuf>,
+    /// The store.
+    pub store: RedisConfig,
+    /// What workers ask for.
+    pub secret: FleetSecret,
+    /// Who may do what.
+    pub access: Access,
+    /// Admin address.
+    pub admin_listen: SocketAddr,
+    /// From SIGTERM to the end.
+    pub termination_grace: Duration,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
+impl RouterConfig {
+    /// The layers of this configuration, but for file, environment and flags.
+    #[must_use]
+    pub fn layers() -> Layers {
+        Layers::new("STREAMFLEET")
+            .alias("STREAMFLEET_LOG", "log.filter")
+            .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
+            .secret("admin.token")
+            .secret("secret")
+            .secret("store.redis.password")
+    }
+
+    /// Checks what types cannot say, and builds the plan.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn build(self) -> Result<RouterPlan, Mistakes> {
+        let mut mistakes = Mistakes::new();
+        if self.services.is_empty() {
+            mistakes.push("services", "at least one file or folder with services is needed");
+        }
+        let needed = |key: &str, value: &Option<Secret>, mistakes: &mut Mistakes| {
+            if value.is_none() {
+                mistakes.push(key, "a router needs it");
+            }
+            value.as_ref().map(|value| value.reveal().to_owned())
+        };
+        let secret = needed("secret", &self.secret, &mut mistakes);
+        let secret = secret.and_then(|text| mistakes.check("secret", text.parse::<FleetSecret>()));
+        let token = needed("admin.token", &self.admin.token, &mut mistakes);
+        let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
+        let store = self.store.redis.build(&mut mistakes);
+        let certificate = match (self.tls.certificate, self.tls.key) {
+            (None, None) => None,
+            (Some(chain), Some(key)) => Some(Certificate::Files { chain, key }),
+            _ => {
+                mistakes.push("tls", "a certificate and its key come together");
+                None
+            }
+        };
+        let origins = origins(&self.http.origins, &mut mistakes);
+        let hosts = hosts(&self.http.hosts, &mut mistakes);
+        let trusted = self.http.trusted_proxies.iter().enumerate();
+        let trusted =
+            trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
+        let (Some(secret), Some(admin_token), Some(store)) = (secret, token, store) else { return Err(mistakes) };
+        mistakes.or(RouterPlan {
+            listen: self.listen,
+            certificate,
+            serve: ServeLimits { connections: self.http.connections, ..ServeLimits::default() },
+            services: self.services,
+            store,
+            secret,
+            access: Access { origins, hosts, admin_token, trusted },
+            admin_listen: self.admin.listen,
+            termination_grace: self.drain.termination_grace,
+            telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
+        })
+    }
+}
+
+fn origins(texts: &[String], mistakes: &mut Mistakes) -> Origins {
+    if texts.iter().any(|text| text == "*") {
+        return Origins::Any;
+    }
+    let texts = texts.iter().enumerate();
+    Origins::Only(
+        texts.filter_map(|(n, text)| mistakes.check(format!("http.origins[{n}]"), parse_origin(text))).collect(),
+    )
+}
+
+fn hosts(texts: &[String], mistakes: &mut Mistakes) -> Hosts {
+    if texts.iter().any(|text| text == "*") {
+        return Hosts::Any;
+    }
+    let texts = texts.iter().enumerate();
+    Hosts::Only(texts.filter_map(|(n, text)| mistakes.check(format!("http.hosts[{n}]"), text.parse())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<RouterPlan, Vec<String>> {
+        let built = RouterConfig::layers().yaml("router.yaml", text).load::<RouterConfig>().build(RouterConfig::build);
+        built.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    const WHOLE: &str = "
+services: [services.yaml]
+secret: a-secret-of-the-fleet
+admin: {token: a-token-of-the-operator}
+store: {redis: {address: \"127.0.0.1:6379\"}}
+http: {trustedProxies: [10.0.0.0/8], origins: [https://app.example.com]}
+";
+
+    #[test]
+    fn a_whole_configuration() {
+        let plan = load(WHOLE).unwrap();
+        assert_eq!(plan.listen.port(), 8080);
+        assert_eq!(plan.access.trusted, ["10.0.0.0/8".parse().unwrap()]);
+        assert!(plan.certificate.is_none());
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_told() {
+        let mistakes = load("http: {trustedProxies: [10.0.0.0/40]}\ntls: {key: k.pem}").unwrap_err();
+        for key in ["services: ", "secret: ", "admin.token: ", "store.redis: ", "tls: ", "http.trustedProxies[0]: "] {
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(key)), "{key} of {mistakes:#?}");
+        }
+        assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn secrets_stay_out_of_messages() {
+        let mistakes = load(&WHOLE.replace("a-secret-of-the-fleet", "[quite-secret]")).unwrap_err();
+        assert!(mistakes.iter().all(|mistake| !mistake.contains("quite-secret")), "{mistakes:#?}");
+    }
+}

@@ -1,0 +1,124 @@
+//! Which workers a service has, as this router knows it: read at every wake-up and now and then without one.
+//!
+//! While the store does not answer, what was read last goes on being used; it is said to be stale.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use streamfleet_session::ServiceName;
+use streamfleet_store::{Store, Topic, WorkerView};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::place::Freshness;
+
+/// A lost wake-up costs this; a worker's load, for which nobody is woken, is as old. Half of a worker's heartbeat.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Beyond this, what was read is no longer how things are: three reads have failed.
+const STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// The workers of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// By name; those that have not said that they are ready too.
+    pub workers: Vec<WorkerView>,
+    /// When the store last answered.
+    read: Option<Instant>,
+}
+
+impl Snapshot {
+    /// Workers as the store has told them at `now`.
+    #[must_use]
+    pub fn read_at(workers: Vec<WorkerView>, now: Instant) -> Self {
+        Self { workers, read: Some(now) }
+    }
+
+    /// Whether it shows how things are. What was never read is stale for ever.
+    #[must_use]
+    pub fn freshness(&self, now: Instant) -> Freshness {
+        let age = self.read.map_or(Duration::MAX, |read| now.saturating_duration_since(read));
+        if age < STALE_AFTER { Freshness::Fresh } else { Freshness::Stale(age) }
+    }
+}
+
+/// A view of the directory that its task keeps.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    hurry: Arc<Notify>,
+}
+
+/// What a directory's task writes.
+#[derive(Debug)]
+pub struct Keeper {
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    hurry: Arc<Notify>,
+}
+
+/// A directory and its keeper.
+#[must_use]
+pub fn directory() -> (Directory, Keeper) {
+    let (sender, snapshots) = watch::channel(Arc::default());
+    let hurry = Arc::new(Notify::new());
+    (Directory { snapshots, hurry: hurry.clone() }, Keeper { snapshots: sender, hurry })
+}
+
+impl Directory {
+    /// What is known now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Waits until the store has been read again, for `patience` at most; has it read at once.
+    pub async fn next(&mut self, patience: Duration) -> Arc<Snapshot> {
+        // What is there already has been looked at.
+        self.snapshots.mark_unchanged();
+        self.hurry.notify_one();
+        // Without a keeper nothing more comes: the service is gone.
+        let _ = timeout(patience, self.snapshots.changed()).await;
+        self.now()
+    }
+}
+
+impl Keeper {
+    /// Keeps the directory of a service until it is dropped.
+    pub async fn keep(self, store: Arc<dyn Store>, service: ServiceName) {
+        let mut listener = store.listen(&service, Topic::Directory);
+        let mut away = false;
+        loop {
+            match store.workers(&service).await {
+                Ok(workers) => {
+                    if std::mem::take(&mut away) {
+                        tracing::info!(%service, "the directory is read again");
+                    }
+                    self.snapshots.send_replace(Arc::new(Snapshot::read_at(workers, Instant::now())));
+                }
+                // The first failure is news.
+                Err(error) if !std::mem::replace(&mut away, true) => {
+                    tracing::warn!(%service, %error, "the directory cannot be read");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = listener.woken() => {}
+                () = self.hurry.notified() => {}
+                () = tokio::time::sleep(REFRESH) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_read_again_is_stale() {
+        let now = Instant::now();
+        let snapshot = Snapshot::read_at(Vec::new(), now);
+        assert_eq!(snapshot.freshness(now + STALE_AFTER / 2), Freshness::Fresh);
+        assert_eq!(snapshot.freshness(now + STALE_AFTER), Freshness::Stale(STALE_AFTER));
+        assert!(matches!(Snapshot::default().freshness(now), Freshness::Stale(_)));
+    }
+}

@@ -1,0 +1,192 @@
+//! Requests to workers: over pooled connections, with the fleet's secret, within a deadline.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::body::Bytes;
+use axum::http::uri::{Authority, PathAndQuery, Scheme};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use streamfleet_session::FleetSecret;
+use streamfleet_session::fleet::{SECRET_HEADER, is_reserved};
+use tokio::time::timeout;
+
+/// For a connection in one network: a worker that has not taken it by then is gone.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// For an answer to an offer: after this the claim is void.
+pub const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Connections kept to a worker that is not asked anything: a burst of offers finds them open.
+const IDLE: usize = 32;
+/// Shorter than a worker keeps an idle connection, so that a request rarely meets one that is being closed.
+const IDLE_TIME: Duration = Duration::from_secs(8);
+/// The longest answer that is taken in whole: an SDP with its candidates has 10 kB.
+const MAX_ANSWER: usize = 256 << 10;
+
+/// What a proxy does not pass on (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// No answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// The connection could not be made, or has ended.
+    Gone,
+    /// Nothing came in time.
+    TimedOut,
+}
+
+/// The way to workers.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    client: Client<HttpConnector, Body>,
+    secret: HeaderValue,
+}
+
+impl Upstream {
+    /// With the secret that workers ask for.
+    #[must_use]
+    pub fn new(secret: &FleetSecret) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIME));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(IDLE)
+            .build(connector);
+        let mut secret =
+            HeaderValue::from_str(secret.reveal()).expect("invariant: a secret is visible ASCII characters");
+        secret.set_sensitive(true);
+        Self { client, secret }
+    }
+
+    /// Asks a worker. Waits for the head of its answer for `time`; the body comes as it comes.
+    ///
+    /// # Errors
+    /// [`Silence`].
+    pub async fn ask(
+        &self,
+        at: &str,
+        mut request: Request<Body>,
+        time: Duration,
+    ) -> Result<Response<Incoming>, Silence> {
+        let authority: Authority = at.parse().map_err(|_| Silence::Gone)?;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(authority);
+        parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Silence::Gone)?;
+        request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
+        match timeout(time, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => {
+                tracing::debug!(at, %error, "a worker does not answer");
+                Err(Silence::Gone)
+            }
+            Err(_) => Err(Silence::TimedOut),
+        }
+    }
+
+    /// Asks a worker and takes its answer in whole.
+    ///
+    /// # Errors
+    /// [`Silence`].
+    pub async fn ask_whole(
+        &self,
+        at: &str,
+        request: Request<Body>,
+        time: Duration,
+    ) -> Result<Response<Bytes>, Silence> {
+        let whole = async {
+            let (parts, body) = self.ask(at, request, time).await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Silence::Gone)?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        timeout(time, whole).await.unwrap_or(Err(Silence::TimedOut))
+    }
+}
+
+/// A request of a client's, for a worker: its headers without those that end here.
+#[must_use]
+pub fn onward(method: Method, uri: Uri, headers: &HeaderMap, client: SocketAddr, body: Body) -> Request<Body> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = passed_on(headers);
+    // Whoever the worker believes, it is us: what stood here has been judged.
+    let client = client.ip().to_canonical().to_string();
+    if let Ok(client) = HeaderValue::try_from(client) {
+        request.headers_mut().insert(HeaderName::from_static("x-forwarded-for"), client);
+    }
+    request
+}
+
+/// What goes through a proxy: neither what is meant for the next hop alone (RFC 9110, 7.6.1) nor what only we write.
+#[must_use]
+pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<&str> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    let ends_here = |name: &HeaderName| {
+        let name = name.as_str();
+        HOP_BY_HOP.contains(&name)
+            || is_reserved(name)
+            || named.iter().any(|listed| listed.eq_ignore_ascii_case(name))
+            // The body may be another one; its length is written anew.
+            || name == header::CONTENT_LENGTH.as_str()
+    };
+    headers.iter().filter(|(name, _)| !ends_here(name)).map(|(name, value)| (name.clone(), value.clone())).fold(
+        HeaderMap::with_capacity(headers.len()),
+        |mut kept, (name, value)| {
+            kept.append(name, value);
+            kept
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_end_here() {
+        let pairs = [
+            ("host", "voice.example.com"),
+            ("authorization", "Bearer a"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("connection", "keep-alive, X-Hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "7"),
+            ("streamfleet-placed", "forged"),
+            ("streamfleet-secret", "guessed"),
+        ];
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let kept: Vec<_> = passed_on(&headers).iter().map(|(n, v)| format!("{n}={}", v.to_str().unwrap())).collect();
+        assert_eq!(kept, ["host=voice.example.com", "authorization=Bearer a", "cookie=a=1", "cookie=b=2"]);
+    }
+}

@@ -1,0 +1,341 @@
+//! The way of a session to its worker: identity, plan, claim, one worker and perhaps another.
+//!
+//! What carries the session (an offer, a handshake) is a [`Carrier`], which asks a worker; everything that is decided about it
+//! is decided here.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::HeaderValue;
+use streamfleet_process::telemetry::trace;
+use streamfleet_service::spec::ResumeBy;
+use streamfleet_session::fleet::{Form, Placed, PlacedContext};
+use streamfleet_session::wire::Failure;
+use streamfleet_session::{ResumeToken, SessionId};
+use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Placement, Reach, StoreError, Ticket};
+
+use super::Call;
+use super::record::Audit;
+use crate::attempt::{self, Attempts, FULL_RETRY, Fate, Next, Outcome};
+use crate::hold::Place;
+use crate::identify::{Caller, Shown, Unknown};
+use crate::limit::Kind;
+use crate::place::{NoPlan, Plan, Wish};
+use crate::webhook;
+
+/// For the directory to be read again when all workers look full: as long as the store may take for an answer.
+const SECOND_LOOK: Duration = Duration::from_millis(500);
+
+/// A session that wants a place.
+pub(super) struct Wanted<'a> {
+    pub(super) session: &'a SessionId,
+    pub(super) caller: Caller,
+    pub(super) resume: Option<ResumeToken>,
+    pub(super) delivery: Delivery,
+}
+
+/// What a worker is asked with.
+pub(super) struct Ask {
+    pub(super) at: Reach,
+    pub(super) placed: HeaderValue,
+}
+
+/// A worker's answer.
+pub(super) struct Told<T> {
+    pub(super) outcome: Outcome,
+    /// What the client gets if the worker has answered.
+    pub(super) answer: Option<T>,
+}
+
+/// What brings a session to a worker.
+pub(super) trait Carrier: Sync {
+    /// What the client gets.
+    type Answer: Send;
+
+    /// Asks a worker to take the session.
+    fn ask(&self, ask: Ask) -> impl Future<Output = Told<Self::Answer>> + Send;
+}
+
+/// A session's place.
+pub(super) struct Served<T> {
+    pub(super) at: Reach,
+    pub(super) answer: T,
+    /// Whether the worker has taken it.
+    pub(super) outcome: Outcome,
+}
+
+impl Call {
+    /// Who calls, if he may: rate, identity, metadata, and the webhook.
+    pub(super) async fn identified(
+        &self,
+        shown: Shown<'_>,
+        session: &SessionId,
+        now: Instant,
+    ) -> Result<Caller, Failure> {
+        self.rated(Kind::Offer, now).map_err(|failure| self.refuse(session, None, failure, None))?;
+        let caller = self.known_caller(shown).await.map_err(|unknown| {
+            let why = unknown.as_str();
+            self.refuse(session, None, unknown.into(), Some(why))
+        })?;
+        let user_rate = match (&self.desk.rates, caller.proved()) {
+            (Some(rates), Some(user)) => rates.take_user(user, now),
+            _ => Ok(()),
+        };
+        if let Err(failure) = user_rate {
+            return Err(self.refuse(session, Some(&caller), failure, Some("user")));
+        }
+        if let Some(hook) = &self.desk.service.identity.webhook {
+            let service = &self.desk.service.name;
+            let word = webhook::ask(&self.api.parts.http, hook, service, session, &caller).await;
+            word.map_err(|failure| self.refuse(session, Some(&caller), failure, Some("webhook")))?;
+        }
+        Ok(caller)
+    }
+
+    /// Who calls, by what he shows.
+    pub(super) async fn known_caller(&self, shown: Shown<'_>) -> Result<Caller, Unknown> {
+        let token = shown.token().filter(|_| self.desk.identifier.takes_tokens());
+        let keys = match token {
+            Some(token) => self.desk.keyring.keys_for(token).await,
+            None => None,
+        };
+        self.desk.identifier.identify(shown, keys.as_ref(), SystemTime::now())
+    }
+
+    /// Counts a request.
+    pub(super) fn rated(&self, kind: Kind, now: Instant) -> Result<(), Failure> {
+        self.desk.rates.as_ref().map_or(Ok(()), |rates| rates.take(kind, self.client.ip(), now))
+    }
+
+    fn refuse(
+        &self,
+        session: &SessionId,
+        caller: Option<&Caller>,
+        failure: Failure,
+        reason: Option<&'static str>,
+    ) -> Failure {
+        let user = caller.and_then(|caller| caller.user.as_ref());
+        self.audit(session, user).refused(failure.as_str(), reason);
+        failure
+    }
+
+    /// Has a worker take the session.
+    pub(super) async fn place<C: Carrier>(
+        &self,
+        wanted: &Wanted<'_>,
+        carrier: &C,
+    ) -> Result<Served<C::Answer>, Failure> {
+        let user = wanted.caller.user.as_ref();
+        let audit = self.audit(wanted.session, user);
+        let served = self.try_workers(wanted, carrier, &audit).await;
+        if let Err(failure) = &served {
+            audit.refused(failure.as_str(), None);
+        }
+        served
+    }
+
+    async fn try_workers<C: Carrier>(
+        &self,
+        wanted: &Wanted<'_>,
+        carrier: &C,
+        audit: &Audit<'_>,
+    ) -> Result<Served<C::Answer>, Failure> {
+        let mut attempts = Attempts::default();
+        let mut or = None;
+        loop {
+            let plan = match (self.plan(wanted, &attempts).await, &or) {
+                (Ok(plan), _) => plan,
+                // There is no other worker: what the first one's silence means is what is told.
+                (Err(_), Some(failure)) => return Err(Failure::clone(failure)),
+                (Err(failure), None) => return Err(failure),
+            };
+            let ticket = Ticket::from_random(rand::random());
+            let store = self.api.parts.store.clone();
+            let (tasks, service) = (self.api.parts.tasks.clone(), self.desk.service.name.clone());
+            // From here on the claim is given back whatever happens, unless it has become a session.
+            let claim = attempt::Claimed::new(ticket, move |ticket| {
+                let (store, service) = (store.clone(), service.clone());
+                tasks.spawn(async move {
+                    // If the store cannot be told, the claim runs out by itself.
+                    let _ = store.release(&service, ticket).await;
+                });
+            });
+            let placement = self.claim(wanted, ticket, &plan, &attempts).await?;
+            let placed = self.placed(wanted, ticket, &plan, &placement)?;
+            let at = placement.at.clone();
+            let told = carrier.ask(Ask { at: at.clone(), placed }).await;
+            self.api.record.attempt(told.outcome);
+            match (attempts.after(&at.worker, told.outcome), told.answer) {
+                (Next::Reply { claim: fate }, Some(answer)) => {
+                    claim.settle(fate);
+                    if told.outcome == Outcome::Taken {
+                        audit.placed(&at.worker);
+                    }
+                    return Ok(Served { at, answer, outcome: told.outcome });
+                }
+                (Next::Retry { or: failure }, _) => {
+                    // Until it is released, the next claim would find the id taken: by this one.
+                    let _ = self.api.parts.store.release(&self.desk.service.name, ticket).await;
+                    claim.settle(Fate::Kept);
+                    or = Some(failure);
+                }
+                (Next::GiveUp(failure), _) => return Err(failure),
+                (Next::Reply { .. }, None) => return Err(Failure::UpstreamUnavailable),
+            }
+        }
+    }
+
+    /// Where it may go; waits for a worker where none is ready.
+    async fn plan(&self, wanted: &Wanted<'_>, attempts: &Attempts) -> Result<Plan, Failure> {
+        let wish = Wish {
+            service: &self.desk.service,
+            params: &self.params,
+            session: wanted.session,
+            caller: &wanted.caller,
+            without: attempts.failed(),
+        };
+        let mut directory = self.desk.directory.clone();
+        let mut snapshot = directory.now();
+        let mut held: Option<Place> = None;
+        let mut looked_again = false;
+        loop {
+            match wish.plan(&snapshot.workers) {
+                Ok(plan) => return Ok(plan),
+                Err(NoPlan::Value(detail)) => return Err(Failure::InvalidMetadata { detail }),
+                Err(NoPlan::Full) if looked_again => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+                Err(NoPlan::Full) => {
+                    looked_again = true;
+                    snapshot = directory.next(SECOND_LOOK).await;
+                }
+                // The only worker has refused it: that is told, and nothing is waited for.
+                Err(NoPlan::NotReady) if attempts.failed().is_some() => {
+                    return Err(Failure::NoCapacity { retry_after: FULL_RETRY });
+                }
+                Err(NoPlan::NotReady) => {
+                    let now = Instant::now();
+                    let place = match held.take() {
+                        Some(place) => place,
+                        None => self.api.hold.enter(&self.desk.service.name, self.desk.service.offer_hold, now)?,
+                    };
+                    let left = place.left(now)?;
+                    held = Some(place);
+                    snapshot = directory.next(left).await;
+                }
+            }
+        }
+    }
+
+    async fn claim(
+        &self,
+        wanted: &Wanted<'_>,
+        ticket: Ticket,
+        plan: &Plan,
+        attempts: &Attempts,
+    ) -> Result<Box<Placement>, Failure> {
+        let service = &self.desk.service;
+        let proved = wanted.caller.proved();
+        // Where the token alone gives a context back, its user is not told: a context that has one goes back to him without.
+        let request = ClaimRequest {
+            ticket,
+            session: wanted.session.clone(),
+            user: wanted.caller.user.clone(),
+            claim: Claim {
+                token: wanted.resume,
+                user: proved.filter(|_| service.resume_by == ResumeBy::Identity).cloned(),
+            },
+            context: ContextId::from_random(rand::random()),
+            token: ResumeToken::from_random(rand::random()),
+            delivery: wanted.delivery,
+            service_limit: service.limits.concurrency,
+            user_limit: service.limits.per_user,
+            pin: plan.pin.clone(),
+            retention: service.retention,
+            ranked: plan.ranked.clone(),
+        };
+        let began = Instant::now();
+        let claimed = self.api.parts.store.claim(&service.name, &request).await;
+        let outcome = match claimed {
+            Ok(Claimed::Placed(placement)) => Ok(placement),
+            Ok(Claimed::Duplicate { .. }) => Err(attempts.duplicate()),
+            // It is on its way out: its client may come again in a moment.
+            Ok(Claimed::Closing) => Err(Failure::ConnectionAlreadyExists),
+            Ok(Claimed::ServiceLimit) => {
+                Err(limited(service.limits.concurrency, |limit| Failure::ConcurrencyLimitReached { limit }))
+            }
+            Ok(Claimed::UserLimit) => {
+                Err(limited(service.limits.per_user, |limit| Failure::UserLimitReached { limit }))
+            }
+            Ok(Claimed::NoCapacity { .. }) => Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+            Err(error) => Err(unavailable(&error)),
+        };
+        let label = outcome.as_ref().map_or_else(Failure::as_str, |_| "placed");
+        self.api.record.claim(label, began.elapsed());
+        outcome
+    }
+
+    /// What the worker is told of the session.
+    fn placed(
+        &self,
+        wanted: &Wanted<'_>,
+        ticket: Ticket,
+        plan: &Plan,
+        placement: &Placement,
+    ) -> Result<HeaderValue, Failure> {
+        let (opened, caller) = (&placement.opened, &wanted.caller);
+        let placed = Placed {
+            v: Form,
+            ticket: ticket.bits(),
+            epoch: placement.epoch.0,
+            session: wanted.session.clone(),
+            user: caller.user.clone(),
+            verified: caller.verified.is_verified(),
+            metadata: caller.metadata.as_map().clone(),
+            claims: caller.claims.clone(),
+            variant: plan.variant.clone(),
+            pin: plan.pin.as_ref().map(ToString::to_string),
+            context: PlacedContext {
+                id: opened.id.bits(),
+                version: opened.document.version.0,
+                data: opened.document.data.clone(),
+                resumed: opened.resumed,
+                token: opened.token,
+                generation: opened.generation.number(),
+            },
+            takes_over: placement.takes_over.map(Ticket::bits),
+            client: self.client,
+            retention: self.desk.service.retention,
+        };
+        let text = placed.encode().map_err(|error| Failure::InvalidMetadata { detail: error.to_string() })?;
+        let mut value = HeaderValue::try_from(text).expect("invariant: base64url is a header's value");
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    pub(super) fn audit<'a>(
+        &'a self,
+        session: &'a SessionId,
+        user: Option<&'a streamfleet_session::UserId>,
+    ) -> Audit<'a> {
+        Audit { service: &self.desk.service.name, session, user, client: self.client }
+    }
+}
+
+/// Headers with which a worker goes on with the present trace.
+pub(super) fn trace_headers() -> Vec<(String, String)> {
+    trace::headers(&tracing::Span::current())
+}
+
+fn limited<L>(limit: Option<L>, failure: impl FnOnce(L) -> Failure) -> Failure {
+    // A limit that was taken away meanwhile is none; the client may come again.
+    limit.map_or(Failure::NoCapacity { retry_after: FULL_RETRY }, failure)
+}
+
+/// What a client is told while the store is away.
+pub(super) fn unavailable(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
+        StoreError::Unavailable(_) | StoreError::Schema { .. } => {
+            tracing::warn!(%error, "the store does not answer");
+            Failure::UpstreamUnavailable
+        }
+    }
+}

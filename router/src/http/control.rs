@@ -1,0 +1,254 @@
+//! `{p}/sessions`: listing, and ending sessions and their tracks, from any router: what is asked stands in the store, and
+//! the session's owner does it.
+//!
+//! Who may: the operator with the admin token, a session's client with its token, a proven user with his own.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use streamfleet_edge::headers::bearer;
+use streamfleet_edge::origin::{Strange, check, requested_host};
+use streamfleet_edge::reply;
+use streamfleet_session::wire::Failure;
+use streamfleet_session::{CloseReason, ResumeToken, SessionId};
+use streamfleet_store::{
+    ContextKey, Demand, Filter, LiveSession, MAX_PAGE, Outcome, Phase, Reach, Told, TrackResult, settle,
+};
+
+use super::Call;
+use super::claim::unavailable;
+use super::owner::Owner;
+
+/// How long a caller waits for what it has asked: a session that plays its last words takes longer, and is told to be on
+/// its way.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What somebody shows. Only the operator's token has been looked at.
+#[derive(Debug, Clone)]
+pub(super) enum Authority {
+    /// The operator's token.
+    Operator,
+    /// What may be a session's.
+    Client(ResumeToken),
+    /// What may be a user's.
+    User,
+}
+
+/// A session as a list shows it: what its worker has said of it, and where it is.
+#[derive(Serialize)]
+struct Listed {
+    id: SessionId,
+    worker: String,
+    state: &'static str,
+    user_id: Option<String>,
+    age_ms: u64,
+    #[serde(flatten)]
+    detail: Map<String, Value>,
+}
+
+impl From<LiveSession> for Listed {
+    fn from(live: LiveSession) -> Self {
+        let mut detail = live.detail;
+        // What is known here is newer.
+        for key in ["id", "worker", "state", "user_id", "age_ms"] {
+            detail.remove(key);
+        }
+        Self {
+            id: live.session,
+            worker: live.at.worker.to_string(),
+            state: live.phase.as_str(),
+            user_id: live.user.map(|user| user.to_string()),
+            age_ms: u64::try_from(live.age.as_millis()).unwrap_or(u64::MAX),
+            detail,
+        }
+    }
+}
+
+impl Call {
+    pub(super) async fn list(&self, request: Request) -> Response {
+        let authority = match self.guard(request.headers(), request.uri(), request.version()) {
+            Ok(authority) => authority,
+            Err(strange) => return *strange,
+        };
+        // A session's own token is nobody's here.
+        let outcome = match authority {
+            Authority::Operator => match filter(request.uri().query().unwrap_or_default()) {
+                Some(filter) => self.listed(&filter).await,
+                None => {
+                    self.api.record.control("invalid_filter");
+                    return reply::other(StatusCode::UNPROCESSABLE_ENTITY, "invalid_filter");
+                }
+            },
+            Authority::Client(_) | Authority::User => Err(Failure::Unauthorized),
+        };
+        self.api.record.control(outcome.as_ref().map_or_else(Failure::as_str, |_| "listed"));
+        match outcome {
+            Ok(page) => reply::json(StatusCode::OK, &page),
+            Err(failure) => reply::failure(&failure),
+        }
+    }
+
+    async fn listed(&self, filter: &Filter) -> Result<Value, Failure> {
+        let page = self.api.parts.store.list(&self.desk.service.name, filter).await;
+        let page = page.map_err(|error| unavailable(&error))?;
+        let sessions: Vec<Listed> = page.sessions.into_iter().map(Listed::from).collect();
+        let mut list = json!({ "sessions": sessions });
+        if let Some(next) = page.next {
+            list["next"] = json!(next);
+        }
+        Ok(list)
+    }
+
+    pub(super) async fn end(&self, request: Request, id: SessionId) -> Response {
+        self.ask(request, &id, Demand::End(CloseReason::EndedByControl)).await
+    }
+
+    pub(super) async fn end_track(&self, request: Request, id: SessionId, mid: &str) -> Response {
+        match mid.parse() {
+            Ok(track) => self.ask(request, &id, Demand::CloseTrack(track)).await,
+            // What cannot be a track is none of the session's, whoever asks: but only who may ask learns that.
+            Err(_) => match self.guard(request.headers(), request.uri(), request.version()) {
+                Ok(_) => reply::failure(&Failure::NotFound),
+                Err(strange) => *strange,
+            },
+        }
+    }
+
+    async fn ask(&self, request: Request, id: &SessionId, demand: Demand) -> Response {
+        let authority = match self.guard(request.headers(), request.uri(), request.version()) {
+            Ok(authority) => authority,
+            Err(strange) => return *strange,
+        };
+        let (parts, _) = request.into_parts();
+        let live = match self.owner(id).await {
+            Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await.map(|_| live),
+            Ok(Owner::Last(_) | Owner::Over) => Err(Failure::NotFound),
+            Err(failure) => Err(failure),
+        };
+        let live = match live {
+            Ok(live) => live,
+            Err(failure) => {
+                self.api.record.control(failure.as_str());
+                if failure == Failure::Unauthorized {
+                    self.audit(id, None).denied(failure.as_str());
+                }
+                return reply::failure(&failure);
+            }
+        };
+        let (outcome, response) = self.settled(&live, &demand).await;
+        self.api.record.control(outcome);
+        self.audit(id, live.user.as_ref()).controlled(outcome);
+        response
+    }
+
+    async fn settled(&self, live: &LiveSession, demand: &Demand) -> (&'static str, Response) {
+        let (store, service, id) = (&self.api.parts.store, &self.desk.service.name, &live.session);
+        let outcome = match store.ask(service, id, Some(live.context), demand).await {
+            Ok(Told::Pending(pending)) => settle(store.as_ref(), service, &pending, PATIENCE).await,
+            Ok(Told::Over(reason)) => Ok(Some(Outcome::Ended(reason))),
+            Ok(Told::Unknown) => return ("not_found", reply::failure(&Failure::NotFound)),
+            Err(error) => Err(error),
+        };
+        match (outcome, demand) {
+            (Ok(Some(Outcome::Ended(reason))), Demand::End(_)) => ("ended", reply::ended(id, reason)),
+            (Ok(Some(Outcome::Track(TrackResult::Closed))), Demand::CloseTrack(track)) => {
+                ("track_closed", reply::track_closed(id, track.as_str()))
+            }
+            // The session has ended before its track could, or has no such track.
+            (Ok(Some(_)), _) => ("not_found", reply::failure(&Failure::NotFound)),
+            // It stands, and is done when its owner can.
+            (Ok(None), _) => ("ending", reply::ending(id)),
+            (Err(error), _) => {
+                let failure = unavailable(&error);
+                (failure.as_str(), reply::failure(&failure))
+            }
+        }
+    }
+
+    /// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with
+    /// what may be somebody's token. The order keeps a foreign page from trying tokens.
+    pub(super) fn guard(&self, headers: &HeaderMap, uri: &Uri, version: Version) -> Result<Authority, Box<Response>> {
+        let access = &self.api.parts.access;
+        let named = requested_host(version, headers, uri)
+            .and_then(|host| check(headers, &host, &access.hosts, &access.origins));
+        let (label, response) = match named {
+            Err(Strange::Malformed) => ("invalid_host", reply::invalid_host()),
+            Err(Strange::Origin | Strange::Host) => ("forbidden", reply::failure(&Failure::Forbidden)),
+            Ok(()) => match bearer(headers) {
+                Some(token) if access.admin_token.matches(token) => return Ok(Authority::Operator),
+                Some(token) => return Ok(token.parse().map_or(Authority::User, Authority::Client)),
+                None => ("unauthorized", reply::failure(&Failure::Unauthorized)),
+            },
+        };
+        self.api.record.control(label);
+        Err(Box::new(response))
+    }
+
+    /// Where a request about a session goes, if whoever asks may. A token that is not its own is nobody's.
+    pub(super) async fn allowed(
+        &self,
+        authority: &Authority,
+        parts: &Parts,
+        live: &LiveSession,
+    ) -> Result<(Reach, Option<HeaderValue>), Failure> {
+        match authority {
+            Authority::Operator => Ok((live.at.clone(), None)),
+            Authority::Client(token) => {
+                let service = self.desk.service.name.clone();
+                let contexts = self.api.parts.store.clone().contexts(&service);
+                let key = ContextKey { service, session: live.session.clone() };
+                let context = contexts.verify(&key, token).await.map_err(|error| unavailable(&error))?;
+                match context {
+                    Some(context) if context == live.context => Ok((live.at.clone(), None)),
+                    // Its own session is over, and the id another one's by now.
+                    Some(_) => Err(Failure::NotFound),
+                    None => Err(Failure::Unauthorized),
+                }
+            }
+            Authority::User if self.is_user(parts, live).await => Ok((live.at.clone(), Some(self.as_operator()))),
+            Authority::User => Err(Failure::Unauthorized),
+        }
+    }
+}
+
+/// Which sessions a query asks for: `user`, `state`, `after`, `limit`. Unknown parameters are ignored; `None` if a value
+/// can be none of ours.
+fn filter(query: &str) -> Option<Filter> {
+    let mut filter = Filter { limit: MAX_PAGE, ..Filter::default() };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user" => filter.user = Some(value.parse().ok()?),
+            "state" => filter.phase = Some(Phase::ALL.into_iter().find(|phase| phase.as_str() == value)?),
+            "after" => filter.after = Some(value.parse().ok()?),
+            "limit" => filter.limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit))?,
+            _ => {}
+        }
+    }
+    Some(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters() {
+        let check = |query: &str| {
+            filter(query).map(|filter| {
+                let Filter { user, phase, after, limit } = filter;
+                (user.map(|u| u.to_string()), phase, after.map(|id| id.to_string()), limit)
+            })
+        };
+        assert_eq!(check(""), Some((None, None, None, MAX_PAGE)));
+        let all = check("user=mia&state=active&after=x&limit=7&other=1");
+        assert_eq!(all, Some((Some("mia".to_owned()), Some(Phase::Active), Some("x".to_owned()), 7)));
+        for wrong in ["state=lost", "limit=0", "limit=201", "limit=x", "after=a%20b", "user="] {
+            assert!(filter(wrong).is_none(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The routes of a router: those of a worker, for all services at once.
+//!
+//! Services come and go while the process runs, so every request goes through one function, which finds its service by host
+//! and path ([`dispatch`]). Offers are decided in [`offer`] on the way that [`claim`] describes, candidates in
+//! [`candidate`]; what is asked of sessions that are there goes through [`owner`] and [`control`].
+
+mod candidate;
+mod claim;
+mod control;
+mod offer;
+mod owner;
+mod record;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use futures_util::FutureExt as _;
+use opentelemetry::metrics::Meter;
+use parking_lot::Mutex;
+use streamfleet_edge::origin::{Hosts, Origins, requested_host};
+use streamfleet_edge::{body, cors, reply};
+use streamfleet_process::tasks::panic_message;
+use streamfleet_service::Params;
+use streamfleet_session::wire::{Failure, OfferBody};
+use streamfleet_session::{AdminToken, SessionId};
+use streamfleet_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::record::Record;
+use crate::forward::Upstream;
+use crate::hold::Hold;
+use crate::known::Known;
+use crate::limit::{Network, client};
+use crate::roster::{Desk, Roster};
+
+/// Who may do what over HTTP.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Pages that may call the public routes.
+    pub origins: Origins,
+    /// Names under which the control routes may be called.
+    pub hosts: Hosts,
+    /// What the control routes demand. Workers are given the same.
+    pub admin_token: AdminToken,
+    /// Proxies whose word on where a request is from is taken.
+    pub trusted: Vec<Network>,
+}
+
+/// What a router works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// What the fleet knows.
+    pub store: Arc<dyn Store>,
+    /// The services.
+    pub roster: watch::Receiver<Arc<Roster>>,
+    /// The way to workers.
+    pub upstream: Upstream,
+    /// For webhooks.
+    pub http: reqwest::Client,
+    /// Who may do what.
+    pub access: Access,
+    /// Owns what goes on beside requests: releases, the search for sessions of early candidates.
+    pub tasks: TaskTracker,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+/// All that the routes share.
+struct Api {
+    parts: Parts,
+    known: Mutex<Known>,
+    hold: Hold,
+    record: Record,
+}
+
+/// A request for a service.
+struct Call {
+    api: Arc<Api>,
+    desk: Arc<Desk>,
+    params: Params,
+    client: SocketAddr,
+}
+
+/// What a request is for, below its service's path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Route {
+    Offer,
+    RtcConfiguration,
+    Outputs,
+    Input,
+    Trigger,
+    Incoming,
+    Sessions,
+    Session(SessionId),
+    Data(SessionId),
+    Track(SessionId, String),
+}
+
+impl Route {
+    /// The route of a path. An id that is none is an id that nobody has.
+    fn parse(rest: &str) -> Option<Self> {
+        let mut segments = rest.strip_prefix('/')?.split('/');
+        let mut next = || segments.next();
+        let route = match (next()?, next(), next(), next()) {
+            ("webrtc", Some("offer"), None, _) => Self::Offer,
+            ("rtc_configuration", None, ..) => Self::RtcConfiguration,
+            ("outputs", None, ..) => Self::Outputs,
+            ("input_hook", None, ..) => Self::Input,
+            ("trigger_response", None, ..) => Self::Trigger,
+            ("telephone", Some("incoming"), None, _) => Self::Incoming,
+            ("sessions", None, ..) => Self::Sessions,
+            ("sessions", Some(id), None, _) => Self::Session(decoded(id)?.parse().ok()?),
+            ("sessions", Some(id), Some("data"), None) => Self::Data(decoded(id)?.parse().ok()?),
+            ("sessions", Some(id), Some("tracks"), Some(mid)) => {
+                Self::Track(decoded(id)?.parse().ok()?, decoded(mid)?.into_owned())
+            }
+            _ => return None,
+        };
+        segments.next().is_none().then_some(route)
+    }
+
+    fn methods(&self) -> &'static [Method] {
+        match self {
+            Self::Offer | Self::Input | Self::Trigger => &[Method::POST, Method::OPTIONS],
+            Self::RtcConfiguration | Self::Outputs => &[Method::GET, Method::HEAD, Method::OPTIONS],
+            Self::Incoming => &[Method::POST],
+            Self::Sessions => &[Method::GET, Method::HEAD],
+            Self::Session(_) => &[Method::GET, Method::HEAD, Method::DELETE],
+            Self::Data(_) => &[Method::GET, Method::HEAD, Method::PATCH],
+            Self::Track(..) => &[Method::DELETE],
+        }
+    }
+}
+
+/// A segment without its escapes (RFC 3986, 2.1); `None` if what it says is no UTF-8.
+fn decoded(segment: &str) -> Option<std::borrow::Cow<'_, str>> {
+    if !segment.contains('%') {
+        return Some(segment.into());
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok().map(Into::into)
+}
+
+/// The routes of all services.
+pub fn router(parts: Parts, meter: &Meter) -> Router {
+    let origins = parts.access.origins.clone();
+    let hold = Hold::default();
+    let record = Record::new(meter, &hold, &parts.roster);
+    let api = Arc::new(Api { parts, known: Mutex::default(), hold, record });
+    let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
+    public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
+}
+
+/// The last net: a panic becomes `internal` (500), is counted, and ends nothing but its request.
+async fn catch(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            tracing::error!(message = panic_message(panic.as_ref()), "a request panicked");
+            api.record.panicked();
+            reply::failure(&Failure::Internal)
+        }
+    }
+}
+
+/// Pages of other origins may read every answer but those of the control routes.
+async fn cors_where_public(origins: State<Origins>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_control = path.split('/').any(|segment| segment == "sessions");
+    if is_control { next.run(request).await } else { cors::allow(origins, request, next).await }
+}
+
+async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    // Only a router without a listener (a test) does not know.
+    let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+    let client = client(peer, request.headers(), &api.parts.access.trusted);
+    let host = requested_host(request.version(), request.headers(), request.uri()).ok();
+    let roster = api.parts.roster.borrow().clone();
+    let found = roster.catalog.find(host.as_ref().map(|host| host.as_str()), request.uri().path());
+    let found = found.and_then(|found| {
+        let desk = roster.desk(&found.service.name)?.clone();
+        Some((desk, Route::parse(found.rest)?, found.params))
+    });
+    let Some((desk, route, params)) = found else { return unknown_path(request).await };
+    if !route.methods().contains(request.method()) {
+        return not_allowed(route.methods());
+    }
+    if request.method() == Method::OPTIONS {
+        return cors::preflight().await;
+    }
+    let call = Call { api, desk, params, client };
+    match route {
+        Route::Offer => call.offer_or_candidate(request).await,
+        Route::RtcConfiguration | Route::Incoming => call.anywhere(request).await,
+        Route::Outputs => call.outputs(request).await,
+        Route::Input | Route::Trigger => call.told(request).await,
+        Route::Sessions => call.list(request).await,
+        Route::Session(id) if request.method() == Method::DELETE => call.end(request, id).await,
+        Route::Session(id) | Route::Data(id) => call.of_owner(request, id).await,
+        Route::Track(id, mid) => call.end_track(request, id, &mid).await,
+    }
+}
+
+fn not_allowed(methods: &[Method]) -> Response {
+    let mut response = reply::method_not_allowed();
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    if let Ok(allow) = names.join(", ").try_into() {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+/// An offer to a service that does not exist is read before it is refused: its client learns of a body that is too large or
+/// has the wrong shape wherever it sends it.
+async fn unknown_path(request: Request) -> Response {
+    match *request.method() {
+        _ if !request.uri().path().ends_with("/webrtc/offer") => return reply::failure(&Failure::NotFound),
+        Method::OPTIONS => return cors::preflight().await,
+        Method::POST => {}
+        _ => return reply::failure(&Failure::NotFound),
+    }
+    let body = match body::read(request.into_body()).await {
+        Ok(body) => body,
+        Err(fault) => return reply::body_fault(fault),
+    };
+    match OfferBody::parse(&body) {
+        Ok(_) => reply::failure(&Failure::ServiceNotFound),
+        Err(error) => reply::shape(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes() {
+        #[track_caller]
+        fn check(rest: &str, expected: Option<Route>) {
+            assert_eq!(Route::parse(rest), expected, "{rest}");
+        }
+        let id = || "a~b".parse().unwrap();
+        check("/webrtc/offer", Some(Route::Offer));
+        check("/webrtc/offer/", None);
+        check("/webrtc", None);
+        check("", None);
+        check("/", None);
+        check("/sessions", Some(Route::Sessions));
+        check("/sessions/a~b", Some(Route::Session(id())));
+        check("/sessions/a%7Eb", Some(Route::Session(id())));
+        check("/sessions/a%7", None);
+        check("/sessions/a%+1b", None);
+        check("/sessions/%ff", None);
+        check("/sessions/a{b", None);
+        check("/sessions/a~b/data", Some(Route::Data(id())));
+        check("/sessions/a~b/tracks/0", Some(Route::Track(id(), "0".to_owned())));
+        check("/sessions/a~b/tracks/0/x", None);
+        check("/sessions/a~b/tracks", None);
+    }
+}

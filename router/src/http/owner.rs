@@ -1,0 +1,233 @@
+//! What is asked of a session beside its offer, and goes to the worker that has it; and what any worker answers.
+
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use streamfleet_edge::{body, reply};
+use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
+use streamfleet_session::{Claims, SessionId};
+use streamfleet_store::{Gate, LiveSession, Reach, SessionView};
+
+use super::Call;
+use super::claim::unavailable;
+use super::offer::access_token;
+use crate::attempt::FULL_RETRY;
+use crate::forward::{onward, passed_on};
+use crate::identify::Shown;
+use crate::limit::Kind;
+
+/// For the head of an answer. A handler that is slow answers an input when it takes it.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// Where a session's worker is.
+pub(super) enum Owner {
+    /// It lives there.
+    Live(Box<LiveSession>),
+    /// It is over, and this worker had it.
+    Last(Reach),
+    /// It is over, and nobody knows where it was.
+    Over,
+}
+
+impl Call {
+    /// `rtc_configuration` and `telephone/incoming`: any worker of the service knows.
+    pub(super) async fn anywhere(&self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = match body::read(body).await {
+            Ok(body) => body,
+            Err(fault) => return reply::body_fault(fault),
+        };
+        let mut last = Failure::NoCapacity { retry_after: FULL_RETRY };
+        // The one that is asked may be gone since it was heard of; a second one is not asked for more than that.
+        for at in self.some_workers().into_iter().take(2) {
+            match self.pass_on(&parts, Body::from(body.clone()), &at).await {
+                Ok(response) => return self.counted("passed", response),
+                Err(failure) => last = failure,
+            }
+        }
+        self.counted(last.as_str(), reply::failure(&last))
+    }
+
+    pub(super) async fn outputs(&self, request: Request) -> Response {
+        let (parts, _) = request.into_parts();
+        let query = parts.uri.query().unwrap_or_default();
+        let id = match OutputsQuery::parse(form_urlencoded::parse(query.as_bytes())) {
+            Ok(query) => query.webrtc_id,
+            Err(error) => return self.counted("invalid", reply::shape(&error)),
+        };
+        let outcome = async {
+            self.rated(Kind::Session, Instant::now())?;
+            let at = match self.owner(&id).await? {
+                Owner::Live(live) => self.vouched(&parts, &live).await,
+                Owner::Last(at) => (at, None),
+                // There is nothing, and there will be nothing.
+                Owner::Over => return Ok(reply::no_content()),
+            };
+            self.pass_on_for(&parts, Body::empty(), at).await
+        };
+        self.answered(outcome.await)
+    }
+
+    /// `input_hook` and `trigger_response`.
+    pub(super) async fn told(&self, request: Request) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = match body::read(body).await {
+            Ok(body) => body,
+            Err(fault) => return self.counted(fault.as_str(), reply::body_fault(fault)),
+        };
+        let is_input = parts.uri.path().ends_with("/input_hook");
+        let id = if is_input {
+            InputBody::parse(&body).map(|body| body.webrtc_id)
+        } else {
+            TriggerBody::parse(&body).map(|body| body.webrtc_id)
+        };
+        let id = match id {
+            Ok(id) => id,
+            Err(error) => return self.counted("invalid", reply::shape(&error)),
+        };
+        let outcome = async {
+            self.rated(Kind::Session, Instant::now())?;
+            let at = match self.owner(&id).await? {
+                Owner::Live(live) => self.vouched(&parts, &live).await,
+                Owner::Last(at) => (at, None),
+                Owner::Over => return Err(Failure::NotFound),
+            };
+            self.pass_on_for(&parts, Body::from(body), at).await
+        };
+        self.answered(outcome.await)
+    }
+
+    /// `sessions/{id}` and its data: its owner says, or of one that is over any worker, from the store.
+    pub(super) async fn of_owner(&self, request: Request, id: SessionId) -> Response {
+        let authority = match self.guard(request.headers(), request.uri(), request.version()) {
+            Ok(authority) => authority,
+            Err(strange) => return *strange,
+        };
+        let (parts, body) = request.into_parts();
+        let body = match body::read(body).await {
+            Ok(body) => body,
+            Err(fault) => return reply::body_fault(fault),
+        };
+        let outcome = async {
+            let at = match self.owner(&id).await {
+                Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await?,
+                Ok(Owner::Last(at)) => (at, None),
+                Ok(Owner::Over) | Err(Failure::NotFound) => {
+                    let any = self.some_workers().into_iter().next();
+                    (any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, None)
+                }
+                Err(failure) => return Err(failure),
+            };
+            let mut parts = parts;
+            // Origin and name have been judged here; a worker goes by a name that no page knows.
+            parts.headers.remove(header::ORIGIN);
+            parts.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+            self.pass_on_for(&parts, Body::from(body), at).await
+        };
+        let outcome = outcome.await;
+        self.api.record.control(outcome.as_ref().map_or_else(Failure::as_str, |_| "passed"));
+        if let Err(failure @ Failure::Unauthorized) = &outcome {
+            self.audit(&id, None).denied(failure.as_str());
+        }
+        outcome.unwrap_or_else(|failure| reply::failure(&failure))
+    }
+
+    /// Who has a session. A router that cannot ask the store goes by what it saw last.
+    pub(super) async fn owner(&self, id: &SessionId) -> Result<Owner, Failure> {
+        let key = (self.desk.service.name.clone(), id.clone());
+        let last = || self.api.known.lock().last(&key, Instant::now());
+        match self.api.parts.store.session(&key.0, id).await {
+            Ok(Some(SessionView::Live(live))) => {
+                self.api.known.lock().remember(&key, live.at.clone(), Instant::now());
+                Ok(Owner::Live(live))
+            }
+            Ok(Some(SessionView::Over(_))) => Ok(last().map_or(Owner::Over, Owner::Last)),
+            Ok(None) => Err(Failure::NotFound),
+            Err(error) => last().map(Owner::Last).ok_or_else(|| unavailable(&error)),
+        }
+    }
+
+    /// Where a request goes, and whether the router vouches for it: a worker knows no tokens of users, so it is the router
+    /// that has seen whether a session's own user asks.
+    pub(super) async fn vouched(&self, parts: &Parts, live: &LiveSession) -> (Reach, Option<HeaderValue>) {
+        let is_own = self.is_user(parts, live).await;
+        (live.at.clone(), is_own.then(|| self.as_operator()))
+    }
+
+    /// Whether a token proves that this is the session's user.
+    pub(super) async fn is_user(&self, parts: &Parts, live: &LiveSession) -> bool {
+        if live.user.is_none() || !self.desk.identifier.takes_tokens() {
+            return false;
+        }
+        let token = access_token(parts);
+        let shown = Shown { headers: &parts.headers, query_token: token.as_deref(), claims: Claims::default() };
+        let caller = self.known_caller(shown).await;
+        caller.is_ok_and(|caller| caller.proved().is_some_and(|user| live.user.as_ref() == Some(user)))
+    }
+
+    pub(super) fn as_operator(&self) -> HeaderValue {
+        let text = format!("Bearer {}", self.api.parts.access.admin_token.reveal());
+        let mut value = HeaderValue::try_from(text).expect("invariant: a token is visible ASCII characters");
+        value.set_sensitive(true);
+        value
+    }
+
+    /// Workers that serve, in any order.
+    fn some_workers(&self) -> Vec<Reach> {
+        let snapshot = self.desk.directory.now();
+        let open = snapshot.workers.iter().filter(|view| view.gate == Gate::Open);
+        let mut found: Vec<Reach> = open
+            .filter_map(|view| {
+                let said = view.said.as_ref()?;
+                Some(Reach { worker: view.owner.worker.clone(), http: said.http.clone() })
+            })
+            .collect();
+        if !found.is_empty() {
+            let turn = rand::random::<u32>() as usize % found.len();
+            found.rotate_left(turn);
+        }
+        found
+    }
+
+    async fn pass_on_for(
+        &self,
+        parts: &Parts,
+        body: Body,
+        (at, authority): (Reach, Option<HeaderValue>),
+    ) -> Result<Response, Failure> {
+        match authority {
+            None => self.pass_on(parts, body, &at).await,
+            Some(authority) => {
+                let mut parts = parts.clone();
+                parts.headers.insert(header::AUTHORIZATION, authority);
+                self.pass_on(&parts, body, &at).await
+            }
+        }
+    }
+
+    async fn pass_on(&self, parts: &Parts, body: Body, at: &Reach) -> Result<Response, Failure> {
+        let request = onward(parts.method.clone(), parts.uri.clone(), &parts.headers, self.client, body);
+        let answer = self.api.parts.upstream.ask(&at.http, request, HEAD_TIME).await;
+        let (head, body) = answer.map_err(|_| Failure::UpstreamUnavailable)?.into_parts();
+        let mut response = Response::new(Body::new(body));
+        *response.status_mut() = head.status;
+        *response.headers_mut() = passed_on(&head.headers);
+        Ok(response)
+    }
+
+    fn answered(&self, outcome: Result<Response, Failure>) -> Response {
+        match outcome {
+            Ok(response) => self.counted("passed", response),
+            Err(failure) => self.counted(failure.as_str(), reply::failure(&failure)),
+        }
+    }
+
+    fn counted(&self, outcome: &'static str, response: Response) -> Response {
+        self.api.record.session(outcome);
+        response
+    }
+}

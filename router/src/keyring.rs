@@ -1,0 +1,147 @@
+//! The keys that verify a service's tokens: read once, or fetched from their issuer when they are due.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use streamfleet_identity::{KeyCache, Keys, MAX_DOCUMENT, Need, key_id};
+use streamfleet_service::service::KeySource;
+use streamfleet_service::spec::SecretSource;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// For an issuer to answer: a caller whose token names a new key waits for it.
+const FETCH_TIME: Duration = Duration::from_secs(3);
+
+/// Where the keys are.
+#[derive(Debug, Clone)]
+pub struct Keyring(Arc<Source>);
+
+#[derive(Debug)]
+enum Source {
+    Fixed(Option<Keys>),
+    Issuer { url: String, cache: Mutex<KeyCache>, turn: Semaphore, http: reqwest::Client, tasks: TaskTracker },
+}
+
+/// Why keys cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NoKeyring {
+    /// The key or secret is none.
+    #[error(transparent)]
+    Keys(#[from] streamfleet_identity::InvalidKeys),
+    /// The file with the secret cannot be read.
+    #[error("cannot read the secret in {path}: {error}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The variable with the secret is not set.
+    #[error("the variable {0} with the secret is not set")]
+    Variable(String),
+    /// A secret of Kubernetes, which is not known here.
+    #[error("a secret of Kubernetes cannot be read from files of services: name a file or a variable")]
+    Kubernetes,
+}
+
+impl Keyring {
+    /// The keys that a service names; none for one that takes no tokens.
+    ///
+    /// # Errors
+    /// [`NoKeyring`].
+    pub fn new(source: Option<&KeySource>, http: &reqwest::Client, tasks: &TaskTracker) -> Result<Self, NoKeyring> {
+        let source = match source {
+            None => Source::Fixed(None),
+            Some(KeySource::Pem(pem)) => Source::Fixed(Some(Keys::from_pem(pem.as_bytes())?)),
+            Some(KeySource::Secret(secret)) => Source::Fixed(Some(Keys::from_secret(&read(secret)?)?)),
+            Some(KeySource::Jwks(url)) => Source::Issuer {
+                url: url.clone(),
+                cache: Mutex::default(),
+                turn: Semaphore::new(1),
+                http: http.clone(),
+                tasks: tasks.clone(),
+            },
+        };
+        Ok(Self(Arc::new(source)))
+    }
+
+    /// Keys for a token, fetched first if that is due. `None` if none can be had.
+    pub async fn keys_for(&self, token: &str) -> Option<Keys> {
+        let cache = match &*self.0 {
+            Source::Fixed(keys) => return keys.clone(),
+            Source::Issuer { cache, .. } => cache,
+        };
+        // What is no token is refused with any key, and costs its issuer nothing.
+        let id = key_id(token).ok()?;
+        let need = cache.lock().need(Instant::now(), id.as_deref());
+        match need {
+            Need::Nothing => {
+                let (keys, knows) = {
+                    let cache = cache.lock();
+                    (cache.keys().cloned(), cache.keys().is_some_and(|keys| keys.knows(id.as_deref())))
+                };
+                if knows {
+                    return keys;
+                }
+                // Somebody else may be fetching them now.
+                self.wait().await;
+                cache.lock().keys().cloned()
+            }
+            Need::Refresh => {
+                let (this, now) = (self.clone(), cache.lock().keys().cloned());
+                if let Source::Issuer { tasks, .. } = &*self.0 {
+                    tasks.spawn(async move { this.fetch().await });
+                }
+                now
+            }
+            Need::Fetch => {
+                self.fetch().await;
+                cache.lock().keys().cloned()
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        if let Source::Issuer { turn, .. } = &*self.0 {
+            let _ = timeout(FETCH_TIME, turn.acquire()).await;
+        }
+    }
+
+    async fn fetch(&self) {
+        let Source::Issuer { url, cache, turn, http, .. } = &*self.0 else { return };
+        let Ok(_turn) = turn.acquire().await else { return };
+        match timeout(FETCH_TIME, download(http, url)).await {
+            Ok(Ok(keys)) => cache.lock().fetched(Instant::now(), keys),
+            Ok(Err(error)) => tracing::warn!(url, error, "the issuer's keys cannot be had"),
+            Err(_) => tracing::warn!(url, "the issuer does not answer"),
+        }
+    }
+}
+
+async fn download(http: &reqwest::Client, url: &str) -> Result<Keys, Box<dyn std::error::Error + Send + Sync>> {
+    let mut response = http.get(url).send().await?.error_for_status()?;
+    let mut document = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if document.len() + chunk.len() > MAX_DOCUMENT {
+            return Err(streamfleet_identity::InvalidKeys::TooLarge.into());
+        }
+        document.extend_from_slice(&chunk);
+    }
+    Ok(Keys::from_jwks(&document)?)
+}
+
+fn read(secret: &SecretSource) -> Result<Vec<u8>, NoKeyring> {
+    match secret {
+        SecretSource::File(path) => {
+            let text = std::fs::read(path).map_err(|error| NoKeyring::File { path: path.clone(), error })?;
+            // Editors end files with a line; a secret does not.
+            Ok(text.trim_ascii_end().to_vec())
+        }
+        SecretSource::Env(name) => {
+            std::env::var(name).map(String::into_bytes).map_err(|_| NoKeyring::Variable(name.clone()))
+        }
+        SecretSource::SecretKeyRef(_) => Err(NoKeyring::Kubernetes),
+    }
+}

@@ -1,0 +1,33 @@
+//! The router: takes what clients ask, says on which worker a session is to be, and passes requests on.
+//!
+//! It keeps nothing that another router could not find in the store: any number of them serve the same services.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`identify`] | who is calling |
+//! | [`place`] | the workers that a session may go to |
+//! | [`attempt`] | what follows when a worker does not take it |
+//! | [`known`] | where sessions were seen, and candidates before their offer |
+//! | [`hold`] | calls that wait for a worker |
+//! | [`limit`] | how often an address or a user may ask |
+//! | [`directory`], [`keyring`], [`roster`] | what is known of workers, keys and services, kept by tasks |
+//! | [`forward`], [`webhook`] | requests to workers, and to who is asked before a call is taken |
+//! | [`http`] | routes |
+//! | [`config`], [`program`] | the process |
+//!
+//! The first six are pure. What is absent: media, SDP, sessions' own state (a worker's), contexts (the store's).
+
+pub mod attempt;
+pub mod config;
+pub mod directory;
+pub mod forward;
+pub mod hold;
+pub mod http;
+pub mod identify;
+pub mod keyring;
+pub mod known;
+pub mod limit;
+pub mod place;
+pub mod program;
+pub mod roster;
+pub mod webhook;

@@ -1,0 +1,243 @@
+//! A router as a program: flags, environment and a file in, an exit code out.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use streamfleet_process::admin::Admin;
+use streamfleet_process::config::Mistakes;
+use streamfleet_process::readiness::{Note, Readiness};
+use streamfleet_process::serve::Listener;
+use streamfleet_process::signals::Signals;
+use streamfleet_process::tasks::Subsystems;
+use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
+use streamfleet_process::{crypto, tls};
+use streamfleet_store::{RedisStore, Store};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{RouterConfig, RouterPlan};
+use crate::forward::Upstream;
+use crate::http::{self, Parts};
+use crate::place::Freshness;
+use crate::roster::{self, Means, Roster};
+
+/// A configuration that cannot be used (`EX_USAGE` of sysexits).
+pub const EXIT_CONFIG: u8 = 64;
+/// A part of the process failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Tasks end at once when told to; a release that is under way is given this.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often it is looked whether the store answers.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The router: takes what clients ask and passes it on to the workers of a fleet.
+///
+/// Every key of the configuration file can also be given as an environment variable: `admin.listen` is
+/// `STREAMFLEET_ADMIN_LISTEN`. Flags win over variables, variables over the file.
+#[derive(Parser, Debug)]
+#[command(name = "streamfleet-router", version)]
+struct Flags {
+    /// YAML file with the configuration.
+    #[arg(long, env = "STREAMFLEET_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address of HTTP.
+    #[arg(long)]
+    listen: Option<String>,
+    /// Address of probes and metrics.
+    #[arg(long)]
+    admin_listen: Option<String>,
+    /// Files with services, or folders of them, comma-separated.
+    #[arg(long, value_delimiter = ',')]
+    services: Vec<String>,
+    /// What to log, as `info` or `streamfleet_router=debug`.
+    #[arg(long)]
+    log: Option<String>,
+}
+
+/// Runs a router until it is told to stop.
+#[must_use]
+pub fn run() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
+            // A closed terminal is no reason to fail differently.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    let mut layers = RouterConfig::layers()
+        .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
+    if let Some(path) = &flags.config {
+        layers = layers.file(path);
+    }
+    let layers = layers
+        .flag("--listen", "listen", flags.listen)
+        .flag("--admin-listen", "admin.listen", flags.admin_listen)
+        .flag("--log", "log.filter", flags.log)
+        .flags("--services", "services", flags.services);
+    let plan = match layers.load::<RouterConfig>().build(RouterConfig::build) {
+        Ok(plan) => plan,
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    let program = Program { name: "streamfleet-router", version: env!("CARGO_PKG_VERSION") };
+    let telemetry = match Telemetry::start(&plan.telemetry, program) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error.to_string()),
+    };
+    crypto::install();
+    let runtime = match Builder::new_multi_thread().thread_name("router").enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let code = match runtime.block_on(serve(plan, telemetry.metrics().clone())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stopped::Mistakes(mistakes)) => refuse(&mistakes),
+        Err(Stopped::Failed(error)) => fail(&error),
+    };
+    runtime.shutdown_background();
+    telemetry.shutdown();
+    code
+}
+
+enum Stopped {
+    Mistakes(Mistakes),
+    Failed(String),
+}
+
+impl From<Mistakes> for Stopped {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Stopped {
+    Stopped::Failed(error.to_string())
+}
+
+async fn serve(plan: RouterPlan, metrics: Metrics) -> Result<(), Stopped> {
+    let mut signals = Signals::install().map_err(failed)?;
+    let mut listener = Listener::bind(plan.listen).map_err(|error| failed(format!("{}: {error}", plan.listen)))?;
+    if let Some(certificate) = &plan.certificate {
+        listener = listener.with_tls(tls::server_config(certificate).map_err(failed)?);
+    }
+    let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
+    let readiness = Readiness::new();
+    let starting = readiness.hold("starting");
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let store: Arc<dyn Store> = Arc::new(RedisStore::new(plan.store));
+    // What answers here is neither followed elsewhere nor asked through a proxy: it decides who is let in.
+    let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let web = web.build().map_err(failed)?;
+    let means = Means { store: store.clone(), http: web.clone(), tasks: tasks.clone(), stop: stop.clone() };
+    let texts = roster::texts(&plan.services)?;
+    let first = Roster::default().next(roster::services(&texts)?, &means)?;
+    let (sender, roster) = watch::channel(Arc::new(first));
+    let mut subsystems = Subsystems::new();
+    subsystems.spawn("services", {
+        let follow = roster::follow(plan.services, texts, means, sender);
+        let stop = stop.clone();
+        async move {
+            stop.run_until_cancelled(follow).await;
+            io::Result::Ok(())
+        }
+    });
+    subsystems.spawn("readiness", {
+        let tell = tell_of_the_store(roster.clone(), readiness.clone());
+        let stop = stop.clone();
+        async move {
+            stop.run_until_cancelled(tell).await;
+            io::Result::Ok(())
+        }
+    });
+    let parts = Parts {
+        store,
+        roster,
+        upstream: Upstream::new(&plan.secret),
+        http: web,
+        access: plan.access,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    };
+    let routes = http::router(parts, &metrics.meter("router"));
+    announce(&listener, &admin);
+    let stop_http = CancellationToken::new();
+    subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), plan.termination_grace));
+    let stopping = subsystems.stopping();
+    Admin { readiness: readiness.clone(), metrics }.start(admin, &mut subsystems, stopping).map_err(failed)?;
+    drop(starting);
+    tracing::info!("ready");
+    tokio::select! {
+        _ = signals.next() => {}
+        Some(exit) = subsystems.next_exit() => return Err(failed(exit)),
+    }
+    // Load balancers look at this: what comes from here on goes to another router.
+    readiness.hold("draining").forever();
+    tracing::info!(grace = ?plan.termination_grace, "draining");
+    stop_http.cancel();
+    let all_served = async {
+        while let Some(exit) = subsystems.next_exit().await {
+            if exit.name == "http" {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = all_served => {}
+        _ = signals.next() => tracing::warn!("leaving at once"),
+    }
+    stop.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(STOP_GRACE, tasks.wait()).await;
+    for exit in subsystems.stop(STOP_GRACE).await.iter().filter(|exit| !exit.is_clean()) {
+        tracing::warn!(%exit, "a part did not stop cleanly");
+    }
+    Ok(())
+}
+
+/// Says so while directories cannot be read: the router serves all the same.
+async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness) {
+    let mut note: Option<Note> = None;
+    loop {
+        let now = std::time::Instant::now();
+        let is_away = |freshness| matches!(freshness, Freshness::Stale(_));
+        let away = roster.borrow().desks().any(|desk| is_away(desk.directory.now().freshness(now)));
+        note = match (away, note) {
+            (true, None) => Some(readiness.note("the store does not answer")),
+            (true, note) => note,
+            (false, _) => None,
+        };
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the program says on standard output once it listens: one fact a line.
+fn announce(http: &Listener, admin: &Listener) {
+    let text = format!("listening on {}://{}\nadmin on http://{}\n", http.scheme(), http.address(), admin.address());
+    let mut out = io::stdout().lock();
+    // Without a reader of standard output there is nobody to tell.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    for mistake in mistakes.iter() {
+        tell(&mistake.to_string());
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn fail(error: &str) -> ExitCode {
+    tell(error);
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// Telemetry is not there yet, or no longer.
+fn tell(line: &str) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}

@@ -1,0 +1,261 @@
+//! The services that are served, from files: read again when they change. A file that cannot be used changes nothing.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamfleet_process::config::Mistakes;
+use streamfleet_service::{Catalog, Service, manifest};
+use streamfleet_session::ServiceName;
+use streamfleet_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::directory::{Directory, directory};
+use crate::identify::Identifier;
+use crate::keyring::Keyring;
+use crate::limit::Rates;
+
+/// How often files are looked at. A ConfigMap takes a minute to reach its pods: this adds nothing to it.
+const LOOK: Duration = Duration::from_secs(2);
+/// Files of a folder that are read: a folder with more is another one by mistake.
+const MAX_FILES: usize = 1_000;
+
+/// A service, and what is needed to serve it.
+#[derive(Debug)]
+pub struct Desk {
+    /// What it is.
+    pub service: Arc<Service>,
+    /// Who calls it.
+    pub identifier: Identifier,
+    /// What verifies its tokens.
+    pub keyring: Keyring,
+    /// How often it may be asked; `None` for any.
+    pub rates: Option<Rates>,
+    /// Its workers.
+    pub directory: Directory,
+    /// Its directory is kept while somebody has this.
+    kept: Arc<DropGuard>,
+}
+
+/// All services.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// Which one a request is for.
+    pub catalog: Catalog,
+    desks: HashMap<ServiceName, Arc<Desk>>,
+}
+
+/// What desks are made with.
+#[derive(Clone)]
+pub struct Means {
+    /// What the fleet knows.
+    pub store: Arc<dyn Store>,
+    /// For keys.
+    pub http: reqwest::Client,
+    /// Owns the tasks.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
+}
+
+impl Roster {
+    /// The desk of a service.
+    #[must_use]
+    pub fn desk(&self, name: &ServiceName) -> Option<&Arc<Desk>> {
+        self.desks.get(name)
+    }
+
+    /// Every desk.
+    pub fn desks(&self) -> impl Iterator<Item = &Arc<Desk>> {
+        self.desks.values()
+    }
+
+    /// The roster of other services. What has not changed is taken over: rates go on counting, directories stay read.
+    ///
+    /// # Errors
+    /// Services that contradict each other, and keys that cannot be used.
+    pub fn next(&self, services: Vec<Service>, means: &Means) -> Result<Self, Mistakes> {
+        let catalog = Catalog::new(services)?;
+        let mut mistakes = Mistakes::new();
+        let mut desks = HashMap::new();
+        for service in catalog.iter() {
+            let old = self.desks.get(&service.name);
+            if let Some(old) = old.filter(|old| old.service == *service) {
+                desks.insert(service.name.clone(), old.clone());
+                continue;
+            }
+            let keys = service.identity.tokens.as_ref().map(|tokens| &tokens.keys);
+            let keyring =
+                Keyring::new(keys, &means.http, &means.tasks).map_err(|error| format!("{}: {error}", service.name));
+            let Some(keyring) = mistakes.check("spec.identity.jwt", keyring) else { continue };
+            let (directory, kept) = match old {
+                Some(old) => (old.directory.clone(), old.kept.clone()),
+                None => means.directory(&service.name),
+            };
+            let identifier = Identifier::new(&service.identity);
+            let rates = Rates::new(&service.limits);
+            let desk = Desk { service: service.clone(), identifier, keyring, rates, directory, kept };
+            desks.insert(service.name.clone(), Arc::new(desk));
+        }
+        mistakes.or(Self { catalog, desks })
+    }
+}
+
+impl Means {
+    fn directory(&self, service: &ServiceName) -> (Directory, Arc<DropGuard>) {
+        let (directory, keeper) = directory();
+        let stop = self.stop.child_token();
+        let keep = keeper.keep(self.store.clone(), service.clone());
+        self.tasks.spawn(stop.clone().run_until_cancelled_owned(keep));
+        (directory, Arc::new(stop.drop_guard()))
+    }
+}
+
+/// The texts of all files, by name; of a folder, of its `.yaml` and `.yml` files.
+///
+/// # Errors
+/// Every file that cannot be read.
+pub fn texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Mistakes> {
+    let mut mistakes = Mistakes::new();
+    let mut texts = Vec::new();
+    for path in paths {
+        let named = |error: std::io::Error| format!("{}: {error}", path.display());
+        for file in mistakes.check("services", files(path).map_err(named)).unwrap_or_default() {
+            let text = std::fs::metadata(&file).and_then(|meta| match meta.len() {
+                length if length > manifest::MAX_TEXT as u64 => Err(std::io::ErrorKind::FileTooLarge.into()),
+                _ => std::fs::read_to_string(&file),
+            });
+            let text = text.map_err(|error| format!("{}: {error}", file.display()));
+            texts.extend(mistakes.check("services", text).map(|text| (file.display().to_string(), text)));
+        }
+    }
+    mistakes.or(texts)
+}
+
+fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path)?.take(MAX_FILES) {
+        let file = entry?.path();
+        if file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The services in these texts.
+///
+/// # Errors
+/// Every mistake in each of them.
+pub fn services(texts: &[(String, String)]) -> Result<Vec<Service>, Mistakes> {
+    let mut mistakes = Mistakes::new();
+    let mut services = Vec::new();
+    for (name, text) in texts {
+        match manifest::read(name, text) {
+            Ok(found) => services.extend(found),
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    mistakes.or(services)
+}
+
+/// Reads the files again and again, until it is dropped.
+pub async fn follow(
+    paths: Vec<PathBuf>,
+    mut texts_before: Vec<(String, String)>,
+    means: Means,
+    roster: watch::Sender<Arc<Roster>>,
+) {
+    let mut told = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let paths = paths.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || texts(&paths)).await else { continue };
+        let next = match read {
+            Ok(texts) if texts == texts_before => continue,
+            Ok(texts) => {
+                texts_before = texts;
+                services(&texts_before).and_then(|services| roster.borrow().next(services, &means))
+            }
+            Err(mistakes) => Err(mistakes),
+        };
+        match next {
+            Ok(next) => {
+                told = None;
+                tracing::info!(services = next.desks.len(), "services were read again");
+                roster.send_replace(Arc::new(next));
+            }
+            // A file that is being written is looked at again; one that stays broken is told once.
+            Err(mistakes) => {
+                let text = mistakes.to_string();
+                if told.as_ref() != Some(&text) {
+                    tracing::error!(mistakes = text, "services stay as they were");
+                    told = Some(text);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamfleet_store::{Bounds, Memory};
+
+    use super::*;
+
+    fn means() -> Means {
+        streamfleet_process::crypto::install();
+        Means {
+            store: Arc::new(Memory::new(Bounds::default())),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    fn text(name: &str, spec: &str) -> (String, String) {
+        let text = format!(
+            "apiVersion: streamfleet.dev/v1alpha1\nkind: StreamService\nmetadata: {{name: {name}}}\nspec: {{handler: {{name: echo}}{spec}}}\n"
+        );
+        (format!("{name}.yaml"), text)
+    }
+
+    #[tokio::test]
+    async fn what_has_not_changed_is_taken_over() {
+        let means = means();
+        let first = [text("a", ""), text("b", "")];
+        let first = Roster::default().next(services(&first).unwrap(), &means).unwrap();
+        let second = [text("a", ""), text("b", ", limits: {concurrency: 3}")];
+        let second = first.next(services(&second).unwrap(), &means).unwrap();
+        let desk = |roster: &Roster, name: &str| roster.desk(&name.parse().unwrap()).unwrap().clone();
+        assert!(Arc::ptr_eq(&desk(&first, "a"), &desk(&second, "a")));
+        assert!(!Arc::ptr_eq(&desk(&first, "b"), &desk(&second, "b")));
+        assert!(Arc::ptr_eq(&desk(&first, "b").kept, &desk(&second, "b").kept), "its directory stays read");
+        assert_eq!(means.tasks.len(), 2);
+        // With its last desk a directory is no longer kept.
+        drop(first);
+        let third = second.next(services(&[text("a", "")]).unwrap(), &means).unwrap();
+        drop(second);
+        while means.tasks.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(third);
+    }
+
+    #[test]
+    fn services_that_contradict_each_other_are_none() {
+        let texts = [text("a", ", path: /x"), text("b", ", path: /x")];
+        let mistakes = Roster::default().next(services(&texts).unwrap(), &means()).unwrap_err();
+        assert!(mistakes.to_string().contains("/x of b is taken already"), "{mistakes}");
+        let secret = text("a", ", identity: {jwt: {secret: {secretKeyRef: {name: a, key: b}}}}");
+        let mistakes = Roster::default().next(services(&[secret]).unwrap(), &means()).unwrap_err();
+        assert!(mistakes.to_string().contains("name a file or a variable"), "{mistakes}");
+    }
+}

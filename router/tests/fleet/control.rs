@@ -1,0 +1,90 @@
+//! Control of sessions, and what their clients ask, from any router.
+
+use serde_json::{Value, json};
+
+use super::world::{ADMIN, World, answer, error};
+
+async fn ask(world: &World, method: &str, url: &str, token: Option<&str>) -> (u16, Value) {
+    let request = world.client.request(method.parse().unwrap(), url);
+    let request = match token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
+    };
+    answer(request.send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn any_router_ends_any_session() {
+    let world = World::new();
+    world.worker("w").await;
+    let (one, other) = (world.router(json!({})), world.router(json!({})));
+    let resume = world.offer(&one, "x", &json!({})).await.1["resume"].as_str().unwrap().to_owned();
+    world.offer(&one, "y", &json!({})).await;
+    let list = ask(&world, "GET", &format!("{other}/sessions?limit=1"), Some(ADMIN)).await;
+    assert_eq!((list.0, &list.1["sessions"][0]["id"], &list.1["next"]), (200, &json!("x"), &json!("x")));
+    let first = &list.1["sessions"][0];
+    assert_eq!(
+        (&first["worker"], &first["state"], &first["transport"]),
+        (&json!("w"), &json!("connecting"), &json!("webrtc"))
+    );
+    let wrong = ask(&world, "GET", &format!("{other}/sessions?state=lost"), Some(ADMIN)).await;
+    assert_eq!(error(&wrong), (422, "invalid_filter"));
+
+    let url = |id: &str| format!("{other}/sessions/{id}");
+    for token in [None, Some("nonsense"), Some("00000000000000000000000000000000")] {
+        assert_eq!(error(&ask(&world, "DELETE", &url("x"), token).await), (401, "unauthorized"), "{token:?}");
+    }
+    assert_eq!(error(&ask(&world, "DELETE", &url("y"), Some(&resume)).await), (401, "unauthorized"));
+    assert_eq!(error(&ask(&world, "GET", &format!("{other}/sessions"), Some(&resume)).await), (401, "unauthorized"));
+    let ended = ask(&world, "DELETE", &url("x"), Some(&resume)).await;
+    assert_eq!(ended, (200, json!({ "status": "success", "id": "x", "reason": "ended_by_control" })));
+    assert_eq!(ask(&world, "DELETE", &url("y"), Some(ADMIN)).await.0, 200);
+    assert_eq!(error(&ask(&world, "DELETE", &url("y"), Some(ADMIN)).await), (404, "not_found"));
+    world.sessions_become(0).await;
+}
+
+#[tokio::test]
+async fn pages_of_others_control_nothing() {
+    let world = World::new();
+    let router = world.router(json!({}));
+    let request = world.client.get(format!("{router}/sessions")).header("authorization", format!("Bearer {ADMIN}"));
+    let response = request.header("origin", "https://evil.example").send().await.unwrap();
+    assert!(!response.headers().contains_key("access-control-allow-origin"));
+    assert_eq!(error(&answer(response).await), (403, "forbidden"));
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_session_goes_to_its_worker() {
+    let mut world = World::new();
+    world.worker("v").await;
+    world.worker("w").await;
+    let (one, other) = (world.router(json!({})), world.router(json!({})));
+    let worker = world.offer(&one, "x", &json!({})).await.1["sdp"].as_str().unwrap().to_owned();
+    world.next().await;
+    for (method, path, body) in [
+        ("GET", "/outputs?webrtc_id=x", ""),
+        ("POST", "/input_hook", r#"{"webrtc_id":"x","inputs":[1]}"#),
+        ("POST", "/trigger_response", r#"{"webrtc_id":"x"}"#),
+        ("GET", "/sessions/x", ""),
+        ("PATCH", "/sessions/x/data", r#"{"a":1}"#),
+    ] {
+        let request = world.client.request(method.parse().unwrap(), format!("{other}{path}")).body(body);
+        let request = request.header("authorization", format!("Bearer {ADMIN}"));
+        assert_eq!(request.send().await.unwrap().status(), 200, "{path}");
+        let seen = world.next().await;
+        assert_eq!((seen.line, seen.worker), (format!("{method} /a{path}"), worker.clone()));
+        assert_eq!(seen.body, body);
+    }
+    let post = |path: &str, body: Value| (format!("{other}{path}"), body);
+    for (url, body) in [
+        post("/input_hook", json!({ "webrtc_id": "y", "inputs": [] })),
+        post("/trigger_response", json!({ "webrtc_id": "y" })),
+    ] {
+        assert_eq!(error(&world.post(&url, &body).await), (404, "not_found"));
+    }
+    assert_eq!(ask(&world, "GET", &format!("{other}/outputs?webrtc_id=y"), None).await.0, 404);
+    assert_eq!(ask(&world, "GET", &format!("{other}/outputs"), None).await.0, 422);
+    // Any worker knows the service's ICE servers.
+    assert_eq!(ask(&world, "GET", &format!("{other}/rtc_configuration"), None).await.0, 200);
+    assert_eq!(world.next().await.line, "GET /a/rtc_configuration");
+}
