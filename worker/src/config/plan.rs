@@ -14,7 +14,7 @@ use streamfleet_process::tls::Certificate;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 
-use super::{IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
+use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
 use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
 
 /// More loops than any machine has cores for; a larger number is a slip.
@@ -68,6 +68,8 @@ pub struct WorkerPlan {
     pub admin_token: AdminToken,
     /// Whether the operator knows it already.
     pub admin_token_origin: TokenOrigin,
+    /// Its part in a fleet.
+    pub fleet: Option<FleetPlan>,
     /// From SIGTERM to the end.
     pub termination_grace: Duration,
     /// Logs and traces.
@@ -92,6 +94,8 @@ impl WorkerConfig {
             .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
             .secret("admin.token")
             .secret("ice.turn.secret")
+            .secret("fleet.secret")
+            .secret("fleet.store.redis.password")
             .secret("services[].telephone.authToken")
     }
 
@@ -113,6 +117,7 @@ impl WorkerConfig {
         let origins = origins(&self.http.origins, &mut mistakes);
         let hosts = hosts(&self.http.hosts, &mut mistakes);
         check_ice(&self.ice, &mut mistakes);
+        let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(&mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
             None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
             Some(token) => {
@@ -137,6 +142,7 @@ impl WorkerConfig {
             admin_listen: self.admin.listen,
             admin_token,
             admin_token_origin,
+            fleet,
             termination_grace: self.drain.termination_grace,
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
