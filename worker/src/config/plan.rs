@@ -11,6 +11,7 @@ use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
+use streamfleet_session::fleet::MAX_PLACED;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 
@@ -128,7 +129,7 @@ impl WorkerConfig {
         mistakes.or(WorkerPlan {
             listen: self.listen,
             certificate,
-            serve: ServeLimits { connections: self.http.connections, ..ServeLimits::default() },
+            serve: serve(self.http.connections, fleet.as_ref()),
             udp: self.media.udp,
             advertise: self.media.advertise,
             loops,
@@ -147,6 +148,13 @@ impl WorkerConfig {
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
+}
+
+/// What a stranger may hold; a router brings a session's place beside its client's headers.
+fn serve(connections: NonZeroUsize, fleet: Option<&FleetPlan>) -> ServeLimits {
+    let usual = ServeLimits::default();
+    let placed = if fleet.is_some() { MAX_PLACED } else { 0 };
+    ServeLimits { connections, header_bytes: usual.header_bytes + placed, ..usual }
 }
 
 fn services(
