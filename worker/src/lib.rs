@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod config;
 mod feed;
+pub mod fleet;
 pub mod history;
 pub mod http;
 pub mod media;

@@ -8,6 +8,7 @@ mod begin;
 mod calls;
 mod context;
 mod moving;
+mod placed;
 mod quality;
 mod reach;
 mod seal;
@@ -18,8 +19,8 @@ mod webrtc;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -36,6 +37,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::fleet::Member;
 use crate::http::{Attached, Ended, Host, OpenRequest, Reached, Returning, SessionView, SocketRequest};
 use crate::media::answer::PeerFactory;
 use crate::media::driver::LoopHandle;
@@ -46,6 +48,7 @@ use crate::sockets::Line;
 use self::afterlife::Afterlife;
 use self::calls::Calls;
 use self::moving::stop;
+use self::placed::Places;
 use self::seal::{Seal, Sealed};
 use self::via::{Order, Via, deliver};
 use self::view::view;
@@ -96,6 +99,8 @@ struct Table {
     by_id: Mutex<HashMap<SessionId, Live>>,
     /// Never locked before `by_id`.
     over: Mutex<Afterlife>,
+    /// Never locked before `by_id` by whoever needs both.
+    places: Places,
 }
 
 /// The sessions of this process.
@@ -112,7 +117,10 @@ struct Inner {
     handlers: HashMap<ServiceName, Registered>,
     /// Where handlers run, apart from everything else: one that blocks its thread holds up no socket and no request.
     handlers_on: Handle,
+    /// Those of services that are in no fleet.
     contexts: Arc<dyn ContextStore>,
+    /// Set once, before the first session.
+    members: OnceLock<HashMap<ServiceName, Arc<Member>>>,
     table: Arc<Table>,
     calls: Arc<Calls>,
     tasks: TaskTracker,
@@ -143,6 +151,7 @@ impl Sessions {
                 handlers,
                 handlers_on,
                 contexts,
+                members: OnceLock::new(),
                 table: Arc::new(Table::default()),
                 calls: Arc::default(),
                 tasks: TaskTracker::new(),
@@ -150,6 +159,25 @@ impl Sessions {
                 tokens: AtomicU64::new(1),
                 metrics,
             }),
+        }
+    }
+
+    /// Has these services' sessions placed by routers. Once, and before the first session.
+    pub(crate) fn join(&self, members: HashMap<ServiceName, Arc<Member>>) {
+        if self.inner.members.set(members).is_err() {
+            tracing::error!("a worker joins its fleet once");
+        }
+    }
+
+    pub(crate) fn member_of(&self, service: &ServiceName) -> Option<&Arc<Member>> {
+        self.inner.members.get()?.get(service)
+    }
+
+    /// Where what is remembered of this service's sessions is.
+    pub(crate) fn contexts_of(&self, service: &ServiceName) -> Arc<dyn ContextStore> {
+        match self.member_of(service) {
+            Some(member) => member.contexts().clone(),
+            None => self.inner.contexts.clone(),
         }
     }
 
@@ -303,8 +331,12 @@ impl Host for Sessions {
         self.reached(service, id)
     }
 
-    fn contexts(&self) -> &Arc<dyn ContextStore> {
-        &self.inner.contexts
+    fn contexts(&self, service: &ServiceName) -> Arc<dyn ContextStore> {
+        self.contexts_of(service)
+    }
+
+    fn member(&self, service: &ServiceName) -> Option<Arc<Member>> {
+        self.member_of(service).cloned()
     }
 
     async fn close_track(&self, id: &SessionId, context: ContextId, mid: &str) -> Result<(), Failure> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{ConfigError, Registered, Registry};
 use streamfleet_process::admin::Admin;
@@ -19,11 +20,14 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
+use streamfleet_store::{Gate, Heartbeat, RedisStore, Store};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Occupancy;
-use crate::config::WorkerPlan;
+use crate::config::{FleetPlan, WorkerPlan};
+use crate::fleet::guard::guard;
+use crate::fleet::{self, Fate, Member};
 use crate::http::{self, Access};
 use crate::media::answer::{NoIdentity, PeerFactory};
 use crate::media::driver::{Loop, LoopHandle};
@@ -155,6 +159,7 @@ impl Worker {
         let readiness = Readiness::new();
         let starting = readiness.hold("starting");
 
+        let media: Vec<String> = self.addresses().media.iter().map(ToString::to_string).collect();
         let stop_loops = Arc::new(AtomicBool::new(false));
         for media in self.loops {
             let stop = stop_loops.clone();
@@ -172,6 +177,10 @@ impl Worker {
             SessionMetrics::new(&meter),
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
+        let members = match &self.plan.fleet {
+            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &media, &mut subsystems),
+            None => Vec::new(),
+        };
         let access = Access {
             origins: self.plan.origins,
             hosts: self.plan.hosts,
@@ -189,6 +198,10 @@ impl Worker {
             &meter,
             pages,
         );
+        let router = match self.plan.fleet {
+            Some(fleet) => router.layer(from_fn_with_state(fleet.secret, guard)),
+            None => router,
+        };
         // Control stays reachable while sessions finish, so HTTP stops after the drain and not with it.
         let stop_http = CancellationToken::new();
         subsystems.spawn("http", self.listener.serve(router, self.plan.serve, stop_http.clone(), HTTP_GRACE));
@@ -207,6 +220,9 @@ impl Worker {
         }
         // Draining leaves the worker ready: not-ready pods are the first to lose their endpoints and to be deleted.
         occupancy.drain();
+        for member in &members {
+            member.nudge();
+        }
         let deadline = Instant::now() + self.plan.termination_grace;
         tracing::info!(sessions = sessions.len(), grace = ?self.plan.termination_grace, "draining");
         tokio::select! {
@@ -229,6 +245,46 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Makes every service a member of the fleet. A task each keeps it one until the process stops.
+fn join(
+    fleet: &FleetPlan,
+    plan: &WorkerPlan,
+    sessions: &Sessions,
+    occupancy: &Occupancy,
+    media: &[String],
+    subsystems: &mut Subsystems,
+) -> Vec<Arc<Member>> {
+    let terms = fleet.store.terms;
+    let store: Arc<dyn Store> = Arc::new(RedisStore::new(fleet.store.clone()));
+    let member =
+        |service: &Arc<http::Service>| Arc::new(Member::new(service.name.clone(), fleet.worker.clone(), store.clone()));
+    let members: Vec<Arc<Member>> = plan.services.iter().map(member).collect();
+    sessions.join(members.iter().map(|member| (member.service().clone(), member.clone())).collect());
+    for member in &members {
+        let (http, media, occupancy) = (fleet.http.clone(), media.to_vec(), occupancy.clone());
+        let capacity = plan.max_sessions.get();
+        let beat = move || Heartbeat {
+            capacity,
+            active: 0,
+            reserved: 0,
+            gate: if occupancy.is_draining() { Gate::Draining } else { Gate::Open },
+            http: http.clone(),
+            media: media.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let stop = subsystems.stopping();
+        let surroundings = fleet::Surroundings { terms, beat: Box::new(beat), stop };
+        let kept = fleet::run(member.clone(), Arc::new(sessions.clone()), surroundings);
+        subsystems.spawn("fleet", async move {
+            match kept.await {
+                Fate::Left => Ok(()),
+                fate @ Fate::Fenced => Err(fate),
+            }
+        });
+    }
+    members
 }
 
 /// What clients are told: what is configured, else what the sockets are bound to, else this machine's addresses.

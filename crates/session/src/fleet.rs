@@ -32,7 +32,7 @@ const RESERVED: &str = "streamfleet-";
 
 /// The longest [`PLACED_HEADER`], in bytes. A context's data is at most 64 KiB, metadata and claims 4 KiB each unless a
 /// service allows more, and base64 makes four bytes of three: about 98 KiB. The rest is for services that do allow more.
-/// hyper takes 408 KiB of headers with a request unless it is told otherwise.
+/// A worker that is part of a fleet takes so much beside the usual headers.
 pub const MAX_PLACED: usize = 128 << 10;
 
 /// The form of a [`Placed`]. Another one is refused: router and worker are of different releases then.

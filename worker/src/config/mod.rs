@@ -2,6 +2,7 @@
 //!
 //! The keys of a service are those of a StreamService's `spec`, so that the same lines can be written in either.
 
+mod fleet;
 mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,6 +18,7 @@ use streamfleet_process::telemetry::{LogConfig, OtlpConfig};
 use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
+pub use self::fleet::{FleetConfig, FleetPlan, RedisSpec, RedisTls, StoreConfig};
 pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
@@ -44,6 +46,8 @@ pub struct WorkerConfig {
     pub ice: IceConfig,
     /// Probes, metrics, and who may control sessions.
     pub admin: AdminConfig,
+    /// Its part in a fleet; absent for a worker that stands alone.
+    pub fleet: Option<FleetConfig>,
     /// The end of the process.
     pub drain: DrainConfig,
     /// Logs.
@@ -65,6 +69,7 @@ impl Default for WorkerConfig {
             http: HttpConfig::default(),
             ice: IceConfig::default(),
             admin: AdminConfig::default(),
+            fleet: None,
             drain: DrainConfig::default(),
             log: LogConfig::default(),
             otlp: OtlpConfig::default(),

@@ -11,10 +11,11 @@ use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
+use streamfleet_session::fleet::MAX_PLACED;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 
-use super::{IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
+use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
 use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
 
 /// More loops than any machine has cores for; a larger number is a slip.
@@ -68,6 +69,8 @@ pub struct WorkerPlan {
     pub admin_token: AdminToken,
     /// Whether the operator knows it already.
     pub admin_token_origin: TokenOrigin,
+    /// Its part in a fleet.
+    pub fleet: Option<FleetPlan>,
     /// From SIGTERM to the end.
     pub termination_grace: Duration,
     /// Logs and traces.
@@ -92,6 +95,8 @@ impl WorkerConfig {
             .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
             .secret("admin.token")
             .secret("ice.turn.secret")
+            .secret("fleet.secret")
+            .secret("fleet.store.redis.password")
             .secret("services[].telephone.authToken")
     }
 
@@ -113,6 +118,7 @@ impl WorkerConfig {
         let origins = origins(&self.http.origins, &mut mistakes);
         let hosts = hosts(&self.http.hosts, &mut mistakes);
         check_ice(&self.ice, &mut mistakes);
+        let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(&mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
             None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
             Some(token) => {
@@ -123,7 +129,7 @@ impl WorkerConfig {
         mistakes.or(WorkerPlan {
             listen: self.listen,
             certificate,
-            serve: ServeLimits { connections: self.http.connections, ..ServeLimits::default() },
+            serve: serve(self.http.connections, fleet.as_ref()),
             udp: self.media.udp,
             advertise: self.media.advertise,
             loops,
@@ -137,10 +143,18 @@ impl WorkerConfig {
             admin_listen: self.admin.listen,
             admin_token,
             admin_token_origin,
+            fleet,
             termination_grace: self.drain.termination_grace,
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
+}
+
+/// What a stranger may hold; a router brings a session's place beside its client's headers.
+fn serve(connections: NonZeroUsize, fleet: Option<&FleetPlan>) -> ServeLimits {
+    let usual = ServeLimits::default();
+    let placed = if fleet.is_some() { MAX_PLACED } else { 0 };
+    ServeLimits { connections, header_bytes: usual.header_bytes + placed, ..usual }
 }
 
 fn services(

@@ -235,3 +235,33 @@ fn variables_are_unique_and_secrets_do_not_show() {
     let text = format!("{text} {:?}", loaded.config.build(surroundings()).unwrap());
     assert!(!["horse", "north", "south"].iter().any(|secret| text.contains(secret)), "{text}");
 }
+
+#[test]
+fn a_part_in_a_fleet() {
+    let yaml = "fleet: {worker: w-1, http: '10.0.0.7:8081', secret: correct-horse-battery, store: {redis: {address: 'redis:6379'}}}";
+    let fleet = build(yaml).unwrap().fleet.unwrap();
+    assert_eq!((fleet.worker.as_str(), fleet.http.as_str()), ("w-1", "10.0.0.7:8081"));
+    assert!(fleet.secret.matches(b"correct-horse-battery"));
+    assert!(build("").unwrap().fleet.is_none());
+    let headers = |yaml| build(yaml).unwrap().serve.header_bytes;
+    assert_eq!(headers(yaml) - headers(""), streamfleet_session::fleet::MAX_PLACED, "a place fits beside them");
+    let check = |redis: &str, expected: &str| {
+        let yaml =
+            format!("fleet: {{worker: w, http: 'h:1', secret: correct-horse-battery, store: {{redis: {redis}}}}}");
+        let mistakes = build(&yaml).err().map(|mistakes| mistakes.to_string()).unwrap_or_default();
+        assert!(mistakes.contains(expected) && mistakes.is_empty() == expected.is_empty(), "{redis}: {mistakes}");
+    };
+    check("{nodes: ['a:1', '[::1]:2']}", "");
+    check("{sentinels: ['a:1'], primary: p, password: x}", "");
+    check("{}", "needs one of");
+    check("{address: 'a:1', nodes: ['b:1']}", "needs one of");
+    check("{address: 'a'}", "fleet.store.redis.address");
+    check("{address: 'a:0'}", "fleet.store.redis.address");
+    check("{sentinels: ['a:1']}", "fleet.store.redis.primary");
+    check("{address: 'a:1', user: u}", "fleet.store.redis.password");
+    check("{address: 'a:1', tls: {authorities: /nowhere/ca.pem}}", "fleet.store.redis.tls.authorities");
+    let mistakes = build("fleet: {}").unwrap_err().to_string();
+    for key in ["fleet.worker", "fleet.http", "fleet.secret", "fleet.store.redis"] {
+        assert!(mistakes.contains(key), "{key}: {mistakes}");
+    }
+}

@@ -49,7 +49,7 @@ impl Door {
         match authority {
             Authority::Operator => Ok(Holder::Operator),
             Authority::Token(token) => {
-                let verified = self.api.host.contexts().verify(&self.context_key(id), &token).await;
+                let verified = self.api.host.contexts(&self.service.name).verify(&self.context_key(id), &token).await;
                 verified.map_err(unavailable)?.map(Holder::Client).ok_or(Failure::Unauthorized)
             }
         }

@@ -135,7 +135,7 @@ impl Door {
         let context = match holder.inspect_err(|failure| self.denied(&id, source, failure))? {
             Holder::Client(context) => context,
             Holder::Operator => {
-                let found = self.api.host.contexts().find(&self.context_key(&id)).await;
+                let found = self.api.host.contexts(&self.service.name).find(&self.context_key(&id)).await;
                 found.map_err(unavailable)?.ok_or(Failure::NotFound)?
             }
         };
@@ -143,7 +143,7 @@ impl Door {
     }
 
     async fn document(&self, context: ContextId) -> Result<Document, Failure> {
-        self.api.host.contexts().read(context).await.map_err(unavailable)?.ok_or(Failure::NotFound)
+        self.api.host.contexts(&self.service.name).read(context).await.map_err(unavailable)?.ok_or(Failure::NotFound)
     }
 
     async fn patch(&self, context: ContextId, request: Request) -> Result<Document, Refused> {
@@ -170,7 +170,13 @@ impl Door {
                 return Err(Refused::Precondition(tag));
             }
             merge(&mut data, patch.clone());
-            match self.api.host.contexts().write(context, data.clone(), Expected::Version(version)).await {
+            match self
+                .api
+                .host
+                .contexts(&self.service.name)
+                .write(context, data.clone(), Expected::Version(version))
+                .await
+            {
                 Ok(version) => return Ok(Document { data, version }),
                 Err(WriteError::Conflict { .. }) => {}
                 Err(WriteError::Invalid(InvalidData::TooLarge)) => return Err(Failure::PayloadTooLarge.into()),

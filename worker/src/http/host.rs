@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Telephone;
 use crate::admission::Slot;
+use crate::fleet::{Member, Place};
 use crate::media::Shared;
 use crate::sockets::Line;
 
@@ -64,6 +65,8 @@ pub struct OpenRequest {
     pub slot: Slot,
     /// What its client shows of an earlier session.
     pub resume: Option<ResumeToken>,
+    /// Its place in the fleet, where a router has placed it.
+    pub place: Option<Place>,
     /// Candidates that overtook this offer, in the order of their arrival.
     pub early: Vec<RemoteCandidate>,
     /// Where the request came from; a proxy's address if there is one.
@@ -122,8 +125,14 @@ pub trait Host: Send + Sync + 'static {
     /// last one that did.
     fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached>;
 
-    /// Where the sessions' data is.
-    fn contexts(&self) -> &Arc<dyn ContextStore>;
+    /// Where the data of a service's sessions is.
+    fn contexts(&self, service: &ServiceName) -> Arc<dyn ContextStore>;
+
+    /// A service's part in a fleet; `None` for a worker that stands alone, whose clients come by themselves.
+    fn member(&self, service: &ServiceName) -> Option<Arc<Member>> {
+        let _ = service;
+        None
+    }
 
     /// Ends the track `mid` of the session that has this id and context, and leaves the rest. A session that has one track ends with it.
     ///
@@ -178,6 +187,8 @@ pub struct SocketRequest {
     pub resume: Resume,
     /// The telephone call that it is part of, if that is proved.
     pub call: Option<CallLeg>,
+    /// Its place in the fleet, where a router has placed it.
+    pub place: Option<Place>,
 }
 
 /// A client that says that it is back.

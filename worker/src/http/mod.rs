@@ -18,6 +18,7 @@ mod lobby;
 mod net;
 mod offer;
 mod outputs;
+mod placed;
 mod record;
 mod reply;
 mod socket;
@@ -55,6 +56,7 @@ use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
 use self::telephone::Switchboard;
 use crate::admission::{Admission, Occupancy};
+use crate::fleet::Member;
 
 /// Who may do what over HTTP.
 #[derive(Debug, Clone)]
@@ -92,6 +94,8 @@ struct Door {
     admission: Admission,
     rates: Option<Rates>,
     switchboard: Switchboard,
+    /// Its part in a fleet: sessions are placed by routers then, which have asked who is calling, and how often.
+    member: Option<Arc<Member>>,
     api: Arc<Api>,
 }
 
@@ -136,10 +140,11 @@ pub fn router(
     let api = Arc::new(Api { host, access, ice, early: Mutex::default(), streams, record, newcomers });
     let mut router = pages;
     for service in services {
-        let rates = Rates::new(&service.limits);
+        let member = api.host.member(&service.name);
+        let rates = if member.is_some() { None } else { Rates::new(&service.limits) };
         let admission = occupancy.service(service.limits);
         let switchboard = Switchboard::new(service.name.as_str(), &service.telephone.callers, rand::random());
-        let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, api: api.clone() });
+        let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, member, api: api.clone() });
         for prefix in std::iter::once(&service.path).chain(&service.aliases) {
             router = router.merge(routes(prefix.as_str(), &door));
         }
@@ -194,6 +199,11 @@ async fn unknown_path(request: Request) -> Response {
         Ok(_) => reply::failure(&Failure::ServiceNotFound),
         Err(error) => reply::shape(&error),
     }
+}
+
+/// A failure as the routes answer it, for what stands before them.
+pub(crate) fn refusal(failure: &Failure) -> Response {
+    reply::failure(failure)
 }
 
 /// Where a request came from. Only a router without a listener (a test) does not know.

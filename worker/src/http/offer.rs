@@ -24,9 +24,11 @@ use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use super::body;
+use super::placed::{Entrance, Unopened, same};
 use super::rate::{SourceRate, TooMany};
 use super::{Audit, Door, OpenRequest, SessionView, reply, source};
 use crate::admission::{Refusal, Slot};
+use crate::fleet::{Member, Place};
 
 /// For a session to be set up and answered. Browsers wait longer than people do.
 const OPEN_TIME: Duration = Duration::from_secs(30);
@@ -63,9 +65,15 @@ pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Re
             let service = &door.service.name;
             let span = tracing::info_span!("offer", %service, session = %offer.webrtc_id, otel.kind = "server");
             trace::accept(&span, |name| utf8(&parts.headers, name));
-            let outcome = door.offer(offer, &parts.headers, source, began).instrument(span).await;
-            door.api.record.offer(outcome.as_ref().map_or_else(Failure::as_str, |_| "accepted"));
-            outcome.map_or_else(|failure| reply::failure(&failure), |answer| reply::answer(&answer))
+            let outcome = async {
+                match &door.member {
+                    None => door.offer(offer, &parts.headers, source, began).await.map_err(Unopened::from),
+                    Some(member) => door.placed_offer(member, offer, &parts.headers, began).await,
+                }
+            };
+            let outcome = outcome.instrument(span).await;
+            door.api.record.offer(outcome.as_ref().map_or_else(Unopened::as_str, |_| "accepted"));
+            outcome.map_or_else(|unopened| unopened.response(), |answer| reply::answer(&answer))
         }
     }
 }
@@ -104,6 +112,30 @@ impl Door {
         opened
     }
 
+    /// An offer that a router has placed here, which has made the checks of one.
+    async fn placed_offer(
+        &self,
+        member: &Arc<Member>,
+        offer: Offer,
+        headers: &HeaderMap,
+        began: Instant,
+    ) -> Result<Answer, Unopened> {
+        let entrance = self.enter(member, headers, began)?;
+        same(&entrance, &offer.webrtc_id)?;
+        let Entrance { place, identity, slot } = entrance;
+        let (id, user, source) = (offer.webrtc_id.clone(), identity.user_id.clone(), place.placed().client);
+        let audit = Audit { service: &self.service.name, session: &id, user: user.as_ref() };
+        let opened = self.begin(offer, identity, slot, Some(place), source).await;
+        match &opened {
+            Ok(_) => {
+                self.api.record.offer_took(began.elapsed());
+                audit.accepted(source);
+            }
+            Err(failure) => audit.refused(source, failure.as_str()),
+        }
+        Ok(opened?)
+    }
+
     /// The checks that a candidate has in common with an offer: who may not offer here may not ask about ids either.
     fn admits_candidate(
         &self,
@@ -112,18 +144,32 @@ impl Door {
         source: SocketAddr,
         now: Instant,
     ) -> Result<(), Failure> {
+        if self.member.is_some() {
+            return Ok(());
+        }
         let rate = self.rates.as_ref().map(|rates| &rates.candidates);
         check_rate(rate, source, now)?;
         identity(claims, headers, &self.service.identity).map(|_| ())
     }
 
     async fn open(&self, offer: Offer, identity: Identity, source: SocketAddr) -> Result<Answer, Failure> {
+        let slot = self.place(&offer.webrtc_id, &identity, offer.resume, Instant::now())?;
+        self.begin(offer, identity, slot, None, source).await
+    }
+
+    async fn begin(
+        &self,
+        offer: Offer,
+        identity: Identity,
+        slot: Slot,
+        place: Option<Place>,
+        source: SocketAddr,
+    ) -> Result<Answer, Failure> {
         let Offer { webrtc_id: id, sdp, resume, .. } = offer;
         let now = Instant::now();
-        let slot = self.place(&id, &identity, resume, now)?;
         let early = self.api.early.lock().offer_arrived(&self.key(&id), now);
         let service = self.service.clone();
-        let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, resume, early, source };
+        let request = OpenRequest { service, id: id.clone(), sdp, identity, slot, resume, place, early, source };
         let answer = match timeout(OPEN_TIME, self.api.host.open(request)).await {
             Ok(opened) => opened?,
             Err(_) => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),

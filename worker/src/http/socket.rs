@@ -15,7 +15,7 @@ use serde_json::Value;
 use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::trace;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Claims, CloseReason, ResumeToken, SessionId};
+use streamfleet_session::{Claims, CloseReason, Identity, ResumeToken, SessionId};
 use streamfleet_socket::protocol::{MAX_MESSAGE, Resume};
 use streamfleet_socket::telephone::CallLeg;
 use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use super::lobby::NoPlace;
 use super::offer::{check_rate, identity, utf8};
+use super::placed::{Entrance, is_placed, same};
 use super::{Attached, Audit, Door, Returning, SocketRequest, reply, source, telephone, websocket};
 use crate::sockets::Line;
 
@@ -96,7 +97,18 @@ pub(super) fn accept(
     if origin.is_some() && door.api.access.origins.answer(origin).is_none() {
         return reply::failure(&Failure::Forbidden);
     }
-    let source = source(extensions);
+    // Who is placed here comes in by its place; who is not, only to a session that it has already.
+    let entrance = match &door.member {
+        Some(member) if is_placed(&headers) => match door.enter(member, &headers, Instant::now()) {
+            Ok(entrance) => Some(entrance),
+            Err(unopened) => {
+                door.api.record.offer(unopened.as_str());
+                return unopened.response();
+            }
+        },
+        _ => None,
+    };
+    let source = entrance.as_ref().map_or_else(|| source(extensions), |entrance| entrance.place.placed().client);
     let place = match door.api.newcomers.enter(source.ip()) {
         Ok(place) => place,
         Err(NoPlace::Full) => {
@@ -114,14 +126,21 @@ pub(super) fn accept(
         move |socket| {
             tasks.track_future(async move {
                 let _place = place;
-                door.socket(socket, &headers, source, dialect).await;
+                door.socket(socket, &headers, source, dialect, entrance).await;
             })
         },
     )
 }
 
 impl Door {
-    async fn socket(&self, socket: WebSocket, headers: &HeaderMap, source: SocketAddr, dialect: Dialect) {
+    async fn socket(
+        &self,
+        socket: WebSocket,
+        headers: &HeaderMap,
+        source: SocketAddr,
+        dialect: Dialect,
+        entrance: Option<Entrance>,
+    ) {
         let limits = ConnectionLimits { start_timeout: self.service.limits.connect_timeout };
         let mut line = Line::new(socket, dialect.connection(limits));
         let opening = tokio::select! {
@@ -144,17 +163,30 @@ impl Door {
         let transport = hello.transport.as_str();
         let span = tracing::info_span!("socket", %service, session = %hello.id, transport, otel.kind = "server");
         trace::accept(&span, |name| utf8(headers, name));
-        self.started(hello, line, headers, source).instrument(span).await;
+        self.started(hello, line, headers, source, entrance).instrument(span).await;
     }
 
     /// The checks of an offer, in its order, then the session.
-    async fn started(&self, hello: Hello, line: Line, headers: &HeaderMap, source: SocketAddr) {
+    async fn started(
+        &self,
+        hello: Hello,
+        line: Line,
+        headers: &HeaderMap,
+        source: SocketAddr,
+        entrance: Option<Entrance>,
+    ) {
         let began = Instant::now();
         let Hello { id, transport, metadata, resume, earlier, call, admitted } = hello;
         let named = earlier.as_ref().map_or(&id, |earlier| &earlier.id).clone();
         let mut audit = Audit { service: &self.service.name, session: &named, user: None };
         let claims = Claims { metadata: metadata.as_ref(), candidate: None };
-        let identity = admitted.and_then(|()| identity(claims, headers, &self.service.identity));
+        let identity = admitted.and_then(|()| match (&self.member, &entrance) {
+            (None, _) => identity(claims, headers, &self.service.identity),
+            (Some(_), None) => Ok(Identity::default()),
+            (Some(_), Some(entrance)) => {
+                same(entrance, &id).map(|()| entrance.identity.clone()).map_err(|_| Failure::Forbidden)
+            }
+        });
         // What is kept of it is the identity's. A client that does not read its refusal holds this task for seconds.
         drop(metadata);
         let identity = match identity {
@@ -183,12 +215,18 @@ impl Door {
                 }
             }
         };
-        let slot = match self.place(&id, &identity, shown, began) {
-            Ok(slot) => slot,
+        let admitted = match (&self.member, entrance) {
+            (None, _) => self.place(&id, &identity, shown, began).map(|slot| (slot, None)),
+            (Some(_), Some(Entrance { place, slot, .. })) => Ok((slot, Some(place))),
+            // What it has come back to is over.
+            (Some(_), None) => Err(Failure::ConnectionClosed),
+        };
+        let (slot, place) = match admitted {
+            Ok(admitted) => admitted,
             Err(failure) => return self.refuse(line, &audit, source, failure).await,
         };
         let service = self.service.clone();
-        let request = SocketRequest { service, id, transport, identity, slot, resume, call };
+        let request = SocketRequest { service, id, transport, identity, slot, resume, call, place };
         match self.api.host.open_socket(request, line).await {
             Ok(()) => {
                 self.api.record.offer("accepted");

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, link};
 use streamfleet_process::telemetry::trace::trace_id;
-use streamfleet_session::{CloseReason, Identity, ResumeToken, SessionId};
+use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use super::seal::Seal;
 use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
+use crate::fleet::{Member, Place};
 use crate::history::Writing;
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
@@ -69,8 +70,8 @@ impl Sessions {
             user_id: identity.user_id,
             verified: identity.verified,
             metadata: identity.metadata,
-            claims: serde_json::Map::new(),
-            variant: None,
+            claims: held.place().map(Place::claims).unwrap_or_default(),
+            variant: held.place().and_then(|place| place.placed().variant.clone()),
             resumed: resumed == Resumed::Yes,
             trace_id: trace_id(&tracing::Span::current()),
         };
@@ -102,8 +103,8 @@ impl Sessions {
             metrics: self.inner.metrics.clone(),
             began: Instant::now(),
             writing: Some(writing),
-            context: held,
             _slot: slot,
+            context: held,
         };
         Begun { live, guard, context, data, mover }
     }
@@ -118,7 +119,7 @@ impl Sessions {
         wake: Arc<dyn Fn() + Send + Sync>,
     ) -> LoopEnd {
         let (loop_end, end) = link(bounds, wake);
-        let neighbours = Arc::new(self.neighbours());
+        let neighbours = Arc::new(self.neighbours(&begun.context.service));
         let session = {
             // The tasks that the session is given run where its handler does.
             let _on = self.inner.handlers_on.enter();
@@ -139,10 +140,10 @@ impl Sessions {
         loop_end
     }
 
-    /// The sessions of this process, as handlers reach them.
-    pub(super) fn neighbours(&self) -> impl sdk::Neighbours + use<> {
-        let inner = &self.inner;
-        Others { table: inner.table.clone(), tasks: inner.tasks.clone(), runtime: Handle::current() }
+    /// The sessions of this process, and of the fleet's service, as handlers reach them.
+    pub(super) fn neighbours(&self, service: &ServiceName) -> impl sdk::Neighbours + use<> {
+        let (inner, member) = (&self.inner, self.member_of(service).cloned());
+        Others { table: inner.table.clone(), tasks: inner.tasks.clone(), runtime: Handle::current(), member }
     }
 }
 
@@ -152,11 +153,14 @@ struct Others {
     tasks: TaskTracker,
     /// A handler may reach them from any thread.
     runtime: Handle,
+    /// Who knows the sessions of other workers.
+    member: Option<Arc<Member>>,
 }
 
 impl sdk::Neighbours for Others {
     fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
-        let live = self.table.by_id.lock().get(id).cloned().ok_or(sdk::Closed)?;
+        let live = self.table.by_id.lock().get(id).cloned();
+        let Some(live) = live else { return self.end_elsewhere(id) };
         if let Some(moving) = &live.moving {
             // Its client does not arrive elsewhere either; one that has ended by itself need not be told.
             let _ = self.end_one(moving, message);
@@ -166,6 +170,19 @@ impl sdk::Neighbours for Others {
 }
 
 impl Others {
+    /// Asks the fleet for the end of a session that is not here. Whether there is one is not known yet.
+    fn end_elsewhere(&self, id: &SessionId) -> Result<(), sdk::Closed> {
+        let (member, id) = (self.member.clone().ok_or(sdk::Closed)?, id.clone());
+        let ask = async move {
+            match member.ask_end(&id, CloseReason::EndStream).await {
+                Ok(told) => tracing::debug!(session = %id, ?told, "a handler has asked for its end"),
+                Err(error) => tracing::warn!(session = %id, %error, "a handler could not ask for its end"),
+            }
+        };
+        self.tasks.spawn_on(ask, &self.runtime);
+        Ok(())
+    }
+
     fn end_one(&self, live: &Live, message: &str) -> Result<(), sdk::Closed> {
         if let Some(session) = &live.session {
             return session.end(message);
@@ -193,14 +210,27 @@ pub(super) struct Guard {
     began: Instant,
     /// Its outputs end with it.
     writing: Option<Writing>,
-    context: Held,
+    /// Given back before the fleet hears of it, which may then send the next.
     _slot: Slot,
+    context: Held,
+}
+
+impl Guard {
+    pub(super) fn context(&self) -> &Held {
+        &self.context
+    }
+
+    /// Cancelled when the session is over.
+    pub(super) fn cancel(&self) -> &CancellationToken {
+        &self.cancel
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.cancel.cancel();
         drop(self.writing.take());
+        self.table.places.remove(self.context.place().map(Place::ticket));
         let mut table = self.table.by_id.lock();
         let unknown_to = newest_token(&table, &self.shared).filter(|_| ended_unheard(&self.shared));
         let forgotten = (leave(&mut table, &self.shared) == Leaving::Nobody).then(|| {
@@ -215,6 +245,7 @@ impl Drop for Guard {
         }
         // A loop that stops drops its sessions as they are.
         let reason = self.shared.stage().reason().unwrap_or(CloseReason::Shutdown);
+        self.context.over(reason);
         self.metrics.ended(reason, self.began.elapsed());
         summarise(&self.shared, reason, self.began.elapsed());
         Audit { service: self.shared.service(), session: self.shared.id(), user: self.shared.user() }

@@ -106,30 +106,31 @@ pub(super) struct Mover {
 
 impl Mover {
     async fn run(self, table: Arc<Table>) {
-        let mut stage = self.shared.watch();
+        let Self { shared, via, arrival, cancel } = self;
+        let mut stage = shared.watch();
         let connected = async { stage.wait_for(|stage| *stage != Stage::Connecting).await.map(|stage| *stage) };
         let stage = tokio::select! {
             stage = connected => stage.ok(),
-            () = self.cancel.cancelled() => None,
+            () = cancel.cancelled() => None,
         };
         if stage != Some(Stage::Active) {
             return;
         }
-        let delivery = match self.via {
+        let delivery = match via {
             // It has connected by the answer that has the token.
             Via::Loop(_) => Delivery::Known,
             // It has said `start`, and the message with the token is the first that it gets.
             Via::Socket(_) => Delivery::Sent,
         };
-        if !self.arrival.confirm(delivery).await {
+        if !arrival.confirm(delivery).await {
             // It came with a token that its client has not waited for.
-            return end(&self.via, &self.shared, CloseReason::Superseded).await;
+            return end(&via, &shared, CloseReason::Superseded).await;
         }
-        let arrived = arrive(&mut table.by_id.lock(), &self.shared);
+        let arrived = arrive(&mut table.by_id.lock(), &shared);
         match arrived {
             Arrived::Instead(left) => end(&left.via, &left.shared, CloseReason::Moved).await,
             Arrived::Alone => {}
-            Arrived::TooLate => end(&self.via, &self.shared, CloseReason::Superseded).await,
+            Arrived::TooLate => end(&via, &shared, CloseReason::Superseded).await,
         }
     }
 }

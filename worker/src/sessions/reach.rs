@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::afterlife::Over;
-use super::via::{Order, deliver};
+use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, OVERLOADED, Sessions, Table};
 use crate::history::History;
 use crate::http::Reached;
-use crate::media::{Stage, TrackEnd};
+use crate::media::{Shared, Stage, TrackEnd};
 
 impl Sessions {
     /// The session of this service and id: the one that lives, or the last one that did while it is remembered.
@@ -40,21 +40,26 @@ impl Sessions {
     pub(super) async fn end_track(&self, id: &SessionId, context: ContextId, mid: &str) -> Result<(), Failure> {
         let live = self.live(id).filter(|live| live.context == context);
         let Live { shared, via, .. } = live.ok_or(Failure::NotFound)?;
-        if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
-            return Err(Failure::ConnectionClosed);
-        }
-        let (told, mut hears) = mpsc::channel(1);
-        let end = async {
-            // The sender goes with the order: if nobody carries it out, nobody answers.
-            deliver(&via, shared.token(), move || Order::CloseTrack(mid.into(), told.clone())).await;
-            hears.recv().await
-        };
-        match timeout(END_TIMEOUT, end).await {
-            Ok(Some(TrackEnd::Closed)) => Ok(()),
-            // Without an answer the session has ended meanwhile.
-            Ok(Some(TrackEnd::Unknown) | None) => Err(Failure::NotFound),
-            Err(_) => Err(Failure::NoCapacity { retry_after: OVERLOADED }),
-        }
+        close_track(&via, &shared, mid).await
+    }
+}
+
+/// Has a track of this session ended, and waits until that is done.
+pub(super) async fn close_track(via: &Via, shared: &Shared, mid: &str) -> Result<(), Failure> {
+    if matches!(shared.stage(), Stage::Ending(_) | Stage::Closed(_)) {
+        return Err(Failure::ConnectionClosed);
+    }
+    let (told, mut hears) = mpsc::channel(1);
+    let end = async {
+        // The sender goes with the order: if nobody carries it out, nobody answers.
+        deliver(via, shared.token(), move || Order::CloseTrack(mid.into(), told.clone())).await;
+        hears.recv().await
+    };
+    match timeout(END_TIMEOUT, end).await {
+        Ok(Some(TrackEnd::Closed)) => Ok(()),
+        // Without an answer the session has ended meanwhile.
+        Ok(Some(TrackEnd::Unknown) | None) => Err(Failure::NotFound),
+        Err(_) => Err(Failure::NoCapacity { retry_after: OVERLOADED }),
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::begin::{Beginning, Begun};
 use super::moving::{Mover, enter, is_sealed};
+use super::placed::Settled;
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
 use crate::http::{Attached, Returning, SocketRequest};
@@ -58,10 +59,11 @@ impl Sessions {
     pub(super) async fn begin_socket(&self, request: SocketRequest, line: Line) -> Result<(), (Failure, Box<Line>)> {
         match self.prepare(request).await {
             Ok(prepared) => {
-                let Prepared { new, live, mover } = prepared;
+                let Prepared { new, live, mover, settled } = prepared;
                 let entered = {
                     let mut table = self.inner.table.by_id.lock();
                     (!is_sealed(&table, live.shared.id())).then(|| {
+                        self.inner.table.places.insert(settled.as_ref());
                         self.inner.table.over.lock().taken_up(&live.shared);
                         enter(&mut table, live)
                     })
@@ -71,6 +73,7 @@ impl Sessions {
                     drop(new);
                     return Err((Failure::ConnectionClosed, Box::new(line)));
                 };
+                self.settle(settled);
                 self.follow(mover, superseded);
                 self.inner.tasks.spawn(session::run(new, line));
                 Ok(())
@@ -90,7 +93,8 @@ impl Sessions {
             Resume::With(token) => Some(token),
             Resume::No | Resume::Wanted => None,
         };
-        let (context, resumed) = self.context(&service.name, &request.slot, &request.identity, shown).await?;
+        let (context, resumed) =
+            self.context(&service.name, &request.slot, &request.identity, shown, request.place).await?;
         let token = (request.resume != Resume::No).then(|| context.token());
         let (sender, commands) = mpsc::channel(MAX_COMMANDS);
         let beginning = Beginning {
@@ -107,6 +111,7 @@ impl Sessions {
         let woken = Bell::new();
         let wake = woken.clone();
         let link = self.start(&mut begun, handler, bounds(), Arc::new(move || wake.ring()));
+        let settled = begun.settled();
         let Begun { live, guard, mover, .. } = begun;
         let call = request.call.map(|call| {
             let shared = &live.shared;
@@ -125,7 +130,7 @@ impl Sessions {
             token,
             guard: Box::new((call, guard)),
         };
-        Ok(Prepared { new, live, mover })
+        Ok(Prepared { new, live, mover, settled })
     }
 
     /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
@@ -150,7 +155,7 @@ impl Sessions {
             return Attached::Refused(Failure::NoCapacity { retry_after: OVERLOADED }, Box::new(line));
         };
         let key = ContextKey { service: service.clone(), session: id.clone() };
-        match self.inner.contexts.rotate(&key, &token).await {
+        match self.contexts_of(service).rotate(&key, &token).await {
             Ok(Some(next)) => {
                 let mut table = self.inner.table.by_id.lock();
                 if let Some(live) = table.get_mut(id).filter(|live| live.shared.token() == shared.token()) {
@@ -178,4 +183,5 @@ struct Prepared {
     new: NewSession,
     live: Live,
     mover: Option<Mover>,
+    settled: Option<Settled>,
 }

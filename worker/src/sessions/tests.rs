@@ -2,6 +2,7 @@
 
 pub(crate) mod gated;
 mod moving;
+mod placed;
 mod races;
 
 use std::num::NonZeroU32;
@@ -264,7 +265,7 @@ async fn a_handler_ends_a_session_whose_own_handler_is_on_the_loop() {
     use sdk::Neighbours as _;
     let worker = Worker::new();
     let id: SessionId = "a".parse().unwrap();
-    let others = worker.sessions.neighbours();
+    let others = worker.sessions.neighbours(&"echo".parse().unwrap());
     assert_eq!(others.end(&id, "bye"), Err(sdk::Closed));
     assert_eq!(worker.offer("a").await.0, 200);
     let shared = worker.sessions.live(&id).unwrap().shared;

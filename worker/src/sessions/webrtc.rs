@@ -47,8 +47,9 @@ impl Sessions {
         let sdp = answered.sdp.clone();
 
         let token = inner.tokens.fetch_add(1, Relaxed);
-        let (context, resumed) =
-            self.context(&request.service.name, &request.slot, &request.identity, request.resume).await?;
+        let (context, resumed) = self
+            .context(&request.service.name, &request.slot, &request.identity, request.resume, request.place)
+            .await?;
         let resume = context.token();
         let via = Via::Loop(inner.loops[on].clone());
         let limits = request.service.limits;
@@ -73,6 +74,7 @@ impl Sessions {
                 Endpoint::Task { link, media }
             }
         };
+        let settled = begun.settled();
         let Begun { live, guard, mover, .. } = begun;
         let shared = live.shared.clone();
         let new = Box::new(NewSession {
@@ -90,6 +92,8 @@ impl Sessions {
             if is_sealed(&table, shared.id()) {
                 Err((Failure::ConnectionClosed, new))
             } else {
+                // Before there is anything that could take it out again.
+                inner.table.places.insert(settled.as_ref());
                 let opened = inner.loops[on].open(new).map(|()| {
                     inner.table.over.lock().taken_up(&live.shared);
                     enter(&mut table, live)
@@ -98,7 +102,10 @@ impl Sessions {
             }
         };
         match opened {
-            Ok(superseded) => self.follow(mover, superseded),
+            Ok(superseded) => {
+                self.settle(settled);
+                self.follow(mover, superseded);
+            }
             Err((failure, refused)) => {
                 shared.refuse();
                 drop(refused);

@@ -245,8 +245,8 @@ impl Host for FakeHost {
         live.or_else(|| self.over.lock().get(id).cloned()).filter(|reached| reached.shared.service() == service)
     }
 
-    fn contexts(&self) -> &Arc<dyn ContextStore> {
-        &self.contexts
+    fn contexts(&self, _: &ServiceName) -> Arc<dyn ContextStore> {
+        self.contexts.clone()
     }
 
     async fn close_track(&self, id: &SessionId, _: ContextId, mid: &str) -> Result<(), Failure> {

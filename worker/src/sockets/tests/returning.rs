@@ -132,7 +132,7 @@ async fn a_conversation_goes_on_in_another_call() {
     until("the session", || world.outputs("MZ1").len() == 1).await;
     let back = incoming(&world, &action_of("keys", &first), "CA1").await;
     let token = parameter(&back, "streamfleet_resume").unwrap();
-    let contexts = world.sessions.contexts();
+    let contexts = world.sessions.contexts(&"echo".parse().unwrap());
     let order = Map::from_iter([("order".to_owned(), json!(17))]);
     let context = world.view("MZ1").unwrap().context;
     contexts.write(context, order.clone(), Expected::Anything).await.unwrap();

@@ -1,0 +1,208 @@
+//! Contexts of a service whose sessions live on while the store is away: what is written then is kept here, and written
+//! when it is back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use streamfleet_session::ResumeToken;
+use streamfleet_store::{
+    Claim, ContextId, ContextKey, ContextStore, Delivery, Document, Expected, Issued, Opened, Sharing, StoreError,
+    Version, WriteError, checked,
+};
+
+/// Contexts of sessions that are over and that the store has not been told of: 64 MB where each is as large as it may be.
+/// Of more, the last words are lost.
+const MAX_LEFT: usize = 1024;
+
+/// What is known of a context that a session of this worker has.
+#[derive(Debug, Clone)]
+struct Known {
+    holders: usize,
+    document: Document,
+    /// How often it was written here since the store has had it; 0 when it has.
+    unwritten: u64,
+}
+
+/// The contexts of one service.
+pub(crate) struct Contexts {
+    store: Arc<dyn ContextStore>,
+    /// At most one for each session here, and [`MAX_LEFT`].
+    known: Mutex<HashMap<ContextId, Known>>,
+}
+
+impl Contexts {
+    pub(super) fn new(store: Arc<dyn ContextStore>) -> Self {
+        Self { store, known: Mutex::default() }
+    }
+
+    /// A session here has this context.
+    pub(super) fn hold(&self, id: ContextId, document: Document) {
+        let mut known = self.known.lock();
+        let entry =
+            known.entry(id).or_insert_with(|| Known { holders: 0, document: Document::default(), unwritten: 0 });
+        entry.holders += 1;
+        if entry.unwritten == 0 && document.version >= entry.document.version {
+            entry.document = document;
+        }
+    }
+
+    /// It has it no longer.
+    pub(super) fn let_go(&self, id: ContextId) {
+        let mut known = self.known.lock();
+        let left = known.values().filter(|known| known.holders == 0).count();
+        let Some(entry) = known.get_mut(&id) else { return };
+        entry.holders = entry.holders.saturating_sub(1);
+        if entry.holders > 0 {
+            return;
+        }
+        if entry.unwritten > 0 && left >= MAX_LEFT {
+            tracing::warn!(?id, "the last words of a session are lost: the store has been away for too long");
+        }
+        if entry.unwritten == 0 || left >= MAX_LEFT {
+            known.remove(&id);
+        }
+    }
+
+    /// What a context holds, as far as it is known here.
+    pub(crate) fn known(&self, id: ContextId) -> Option<Document> {
+        self.known.lock().get(&id).map(|known| known.document.clone())
+    }
+
+    /// Writes what the store has missed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is left is kept.
+    pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
+        let unwritten: Vec<(ContextId, Known)> = {
+            let known = self.known.lock();
+            known.iter().filter(|(_, known)| known.unwritten > 0).map(|(id, known)| (*id, known.clone())).collect()
+        };
+        for (id, written) in unwritten {
+            // Somebody else may have written since, where the store was away from here only. The last word counts.
+            match self.store.write(id, written.document.data, Expected::Anything).await {
+                Ok(version) => self.caught_up(id, written.unwritten, Some(version)),
+                Err(WriteError::Store(error)) => return Err(error),
+                // It has been forgotten, or does not fit any more: writing it again would not help.
+                Err(error) => {
+                    tracing::warn!(?id, %error, "what was written while the store was away is lost");
+                    self.caught_up(id, written.unwritten, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn caught_up(&self, id: ContextId, writes: u64, version: Option<Version>) {
+        let mut known = self.known.lock();
+        let Some(entry) = known.get_mut(&id) else { return };
+        entry.unwritten -= writes.min(entry.unwritten);
+        if entry.unwritten == 0 {
+            entry.document.version = version.unwrap_or(entry.document.version);
+            if entry.holders == 0 {
+                known.remove(&id);
+            }
+        }
+    }
+
+    /// Changes what is known of a context, if it is one of a session here and `when` says so.
+    fn write_here(
+        &self,
+        id: ContextId,
+        data: &Map<String, Value>,
+        expected: Expected,
+        when: impl FnOnce(&Known) -> bool,
+    ) -> Option<Result<Version, WriteError>> {
+        let mut known = self.known.lock();
+        let entry = known.get_mut(&id).filter(|entry| when(entry))?;
+        if let Err(invalid) = checked(data) {
+            return Some(Err(invalid.into()));
+        }
+        let current = entry.document.version;
+        if !expected.allows(current) {
+            return Some(Err(WriteError::Conflict { current }));
+        }
+        entry.document = Document { data: data.clone(), version: current.next() };
+        entry.unwritten += 1;
+        Some(Ok(entry.document.version))
+    }
+
+    fn learn(&self, id: ContextId, document: &Document) {
+        if let Some(entry) = self.known.lock().get_mut(&id)
+            && entry.unwritten == 0
+            && document.version >= entry.document.version
+        {
+            entry.document = document.clone();
+        }
+    }
+}
+
+#[async_trait]
+impl ContextStore for Contexts {
+    async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError> {
+        self.store.open(key, claim).await
+    }
+
+    async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError> {
+        self.store.find(key).await
+    }
+
+    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
+        self.store.rotate(key, token).await
+    }
+
+    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {
+        self.store.share(key, claim).await
+    }
+
+    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError> {
+        self.store.confirm(id, token, delivery).await
+    }
+
+    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
+        self.store.verify(key, token).await
+    }
+
+    async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
+        let ahead = self.known.lock().get(&id).filter(|known| known.unwritten > 0).map(|known| known.document.clone());
+        if ahead.is_some() {
+            return Ok(ahead);
+        }
+        match self.store.read(id).await {
+            Ok(Some(document)) => {
+                self.learn(id, &document);
+                Ok(Some(document))
+            }
+            // A store that has come back empty has not been told of it yet.
+            Ok(None) => Ok(self.known(id)),
+            Err(error) => self.known(id).map(Some).ok_or(error),
+        }
+    }
+
+    async fn write(&self, id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError> {
+        // Behind what waits to be written, or the order would be another one.
+        if let Some(written) = self.write_here(id, &data, expected, |known| known.unwritten > 0) {
+            return written;
+        }
+        match self.store.write(id, data.clone(), expected).await {
+            Ok(version) => {
+                self.learn(id, &Document { data, version });
+                Ok(version)
+            }
+            Err(error @ (WriteError::Gone | WriteError::Store(StoreError::Unavailable(_)))) => {
+                self.write_here(id, &data, expected, |_| true).unwrap_or(Err(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn close(&self, id: ContextId) -> Result<(), StoreError> {
+        self.store.close(id).await
+    }
+}
+
+#[cfg(test)]
+#[path = "contexts_tests.rs"]
+mod tests;

@@ -1,0 +1,317 @@
+//! What the store is to be told of each session, and what it has been told.
+//!
+//! Sessions say where they are at once and from any thread; one task tells the store when it can. Only the last word
+//! counts, so what is kept while the store is away is one entry for each session.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value};
+use streamfleet_session::CloseReason;
+use streamfleet_store::{Held, Phase, Ticket};
+use tokio::sync::oneshot;
+
+/// Sessions that are over and of which the store has not heard: those of a minute of a busy worker. With more, the
+/// worker registers again, and the store forgets all that it does not write again.
+pub(super) const MAX_OWED: usize = 4096;
+/// Words under way at a time: enough to hide a round trip.
+pub(super) const MAX_WORDS: usize = 32;
+
+/// What the store is to be told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Word {
+    /// Where the session is.
+    Report(Phase, Map<String, Value>),
+    /// It is over.
+    End(CloseReason),
+    /// It has never been.
+    Release,
+}
+
+/// How a session leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// It has ended.
+    Over(CloseReason),
+    /// It has not begun.
+    Unbegun,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    phase: Option<Phase>,
+    told: Option<Phase>,
+    detail: Map<String, Value>,
+    parting: Option<Parting>,
+    /// Who waits for the store's word on its arrival.
+    arrival: Option<oneshot::Sender<Held>>,
+    under_way: bool,
+}
+
+impl Entry {
+    fn word(&self) -> Option<Word> {
+        match self.parting {
+            Some(Parting::Over(reason)) => Some(Word::End(reason)),
+            Some(Parting::Unbegun) => Some(Word::Release),
+            None => {
+                let phase = self.phase.filter(|phase| self.told != Some(*phase))?;
+                Some(Word::Report(phase, self.detail.clone()))
+            }
+        }
+    }
+
+    fn arrived(&mut self, held: Held) {
+        if let Some(waiting) = self.arrival.take() {
+            // Who waited may be gone with its session.
+            let _ = waiting.send(held);
+        }
+    }
+}
+
+/// The sessions of one service.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    entries: HashMap<Ticket, Entry>,
+    /// Those of which there is something to tell.
+    due: BTreeSet<Ticket>,
+    /// Those that are over.
+    owed: usize,
+    overdrawn: Overdrawn,
+}
+
+/// Whether more sessions are over than are remembered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Overdrawn {
+    #[default]
+    No,
+    Yes,
+}
+
+impl Ledger {
+    /// A session is placed here. False if it is already.
+    pub(super) fn enter(&mut self, ticket: Ticket) -> bool {
+        match self.entries.entry(ticket) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Entry::default());
+                true
+            }
+        }
+    }
+
+    /// A session describes itself.
+    pub(super) fn describe(&mut self, ticket: Ticket, detail: Map<String, Value>) {
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.detail = detail;
+        }
+    }
+
+    /// A session has got so far.
+    pub(super) fn moved_on(&mut self, ticket: Ticket, phase: Phase) {
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.phase = Some(phase);
+            self.due.insert(ticket);
+        }
+    }
+
+    /// Somebody waits for what the store says when it hears that the session is active.
+    pub(super) fn await_arrival(&mut self, ticket: Ticket) -> oneshot::Receiver<Held> {
+        let (sender, receiver) = oneshot::channel();
+        if let Some(entry) = self.entries.get_mut(&ticket) {
+            entry.arrival = Some(sender);
+        }
+        receiver
+    }
+
+    /// A session leaves.
+    pub(super) fn leave(&mut self, ticket: Ticket, parting: Parting) {
+        if let Some(entry) = self.entries.get_mut(&ticket)
+            && entry.parting.is_none()
+        {
+            if self.owed >= MAX_OWED {
+                self.entries.remove(&ticket);
+                self.due.remove(&ticket);
+                self.overdrawn = Overdrawn::Yes;
+                return;
+            }
+            entry.parting = Some(parting);
+            entry.arrival = None;
+            self.owed += 1;
+            self.due.insert(ticket);
+        }
+    }
+
+    /// What is to be told now. Each of these must be [settled](Self::settle).
+    pub(super) fn take(&mut self) -> Vec<(Ticket, Word)> {
+        let mut words = Vec::new();
+        for ticket in &self.due {
+            let Some(entry) = self.entries.get_mut(ticket).filter(|entry| !entry.under_way) else { continue };
+            let Some(word) = entry.word() else { continue };
+            entry.under_way = true;
+            words.push((*ticket, word));
+            if words.len() == MAX_WORDS {
+                break;
+            }
+        }
+        words
+    }
+
+    /// What became of a word: whether the store has heard it, and, of a report, what it says of the session.
+    pub(super) fn settle(&mut self, ticket: Ticket, word: &Word, heard: Option<Held>) {
+        let Some(entry) = self.entries.get_mut(&ticket) else { return };
+        entry.under_way = false;
+        match (word, heard) {
+            (Word::Report(phase, _), heard) => {
+                if *phase == Phase::Active {
+                    // It is there, whatever can be written down of that.
+                    entry.arrived(heard.unwrap_or(Held::Yes));
+                }
+                if heard.is_some() {
+                    entry.told = Some(*phase);
+                }
+            }
+            (Word::End(_) | Word::Release, Some(_)) => {
+                self.entries.remove(&ticket);
+                self.owed -= 1;
+            }
+            (Word::End(_) | Word::Release, None) => {}
+        }
+        if self.entries.get(&ticket).and_then(Entry::word).is_none() {
+            self.due.remove(&ticket);
+        }
+    }
+
+    /// The store has been told everything of these again, and of no others.
+    pub(super) fn restored(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(entry) = self.entries.get_mut(ticket) {
+                entry.told = entry.phase;
+            }
+        }
+    }
+
+    /// The store has forgotten all of this worker's: what is over is over there too.
+    pub(super) fn forgotten(&mut self) {
+        let Self { entries, due, owed, overdrawn } = self;
+        *overdrawn = Overdrawn::No;
+        entries.retain(|ticket, entry| {
+            entry.told = None;
+            let stays = entry.parting.is_none() || entry.under_way;
+            if !stays {
+                due.remove(ticket);
+                *owed -= 1;
+            } else if entry.word().is_some() {
+                due.insert(*ticket);
+            }
+            stays
+        });
+    }
+
+    pub(super) fn knows(&self, ticket: Ticket) -> bool {
+        self.entries.contains_key(&ticket)
+    }
+
+    /// Whether the store has to forget all of this worker's, because nobody remembers what is over.
+    pub(super) fn is_overdrawn(&self) -> bool {
+        self.overdrawn == Overdrawn::Yes
+    }
+
+    /// Sessions that have begun, and places whose sessions have not.
+    pub(super) fn counts(&self) -> (u32, u32) {
+        let living = self.entries.values().filter(|entry| entry.parting.is_none());
+        let (mut active, mut reserved) = (0, 0);
+        for entry in living {
+            *if entry.phase.is_some() { &mut active } else { &mut reserved } += 1;
+        }
+        (active, reserved)
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.due.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: Ticket = Ticket::from_random(1);
+
+    fn report(phase: Phase) -> Word {
+        Word::Report(phase, Map::new())
+    }
+
+    #[test]
+    fn only_the_last_word_is_told() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.enter(A) && !ledger.enter(A), "a place is used once");
+        assert_eq!(ledger.counts(), (0, 1));
+        ledger.moved_on(A, Phase::Connecting);
+        ledger.moved_on(A, Phase::Active);
+        assert_eq!(ledger.counts(), (1, 0));
+        assert_eq!(ledger.take(), [(A, report(Phase::Active))]);
+        assert_eq!(ledger.take(), [], "it is under way");
+        ledger.moved_on(A, Phase::Ending);
+        ledger.settle(A, &report(Phase::Active), Some(Held::Yes));
+        assert_eq!(ledger.take(), [(A, report(Phase::Ending))]);
+        ledger.leave(A, Parting::Over(CloseReason::EndStream));
+        ledger.settle(A, &report(Phase::Ending), Some(Held::Yes));
+        let end = Word::End(CloseReason::EndStream);
+        assert_eq!(ledger.take(), [(A, end.clone())]);
+        ledger.settle(A, &end, None);
+        assert_eq!(ledger.take(), [(A, end.clone())], "until it is heard");
+        ledger.settle(A, &end, Some(Held::Yes));
+        assert!(ledger.is_settled() && !ledger.knows(A) && ledger.owed == 0);
+    }
+
+    #[tokio::test]
+    async fn who_arrives_hears_what_the_store_says() {
+        for (heard, expected) in [(Some(Held::No), Held::No), (Some(Held::Yes), Held::Yes), (None, Held::Yes)] {
+            let mut ledger = Ledger::default();
+            ledger.enter(A);
+            let arrival = ledger.await_arrival(A);
+            ledger.moved_on(A, Phase::Active);
+            ledger.take();
+            ledger.settle(A, &report(Phase::Active), heard);
+            assert_eq!(arrival.await, Ok(expected), "{heard:?}");
+        }
+        let mut ledger = Ledger::default();
+        ledger.enter(A);
+        let arrival = ledger.await_arrival(A);
+        ledger.leave(A, Parting::Unbegun);
+        assert!(arrival.await.is_err(), "nobody comes");
+    }
+
+    #[test]
+    fn what_a_store_has_forgotten_is_told_again_and_what_is_over_is_not() {
+        let b = Ticket::from_random(2);
+        let mut ledger = Ledger::default();
+        for ticket in [A, b] {
+            ledger.enter(ticket);
+            ledger.moved_on(ticket, Phase::Active);
+        }
+        for (ticket, word) in ledger.take() {
+            ledger.settle(ticket, &word, Some(Held::Yes));
+        }
+        ledger.leave(b, Parting::Over(CloseReason::ClientClosed));
+        ledger.forgotten();
+        assert_eq!(ledger.take(), [(A, report(Phase::Active))]);
+        assert!(!ledger.knows(b));
+        ledger.settle(A, &report(Phase::Active), None);
+        ledger.restored(&[A]);
+        assert_eq!(ledger.take(), [], "restoring has said so");
+    }
+
+    #[test]
+    fn debts_are_counted() {
+        let mut ledger = Ledger::default();
+        for n in 0..=MAX_OWED as u64 {
+            assert!(!ledger.is_overdrawn(), "{n}");
+            ledger.enter(Ticket::from_random(n));
+            ledger.leave(Ticket::from_random(n), Parting::Over(CloseReason::ClientClosed));
+        }
+        assert!(ledger.is_overdrawn() && ledger.entries.len() == MAX_OWED);
+        assert_eq!(ledger.take().len(), MAX_WORDS);
+        ledger.forgotten();
+        assert!(!ledger.is_overdrawn());
+    }
+}

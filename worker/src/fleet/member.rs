@@ -1,0 +1,242 @@
+//! One service of this worker as a member of its fleet: which sessions it takes, and what each of them holds.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use streamfleet_session::fleet::{Placed, Refused};
+use streamfleet_session::metadata::MetadataLimits;
+use streamfleet_session::{CloseReason, Identity, InvalidMetadata, Metadata, ServiceName, SessionId, Verification};
+use streamfleet_store::{
+    ContextId, Demand, Document, Epoch, Gate, Generation, Held, Issued, Phase, Store, StoreError, Ticket, Told,
+    Version, WorkerId,
+};
+use tokio::sync::{Notify, oneshot};
+
+use super::contexts::Contexts;
+use super::ledger::{Ledger, Parting, Word};
+
+/// One service of this worker in its fleet.
+pub struct Member {
+    service: ServiceName,
+    worker: WorkerId,
+    store: Arc<dyn Store>,
+    contexts: Arc<Contexts>,
+    ledger: Mutex<Ledger>,
+    standing: Mutex<Standing>,
+    /// There is something to tell the store.
+    news: Notify,
+}
+
+/// What decides whether a session may be placed here.
+#[derive(Debug, Clone, Copy, Default)]
+struct Standing {
+    epoch: Option<Epoch>,
+    /// What others want of it.
+    asked: Gate,
+}
+
+impl Member {
+    /// A service that the store does not know yet.
+    #[must_use]
+    pub fn new(service: ServiceName, worker: WorkerId, store: Arc<dyn Store>) -> Self {
+        let contexts = Arc::new(Contexts::new(store.clone().contexts(&service)));
+        let (ledger, standing, news) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self { service, worker, store, contexts, ledger, standing, news }
+    }
+
+    /// Takes a session that a router has placed here.
+    ///
+    /// # Errors
+    /// [`Refused::Stale`] for a place that was given in another registration than the present one, or has been used;
+    /// [`Refused::Draining`] where somebody wants this worker drained. Nothing is kept then.
+    pub fn take(self: &Arc<Self>, placed: Placed) -> Result<Place, Refused> {
+        self.admits(Epoch(placed.epoch))?;
+        let ticket = Ticket::from_random(placed.ticket);
+        if !self.ledger.lock().enter(ticket) {
+            return Err(Refused::Stale);
+        }
+        let context = ContextId::from_random(placed.context.id);
+        let document = Document { data: placed.context.data.clone(), version: Version(placed.context.version) };
+        self.contexts.hold(context, document);
+        Ok(Place { member: self.clone(), ticket, context, placed: Box::new(placed), parting: Parting::Unbegun })
+    }
+
+    /// Whether a place that was given in this registration may be used.
+    pub(super) fn admits(&self, epoch: Epoch) -> Result<(), Refused> {
+        let standing = *self.standing.lock();
+        match standing.asked {
+            _ if standing.epoch != Some(epoch) => Err(Refused::Stale),
+            Gate::Draining => Err(Refused::Draining),
+            Gate::Open => Ok(()),
+        }
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    pub(super) fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn contexts(&self) -> &Arc<Contexts> {
+        &self.contexts
+    }
+
+    pub(super) fn stands(&self, epoch: Option<Epoch>) {
+        self.standing.lock().epoch = epoch;
+    }
+
+    pub(super) fn asked(&self, gate: Gate) {
+        let before = std::mem::replace(&mut self.standing.lock().asked, gate);
+        if before != gate {
+            tracing::info!(service = %self.service, ?gate, "the fleet asks");
+        }
+    }
+
+    pub(super) fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {
+        look(&mut self.ledger.lock())
+    }
+
+    /// Waits until there may be something to tell the store.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Makes the registrar look: something is to be told that concerns the worker as a whole.
+    pub(crate) fn nudge(&self) {
+        self.news.notify_one();
+    }
+
+    /// Asks for the end of a session, wherever it lives.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn ask_end(&self, session: &SessionId, reason: CloseReason) -> Result<Told, StoreError> {
+        self.store.ask(&self.service, session, None, &Demand::End(reason)).await
+    }
+
+    fn tell(&self, look: impl FnOnce(&mut Ledger)) {
+        look(&mut self.ledger.lock());
+        self.news.notify_one();
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("service", &self.service).field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+/// A session's hold on its place in the fleet. Dropped, it gives the place back: as that of a session that has ended, or of
+/// one that has never begun.
+pub struct Place {
+    member: Arc<Member>,
+    ticket: Ticket,
+    context: ContextId,
+    placed: Box<Placed>,
+    parting: Parting,
+}
+
+impl Place {
+    pub(crate) fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    pub(crate) fn placed(&self) -> &Placed {
+        &self.placed
+    }
+
+    /// Its context's name.
+    pub(crate) fn context(&self) -> ContextId {
+        self.context
+    }
+
+    /// What its client must show the next time.
+    pub(crate) fn issued(&self) -> Issued {
+        let context = &self.placed.context;
+        Issued { token: context.token, generation: Generation::from_number(context.generation) }
+    }
+
+    /// Who its client is.
+    ///
+    /// # Errors
+    /// The metadata is not what this service takes: router and worker have been given different services.
+    pub(crate) fn identity(&self, limits: &MetadataLimits) -> Result<Identity, InvalidMetadata> {
+        let metadata = Metadata::parse(&Value::Object(self.placed.metadata.clone()), limits)?;
+        let verified = if self.placed.verified { Verification::Verified } else { Verification::Unverified };
+        Ok(Identity { user_id: self.placed.user.clone(), verified, metadata })
+    }
+
+    /// What a verified token says of its client.
+    pub(crate) fn claims(&self) -> Map<String, Value> {
+        self.placed.claims.clone()
+    }
+
+    /// What there is to hear when its client has arrived: whether the session is its own by then.
+    pub(crate) fn arrival(&self) -> oneshot::Receiver<Held> {
+        self.member.ledger.lock().await_arrival(self.ticket)
+    }
+
+    /// What the store shows of it.
+    pub(crate) fn describe(&self, detail: Map<String, Value>) {
+        self.member.ledger.lock().describe(self.ticket, detail);
+    }
+
+    /// It has ended, for this reason.
+    pub(crate) fn over(&mut self, reason: CloseReason) {
+        self.parting = Parting::Over(reason);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("ticket", &self.ticket).field("parting", &self.parting).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let (ticket, parting) = (self.ticket, self.parting);
+        self.member.contexts.let_go(self.context);
+        self.member.tell(|ledger| ledger.leave(ticket, parting));
+    }
+}
+
+/// Says where a session is, as long as it lives.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    member: Arc<Member>,
+    ticket: Ticket,
+}
+
+impl Place {
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter { member: self.member.clone(), ticket: self.ticket }
+    }
+}
+
+impl Reporter {
+    pub(crate) fn say(&self, phase: Phase) {
+        self.member.tell(|ledger| ledger.moved_on(self.ticket, phase));
+    }
+}
+
+impl Member {
+    /// What the store is to be told now.
+    pub(super) fn words(&self) -> Vec<(Ticket, Word)> {
+        self.ledger.lock().take()
+    }
+}

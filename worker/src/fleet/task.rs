@@ -1,0 +1,334 @@
+//! The task that keeps one service of this worker in its fleet: it asks the machines what to do, and does it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use streamfleet_session::CloseReason;
+use streamfleet_store::{
+    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, Listener, Orders, Owner, Restoration, Restored, Store,
+    Terms, Ticket, Topic, TrackId, TrackResult,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::{Ledger, Word};
+use super::member::Member;
+use super::registrar::{Registrar, Step};
+
+/// Demands that are seen to at a time. Others come again with the next renewal.
+const MAX_ACTS: usize = 256;
+
+/// Whoever has the sessions.
+#[async_trait]
+pub(crate) trait Owned: Send + Sync + 'static {
+    /// The placed sessions of a service that have their ids.
+    fn held(&self, member: &Member) -> Vec<Ticket>;
+
+    /// Those of them that live, as the store is to know them again.
+    fn restorable(&self, member: &Member, tickets: &[Ticket]) -> Vec<Restored>;
+
+    /// Ends a session and waits for that, for some seconds at most. False if there is none.
+    async fn end(&self, ticket: Ticket, reason: CloseReason) -> bool;
+
+    /// Closes one track of a session; `None` if nobody can say what became of it.
+    async fn close_track(&self, ticket: Ticket, track: &TrackId) -> Option<TrackResult>;
+}
+
+/// What the task is given.
+pub(crate) struct Surroundings {
+    /// How long leases last.
+    pub(crate) terms: Terms,
+    /// What the worker says of itself, but for the counts of sessions.
+    pub(crate) beat: Box<dyn Fn() -> Heartbeat + Send + Sync>,
+    /// Cancelled when the last session is over and the worker leaves.
+    pub(crate) stop: CancellationToken,
+}
+
+/// How a membership ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fate {
+    /// The worker has left.
+    #[error("left the fleet")]
+    Left,
+    /// Its name is another process's.
+    #[error("another process has registered under this worker's name: every worker of a fleet needs its own")]
+    Fenced,
+}
+
+/// Keeps a service in its fleet until the worker leaves, or has to.
+pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings: Surroundings) -> Fate {
+    let listener = member.store().listen(member.service(), Topic::Worker(member.worker().clone()));
+    let registrar = Registrar::new(surroundings.terms, now());
+    let contact = Contact::Unknown;
+    let acts = JoinSet::new();
+    Shell { member, owned, surroundings, registrar, listener, acts, in_hand: HashSet::new(), gate: None, contact }
+        .run()
+        .await
+}
+
+/// Whether the store has answered the last time: each change is logged once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contact {
+    Unknown,
+    Made,
+    Lost,
+}
+
+/// A demand, as it is told apart from others: an end, or one track.
+type Act = (Ticket, Option<TrackId>);
+
+struct Shell {
+    member: Arc<Member>,
+    owned: Arc<dyn Owned>,
+    surroundings: Surroundings,
+    registrar: Registrar,
+    listener: Listener,
+    acts: JoinSet<Act>,
+    in_hand: HashSet<Act>,
+    /// What the store has last been told of the worker's own wish.
+    gate: Option<Gate>,
+    contact: Contact,
+}
+
+/// What ends a wait.
+enum Event {
+    Time,
+    Woken,
+    Acted(Option<Act>),
+    Stop,
+}
+
+impl Shell {
+    async fn run(mut self) -> Fate {
+        loop {
+            if self.gate.is_some_and(|told| told != (self.surroundings.beat)().gate) {
+                self.registrar.woken(now());
+            }
+            let event = match self.registrar.poll(now()) {
+                Step::Register => self.register().await,
+                Step::Restore(epoch, tickets) => self.restore(epoch, tickets).await,
+                Step::Renew(epoch) => self.renew(epoch).await,
+                Step::Wait(until) => self.wait(until).await,
+                Step::Stop => return self.give_up().await,
+            };
+            match event {
+                Event::Time => {}
+                Event::Woken => self.registrar.woken(now()),
+                Event::Acted(act) => drop(act.map(|act| self.in_hand.remove(&act))),
+                Event::Stop => return self.farewell().await,
+            }
+            self.member.stands(self.registrar.epoch());
+            self.speak().await;
+            self.member.stands(self.registrar.epoch());
+        }
+    }
+
+    fn owner(&self, epoch: Epoch) -> Owner {
+        Owner { worker: self.member.worker().clone(), epoch }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.member.store().clone()
+    }
+
+    async fn register(&mut self) -> Event {
+        let answer = self.store().register(self.member.service(), self.member.worker()).await;
+        if answer.is_ok() {
+            // Before it is asked who lives: who ends in between is known to be over.
+            self.member.ledger(Ledger::forgotten);
+        }
+        self.heard(answer.as_ref().err().map(|error| error as &dyn std::error::Error));
+        let held = self.owned.held(&self.member);
+        self.registrar.registered(answer, held, now());
+        Event::Time
+    }
+
+    async fn restore(&mut self, epoch: Epoch, tickets: Vec<Ticket>) -> Event {
+        let sessions = self.owned.restorable(&self.member, &tickets);
+        let owner = self.owner(epoch);
+        let answer = match sessions.as_slice() {
+            [] => Ok(Vec::new()),
+            sessions => self.store().restore(self.member.service(), &owner, sessions).await,
+        };
+        if let Ok(outcomes) = &answer {
+            for (session, outcome) in sessions.iter().zip(outcomes) {
+                match outcome {
+                    Restoration::Kept => self.member.ledger(|ledger| ledger.restored(&[session.ticket])),
+                    Restoration::Superseded => self.end(owner.clone(), session.ticket, CloseReason::Superseded),
+                }
+            }
+        }
+        self.registrar.restored(answer.map(|_| tickets.len()), now());
+        Event::Time
+    }
+
+    async fn renew(&mut self, epoch: Epoch) -> Event {
+        let (active, reserved) = self.member.ledger(|ledger| ledger.counts());
+        let beat = Heartbeat { active, reserved, ..(self.surroundings.beat)() };
+        let owner = self.owner(epoch);
+        let answer = self.store().renew(self.member.service(), &owner, &beat).await;
+        self.heard(answer.as_ref().err().map(|error| error as &dyn std::error::Error));
+        let answer = answer.map(|orders| {
+            self.gate = Some(beat.gate);
+            self.apply(&owner, orders);
+        });
+        self.registrar.renewed(answer, now());
+        if self.registrar.epoch() == Some(epoch)
+            && let Err(error) = self.member.contexts().catch_up().await
+        {
+            self.registrar.refused(&FleetError::Store(error), now());
+        }
+        Event::Time
+    }
+
+    fn apply(&mut self, owner: &Owner, orders: Orders) {
+        self.member.asked(orders.gate);
+        for Asked { ticket, demand, .. } in orders.asked {
+            match demand {
+                Demand::End(reason) => self.end(owner.clone(), ticket, reason),
+                Demand::CloseTrack(track) => self.close_track(owner.clone(), ticket, track),
+            }
+        }
+    }
+
+    fn takes(&mut self, act: &Act) -> bool {
+        self.in_hand.len() < MAX_ACTS && self.in_hand.insert(act.clone())
+    }
+
+    fn end(&mut self, owner: Owner, ticket: Ticket, reason: CloseReason) {
+        if !self.takes(&(ticket, None)) {
+            return;
+        }
+        let (owned, member) = (self.owned.clone(), self.member.clone());
+        self.acts.spawn(async move {
+            // One that is known here and not there has not begun, or is over and the store will hear of it.
+            if !owned.end(ticket, reason).await && !member.ledger(|ledger| ledger.knows(ticket)) {
+                let told = member.store().end(member.service(), &owner, ticket, reason).await;
+                // It is asked again with the next renewal.
+                drop(told.inspect_err(|error| tracing::debug!(%error, "an end was not told")));
+            }
+            (ticket, None)
+        });
+    }
+
+    fn close_track(&mut self, owner: Owner, ticket: Ticket, track: TrackId) {
+        let act = (ticket, Some(track.clone()));
+        if !self.takes(&act) {
+            return;
+        }
+        let (owned, member) = (self.owned.clone(), self.member.clone());
+        self.acts.spawn(async move {
+            if let Some(result) = owned.close_track(ticket, &track).await {
+                let told = member.store().acknowledge(member.service(), &owner, ticket, &track, result).await;
+                drop(told.inspect_err(|error| tracing::debug!(%error, "a track's end was not told")));
+            }
+            act
+        });
+    }
+
+    async fn wait(&mut self, until: Instant) -> Event {
+        let until = match self.registrar.may_speak(now()) {
+            Err(later) if !self.member.ledger(|ledger| ledger.is_settled()) => until.min(later),
+            _ => until,
+        };
+        tokio::select! {
+            () = self.surroundings.stop.cancelled() => Event::Stop,
+            () = tokio::time::sleep_until(until.into()) => Event::Time,
+            () = self.listener.woken() => Event::Woken,
+            () = self.member.news() => Event::Time,
+            Some(acted) = self.acts.join_next() => Event::Acted(acted.ok()),
+        }
+    }
+
+    /// Tells the store what there is to tell of sessions, if it can be told now.
+    async fn speak(&mut self) {
+        while let Ok(epoch) = self.registrar.may_speak(now()) {
+            if self.member.ledger(|ledger| ledger.is_overdrawn()) {
+                tracing::warn!("more sessions have ended than are remembered: everything is told anew");
+                return self.registrar.begin_again(now());
+            }
+            let words = self.member.words();
+            if words.is_empty() {
+                return;
+            }
+            let owner = self.owner(epoch);
+            let ends = words.iter().any(|(_, word)| matches!(word, Word::End(_)));
+            // What a session has written last comes before its end.
+            let ready = if ends { self.member.contexts().catch_up().await } else { Ok(()) };
+            let answers = match &ready {
+                Ok(()) => join_all(words.iter().map(|(ticket, word)| self.say(&owner, *ticket, word))).await,
+                Err(error) => words.iter().map(|_| Err(FleetError::Store(error.clone()))).collect(),
+            };
+            for ((ticket, word), answer) in words.iter().zip(answers) {
+                match answer {
+                    Ok(held) => {
+                        self.member.ledger(|ledger| ledger.settle(*ticket, word, Some(held)));
+                        if held == Held::No {
+                            self.end(owner.clone(), *ticket, CloseReason::Superseded);
+                        }
+                    }
+                    Err(error) => {
+                        self.member.ledger(|ledger| ledger.settle(*ticket, word, None));
+                        self.registrar.refused(&error, now());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn say(&self, owner: &Owner, ticket: Ticket, word: &Word) -> Result<Held, FleetError> {
+        let (store, service) = (self.member.store(), self.member.service());
+        match word {
+            Word::Report(phase, detail) => store.report(service, owner, ticket, *phase, detail).await,
+            Word::End(reason) => store.end(service, owner, ticket, *reason).await.map(|()| Held::Yes),
+            Word::Release => store.release(service, ticket).await.map(|()| Held::Yes).map_err(FleetError::Store),
+        }
+    }
+
+    /// The worker leaves: the store hears of what is over, and of that.
+    async fn farewell(mut self) -> Fate {
+        let epoch = self.registrar.epoch();
+        self.member.stands(None);
+        self.speak().await;
+        if let Some(epoch) = epoch {
+            let left = self.store().leave(self.member.service(), &self.owner(epoch)).await;
+            if let Err(error) = left {
+                tracing::warn!(%error, "the fleet was not told that this worker leaves: its lease runs out");
+            }
+        }
+        Fate::Left
+    }
+
+    /// The sessions of a worker that is none any more may live elsewhere by now.
+    async fn give_up(self) -> Fate {
+        self.member.stands(None);
+        tracing::error!(worker = %self.member.worker(), "{}", Fate::Fenced);
+        let held = self.owned.held(&self.member);
+        join_all(held.into_iter().map(|ticket| self.owned.end(ticket, CloseReason::WorkerLost))).await;
+        Fate::Fenced
+    }
+
+    fn heard(&mut self, error: Option<&dyn std::error::Error>) {
+        let service = self.member.service();
+        let contact = if error.is_some() { Contact::Lost } else { Contact::Made };
+        if std::mem::replace(&mut self.contact, contact) == contact {
+            return;
+        }
+        match error {
+            Some(error) => tracing::warn!(%service, %error, "the fleet cannot be reached"),
+            None => tracing::info!(%service, worker = %self.member.worker(), "in touch with the fleet"),
+        }
+    }
+}
+
+/// The runtime's clock, so that a test whose time is virtual moves this one too.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

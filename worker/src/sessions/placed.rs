@@ -1,0 +1,197 @@
+//! Sessions that a router has placed here, by the names that the fleet knows them by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use streamfleet_handler as sdk;
+use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_store::{ContextId, Issued, Kept, Phase, PinValue, Restored, Ticket, TrackId, TrackResult};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::begin::Begun;
+use super::reach::close_track;
+use super::via::{Order, Via, deliver};
+use super::{END_TIMEOUT, Live, Sessions};
+use crate::fleet::{Member, Owned, Reporter};
+use crate::media::{Shared, Stage};
+
+/// The placed sessions of this process, from before they are known until they are over.
+#[derive(Default)]
+pub(super) struct Places(Mutex<HashMap<Ticket, Settled>>);
+
+/// One of them.
+#[derive(Clone)]
+pub(super) struct Settled {
+    ticket: Ticket,
+    shared: Arc<Shared>,
+    via: Via,
+    session: Option<sdk::Session>,
+    context: ContextId,
+    /// What its client was given first.
+    issued: Issued,
+    member: Arc<Member>,
+    retention: std::time::Duration,
+    pin: Option<PinValue>,
+    reporter: Reporter,
+    cancel: CancellationToken,
+}
+
+impl Places {
+    pub(super) fn insert(&self, settled: Option<&Settled>) {
+        if let Some(settled) = settled {
+            self.0.lock().insert(settled.ticket, settled.clone());
+        }
+    }
+
+    pub(super) fn remove(&self, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            self.0.lock().remove(&ticket);
+        }
+    }
+
+    fn get(&self, ticket: Ticket) -> Option<Settled> {
+        self.0.lock().get(&ticket).cloned()
+    }
+}
+
+impl Begun {
+    /// Its part in the fleet, if it has one.
+    pub(super) fn settled(&self) -> Option<Settled> {
+        let (live, place) = (&self.live, self.guard.context().place()?);
+        place.describe(detail(&live.shared));
+        Some(Settled {
+            ticket: place.ticket(),
+            shared: live.shared.clone(),
+            via: live.via.clone(),
+            session: live.session.clone(),
+            context: live.context,
+            issued: place.issued(),
+            member: place.member().clone(),
+            retention: place.placed().retention,
+            // One that is no value of ours has pinned nothing here.
+            pin: place.placed().pin.as_ref().and_then(|pin| pin.parse().ok()),
+            reporter: place.reporter(),
+            cancel: self.guard.cancel().clone(),
+        })
+    }
+}
+
+/// What the store shows of a session to those who cannot ask its worker.
+pub(super) fn detail(shared: &Shared) -> Map<String, Value> {
+    let since = shared.since().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let verified = shared.verified().is_verified();
+    let detail = json!({ "transport": shared.transport().as_str(), "since": since.as_secs(), "verified": verified });
+    detail.as_object().cloned().unwrap_or_default()
+}
+
+fn phase(stage: Stage) -> Option<Phase> {
+    match stage {
+        Stage::Connecting => Some(Phase::Connecting),
+        Stage::Active => Some(Phase::Active),
+        Stage::Ending(_) => Some(Phase::Ending),
+        // What holds its place says so.
+        Stage::Closed(_) => None,
+    }
+}
+
+async fn report(mut stage: watch::Receiver<Stage>, reporter: Reporter, over: CancellationToken) {
+    loop {
+        let Some(phase) = phase(*stage.borrow_and_update()) else { return };
+        reporter.say(phase);
+        let changed = tokio::select! {
+            changed = stage.changed() => changed.is_ok(),
+            () = over.cancelled() => false,
+        };
+        if !changed {
+            return;
+        }
+    }
+}
+
+impl Sessions {
+    /// A placed session has become known: from now on the fleet hears where it is.
+    pub(super) fn settle(&self, settled: Option<Settled>) {
+        if let Some(Settled { shared, reporter, cancel, .. }) = settled {
+            self.inner.tasks.spawn(report(shared.watch(), reporter, cancel));
+        }
+    }
+
+    /// Whether the session is the one that has its id, and as what.
+    fn holder(&self, id: &SessionId, settled: &Settled) -> Option<Live> {
+        self.live(id).filter(|live| live.shared.token() == settled.shared.token())
+    }
+}
+
+#[async_trait]
+impl Owned for Sessions {
+    fn held(&self, member: &Member) -> Vec<Ticket> {
+        let places: Vec<Settled> = self.inner.table.places.0.lock().values().cloned().collect();
+        let of_service = places.iter().filter(|settled| settled.member.service() == member.service());
+        of_service.filter(|settled| self.holder(settled.shared.id(), settled).is_some()).map(|s| s.ticket).collect()
+    }
+
+    fn restorable(&self, member: &Member, tickets: &[Ticket]) -> Vec<Restored> {
+        let restored = |ticket: &Ticket| {
+            let settled = self.inner.table.places.get(*ticket)?;
+            let live = self.holder(settled.shared.id(), &settled)?;
+            let (shared, document) = (&settled.shared, member.contexts().known(settled.context)?);
+            let verified = shared.verified().is_verified();
+            Some(Restored {
+                ticket: *ticket,
+                session: shared.id().clone(),
+                user: shared.user().cloned(),
+                pin: settled.pin.clone(),
+                phase: phase(shared.stage())?,
+                age: live.admitted.elapsed(),
+                retention: settled.retention,
+                detail: detail(shared),
+                context: Kept {
+                    id: settled.context,
+                    user: shared.user().cloned().filter(|_| verified),
+                    issued: live.resume.unwrap_or(settled.issued),
+                    data: document.data,
+                    version: document.version,
+                },
+            })
+        };
+        tickets.iter().filter_map(restored).collect()
+    }
+
+    async fn end(&self, ticket: Ticket, reason: CloseReason) -> bool {
+        let Some(Settled { shared, via, session, .. }) = self.inner.table.places.get(ticket) else { return false };
+        let mut stage = shared.watch();
+        let told = async {
+            match (reason, session) {
+                // As its own handler would: what it has said is heard to its end.
+                (CloseReason::EndStream, Some(session)) => drop(session.end("")),
+                (CloseReason::EndStream, None) => deliver(&via, shared.token(), || Order::EndStream(None)).await,
+                _ => deliver(&via, shared.token(), || Order::End(reason)).await,
+            }
+            std::future::pending::<()>().await;
+        };
+        let over = async {
+            tokio::select! {
+                _ = stage.wait_for(|stage| matches!(stage, Stage::Closed(_))) => {}
+                () = told => {}
+            }
+        };
+        // One that takes longer is asked for again with the next renewal.
+        let _ = timeout(END_TIMEOUT, over).await;
+        true
+    }
+
+    async fn close_track(&self, ticket: Ticket, track: &TrackId) -> Option<TrackResult> {
+        use streamfleet_session::wire::Failure;
+        let Settled { shared, via, .. } = self.inner.table.places.get(ticket)?;
+        match close_track(&via, &shared, track.as_str()).await {
+            Ok(()) => Some(TrackResult::Closed),
+            Err(Failure::NotFound) => Some(TrackResult::Unknown),
+            Err(_) => None,
+        }
+    }
+}
