@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use streamfleet_session::FleetSecret;
-use streamfleet_session::fleet::{SECRET_HEADER, is_reserved};
+use streamfleet_session::fleet::{PATH_HEADER, SECRET_HEADER, is_reserved};
+use streamfleet_session::{FleetSecret, ServiceName};
 use tokio::time::timeout;
 
 /// For a connection in one network: a worker that has not taken it by then is gone.
@@ -120,13 +120,35 @@ impl Upstream {
     }
 }
 
+/// What a request is for: as its client put it, and as a worker knows it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    inner: Uri,
+    shown: HeaderValue,
+}
+
+impl Target {
+    /// What `rest`, below one of its public paths, is to `service`.
+    #[must_use]
+    pub fn new(service: &ServiceName, rest: &str, public: &Uri) -> Self {
+        let query = public.query().map_or_else(String::new, |query| format!("?{query}"));
+        let inner = format!("/{service}{rest}{query}");
+        // Of what has been a URI's, each part is one's again.
+        let inner = inner.parse().unwrap_or_else(|_| Uri::from_static("/"));
+        let shown = public.path_and_query().map_or("/", PathAndQuery::as_str);
+        let shown = HeaderValue::from_str(shown).unwrap_or_else(|_| HeaderValue::from_static("/"));
+        Self { inner, shown }
+    }
+}
+
 /// A request of a client's, for a worker: its headers without those that end here.
 #[must_use]
-pub fn onward(method: Method, uri: Uri, headers: &HeaderMap, client: SocketAddr, body: Body) -> Request<Body> {
+pub fn onward(method: Method, target: &Target, headers: &HeaderMap, client: SocketAddr, body: Body) -> Request<Body> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
-    *request.uri_mut() = uri;
+    *request.uri_mut() = target.inner.clone();
     *request.headers_mut() = passed_on(headers);
+    request.headers_mut().insert(HeaderName::from_static(PATH_HEADER), target.shown.clone());
     // Whoever the worker believes, it is us: what stood here has been judged.
     let client = client.ip().to_canonical().to_string();
     if let Ok(client) = HeaderValue::try_from(client) {
@@ -165,6 +187,18 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_is_asked_by_the_name_of_the_service() {
+        let check = |service: &str, rest: &str, public: &str| {
+            let target = Target::new(&service.parse().unwrap(), rest, &public.parse().unwrap());
+            (target.inner.to_string(), target.shown.to_str().unwrap().to_owned())
+        };
+        let expected = |inner: &str, shown: &str| (inner.to_owned(), shown.to_owned());
+        let (inner, shown) = ("/voice/bot/sessions/a%7Eb?x=%20y", "/rooms/7/sessions/a%7Eb?x=%20y");
+        assert_eq!(check("voice/bot", "/sessions/a%7Eb", &format!("http://h{shown}")), expected(inner, shown));
+        assert_eq!(check("a", "/webrtc/offer", "/webrtc/offer"), expected("/a/webrtc/offer", "/webrtc/offer"));
+    }
 
     #[test]
     fn headers_that_end_here() {

@@ -1,12 +1,14 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::http::{HeaderName, HeaderValue};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::json;
 use streamfleet_service::Service;
 
 use super::*;
+
+#[path = "../tests/fleet/token.rs"]
+mod token;
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes or more";
 const NOW: u64 = 1_800_000_000;
@@ -18,7 +20,7 @@ fn now() -> SystemTime {
 fn token(claims: Value) -> String {
     let mut claims = claims;
     claims["exp"] = json!(NOW + 60);
-    encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(SECRET)).unwrap()
+    token::signed(&claims, SECRET)
 }
 
 fn identifier(identity: Value) -> Identifier {

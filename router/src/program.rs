@@ -15,7 +15,7 @@ use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
 use streamfleet_process::{crypto, tls};
-use streamfleet_store::{RedisStore, Store};
+use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -131,7 +131,7 @@ async fn serve(plan: RouterPlan, metrics: Metrics) -> Result<(), Stopped> {
     let readiness = Readiness::new();
     let starting = readiness.hold("starting");
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let store: Arc<dyn Store> = Arc::new(RedisStore::new(plan.store));
+    let store: Arc<dyn Store> = plan.store.open();
     // What answers here is neither followed elsewhere nor asked through a proxy: it decides who is let in.
     let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let web = web.build().map_err(failed)?;

@@ -8,5 +8,7 @@ mod candidates;
 mod control;
 #[path = "fleet/offers.rs"]
 mod offers;
+#[path = "fleet/token.rs"]
+mod token;
 #[path = "fleet/world.rs"]
 mod world;

@@ -20,13 +20,13 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{Gate, Heartbeat, RedisStore, Store};
+use streamfleet_store::{Gate, Heartbeat};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Occupancy;
 use crate::config::{FleetPlan, WorkerPlan};
-use crate::fleet::guard::guard;
+use crate::fleet::guard::{Keeper, guard};
 use crate::fleet::{self, Fate, Member};
 use crate::http::{self, Access};
 use crate::media::answer::{NoIdentity, PeerFactory};
@@ -181,6 +181,7 @@ impl Worker {
             Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &media, &mut subsystems),
             None => Vec::new(),
         };
+        let keeper = self.plan.fleet.map(|fleet| Keeper::new(fleet.secret, &self.plan.admin_token));
         let access = Access {
             origins: self.plan.origins,
             hosts: self.plan.hosts,
@@ -198,8 +199,8 @@ impl Worker {
             &meter,
             pages,
         );
-        let router = match self.plan.fleet {
-            Some(fleet) => router.layer(from_fn_with_state(fleet.secret, guard)),
+        let router = match keeper {
+            Some(keeper) => router.layer(from_fn_with_state(keeper, guard)),
             None => router,
         };
         // Control stays reachable while sessions finish, so HTTP stops after the drain and not with it.
@@ -256,20 +257,22 @@ fn join(
     media: &[String],
     subsystems: &mut Subsystems,
 ) -> Vec<Arc<Member>> {
-    let terms = fleet.store.terms;
-    let store: Arc<dyn Store> = Arc::new(RedisStore::new(fleet.store.clone()));
+    let terms = fleet.store.terms();
+    let store = fleet.store.clone().open();
     let member =
         |service: &Arc<http::Service>| Arc::new(Member::new(service.name.clone(), fleet.worker.clone(), store.clone()));
     let members: Vec<Arc<Member>> = plan.services.iter().map(member).collect();
     sessions.join(members.iter().map(|member| (member.service().clone(), member.clone())).collect());
     for member in &members {
         let (http, media, occupancy) = (fleet.http.clone(), media.to_vec(), occupancy.clone());
+        let variant = fleet.variant.clone();
         let capacity = plan.max_sessions.get();
         let beat = move || Heartbeat {
             capacity,
             active: 0,
             reserved: 0,
             gate: if occupancy.is_draining() { Gate::Draining } else { Gate::Open },
+            variant: variant.clone(),
             http: http.clone(),
             media: media.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

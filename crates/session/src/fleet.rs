@@ -4,7 +4,11 @@
 //! |---|---|---|
 //! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks |
 //! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
+//! | [`VOUCHED_HEADER`] | to the worker, with what is asked of a session | that whoever asks may: the router has seen to it |
+//! | [`PATH_HEADER`] | to the worker, with every request | the path under which the client asked, query included |
 //! | [`REFUSED_HEADER`] | to the router, with a 503 | that the worker does not take it, and has kept nothing: [`Refused`] |
+//!
+//! Workers are asked at `/SERVICE` and the route below, whatever the service's public paths are.
 //!
 //! A router passes on no header of a client's that [`is_reserved`].
 
@@ -25,6 +29,12 @@ use crate::token::ResumeToken;
 pub const SECRET_HEADER: &str = "streamfleet-secret";
 /// Carries a [`Placed`].
 pub const PLACED_HEADER: &str = "streamfleet-placed";
+/// Says `operator`: the router vouches for whoever asks, as if it showed the worker's own admin token.
+pub const VOUCHED_HEADER: &str = "streamfleet-vouched";
+/// The value of [`VOUCHED_HEADER`].
+pub const VOUCHED: &str = "operator";
+/// The path and query that the client asked for.
+pub const PATH_HEADER: &str = "streamfleet-path";
 /// Carries a [`Refused`].
 pub const REFUSED_HEADER: &str = "streamfleet-refused";
 /// What the names of all these begin with.

@@ -25,6 +25,9 @@ use std::sync::Arc;
 
 use streamfleet_session::ServiceName;
 
+mod backend;
+#[cfg(feature = "config")]
+pub mod config;
 mod context;
 mod directory;
 mod document;
@@ -36,6 +39,8 @@ mod settle;
 mod text;
 mod wake;
 mod words;
+
+pub use backend::Backend;
 
 pub use crate::redis::{Address, Arrangement, Login, RedisConfig, RedisStore, Tls};
 pub use context::{

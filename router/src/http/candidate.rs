@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 use streamfleet_edge::reply;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::offer::access_token;
 use super::{Api, Call};
-use crate::forward::{onward, passed_on};
+use crate::forward::{Target, onward, passed_on};
 use crate::identify::Shown;
 use crate::known::{Key, Route};
 use crate::limit::Kind;
@@ -54,7 +54,7 @@ impl Drop for Placing<'_> {
 /// What candidates of one session are sent on with.
 #[derive(Clone)]
 struct Envelope {
-    uri: Uri,
+    target: Target,
     headers: HeaderMap,
     client: std::net::SocketAddr,
 }
@@ -143,7 +143,7 @@ impl Call {
     fn envelope(&self, parts: &Parts) -> Envelope {
         let mut headers = passed_on(&parts.headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Envelope { uri: parts.uri.clone(), headers, client: self.client }
+        Envelope { target: self.target.clone(), headers, client: self.client }
     }
 }
 
@@ -193,8 +193,7 @@ impl Api {
     }
 
     async fn send(&self, envelope: &Envelope, at: &Reach, body: Bytes) -> Result<Response, Failure> {
-        let uri = envelope.uri.clone();
-        let request = onward(Method::POST, uri, &envelope.headers, envelope.client, Body::from(body));
+        let request = onward(Method::POST, &envelope.target, &envelope.headers, envelope.client, Body::from(body));
         let answer = self.parts.upstream.ask_whole(&at.http, request, CANDIDATE_TIME).await;
         let (head, body) = answer.map_err(|_| Failure::UpstreamUnavailable)?.into_parts();
         let mut response = Response::new(Body::from(body));

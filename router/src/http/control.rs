@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
+use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ use streamfleet_store::{
 
 use super::Call;
 use super::claim::unavailable;
-use super::owner::Owner;
+use super::owner::{Owner, Voucher};
 
 /// How long a caller waits for what it has asked: a session that plays its last words takes longer, and is told to be on
 /// its way.
@@ -37,6 +37,16 @@ pub(super) enum Authority {
     Client(ResumeToken),
     /// What may be a user's.
     User,
+}
+
+impl Authority {
+    /// What goes with a request for a session that the router knows nothing of: the operator may see any.
+    pub(super) fn voucher(&self) -> Voucher {
+        match self {
+            Self::Operator => Voucher::Given,
+            Self::Client(_) | Self::User => Voucher::None,
+        }
+    }
 }
 
 /// A session as a list shows it: what its worker has said of it, and where it is.
@@ -195,22 +205,22 @@ impl Call {
         authority: &Authority,
         parts: &Parts,
         live: &LiveSession,
-    ) -> Result<(Reach, Option<HeaderValue>), Failure> {
+    ) -> Result<(Reach, Voucher), Failure> {
         match authority {
-            Authority::Operator => Ok((live.at.clone(), None)),
+            Authority::Operator => Ok((live.at.clone(), Voucher::Given)),
             Authority::Client(token) => {
                 let service = self.desk.service.name.clone();
                 let contexts = self.api.parts.store.clone().contexts(&service);
                 let key = ContextKey { service, session: live.session.clone() };
                 let context = contexts.verify(&key, token).await.map_err(|error| unavailable(&error))?;
                 match context {
-                    Some(context) if context == live.context => Ok((live.at.clone(), None)),
+                    Some(context) if context == live.context => Ok((live.at.clone(), Voucher::None)),
                     // Its own session is over, and the id another one's by now.
                     Some(_) => Err(Failure::NotFound),
                     None => Err(Failure::Unauthorized),
                 }
             }
-            Authority::User if self.is_user(parts, live).await => Ok((live.at.clone(), Some(self.as_operator()))),
+            Authority::User if self.is_user(parts, live).await => Ok((live.at.clone(), Voucher::Given)),
             Authority::User => Err(Failure::Unauthorized),
         }
     }

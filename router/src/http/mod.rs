@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::record::Record;
-use crate::forward::Upstream;
+use crate::forward::{Target, Upstream};
 use crate::hold::Hold;
 use crate::known::Known;
 use crate::limit::{Network, client};
@@ -86,6 +86,7 @@ struct Call {
     api: Arc<Api>,
     desk: Arc<Desk>,
     params: Params,
+    target: Target,
     client: SocketAddr,
 }
 
@@ -200,16 +201,17 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
     let found = roster.catalog.find(host.as_ref().map(|host| host.as_str()), request.uri().path());
     let found = found.and_then(|found| {
         let desk = roster.desk(&found.service.name)?.clone();
-        Some((desk, Route::parse(found.rest)?, found.params))
+        let target = Target::new(&found.service.name, found.rest, request.uri());
+        Some((desk, Route::parse(found.rest)?, found.params, target))
     });
-    let Some((desk, route, params)) = found else { return unknown_path(request).await };
+    let Some((desk, route, params, target)) = found else { return unknown_path(request).await };
     if !route.methods().contains(request.method()) {
         return not_allowed(route.methods());
     }
     if request.method() == Method::OPTIONS {
         return cors::preflight().await;
     }
-    let call = Call { api, desk, params, client };
+    let call = Call { api, desk, params, target, client };
     match route {
         Route::Offer => call.offer_or_candidate(request).await,
         Route::RtcConfiguration | Route::Incoming => call.anywhere(request).await,

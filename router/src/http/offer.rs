@@ -101,8 +101,7 @@ impl Carrier for Posted<'_> {
 
     async fn ask(&self, ask: Ask) -> Told<Self::Answer> {
         let Self { call, parts, body } = self;
-        let mut request =
-            onward(Method::POST, parts.uri.clone(), &parts.headers, call.client, Body::from(body.clone()));
+        let mut request = onward(Method::POST, &call.target, &parts.headers, call.client, Body::from(body.clone()));
         let headers = request.headers_mut();
         headers.insert(HeaderName::from_static(PLACED_HEADER), ask.placed);
         for (name, value) in trace_headers() {

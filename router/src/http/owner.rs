@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use streamfleet_edge::{body, reply};
+use streamfleet_session::fleet::{VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
 use streamfleet_session::{Claims, SessionId};
 use streamfleet_store::{Gate, LiveSession, Reach, SessionView};
@@ -22,6 +23,14 @@ use crate::limit::Kind;
 
 /// For the head of an answer. A handler that is slow answers an input when it takes it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// Whether the router vouches for whoever asks: a worker knows neither the operator's token nor users'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Voucher {
+    Given,
+    /// The worker judges by what it is shown.
+    None,
+}
 
 /// Where a session's worker is.
 pub(super) enum Owner {
@@ -63,7 +72,7 @@ impl Call {
             self.rated(Kind::Session, Instant::now())?;
             let at = match self.owner(&id).await? {
                 Owner::Live(live) => self.vouched(&parts, &live).await,
-                Owner::Last(at) => (at, None),
+                Owner::Last(at) => (at, Voucher::None),
                 // There is nothing, and there will be nothing.
                 Owner::Over => return Ok(reply::no_content()),
             };
@@ -93,7 +102,7 @@ impl Call {
             self.rated(Kind::Session, Instant::now())?;
             let at = match self.owner(&id).await? {
                 Owner::Live(live) => self.vouched(&parts, &live).await,
-                Owner::Last(at) => (at, None),
+                Owner::Last(at) => (at, Voucher::None),
                 Owner::Over => return Err(Failure::NotFound),
             };
             self.pass_on_for(&parts, Body::from(body), at).await
@@ -115,10 +124,10 @@ impl Call {
         let outcome = async {
             let at = match self.owner(&id).await {
                 Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await?,
-                Ok(Owner::Last(at)) => (at, None),
+                Ok(Owner::Last(at)) => (at, authority.voucher()),
                 Ok(Owner::Over) | Err(Failure::NotFound) => {
                     let any = self.some_workers().into_iter().next();
-                    (any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, None)
+                    (any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, authority.voucher())
                 }
                 Err(failure) => return Err(failure),
             };
@@ -151,11 +160,11 @@ impl Call {
         }
     }
 
-    /// Where a request goes, and whether the router vouches for it: a worker knows no tokens of users, so it is the router
-    /// that has seen whether a session's own user asks.
-    pub(super) async fn vouched(&self, parts: &Parts, live: &LiveSession) -> (Reach, Option<HeaderValue>) {
+    /// Where a request goes, and whether the router vouches for it: it is the router that has seen whether a session's own
+    /// user asks.
+    pub(super) async fn vouched(&self, parts: &Parts, live: &LiveSession) -> (Reach, Voucher) {
         let is_own = self.is_user(parts, live).await;
-        (live.at.clone(), is_own.then(|| self.as_operator()))
+        (live.at.clone(), if is_own { Voucher::Given } else { Voucher::None })
     }
 
     /// Whether a token proves that this is the session's user.
@@ -167,13 +176,6 @@ impl Call {
         let shown = Shown { headers: &parts.headers, query_token: token.as_deref(), claims: Claims::default() };
         let caller = self.known_caller(shown).await;
         caller.is_ok_and(|caller| caller.proved().is_some_and(|user| live.user.as_ref() == Some(user)))
-    }
-
-    pub(super) fn as_operator(&self) -> HeaderValue {
-        let text = format!("Bearer {}", self.api.parts.access.admin_token.reveal());
-        let mut value = HeaderValue::try_from(text).expect("invariant: a token is visible ASCII characters");
-        value.set_sensitive(true);
-        value
     }
 
     /// Workers that serve, in any order.
@@ -197,20 +199,22 @@ impl Call {
         &self,
         parts: &Parts,
         body: Body,
-        (at, authority): (Reach, Option<HeaderValue>),
+        (at, voucher): (Reach, Voucher),
     ) -> Result<Response, Failure> {
-        match authority {
-            None => self.pass_on(parts, body, &at).await,
-            Some(authority) => {
-                let mut parts = parts.clone();
-                parts.headers.insert(header::AUTHORIZATION, authority);
-                self.pass_on(&parts, body, &at).await
-            }
+        let mut request = onward(parts.method.clone(), &self.target, &parts.headers, self.client, body);
+        if voucher == Voucher::Given {
+            let header = HeaderName::from_static(VOUCHED_HEADER);
+            request.headers_mut().insert(header, HeaderValue::from_static(VOUCHED));
         }
+        self.send(request, &at).await
     }
 
     async fn pass_on(&self, parts: &Parts, body: Body, at: &Reach) -> Result<Response, Failure> {
-        let request = onward(parts.method.clone(), parts.uri.clone(), &parts.headers, self.client, body);
+        let request = onward(parts.method.clone(), &self.target, &parts.headers, self.client, body);
+        self.send(request, at).await
+    }
+
+    async fn send(&self, request: Request<Body>, at: &Reach) -> Result<Response, Failure> {
         let answer = self.api.parts.upstream.ask(&at.http, request, HEAD_TIME).await;
         let (head, body) = answer.map_err(|_| Failure::UpstreamUnavailable)?.into_parts();
         let mut response = Response::new(Body::new(body));

@@ -170,8 +170,7 @@ async fn strangers_learn_nothing_where_proof_is_required() {
     let router = world.router(json!({ "identity": { "required": true, "jwt": { "secret": { "file": secret } } } }));
     std::fs::remove_file(&secret).unwrap();
     let claims = json!({ "sub": "tess", "exp": 4_000_000_000_u64 });
-    let key = jsonwebtoken::EncodingKey::from_secret(b"a secret of thirty-two bytes or more");
-    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let token = crate::token::signed(&claims, b"a secret of thirty-two bytes or more");
     let url = format!("{router}/webrtc/offer?access_token={token}");
     let body = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": "x", "metadata": { "user_id": "mia" } });
     assert_eq!(world.post(&url, &body).await.1["type"], "answer");

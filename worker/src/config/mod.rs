@@ -18,7 +18,7 @@ use streamfleet_process::telemetry::{LogConfig, OtlpConfig};
 use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
-pub use self::fleet::{FleetConfig, FleetPlan, RedisSpec, RedisTls, StoreConfig};
+pub use self::fleet::{FleetConfig, FleetPlan};
 pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
@@ -116,7 +116,7 @@ impl Default for MediaConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct HandlersConfig {
-    /// Threads that all handlers share. Absent: one for each core that the process may use.
+    /// Threads that all handlers share. Absent: four for each core that the process may use, sixteen at least.
     pub threads: Option<NonZeroUsize>,
 }
 

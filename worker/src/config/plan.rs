@@ -23,6 +23,16 @@ const MAX_LOOPS: usize = 256;
 /// Handlers that block may need more threads than there are cores; a larger number is a slip.
 const MAX_HANDLER_THREADS: usize = 4_096;
 
+/// Threads for handlers if nobody says how many: replies that block hold up one each, and a session has up to four that it
+/// has interrupted and that have not noticed. So it takes several sessions of the worst kind to hold up another's handler.
+fn handler_threads(cores: NonZeroUsize) -> NonZeroUsize {
+    const LEAST: usize = 16;
+    const PER_CORE: usize = 4;
+    cores
+        .saturating_mul(NonZeroUsize::MIN.saturating_add(PER_CORE - 1))
+        .max(NonZeroUsize::MIN.saturating_add(LEAST - 1))
+}
+
 /// What the machine and the program bring to a configuration.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -109,7 +119,7 @@ impl WorkerConfig {
         let services = services(&self.services, surroundings.handler, &mut mistakes);
         let loops = self.media.loops.unwrap_or(surroundings.cores);
         check_media(&self.media, loops, &mut mistakes);
-        let handler_threads = self.handlers.threads.unwrap_or(surroundings.cores);
+        let handler_threads = self.handlers.threads.unwrap_or_else(|| handler_threads(surroundings.cores));
         if handler_threads.get() > MAX_HANDLER_THREADS {
             let problem = format!("{handler_threads} threads are more than {MAX_HANDLER_THREADS}");
             mistakes.push("handlers.threads", problem);

@@ -37,7 +37,7 @@ fn the_defaults_are_a_worker_that_echoes() {
     let plan = build("").unwrap();
     assert_eq!(plan.listen, "0.0.0.0:8081".parse::<SocketAddr>().unwrap());
     assert_eq!((plan.udp, plan.loops.get()), (address("0.0.0.0:5000"), 2));
-    assert_eq!(plan.handler_threads.get(), 2, "the cores");
+    assert_eq!(plan.handler_threads.get(), 16, "the least");
     assert_eq!(plan.admin_token_origin, TokenOrigin::Made);
     assert!(plan.admin_token.matches(&"07".repeat(32)));
     let [service] = plan.services.as_slice() else { panic!("{:?}", plan.services) };

@@ -1,25 +1,53 @@
 //! That a request comes from a router: everybody else is told nothing.
 
-use axum::extract::{Request, State};
+use axum::extract::{OriginalUri, Request, State};
+use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use streamfleet_session::FleetSecret;
-use streamfleet_session::fleet::SECRET_HEADER;
+use streamfleet_session::fleet::{PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
+use streamfleet_session::{AdminToken, FleetSecret};
 
 use crate::http;
 
+/// What the door goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeper {
+    secret: FleetSecret,
+    /// What a request shows, from here on, that a router vouches for.
+    operator: HeaderValue,
+}
+
+impl Keeper {
+    /// With what routers show, and what this worker's control routes demand.
+    pub(crate) fn new(secret: FleetSecret, token: &AdminToken) -> Self {
+        let text = format!("Bearer {}", token.reveal());
+        let mut operator = HeaderValue::try_from(text).expect("invariant: a token is visible ASCII characters");
+        operator.set_sensitive(true);
+        Self { secret, operator }
+    }
+}
+
 /// Lets a request through that shows the secret, once and whole.
-pub(crate) async fn guard(State(secret): State<FleetSecret>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, next: Next) -> Response {
     let shown = {
         let mut values = request.headers().get_all(SECRET_HEADER).iter();
-        matches!((values.next(), values.next()), (Some(value), None) if secret.matches(value.as_bytes()))
+        matches!((values.next(), values.next()), (Some(value), None) if keeper.secret.matches(value.as_bytes()))
     };
     if !shown {
         return http::refusal(&Failure::Forbidden);
     }
     // Nothing behind this door needs it, and nothing can log it then.
     request.headers_mut().remove(SECRET_HEADER);
+    // What a worker says of its own address has to be true outside.
+    if let Some(public) = request.headers_mut().remove(PATH_HEADER)
+        && let Ok(public) = Uri::try_from(public.as_bytes())
+    {
+        request.extensions_mut().insert(OriginalUri(public));
+    }
+    if request.headers_mut().remove(VOUCHED_HEADER).is_some_and(|value| value == VOUCHED) {
+        request.headers_mut().insert(header::AUTHORIZATION, keeper.operator.clone());
+    }
     next.run(request).await
 }
 
@@ -33,11 +61,35 @@ mod tests {
 
     use super::*;
 
+    fn keeper() -> Keeper {
+        Keeper::new("correct-horse-battery".parse().unwrap(), &"a-token-of-the-operator".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_router_vouches_for_whoever_asks() {
+        let inner = get(async |request: Request| {
+            assert!(!request.headers().contains_key(VOUCHED_HEADER));
+            let shown = request.headers().get(header::AUTHORIZATION);
+            shown.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        });
+        let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
+        let ask = async |secret: &str, vouched: Option<&str>| {
+            let request = Request::get("/").header(SECRET_HEADER, secret).header(header::AUTHORIZATION, "Bearer own");
+            let request = vouched.into_iter().fold(request, |request, value| request.header(VOUCHED_HEADER, value));
+            let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), 99).await.unwrap();
+            String::from_utf8(body.to_vec()).unwrap()
+        };
+        assert_eq!(ask("correct-horse-battery", None).await, "Bearer own");
+        assert_eq!(ask("correct-horse-battery", Some("operator")).await, "Bearer a-token-of-the-operator");
+        assert_eq!(ask("correct-horse-battery", Some("client")).await, "Bearer own");
+        assert!(ask("somebody", Some("operator")).await.contains("forbidden"));
+    }
+
     #[tokio::test]
     async fn only_who_shows_the_secret_once_is_answered() {
-        let secret: FleetSecret = "correct-horse-battery".parse().unwrap();
         let inner = get(async |request: Request| request.headers().contains_key(SECRET_HEADER).to_string());
-        let app = Router::new().route("/", inner).layer(from_fn_with_state(secret, guard));
+        let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
         let shown: [(&[&str], u16); 5] = [
             (&[], 403),
             (&["correct-horse-batterx"], 403),

@@ -90,6 +90,7 @@ impl World {
             active: 0,
             reserved: 0,
             gate: *says.lock(),
+            variant: None,
             http: "127.0.0.1:1".to_owned(),
             media: Vec::new(),
             version: "0".to_owned(),

@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 use streamfleet_edge::{body, cors, origin, rate};
 use streamfleet_session::wire::{Failure, OfferBody};
-use streamfleet_session::{AdminToken, EarlyCandidates, Limits, ServiceName, SessionId};
+use streamfleet_session::{AdminToken, EarlyCandidates, Limits, PathPrefix, ServiceName, SessionId};
 use tokio::sync::Semaphore;
 
 pub use self::host::{
@@ -141,12 +141,17 @@ pub fn router(
     let mut router = pages;
     for service in services {
         let member = api.host.member(&service.name);
+        let known_as = format!("/{}", service.name);
         let rates = if member.is_some() { None } else { Rates::new(&service.limits) };
         let admission = occupancy.service(service.limits);
         let switchboard = Switchboard::new(service.name.as_str(), &service.telephone.callers, rand::random());
+        let is_member = member.is_some();
         let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, member, api: api.clone() });
-        for prefix in std::iter::once(&service.path).chain(&service.aliases) {
-            router = router.merge(routes(prefix.as_str(), &door));
+        let public = || std::iter::once(&service.path).chain(&service.aliases).map(PathPrefix::as_str);
+        // Routers know which public path is whose.
+        let prefixes: Vec<&str> = if is_member { vec![&known_as] } else { public().collect() };
+        for prefix in prefixes {
+            router = router.merge(routes(prefix, &door));
         }
     }
     // A page that has mistyped a service's name is to read that, as it reads every other failure.

@@ -103,6 +103,12 @@ impl Memory {
         Self { terms, state: Mutex::new(state), hub: Arc::default() }
     }
 
+    /// How long things last in it.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
     /// Contexts held now, open and closed.
     #[must_use]
     pub fn len(&self) -> usize {

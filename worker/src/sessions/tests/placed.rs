@@ -35,6 +35,7 @@ impl Fleet {
             active: 0,
             reserved: 0,
             gate: Gate::Open,
+            variant: None,
             http: "127.0.0.1:1".to_owned(),
             media: Vec::new(),
             version: "0".to_owned(),
@@ -113,7 +114,7 @@ impl Fleet {
 
     async fn send(&self, id: &str, sdp: String, placed: Option<&Placed>) -> (u16, HeaderMap, Value) {
         let body = json!({ "type": "offer", "webrtc_id": id, "sdp": sdp });
-        let mut request = Request::post("/webrtc/offer");
+        let mut request = Request::post(format!("/{}/webrtc/offer", service()));
         if let Some(placed) = placed {
             request = request.header(PLACED_HEADER, placed.encode().unwrap());
         }
@@ -139,7 +140,8 @@ async fn a_placed_session_begins_with_what_the_claim_has_opened_and_ends_at_anyb
     let reached = fleet.worker.sessions.reached(&service(), &"a".parse().unwrap()).unwrap();
     assert_eq!(reached.context.bits(), placed.context.id);
     let data = fleet.store.clone().contexts(&service());
-    let written = ask(&fleet.worker, "PATCH", "/sessions/a/data", TOKEN, json!({ "n": 1 })).await;
+    let written =
+        ask(&fleet.worker, "PATCH", &format!("/{}/sessions/a/data", service()), TOKEN, json!({ "n": 1 })).await;
     assert_eq!(written.0, 200);
     assert_eq!(data.read(reached.context).await.unwrap().unwrap().data["n"], 1);
 

@@ -1,11 +1,13 @@
-//! Where the fleet's store is, as configured.
+//! Where the store is, as people write it: the same keys for every part of a fleet.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use streamfleet_process::config::{Mistakes, Secret};
-use streamfleet_store::{Address, Arrangement, Login, RedisConfig, Tls};
+
+use crate::Backend;
+use crate::redis::{Address, Arrangement, Login, RedisConfig, Tls};
 
 /// Where a fleet's store is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,26 +49,32 @@ pub struct RedisTls {
     pub key: Option<PathBuf>,
 }
 
+impl StoreConfig {
+    /// Checks what types cannot say. `key` is where these keys stand in the file.
+    pub fn build(&self, key: &str, mistakes: &mut Mistakes) -> Option<Backend> {
+        self.redis.build(&format!("{key}.redis"), mistakes).map(|config| Backend::Redis(Box::new(config)))
+    }
+}
+
 impl RedisSpec {
-    pub(super) fn build(&self, mistakes: &mut Mistakes) -> Option<RedisConfig> {
-        const KEY: &str = "store.redis";
-        let all = |key: &str, texts: &[String], mistakes: &mut Mistakes| {
+    fn build(&self, key: &str, mistakes: &mut Mistakes) -> Option<RedisConfig> {
+        let all = |name: &str, texts: &[String], mistakes: &mut Mistakes| {
             let texts = texts.iter().enumerate();
-            texts.filter_map(|(n, text)| address(&format!("{KEY}.{key}[{n}]"), text, mistakes)).collect::<Vec<_>>()
+            texts.filter_map(|(n, text)| address(&format!("{key}.{name}[{n}]"), text, mistakes)).collect::<Vec<_>>()
         };
         let login = match (&self.user, &self.password) {
             (_, Some(password)) => Some(Login { user: self.user.clone(), password: password.reveal().to_owned() }),
             (Some(_), None) => {
-                mistakes.push(format!("{KEY}.password"), "a user needs its password");
+                mistakes.push(format!("{key}.password"), "a user needs its password");
                 None
             }
             (None, None) => None,
         };
         let arrangement = match (&self.address, self.sentinels.as_slice(), self.nodes.as_slice()) {
-            (Some(text), [], []) => Arrangement::Single(address(&format!("{KEY}.address"), text, mistakes)?),
+            (Some(text), [], []) => Arrangement::Single(address(&format!("{key}.address"), text, mistakes)?),
             (None, [_, ..], []) => {
                 let Some(primary) = self.primary.clone() else {
-                    mistakes.push(format!("{KEY}.primary"), "Sentinels know the primary by a name");
+                    mistakes.push(format!("{key}.primary"), "Sentinels know the primary by a name");
                     return None;
                 };
                 let sentinels = all("sentinels", &self.sentinels, mistakes);
@@ -74,33 +82,33 @@ impl RedisSpec {
             }
             (None, [], [_, ..]) => Arrangement::Cluster(all("nodes", &self.nodes, mistakes)),
             _ => {
-                mistakes.push(KEY, "needs one of address, sentinels and nodes");
+                mistakes.push(key, "needs one of address, sentinels and nodes");
                 return None;
             }
         };
-        let tls = self.tls.as_ref().map(|tls| tls.build(mistakes));
+        let tls = self.tls.as_ref().map(|tls| tls.build(&format!("{key}.tls"), mistakes));
         Some(RedisConfig { login, tls, ..RedisConfig::new(arrangement) })
     }
 }
 
 impl RedisTls {
-    fn build(&self, mistakes: &mut Mistakes) -> Tls {
-        let mut read = |key: &str, path: &Path| {
+    fn build(&self, key: &str, mistakes: &mut Mistakes) -> Tls {
+        let mut read = |name: &str, path: &Path| {
             let read = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
-            mistakes.check(format!("store.redis.tls.{key}"), read)
+            mistakes.check(format!("{key}.{name}"), read)
         };
         let authorities = self.authorities.as_deref().and_then(|path| read("authorities", path));
         let chain = self.certificate.as_deref().and_then(|path| read("certificate", path));
-        let key = self.key.as_deref().and_then(|path| read("key", path));
+        let private = self.key.as_deref().and_then(|path| read("key", path));
         if self.certificate.is_some() != self.key.is_some() {
-            mistakes.push("store.redis.tls", "a certificate and its key come together");
+            mistakes.push(key, "a certificate and its key come together");
         }
-        Tls { authorities, certificate: chain.zip(key) }
+        Tls { authorities, certificate: chain.zip(private) }
     }
 }
 
 /// `host:port`; an IPv6 address in brackets.
-fn address(key: &str, text: &str, mistakes: &mut Mistakes) -> Option<Address> {
+pub fn address(key: &str, text: &str, mistakes: &mut Mistakes) -> Option<Address> {
     let parsed = match text.parse::<SocketAddr>() {
         Ok(address) => Some(Address { host: address.ip().to_string(), port: address.port() }),
         Err(_) => text.rsplit_once(':').and_then(|(host, port)| {

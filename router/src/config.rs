@@ -1,7 +1,5 @@
 //! The router's configuration: serde data with defaults, and the checked plan that is built from it.
 
-mod store;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,9 +12,8 @@ use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::{LogConfig, OtlpConfig, TelemetryConfig};
 use streamfleet_process::tls::Certificate;
 use streamfleet_session::{AdminToken, FleetSecret};
-use streamfleet_store::RedisConfig;
-
-pub use self::store::{RedisSpec, RedisTls, StoreConfig};
+use streamfleet_store::Backend;
+use streamfleet_store::config::StoreConfig;
 
 use crate::http::Access;
 
@@ -138,7 +135,7 @@ pub struct RouterPlan {
     /// Files with services.
     pub services: Vec<PathBuf>,
     /// The store.
-    pub store: RedisConfig,
+    pub store: Backend,
     /// What workers ask for.
     pub secret: FleetSecret,
     /// Who may do what.
@@ -182,7 +179,7 @@ impl RouterConfig {
         let secret = secret.and_then(|text| mistakes.check("secret", text.parse::<FleetSecret>()));
         let token = needed("admin.token", &self.admin.token, &mut mistakes);
         let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
-        let store = self.store.redis.build(&mut mistakes);
+        let store = self.store.build("store", &mut mistakes);
         let certificate = match (self.tls.certificate, self.tls.key) {
             (None, None) => None,
             (Some(chain), Some(key)) => Some(Certificate::Files { chain, key }),

@@ -1,0 +1,37 @@
+//! Which store a process uses.
+
+use std::sync::Arc;
+
+use crate::Store;
+use crate::memory::Memory;
+use crate::redis::{RedisConfig, RedisStore};
+use crate::words::Terms;
+
+/// Which store a process uses.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// A Redis.
+    Redis(Box<RedisConfig>),
+    /// One that whole fleets share which live in one process.
+    Memory(Arc<Memory>),
+}
+
+impl Backend {
+    /// How long things last in it.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        match self {
+            Self::Redis(config) => config.terms,
+            Self::Memory(memory) => memory.terms(),
+        }
+    }
+
+    /// The store. A Redis is connected to from here on, by tasks of the runtime that this is called in.
+    #[must_use]
+    pub fn open(self) -> Arc<dyn Store> {
+        match self {
+            Self::Redis(config) => Arc::new(RedisStore::new(*config)),
+            Self::Memory(memory) => memory,
+        }
+    }
+}
