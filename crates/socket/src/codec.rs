@@ -34,9 +34,7 @@ impl WireCodec {
             Self::Telephone => 8_000,
         }
     }
-}
 
-impl WireCodec {
     /// Its name in `start` and in the answer to it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,10 +1,9 @@
 //! A session as control shows it.
 
 use streamfleet_handler::Transport;
-
-use super::quality::quality;
 use streamfleet_store::ContextId;
 
+use super::quality::quality;
 use crate::http::{ChangeView, SessionView, TrackInfo};
 use crate::media::{Change, Shared, TrackView};
 use crate::sockets::session::TRACK;

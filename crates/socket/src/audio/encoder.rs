@@ -20,6 +20,8 @@ pub(super) enum Encoder {
 pub(super) struct OpusEncoder {
     sender: AudioSender,
     epoch: Instant,
+    /// The packet under way: the sender replaces what it is given, payloads are appended to.
+    packet: Vec<u8>,
 }
 
 impl Encoder {
@@ -28,13 +30,16 @@ impl Encoder {
         Ok(match codec {
             WireCodec::MuLaw | WireCodec::Telephone => Self::MuLaw,
             WireCodec::Pcm16 => Self::Pcm16,
-            WireCodec::Opus => Self::Opus(Box::new(OpusEncoder { sender: AudioSender::new(Codec::Opus)?, epoch: now })),
+            WireCodec::Opus => Self::Opus(Box::new(OpusEncoder {
+                sender: AudioSender::new(Codec::Opus)?,
+                epoch: now,
+                packet: Vec::new(),
+            })),
         })
     }
 
-    /// Appends the payload of a frame of at most 20 ms at `rate` Hz to `out`, or replaces it by a packet of Opus, and says how
-    /// long it plays. `None` if the
-    /// frame fills no packet yet, which happens at rates that Opus does not have.
+    /// Appends the payload of a frame of at most 20 ms at `rate` Hz to `out`, and says how long it plays. `None` if the frame
+    /// fills no packet yet, which happens at rates that Opus does not have.
     pub(super) fn encode(
         &mut self,
         frame: &[i16],
@@ -60,7 +65,7 @@ impl Encoder {
         }
     }
 
-    /// Replaces `out` by the packet that is complete.
+    /// Appends the packet that is complete to `out`.
     pub(super) fn packet(&mut self, out: &mut Vec<u8>) -> Option<Duration> {
         match self {
             Self::MuLaw | Self::Pcm16 => None,
@@ -96,6 +101,8 @@ impl Encoder {
 impl OpusEncoder {
     fn packet(&mut self, out: &mut Vec<u8>) -> Option<Duration> {
         let due = self.sender.poll_timeout()?;
-        self.sender.poll(due, out).map(|_| FRAME)
+        self.sender.poll(due, &mut self.packet)?;
+        out.extend_from_slice(&self.packet);
+        Some(FRAME)
     }
 }
