@@ -9,6 +9,7 @@ from pathlib import Path
 # What is between a pair of markers is written; everything else in the page stays as it is.
 SESSIONS = "<!-- tables: written by `make bench`, do not edit -->", "<!-- end of tables -->"
 CONVERSATIONS = "<!-- conversations: written by `bench/conversations.sh`, do not edit -->", "<!-- end of conversations -->"
+ROUTER = "<!-- router: written by `bench/router.sh`, do not edit -->", "<!-- end of router -->"
 BEGIN, END = SESSIONS
 
 
