@@ -103,7 +103,7 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
         loaded.config.tls.self_signed = names(&loaded.config.media.advertise);
     }
     let offered = page::config(&registry, &loaded.config.services, &args.default);
-    let plan = match loaded.build(|config| program::plan(config, &registry)) {
+    let plan = match loaded.build(|config| program::plan(config, &registry, None)) {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| tell(&mistake.to_string()));
