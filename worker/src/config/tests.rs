@@ -272,8 +272,7 @@ fn a_part_in_a_fleet() {
     }
 }
 
-const FLEET: &str =
-    "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secret-of-the-fleet, store: { redis: { address: \"r:6379\" } } }\n";
+const FLEET: &str = "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secret-of-the-fleet, store: { redis: { address: \"r:6379\" } } }\n";
 
 /// A worker's configuration, and the manifests that it finds.
 fn build_with(yaml: &str, manifests: &str) -> Result<WorkerPlan, Vec<String>> {
