@@ -68,6 +68,8 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// PEM file with its private key.
     pub key: Option<PathBuf>,
+    /// Names and addresses for a certificate made at the start, instead of the files.
+    pub self_signed: Vec<String>,
 }
 
 /// HTTP beyond its address.
@@ -166,6 +168,19 @@ impl RouterConfig {
     /// Every mistake, by key.
     pub fn build(self) -> Result<RouterPlan, Mistakes> {
         let mut mistakes = Mistakes::new();
+        let store = self.store.build("store", &mut mistakes);
+        self.checked(store, mistakes)
+    }
+
+    /// Likewise, on the store of a fleet that lives in this process.
+    ///
+    /// # Errors
+    /// As of [`build`](Self::build).
+    pub fn build_on(self, store: Backend) -> Result<RouterPlan, Mistakes> {
+        self.checked(Some(store), Mistakes::new())
+    }
+
+    fn checked(self, store: Option<Backend>, mut mistakes: Mistakes) -> Result<RouterPlan, Mistakes> {
         if self.services.is_empty() {
             mistakes.push("services", "at least one file or folder with services is needed");
         }
@@ -179,10 +194,14 @@ impl RouterConfig {
         let secret = secret.and_then(|text| mistakes.check("secret", text.parse::<FleetSecret>()));
         let token = needed("admin.token", &self.admin.token, &mut mistakes);
         let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
-        let store = self.store.build("store", &mut mistakes);
-        let certificate = match (self.tls.certificate, self.tls.key) {
-            (None, None) => None,
-            (Some(chain), Some(key)) => Some(Certificate::Files { chain, key }),
+        let certificate = match (self.tls.certificate, self.tls.key, self.tls.self_signed) {
+            (None, None, names) if names.is_empty() => None,
+            (None, None, names) => Some(Certificate::SelfSigned { names }),
+            (Some(chain), Some(key), names) if names.is_empty() => Some(Certificate::Files { chain, key }),
+            (Some(_), Some(_), _) => {
+                mistakes.push("tls.selfSigned", "files are given already; choose one");
+                None
+            }
             _ => {
                 mistakes.push("tls", "a certificate and its key come together");
                 None

@@ -1,11 +1,13 @@
 //! A router as a program: flags, environment and a file in, an exit code out.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use clap::Parser;
 use streamfleet_process::admin::Admin;
 use streamfleet_process::config::Mistakes;
@@ -15,6 +17,7 @@ use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
 use streamfleet_process::{crypto, tls};
+use streamfleet_service::files;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -42,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// `STREAMFLEET_ADMIN_LISTEN`. Flags win over variables, variables over the file.
 #[derive(Parser, Debug)]
 #[command(name = "streamfleet-router", version)]
-struct Flags {
+pub struct Flags {
     /// YAML file with the configuration.
     #[arg(long, env = "STREAMFLEET_CONFIG")]
     config: Option<PathBuf>,
@@ -60,18 +63,58 @@ struct Flags {
     log: Option<String>,
 }
 
+/// Where a router listens, once it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// HTTP.
+    pub http: SocketAddr,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Why a router does not serve, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// Its services cannot be used.
+    #[error("{0}")]
+    Mistakes(Mistakes),
+    /// A socket could not be bound, or a part of it failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Mistakes> for Stopped {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Mistakes(mistakes)
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Stopped {
+    Stopped::Failed(error.to_string())
+}
+
 /// Runs a router until it is told to stop.
 #[must_use]
 pub fn run() -> ExitCode {
-    let flags = match Flags::try_parse() {
-        Ok(flags) => flags,
+    match Flags::try_parse() {
+        Ok(flags) => {
+            let program = Program { name: "streamfleet-router", version: env!("CARGO_PKG_VERSION") };
+            run_as(flags, program, Router::new())
+        }
         Err(error) => {
             let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
             // A closed terminal is no reason to fail differently.
             drop(error.print());
-            return ExitCode::from(code);
+            ExitCode::from(code)
         }
-    };
+    }
+}
+
+/// Runs a router as these flags say, with `pages` beside its services, until it is told to stop.
+#[must_use]
+pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
     let mut layers = RouterConfig::layers()
         .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
     if let Some(path) = &flags.config {
@@ -86,17 +129,17 @@ pub fn run() -> ExitCode {
         Ok(plan) => plan,
         Err(mistakes) => return refuse(&mistakes),
     };
-    let program = Program { name: "streamfleet-router", version: env!("CARGO_PKG_VERSION") };
     let telemetry = match Telemetry::start(&plan.telemetry, program) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error.to_string()),
     };
-    crypto::install();
     let runtime = match Builder::new_multi_thread().thread_name("router").enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string()),
     };
-    let code = match runtime.block_on(serve(plan, telemetry.metrics().clone())) {
+    let metrics = telemetry.metrics().clone();
+    let run = async { serve(plan, metrics, Signals::install().map_err(failed)?, pages, announce).await };
+    let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stopped::Mistakes(mistakes)) => refuse(&mistakes),
         Err(Stopped::Failed(error)) => fail(&error),
@@ -106,28 +149,26 @@ pub fn run() -> ExitCode {
     code
 }
 
-enum Stopped {
-    Mistakes(Mistakes),
-    Failed(String),
-}
-
-impl From<Mistakes> for Stopped {
-    fn from(mistakes: Mistakes) -> Self {
-        Self::Mistakes(mistakes)
-    }
-}
-
-fn failed(error: impl std::fmt::Display) -> Stopped {
-    Stopped::Failed(error.to_string())
-}
-
-async fn serve(plan: RouterPlan, metrics: Metrics) -> Result<(), Stopped> {
-    let mut signals = Signals::install().map_err(failed)?;
+/// Serves from a plan until `signals` say drain, then until what is under way is done or the grace is over.
+///
+/// `pages` are further routes beside the services'; `ready` is called when it listens.
+///
+/// # Errors
+/// It could not start, or a part of it ended before it was told to.
+pub async fn serve(
+    plan: RouterPlan,
+    metrics: Metrics,
+    mut signals: Signals,
+    pages: Router,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), Stopped> {
+    crypto::install();
     let mut listener = Listener::bind(plan.listen).map_err(|error| failed(format!("{}: {error}", plan.listen)))?;
     if let Some(certificate) = &plan.certificate {
         listener = listener.with_tls(tls::server_config(certificate).map_err(failed)?);
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
+    let addresses = Addresses { scheme: listener.scheme(), http: listener.address(), admin: admin.address() };
     let readiness = Readiness::new();
     let starting = readiness.hold("starting");
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -136,8 +177,8 @@ async fn serve(plan: RouterPlan, metrics: Metrics) -> Result<(), Stopped> {
     let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let web = web.build().map_err(failed)?;
     let means = Means { store: store.clone(), http: web.clone(), tasks: tasks.clone(), stop: stop.clone() };
-    let texts = roster::texts(&plan.services)?;
-    let first = Roster::default().next(roster::services(&texts)?, &means)?;
+    let texts = files::texts(roster::FILES, &plan.services)?;
+    let first = Roster::default().next(files::services(&texts)?, &means)?;
     let (sender, roster) = watch::channel(Arc::new(first));
     let mut subsystems = Subsystems::new();
     subsystems.spawn("services", {
@@ -165,8 +206,8 @@ async fn serve(plan: RouterPlan, metrics: Metrics) -> Result<(), Stopped> {
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
-    let routes = http::router(parts, &metrics.meter("router"));
-    announce(&listener, &admin);
+    let routes = pages.fallback_service(http::router(parts, &metrics.meter("router")));
+    ready(&addresses);
     let stop_http = CancellationToken::new();
     subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), plan.termination_grace));
     let stopping = subsystems.stopping();
@@ -218,8 +259,9 @@ async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Read
 }
 
 /// What the program says on standard output once it listens: one fact a line.
-fn announce(http: &Listener, admin: &Listener) {
-    let text = format!("listening on {}://{}\nadmin on http://{}\n", http.scheme(), http.address(), admin.address());
+fn announce(addresses: &Addresses) {
+    let Addresses { scheme, http, admin } = addresses;
+    let text = format!("listening on {scheme}://{http}\nadmin on http://{admin}\n");
     let mut out = io::stdout().lock();
     // Without a reader of standard output there is nobody to tell.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));

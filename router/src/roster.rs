@@ -1,12 +1,13 @@
 //! The services that are served, from files: read again when they change. A file that cannot be used changes nothing.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use streamfleet_process::config::Mistakes;
-use streamfleet_service::{Catalog, Service, manifest};
+use streamfleet_service::files::{services, texts};
+use streamfleet_service::{Catalog, Service};
 use streamfleet_session::ServiceName;
 use streamfleet_store::Store;
 use tokio::sync::watch;
@@ -20,8 +21,8 @@ use crate::limit::Rates;
 
 /// How often files are looked at. A ConfigMap takes a minute to reach its pods: this adds nothing to it.
 const LOOK: Duration = Duration::from_secs(2);
-/// Files of a folder that are read: a folder with more is another one by mistake.
-const MAX_FILES: usize = 1_000;
+/// Where the configuration names them.
+pub const FILES: &str = "services";
 
 /// A service, and what is needed to serve it.
 #[derive(Debug)]
@@ -114,58 +115,6 @@ impl Means {
     }
 }
 
-/// The texts of all files, by name; of a folder, of its `.yaml` and `.yml` files.
-///
-/// # Errors
-/// Every file that cannot be read.
-pub fn texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Mistakes> {
-    let mut mistakes = Mistakes::new();
-    let mut texts = Vec::new();
-    for path in paths {
-        let named = |error: std::io::Error| format!("{}: {error}", path.display());
-        for file in mistakes.check("services", files(path).map_err(named)).unwrap_or_default() {
-            let text = std::fs::metadata(&file).and_then(|meta| match meta.len() {
-                length if length > manifest::MAX_TEXT as u64 => Err(std::io::ErrorKind::FileTooLarge.into()),
-                _ => std::fs::read_to_string(&file),
-            });
-            let text = text.map_err(|error| format!("{}: {error}", file.display()));
-            texts.extend(mistakes.check("services", text).map(|text| (file.display().to_string(), text)));
-        }
-    }
-    mistakes.or(texts)
-}
-
-fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(path)?.take(MAX_FILES) {
-        let file = entry?.path();
-        if file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
-            found.push(file);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// The services in these texts.
-///
-/// # Errors
-/// Every mistake in each of them.
-pub fn services(texts: &[(String, String)]) -> Result<Vec<Service>, Mistakes> {
-    let mut mistakes = Mistakes::new();
-    let mut services = Vec::new();
-    for (name, text) in texts {
-        match manifest::read(name, text) {
-            Ok(found) => services.extend(found),
-            Err(found) => mistakes.extend(found),
-        }
-    }
-    mistakes.or(services)
-}
-
 /// Reads the files again and again, until it is dropped.
 pub async fn follow(
     paths: Vec<PathBuf>,
@@ -177,7 +126,7 @@ pub async fn follow(
     loop {
         tokio::time::sleep(LOOK).await;
         let paths = paths.clone();
-        let Ok(read) = tokio::task::spawn_blocking(move || texts(&paths)).await else { continue };
+        let Ok(read) = tokio::task::spawn_blocking(move || texts(FILES, &paths)).await else { continue };
         let next = match read {
             Ok(texts) if texts == texts_before => continue,
             Ok(texts) => {

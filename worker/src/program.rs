@@ -21,7 +21,10 @@ use axum::Router;
 use clap::Parser;
 use streamfleet_handler::Registry;
 use streamfleet_process::config::Mistakes;
+use streamfleet_process::signals::Signals;
 use streamfleet_process::telemetry::{Program, Telemetry};
+use streamfleet_service::files;
+use streamfleet_store::Backend;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
@@ -39,7 +42,7 @@ pub const EXIT_FAILED: u8 = 1;
 /// `STREAMFLEET_MEDIA_UDP`. Flags win over variables, variables over the file.
 #[derive(Parser, Debug)]
 #[command(name = "streamfleet-worker", version)]
-struct Flags {
+pub struct Flags {
     /// YAML file with the configuration.
     #[arg(long, env = "STREAMFLEET_CONFIG")]
     config: Option<PathBuf>,
@@ -66,15 +69,20 @@ struct Flags {
 /// Runs a worker with these handlers until it is told to stop.
 #[must_use]
 pub fn run(registry: &Registry) -> ExitCode {
-    let flags = match Flags::try_parse() {
-        Ok(flags) => flags,
+    match Flags::try_parse() {
+        Ok(flags) => run_as(flags, registry),
         Err(error) => {
             let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
             // A closed terminal is no reason to fail differently.
             drop(error.print());
-            return ExitCode::from(code);
+            ExitCode::from(code)
         }
-    };
+    }
+}
+
+/// Runs a worker as these flags say, until it is told to stop.
+#[must_use]
+pub fn run_as(flags: Flags, registry: &Registry) -> ExitCode {
     let mut layers = WorkerConfig::layers()
         .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
     if let Some(path) = &flags.config {
@@ -91,7 +99,7 @@ pub fn run(registry: &Registry) -> ExitCode {
     } else {
         layers.flags("--advertise", "media.advertise", flags.advertise)
     };
-    let plan = match layers.load::<WorkerConfig>().build(|config| plan(config, registry)) {
+    let plan = match layers.load::<WorkerConfig>().build(|config| plan(config, registry, None)) {
         Ok(plan) => plan,
         Err(mistakes) => return refuse(&mistakes),
     };
@@ -99,11 +107,11 @@ pub fn run(registry: &Registry) -> ExitCode {
     serve(plan, registry, program, |_| Router::new(), announce)
 }
 
-/// Checks a configuration against this machine and these handlers.
+/// Checks a configuration against this machine and these handlers. `store` is the one of a fleet that lives in this process.
 ///
 /// # Errors
 /// Every mistake, by key.
-pub fn plan(config: WorkerConfig, registry: &Registry) -> Result<WorkerPlan, Mistakes> {
+pub fn plan(config: WorkerConfig, registry: &Registry, store: Option<&Backend>) -> Result<WorkerPlan, Mistakes> {
     let handler = |name: &str, config: &serde_json::Value| {
         registry.get(name, config.clone()).map(|_| ()).map_err(|error| error.to_string())
     };
@@ -111,6 +119,8 @@ pub fn plan(config: WorkerConfig, registry: &Registry) -> Result<WorkerPlan, Mis
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         random: rand::random(),
         handler: &handler,
+        manifests: &|paths| files::services(&files::texts("manifests", paths)?),
+        store,
     })
 }
 
@@ -133,7 +143,9 @@ pub fn serve(
         (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
     observe_process(&telemetry.metrics().meter("process"));
-    let made = (plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
+    // In a fleet only routers are let in, and they show something else.
+    let alone = plan.fleet.is_none();
+    let made = (alone && plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
     let worker = match Worker::bind(plan, registry, telemetry.metrics().clone()) {
         Ok(worker) => worker,
         Err(error) => return fail(&error),
@@ -141,7 +153,9 @@ pub fn serve(
     let addresses = worker.addresses();
     // Whoever reads that it listens may ask at once whether it is ready.
     let ready = || announce(&addresses, made.as_ref().map(|token| token.reveal()));
-    let code = match runtime.block_on(worker.run(pages(&addresses), handlers.handle().clone(), ready)) {
+    let pages = pages(&addresses);
+    let run = async { worker.run(pages, handlers.handle().clone(), Signals::install()?, ready).await };
+    let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     };
@@ -153,7 +167,10 @@ pub fn serve(
 }
 
 /// Threads of this name for tasks: so many, or one for each core.
-fn runtime(name: &'static str, threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
+///
+/// # Errors
+/// If the operating system gives no thread.
+pub fn runtime(name: &'static str, threads: Option<NonZeroUsize>) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if let Some(threads) = threads {
         builder.worker_threads(threads.get());

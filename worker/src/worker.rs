@@ -147,19 +147,24 @@ impl Worker {
         Addresses { scheme: self.listener.scheme(), http: self.listener.address(), admin: self.admin.address(), media }
     }
 
-    /// Serves until a signal says drain, then until the last session is over or the grace is.
+    /// Serves until `signals` say drain, then until the last session is over or the grace is.
     ///
     /// `pages` are further routes beside the services'; `handlers_on` is where handlers run; `ready` is called when it serves.
     ///
     /// # Errors
     /// A part of the process ended before it was told to; the error says which and why.
-    pub async fn run(self, pages: Router, handlers_on: Handle, ready: impl FnOnce()) -> Result<(), StartError> {
-        let mut signals = Signals::install()?;
+    pub async fn run(
+        self,
+        pages: Router,
+        handlers_on: Handle,
+        mut signals: Signals,
+        ready: impl FnOnce(),
+    ) -> Result<(), StartError> {
         let mut subsystems = Subsystems::new();
         let readiness = Readiness::new();
         let starting = readiness.hold("starting");
 
-        let media: Vec<String> = self.addresses().media.iter().map(ToString::to_string).collect();
+        let listening = self.addresses();
         let stop_loops = Arc::new(AtomicBool::new(false));
         for media in self.loops {
             let stop = stop_loops.clone();
@@ -178,7 +183,7 @@ impl Worker {
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
         let members = match &self.plan.fleet {
-            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &media, &mut subsystems),
+            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &listening, &mut subsystems),
             None => Vec::new(),
         };
         let keeper = self.plan.fleet.map(|fleet| Keeper::new(fleet.secret, &self.plan.admin_token));
@@ -254,9 +259,11 @@ fn join(
     plan: &WorkerPlan,
     sessions: &Sessions,
     occupancy: &Occupancy,
-    media: &[String],
+    listening: &Addresses,
     subsystems: &mut Subsystems,
 ) -> Vec<Arc<Member>> {
+    let media: Vec<String> = listening.media.iter().map(ToString::to_string).collect();
+    let http = reached_at(&fleet.http, listening.http);
     let terms = fleet.store.terms();
     let store = fleet.store.clone().open();
     let member =
@@ -264,9 +271,13 @@ fn join(
     let members: Vec<Arc<Member>> = plan.services.iter().map(member).collect();
     sessions.join(members.iter().map(|member| (member.service().clone(), member.clone())).collect());
     for member in &members {
-        let (http, media, occupancy) = (fleet.http.clone(), media.to_vec(), occupancy.clone());
+        let (http, media, occupancy) = (http.clone(), media.clone(), occupancy.clone());
         let variant = fleet.variant.clone();
-        let capacity = plan.max_sessions.get();
+        let service = plan.services.iter().find(|service| service.name == *member.service());
+        let capacity = service
+            .and_then(|service| service.capacity)
+            .map_or(plan.max_sessions, |own| own.min(plan.max_sessions))
+            .get();
         let beat = move || Heartbeat {
             capacity,
             active: 0,
@@ -290,6 +301,14 @@ fn join(
     members
 }
 
+/// Where routers reach it: as configured, and at the port that it has where none is.
+fn reached_at(configured: &str, listening: SocketAddr) -> String {
+    match configured.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => SocketAddr::new(address.ip(), listening.port()).to_string(),
+        _ => configured.to_owned(),
+    }
+}
+
 /// What clients are told: what is configured, else what the sockets are bound to, else this machine's addresses.
 fn advertised(plan: &WorkerPlan) -> Result<Advertised, StartError> {
     if !plan.advertise.is_empty() {
@@ -305,4 +324,22 @@ fn advertised(plan: &WorkerPlan) -> Result<Advertised, StartError> {
     addresses.sort_by_key(IpAddr::is_loopback);
     addresses.truncate(MAX_ADVERTISED);
     Ok(Advertised(addresses))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_reached_at_the_port_that_it_has() {
+        let listening = "0.0.0.0:40123".parse().unwrap();
+        for (configured, expected) in [
+            ("10.0.0.7:0", "10.0.0.7:40123"),
+            ("[::1]:0", "[::1]:40123"),
+            ("10.0.0.7:80", "10.0.0.7:80"),
+            ("pod-7.voice:8081", "pod-7.voice:8081"),
+        ] {
+            assert_eq!(reached_at(configured, listening), expected);
+        }
+    }
 }

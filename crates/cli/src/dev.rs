@@ -1,23 +1,15 @@
 //! `streamfleet dev`: a worker with every built-in handler, and the page that shows them.
 
-mod melody;
-mod page;
-mod scratch;
-
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
-use streamfleet_handler::Registry;
 use streamfleet_process::telemetry::Program;
-use streamfleet_session::PathPrefix;
 use streamfleet_worker::config::{HandlerConfig, ServiceConfig, WorkerConfig};
 use streamfleet_worker::program;
 use streamfleet_worker::worker::Addresses;
 
-use self::scratch::Scratch;
+use crate::demo::{self, Offered, page};
 
 /// Serve every built-in handler, and a page to try them
 ///
@@ -49,25 +41,18 @@ pub(crate) struct Args {
     /// Address of probes and metrics
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     admin_listen: String,
-    /// The handler that is also at /
-    #[arg(long, default_value = "echo", value_name = "NAME")]
-    default: String,
+    #[command(flatten)]
+    demo: demo::Args,
     /// HTTPS with a certificate made on the spot
     #[arg(long)]
     tls: bool,
-    /// What `playback` plays (WAV or Ogg Opus); default: a melody
-    #[arg(long, value_name = "FILE")]
-    play: Option<PathBuf>,
-    /// Where `recorder` records; default: a folder that goes with the process
-    #[arg(long, value_name = "FOLDER")]
-    record: Option<PathBuf>,
     /// What to log, as `info` or `streamfleet_worker=debug`
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
 
 pub(crate) fn run(args: Args) -> ExitCode {
-    match prepare(&args) {
+    match args.demo.folder() {
         Ok(folder) => {
             let code = serve(&args, folder.path());
             drop(folder);
@@ -82,11 +67,13 @@ pub(crate) fn run(args: Args) -> ExitCode {
 
 fn serve(args: &Args, folder: &Path) -> ExitCode {
     let registry = streamfleet_pause::builtin::registry();
-    if registry.iter().all(|(name, _)| name != args.default) {
-        let names: Vec<&str> = registry.iter().map(|(name, _)| name).collect();
-        tell(&format!("--default: there is no handler {:?}; there are {}", args.default, names.join(", ")));
-        return ExitCode::from(program::EXIT_CONFIG);
-    }
+    let offered = match args.demo.services(&registry, folder) {
+        Ok(offered) => offered,
+        Err(problem) => {
+            tell(&problem);
+            return ExitCode::from(program::EXIT_CONFIG);
+        }
+    };
     let mut layers = WorkerConfig::layers()
         .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))
         .flag("--listen", "listen", Some(args.listen.clone()))
@@ -98,12 +85,12 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
         layers = layers.flags("--advertise", "media.advertise", args.advertise.clone());
     }
     let mut loaded = layers.load::<WorkerConfig>();
-    loaded.config.services = services(&registry, args, folder);
+    let page = page::config(&registry, &offered);
+    loaded.config.services = offered.into_iter().map(service).collect();
     if args.tls {
-        loaded.config.tls.self_signed = names(&loaded.config.media.advertise);
+        loaded.config.tls.self_signed = demo::names(&loaded.config.media.advertise);
     }
-    let offered = page::config(&registry, &loaded.config.services, &args.default);
-    let plan = match loaded.build(|config| program::plan(config, &registry)) {
+    let plan = match loaded.build(|config| program::plan(config, &registry, None)) {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.iter().for_each(|mistake| tell(&mistake.to_string()));
@@ -111,70 +98,25 @@ fn serve(args: &Args, folder: &Path) -> ExitCode {
         }
     };
     let process = Program { name: "streamfleet", version: env!("CARGO_PKG_VERSION") };
-    program::serve(plan, &registry, process, |_| page::routes(offered), announce)
+    program::serve(plan, &registry, process, |_| page::routes(page), announce)
 }
 
-/// Every handler at its name; the default one at the root as well.
-fn services(registry: &Registry, args: &Args, folder: &Path) -> Vec<ServiceConfig> {
-    let play = args.play.clone().unwrap_or_else(|| folder.join(MELODY));
-    let record = args.record.clone().unwrap_or_else(|| folder.to_owned());
-    let mut services = Vec::new();
-    for (name, _) in registry.iter() {
-        let config = match name {
-            "playback" => json!({ "path": play, "loop": true }),
-            "recorder" => json!({ "folder": record, "folder_mib": 256 }),
-            _ => Value::Null,
-        };
-        let mut service = ServiceConfig {
-            name: name.parse().ok(),
-            path: format!("/{name}").parse().ok(),
-            handler: HandlerConfig { name: name.to_owned(), config },
-            ..ServiceConfig::default()
-        };
-        if name == args.default {
-            service.aliases.push(PathPrefix::root());
-        }
-        services.push(service);
+fn service(offered: Offered) -> ServiceConfig {
+    ServiceConfig {
+        name: offered.name.parse().ok(),
+        path: offered.path.parse().ok(),
+        aliases: offered.aliases.iter().filter_map(|alias| alias.parse().ok()).collect(),
+        handler: HandlerConfig { name: offered.handler, config: offered.config },
+        ..ServiceConfig::default()
     }
-    services
-}
-
-/// Names for the certificate: what a browser on this machine or on its network will type.
-fn names(advertised: &[IpAddr]) -> Vec<String> {
-    let mut names = vec!["localhost".to_owned()];
-    let addresses =
-        if advertised.is_empty() { streamfleet_net::interfaces().unwrap_or_default() } else { advertised.to_vec() };
-    names.extend(addresses.iter().map(ToString::to_string));
-    names
-}
-
-const MELODY: &str = "melody.wav";
-
-fn prepare(args: &Args) -> anyhow::Result<Scratch> {
-    use anyhow::Context;
-    let parent = std::env::temp_dir();
-    let folder = Scratch::new(&parent).with_context(|| format!("cannot make a folder in {}", parent.display()))?;
-    if args.play.is_none() {
-        let file = folder.path().join(MELODY);
-        melody::write(&file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(folder)
 }
 
 fn announce(addresses: &Addresses, token: Option<&str>) {
     program::announce(addresses, token);
-    let http: SocketAddr = addresses.http;
-    let host = if http.ip().is_unspecified() { "localhost".to_owned() } else { host(http.ip()) };
     let mut out = std::io::stdout().lock();
+    let url = demo::page_url(addresses.scheme, addresses.http);
     // Without a reader of standard output there is nobody to tell.
-    drop(writeln!(out, "open {}://{host}:{}/", addresses.scheme, http.port()).and_then(|()| out.flush()));
-}
-
-fn host(ip: IpAddr) -> String {
-    match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    }
+    drop(writeln!(out, "open {url}").and_then(|()| out.flush()));
 }
 
 fn tell(line: &str) {

@@ -2,8 +2,11 @@
 
 mod call;
 mod completions;
+mod demo;
 mod dev;
+mod fleet;
 mod load;
+mod part;
 
 use std::process::ExitCode;
 
@@ -23,8 +26,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Dev(Box<dev::Args>),
+    Fleet(Box<fleet::Args>),
     Call(Box<call::Args>),
     Load(Box<load::Args>),
+    Worker(Box<part::WorkerArgs>),
+    Router(Box<part::RouterArgs>),
     Completions(completions::Args),
 }
 
@@ -40,8 +46,11 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Dev(args) => dev::run(*args),
+        Command::Fleet(args) => fleet::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Worker(args) => part::worker(*args),
+        Command::Router(args) => part::router(*args),
         Command::Completions(args) => completions::run::<Cli>(&args),
     }
 }

@@ -8,12 +8,14 @@
 //! | [`spec`] | the specification as it is written: serde data with defaults, and its JSON Schema |
 //! | [`service`] | a specification without mistakes, in the words of the parts that obey it |
 //! | [`manifest`] | YAML documents that hold StreamServices |
+//! | [`files`] | the files that hold such documents |
 //! | [`pattern`] | the path of a service, with parameters |
 //! | [`catalog`] | all services of an installation, and which of them a request is for |
 //!
-//! All of it is pure. What is absent: watching files or the API server, secrets' values (only where they are), status.
+//! All of it but [`files`] is pure. What is absent: watching files or the API server, secrets' values (only where they are), status.
 
 pub mod catalog;
+pub mod files;
 pub mod manifest;
 pub mod pattern;
 pub mod service;

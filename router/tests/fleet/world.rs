@@ -16,7 +16,8 @@ use streamfleet_edge::origin::{Hosts, Origins};
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_router::forward::Upstream;
 use streamfleet_router::http::{Access, Parts, router};
-use streamfleet_router::roster::{Means, Roster, services};
+use streamfleet_router::roster::{Means, Roster};
+use streamfleet_service::files::services;
 use streamfleet_session::ServiceName;
 use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER};
 use streamfleet_store::{

@@ -14,7 +14,7 @@ pub struct FleetConfig {
     pub worker: Option<String>,
     /// Which variant of its services it serves; absent for the services themselves.
     pub variant: Option<String>,
-    /// Where routers reach it: `host:port`.
+    /// Where routers reach it: `host:port`; after an address, port 0 stands for the one that it listens on.
     pub http: Option<String>,
     /// What routers and workers share.
     pub secret: Option<Secret>,
@@ -38,7 +38,8 @@ pub struct FleetPlan {
 }
 
 impl FleetConfig {
-    pub(super) fn build(&self, mistakes: &mut Mistakes) -> Option<FleetPlan> {
+    /// `store` is the one of a fleet in this process.
+    pub(super) fn build(&self, store: Option<&Backend>, mistakes: &mut Mistakes) -> Option<FleetPlan> {
         let mut needed = |key: &str, value: Option<&str>| {
             if value.is_none() {
                 mistakes.push(key, "a worker of a fleet needs it");
@@ -51,7 +52,10 @@ impl FleetConfig {
         let worker = worker.and_then(|name| mistakes.check("fleet.worker", name.parse::<WorkerId>()));
         let http = http.filter(|http| address("fleet.http", http, mistakes).is_some());
         let secret = secret.and_then(|secret| mistakes.check("fleet.secret", secret.parse::<FleetSecret>()));
-        let store = self.store.build("fleet.store", mistakes);
+        let store = match store {
+            Some(store) => Some(store.clone()),
+            None => self.store.build("fleet.store", mistakes),
+        };
         Some(FleetPlan { worker: worker?, variant: self.variant.clone(), http: http?, secret: secret?, store: store? })
     }
 }

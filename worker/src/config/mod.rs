@@ -3,6 +3,7 @@
 //! The keys of a service are those of a StreamService's `spec`, so that the same lines can be written in either.
 
 mod fleet;
+mod manifests;
 mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,7 +20,7 @@ use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
 pub use self::fleet::{FleetConfig, FleetPlan};
-pub use self::plan::{Surroundings, TokenOrigin, WorkerPlan};
+pub use self::plan::{HandlerCheck, Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
 use crate::http::{IceConfig, Telephone};
@@ -36,6 +37,9 @@ pub struct WorkerConfig {
     pub media: MediaConfig,
     /// What is served. At least one.
     pub services: Vec<ServiceConfig>,
+    /// Files with StreamServices, or folders of them, as routers read them: what is served instead of `services`. For a
+    /// worker of a fleet: what they say of callers and paths is obeyed by routers.
+    pub manifests: Vec<PathBuf>,
     /// Where they run.
     pub handlers: HandlersConfig,
     /// Sessions of all services together.
@@ -64,6 +68,7 @@ impl Default for WorkerConfig {
             tls: TlsConfig::default(),
             media: MediaConfig::default(),
             services: vec![ServiceConfig { name: Some(name("echo")), ..ServiceConfig::default() }],
+            manifests: Vec::new(),
             handlers: HandlersConfig::default(),
             max_sessions: admission::Occupancy::DEFAULT_CAPACITY,
             http: HttpConfig::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,15 @@ use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
+use streamfleet_service::Service as Manifest;
 use streamfleet_session::fleet::MAX_PLACED;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
+use streamfleet_store::Backend;
 
-use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig};
+use super::{
+    FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig, manifests,
+};
 use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
 
 /// More loops than any machine has cores for; a larger number is a slip.
@@ -40,9 +45,16 @@ pub struct Surroundings<'a> {
     pub cores: NonZeroUsize,
     /// Random bytes, for an admin token if none is configured.
     pub random: [u8; 32],
-    /// Whether a handler can be made of this name and configuration; the error completes "services[0].handler: …".
-    pub handler: &'a dyn Fn(&str, &Value) -> Result<(), String>,
+    /// Whether a handler can be made of this name and configuration.
+    pub handler: HandlerCheck<'a>,
+    /// Reads manifests: files, or folders of them.
+    pub manifests: &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>,
+    /// The store of a fleet that lives in this process; it goes before the configured one.
+    pub store: Option<&'a Backend>,
 }
+
+/// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
+pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;
 
 /// A configuration without mistakes, in terms of the parts that use it.
 #[derive(Debug)]
@@ -116,7 +128,7 @@ impl WorkerConfig {
     /// Every mistake, by key.
     pub fn build(self, surroundings: Surroundings<'_>) -> Result<WorkerPlan, Mistakes> {
         let mut mistakes = Mistakes::new();
-        let services = services(&self.services, surroundings.handler, &mut mistakes);
+        let services = self.served(surroundings, &mut mistakes);
         let loops = self.media.loops.unwrap_or(surroundings.cores);
         check_media(&self.media, loops, &mut mistakes);
         let handler_threads = self.handlers.threads.unwrap_or_else(|| handler_threads(surroundings.cores));
@@ -128,7 +140,7 @@ impl WorkerConfig {
         let origins = origins(&self.http.origins, &mut mistakes);
         let hosts = hosts(&self.http.hosts, &mut mistakes);
         check_ice(&self.ice, &mut mistakes);
-        let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(&mut mistakes));
+        let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
             None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
             Some(token) => {
@@ -158,6 +170,26 @@ impl WorkerConfig {
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
+
+    fn served(&self, surroundings: Surroundings<'_>, mistakes: &mut Mistakes) -> Vec<Arc<Service>> {
+        if self.manifests.is_empty() {
+            return services(&self.services, surroundings.handler, mistakes);
+        }
+        if self.services != Self::default().services {
+            mistakes.push("manifests", "services are given already; choose one");
+        }
+        // Alone, it would let in whom the manifests keep out.
+        if self.fleet.is_none() {
+            mistakes.push("manifests", "only a worker of a fleet can serve them: routers do what they say of callers");
+        }
+        match (surroundings.manifests)(&self.manifests) {
+            Ok(found) => manifests::services(found, surroundings.handler, mistakes),
+            Err(found) => {
+                mistakes.extend(found);
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// What a stranger may hold; a router brings a session's place beside its client's headers.
@@ -167,11 +199,7 @@ fn serve(connections: NonZeroUsize, fleet: Option<&FleetPlan>) -> ServeLimits {
     ServeLimits { connections, header_bytes: usual.header_bytes + placed, ..usual }
 }
 
-fn services(
-    configured: &[ServiceConfig],
-    handler: &dyn Fn(&str, &Value) -> Result<(), String>,
-    mistakes: &mut Mistakes,
-) -> Vec<Arc<Service>> {
+fn services(configured: &[ServiceConfig], handler: HandlerCheck<'_>, mistakes: &mut Mistakes) -> Vec<Arc<Service>> {
     if configured.is_empty() {
         mistakes.push("services", "at least one service is needed");
     }
@@ -210,6 +238,7 @@ fn services(
             limits: Limits::from(&config.limits),
             identity,
             telephone: telephone(&config.telephone, &key("telephone.authToken"), mistakes),
+            capacity: None,
         }));
     }
     services

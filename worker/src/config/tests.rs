@@ -23,7 +23,13 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn surroundings() -> Surroundings<'static> {
-    Surroundings { cores: NonZeroUsize::new(2).unwrap(), random: [7; 32], handler: &handler }
+    Surroundings {
+        cores: NonZeroUsize::new(2).unwrap(),
+        random: [7; 32],
+        handler: &handler,
+        manifests: &|_| Ok(Vec::new()),
+        store: None,
+    }
 }
 
 fn build(yaml: &str) -> Result<WorkerPlan, Mistakes> {
@@ -264,4 +270,85 @@ fn a_part_in_a_fleet() {
     for key in ["fleet.worker", "fleet.http", "fleet.secret", "fleet.store.redis"] {
         assert!(mistakes.contains(key), "{key}: {mistakes}");
     }
+}
+
+const FLEET: &str = "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secret-of-the-fleet, store: { redis: { address: \"r:6379\" } } }\n";
+
+/// A worker's configuration, and the manifests that it finds.
+fn build_with(yaml: &str, manifests: &str) -> Result<WorkerPlan, Vec<String>> {
+    let texts = [("fleet.yaml".to_owned(), manifests.to_owned())];
+    let manifests = |paths: &[PathBuf]| {
+        assert_eq!(paths, [PathBuf::from("fleet.yaml")]);
+        streamfleet_service::files::services(&texts)
+    };
+    let Loaded { config, mistakes, .. } = WorkerConfig::layers().yaml("w.yaml", yaml).load::<WorkerConfig>();
+    assert_eq!(mistakes.to_string(), "", "{yaml}");
+    let built = config.build(Surroundings { manifests: &manifests, ..surroundings() });
+    built.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+}
+
+fn manifest(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: streamfleet.dev/v1alpha1\nkind: StreamService\nmetadata: {{name: {name}}}\nspec: {{handler: {{name: echo}}{spec}}}\n---\n"
+    )
+}
+
+#[test]
+fn a_worker_of_a_fleet_serves_what_its_routers_read() {
+    let spec = ", path: \"/rooms/{room}\", modality: audio, workers: {sessionsPerWorker: 7}, \
+        limits: {timeLimitSeconds: 60, connectTimeoutSeconds: 9, concurrency: 40}, \
+        identity: {userIdFrom: [\"jwt:sub\", \"metadata:user\"], jwt: {publicKey: k}, metadata: {maxBytes: 99}}, \
+        telephone: {before: Hello, authToken: {env: PATH}}";
+    let text = manifest("rooms", spec) + &manifest("echo", "");
+    let plan = build_with(&format!("{FLEET}manifests: [fleet.yaml]"), &text).unwrap();
+    let [rooms, echo] = plan.services.as_slice() else { panic!("{:?}", plan.services) };
+    assert_eq!((rooms.name.as_str(), rooms.path.as_str(), rooms.handler.as_str()), ("rooms", "/rooms", "echo"));
+    assert_eq!((rooms.modality, rooms.capacity.map(NonZeroU32::get)), (Modality::Audio, Some(7)));
+    assert_eq!(rooms.limits.time_limit.map(|limit| limit.as_secs()), Some(60));
+    assert_eq!((rooms.limits.connect_timeout.as_secs(), rooms.limits.concurrency.map(NonZeroU32::get)), (9, Some(40)));
+    assert_eq!(rooms.identity.metadata.max_bytes, 99);
+    let said: Vec<String> = rooms.identity.user_id_from.iter().map(ToString::to_string).collect();
+    assert_eq!(said, ["metadata:user"], "claims are the router's to read");
+    assert_eq!((rooms.telephone.before.as_str(), &rooms.telephone.after), ("Hello", &Telephone::default().after));
+    let Callers::Signed(token) = &rooms.telephone.callers else { panic!("{:?}", rooms.telephone) };
+    assert_eq!(**token, *std::env::var("PATH").unwrap());
+    assert_eq!(echo.capacity.map(NonZeroU32::get), Some(50), "a StreamService's own default");
+}
+
+#[test]
+fn what_is_wrong_with_manifests_is_told() {
+    #[track_caller]
+    fn check(yaml: &str, manifests: &str, expected: &[&str]) {
+        assert_eq!(build_with(yaml, manifests).unwrap_err(), expected, "{yaml}");
+    }
+    let listed = format!("{FLEET}manifests: [fleet.yaml]\n");
+    check(
+        &format!("{listed}services: [{{ name: a }}]"),
+        &manifest("a", ""),
+        &["manifests: services are given already; choose one"],
+    );
+    check(
+        "manifests: [fleet.yaml]",
+        &manifest("a", ""),
+        &["manifests: only a worker of a fleet can serve them: routers do what they say of callers"],
+    );
+    check(&listed, "", &["manifests: there is no service in them"]);
+    check(
+        &listed,
+        &(manifest("a", ", limits: {concurrency: 0}") + "kind: Pod"),
+        &[
+            "spec.limits.concurrency: invalid value: integer `0`, expected a nonzero u32 (in fleet.yaml, document 1)",
+            "kind: \"Pod\" is not StreamService (fleet.yaml, document 2)",
+        ],
+    );
+    let spec = ", telephone: {authToken: {env: STREAMFLEET_NO_SUCH}}";
+    check(
+        &listed,
+        &(manifest("a", spec) + &manifest("a", "")).replace("name: echo", "name: nothing"),
+        &[
+            "spec.handler: there is no handler \"nothing\" (service a)",
+            "spec.telephone.authToken: there is no variable STREAMFLEET_NO_SUCH (service a)",
+            "metadata.name: there are two services a",
+        ],
+    );
 }

@@ -1,6 +1,7 @@
 //! What the HTTP routes need of the rest of the worker: the services, and somebody who runs sessions.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -48,6 +49,8 @@ pub struct Service {
     pub identity: IdentityPolicy,
     /// How it takes telephone calls.
     pub telephone: Telephone,
+    /// How many of its sessions routers may place here; `None` for as many as the worker takes.
+    pub capacity: Option<NonZeroU32>,
 }
 
 /// An offer that has passed every check of the HTTP side and holds a place.

@@ -85,6 +85,7 @@ impl Worker {
             limits: Limits { concurrency: NonZeroU32::new(1), ..Limits::default() },
             identity: IdentityPolicy::default(),
             telephone: http::Telephone::default(),
+            capacity: None,
         };
         let access = Access {
             origins: Origins::Any,

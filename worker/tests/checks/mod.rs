@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use serde_json::Value;
 use streamfleet_process::config::Loaded;
@@ -19,7 +20,8 @@ pub(crate) fn config(bytes: &[u8]) {
     // What was wrong stands at its default by now, so the checks go on as they do in the program's messages.
     let handler = |name: &str, _: &Value| if name == "echo" { Ok(()) } else { Err("there is none".to_owned()) };
     let cores = NonZeroUsize::new(2).expect("two is not zero");
-    match config.build(Surroundings { cores, random: [7; 32], handler: &handler }) {
+    let manifests = |_: &[PathBuf]| Ok(Vec::new());
+    match config.build(Surroundings { cores, random: [7; 32], handler: &handler, manifests: &manifests, store: None }) {
         Ok(plan) => plan_is_usable(&plan),
         Err(mistakes) => assert!(!mistakes.is_empty()),
     }

@@ -289,6 +289,7 @@ fn service(name: &str, path: &str, limits: Limits) -> Arc<Service> {
         limits,
         identity: IdentityPolicy::default(),
         telephone: Telephone::default(),
+        capacity: None,
     })
 }
 

@@ -68,6 +68,7 @@ fn service(name: &str) -> Service {
         limits: Limits::default(),
         identity: IdentityPolicy::default(),
         telephone: Telephone::default(),
+        capacity: None,
     }
 }
 

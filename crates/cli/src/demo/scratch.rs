@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// What the names begin with.
-const PREFIX: &str = "streamfleet-dev-";
+const PREFIX: &str = "streamfleet-demo-";
 /// The file that a living process has locked. The system lets go of it however the process ends, and no process number has to
 /// be believed, which may be another's by now, or another container's.
 const LOCK: &str = "lock";
@@ -15,7 +15,7 @@ const SWEPT_AT_ONCE: usize = 64;
 
 /// A folder of this process's own; removed with what is in it when dropped.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     _lock: File,
 }
@@ -25,7 +25,7 @@ impl Scratch {
     ///
     /// # Errors
     /// Of the file system. Nobody else's folder is used.
-    pub(super) fn new(parent: &Path) -> io::Result<Self> {
+    pub(crate) fn new(parent: &Path) -> io::Result<Self> {
         let unique = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
         // It gets its name when it is locked: nobody takes it for abandoned in between.
         let unnamed = parent.join(format!(".{PREFIX}{unique}"));
@@ -38,7 +38,7 @@ impl Scratch {
         Ok(Self { path, _lock: lock })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -95,7 +95,8 @@ mod tests {
         assert!(!left.exists());
         assert!(living.path().join("melody.wav").exists(), "one that lives keeps its own");
         let own = |scratch: &Scratch| scratch.path().file_name().unwrap().to_str().unwrap().to_owned();
-        let others = ["streamfleet-other", "streamfleet-dev-without-a-lock", "streamfleet-dev-link"].map(str::to_owned);
+        let others =
+            ["streamfleet-other", "streamfleet-demo-without-a-lock", "streamfleet-demo-link"].map(str::to_owned);
         assert_eq!(
             names(&parent),
             BTreeSet::from(others.clone()).into_iter().chain([own(&living), own(&next)]).collect()

@@ -8,7 +8,8 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::{Value, json};
 use streamfleet_handler::{Handler, Media, Registered, Registry, Replies};
-use streamfleet_worker::config::ServiceConfig;
+
+use super::Offered;
 
 /// Only what the page itself is made of; no frame, no form, no other host.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -51,17 +52,17 @@ const FILES: [(&str, &str, &str); 23] = files! {
 };
 
 /// What the page offers.
-pub(super) fn config(registry: &Registry, services: &[ServiceConfig], default: &str) -> Value {
-    let handlers: Vec<Value> = registry
+pub(crate) fn config(registry: &Registry, services: &[Offered]) -> Value {
+    let handlers: Vec<Value> = services
         .iter()
-        .filter_map(|(name, description)| {
-            let service = services.iter().find(|service| service.handler.name == name)?;
+        .filter_map(|service| {
+            let (_, description) = registry.iter().find(|(name, _)| *name == service.handler)?;
             // What cannot be made is told as a mistake of the configuration, which knows its key.
-            let prototype = registry.get(name, service.handler.config.clone()).ok()?;
+            let prototype = registry.get(&service.handler, service.config.clone()).ok()?;
             Some(json!({
-                "name": name,
-                "title": description.title,
-                "path": format!("/{name}"),
+                "name": service.name,
+                "title": if service.name == service.handler { &description.title } else { &service.name },
+                "path": service.path,
                 "modality": description.modality.as_str(),
                 "description": description.summary,
                 "replies": match replies(&prototype) {
@@ -72,7 +73,8 @@ pub(super) fn config(registry: &Registry, services: &[ServiceConfig], default: &
             }))
         })
         .collect();
-    json!({ "handlers": handlers, "default": default })
+    let default = services.iter().find(|service| service.is_at_the_root()).or(services.first());
+    json!({ "handlers": handlers, "default": default.map(|service| &service.name) })
 }
 
 fn replies(prototype: &Registered) -> Replies {
@@ -97,7 +99,7 @@ fn rates(prototype: &Registered) -> Value {
 }
 
 /// The page's routes.
-pub(super) fn routes(config: Value) -> Router {
+pub(crate) fn routes(config: Value) -> Router {
     let mut router = Router::new();
     for (path, kind, text) in FILES {
         router = router.route(path, get(async move || file(kind, text)));

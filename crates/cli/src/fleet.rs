@@ -1,0 +1,275 @@
+//! `streamfleet fleet`: routers and workers on one machine.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`layout`] | which part listens where |
+//! | [`parts`] | what each part is told: its environment |
+//! | [`redis`] | where the store is |
+//! | [`together`] | all parts in this process, on a store in its memory |
+//! | [`apart`] | a process for each part, on a Redis |
+
+mod apart;
+mod layout;
+mod parts;
+mod redis;
+mod together;
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use streamfleet_process::config::Mistakes;
+use streamfleet_service::{API_VERSION, KIND, files};
+use streamfleet_worker::program::{EXIT_CONFIG, EXIT_FAILED};
+
+use self::layout::{Layout, Wanted};
+use self::parts::Common;
+use self::redis::RedisAt;
+use crate::demo::{self, Offered, Scratch, page};
+
+/// Sessions that a worker takes of a service of the demo: more than one machine carries, so that only load limits it.
+const DEMO_SESSIONS: u32 = 10_000;
+
+/// Serve with routers and workers, as a fleet does, on this machine
+///
+/// Clients call any router; it places each session on a worker. Without --redis all of it is one process and needs nothing else.
+/// With --redis every part is a process of its own, which may be killed: it is started again, a worker under a new name.
+/// Without --services every built-in handler is served, each at /NAME, and the default one also at /. Environment variables are
+/// read as by routers and workers.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = "Exit status:
+  0   told to stop, and every session is over
+  1   a port is taken, or a part failed
+  64  the command line or the configuration cannot be used
+
+Examples:
+  streamfleet fleet
+  streamfleet fleet --tls --listen 0.0.0.0:8443    a phone on the same network gets a microphone
+  streamfleet fleet --redis 127.0.0.1:6379 --routers 3 --workers 4
+  streamfleet fleet --services services.yaml")]
+pub(crate) struct Args {
+    /// Routers; more than one need --redis
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=layout::MOST))]
+    routers: u16,
+    /// Workers
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=layout::MOST))]
+    workers: u16,
+    /// Address of the first router; each further one takes the next port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// A Redis 7 that all parts share: HOST:PORT or redis[s]://[USER:PASSWORD@]HOST:PORT
+    #[arg(long, value_name = "URL", env = "STREAMFLEET_REDIS", hide_env_values = true)]
+    redis: Option<RedisAt>,
+    /// Files with StreamServices, or folders of them, comma-separated
+    #[arg(long, value_name = "FILES", value_delimiter = ',')]
+    services: Vec<PathBuf>,
+    #[command(flatten)]
+    demo: demo::Args,
+    /// Address of the first router's probes and metrics; each further router, then each worker takes the next port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    admin_listen: SocketAddr,
+    /// UDP address of the first worker's first media loop; each further loop takes the next port
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5000")]
+    udp: SocketAddr,
+    /// Addresses that clients are told to send media to; default: those of this machine
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    advertise: Vec<IpAddr>,
+    /// Media loops of each worker; default: an equal part of the cores
+    #[arg(long, value_name = "N")]
+    loops: Option<NonZeroUsize>,
+    /// HTTPS with a certificate made on the spot
+    #[arg(long)]
+    tls: bool,
+    /// What to log, as `info` or `streamfleet_worker=debug`
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let folder = match args.demo.folder() {
+        Ok(folder) => folder,
+        Err(error) => {
+            tell(&format!("{error:#}"));
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let code = match prepare(args, &folder) {
+        Ok(fleet) => match &args.redis {
+            Some(_) => apart::run(&fleet, folder.path()),
+            None => together::run(fleet),
+        },
+        Err(mistakes) => refuse(&mistakes),
+    };
+    // What is played and recorded goes after whoever plays and records.
+    drop(folder);
+    code
+}
+
+/// A fleet that can be started.
+struct Fleet {
+    layout: Layout,
+    common: Common,
+    /// What the page offers.
+    page: Value,
+}
+
+fn prepare(args: &Args, folder: &Scratch) -> Result<Fleet, Mistakes> {
+    let mut mistakes = Mistakes::new();
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let wanted = Wanted {
+        routers: args.routers,
+        workers: args.workers,
+        listen: args.listen,
+        admin: args.admin_listen,
+        udp: args.udp,
+        loops: args.loops,
+    };
+    let layout = wanted.layout(cores);
+    if args.redis.is_none() && args.routers > 1 {
+        mistakes.push("--routers", format!("{} routers need a Redis that they share: --redis", args.routers));
+    }
+    let registry = streamfleet_pause::builtin::registry();
+    let offered = offered(args, &registry, folder);
+    let layout = take(layout, &mut mistakes);
+    let offered = take(offered, &mut mistakes);
+    let (Some(layout), Some((manifests, offered))) = (layout, offered) else { return Err(mistakes) };
+    let common = Common {
+        inherited: parts::inherited(std::env::vars_os()),
+        random: rand::random(),
+        manifests,
+        redis: args.redis.clone(),
+        advertise: args.advertise.clone(),
+        loops: layout.loops,
+        names: if args.tls { demo::names(&args.advertise) } else { Vec::new() },
+        log: args.log.clone(),
+    };
+    mistakes.or(Fleet { layout, common, page: page::config(&registry, &offered) })
+}
+
+fn take<T>(result: Result<T, Mistakes>, mistakes: &mut Mistakes) -> Option<T> {
+    result.map_err(|found| mistakes.extend(found)).ok()
+}
+
+/// The files that say what is served, and what of it the page offers.
+fn offered(
+    args: &Args,
+    registry: &streamfleet_handler::Registry,
+    folder: &Scratch,
+) -> Result<(Vec<PathBuf>, Vec<Offered>), Mistakes> {
+    let mut mistakes = Mistakes::new();
+    if !args.services.is_empty() {
+        if !args.demo.is_empty() {
+            mistakes.push("--services", "--default, --play and --record are for the services of the demo");
+        }
+        let services = files::services(&files::texts("--services", &args.services)?)?;
+        return mistakes.or((args.services.clone(), services.iter().filter_map(Offered::of).collect()));
+    }
+    let offered = args.demo.services(registry, folder.path());
+    let file = folder.path().join("services.yaml");
+    let offered = offered.and_then(|offered| {
+        let text: String = offered.iter().map(|service| format!("---\n{}\n", manifest(service))).collect();
+        std::fs::write(&file, text).map(|()| offered).map_err(|error| format!("{}: {error}", file.display()))
+    });
+    match offered {
+        Ok(offered) => Ok((vec![file], offered)),
+        Err(problem) => {
+            mistakes.push("", problem);
+            Err(mistakes)
+        }
+    }
+}
+
+/// JSON is YAML.
+fn manifest(service: &Offered) -> Value {
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": { "name": service.name },
+        "spec": {
+            "path": service.path,
+            "aliases": service.aliases,
+            "handler": { "name": service.handler, "config": service.config },
+            "workers": { "sessionsPerWorker": DEMO_SESSIONS },
+            // Whoever tries a fleet wants to see more than one of its workers.
+            "routing": { "packing": "Spread" },
+        },
+    })
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    mistakes.iter().for_each(|mistake| tell(&mistake.to_string()));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+/// What somebody who starts a fleet needs to know besides its parts.
+fn say_where(page: Option<&str>, token: Option<&str>) {
+    if let Some(token) = token {
+        say(&format!("admin token: {token}"));
+    }
+    if let Some(page) = page {
+        say(&format!("open {page}"));
+    }
+}
+
+/// Without a reader there is nobody to tell.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
+
+fn tell(line: &str) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, String> {
+        let words = std::iter::once("fleet").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.args).map_err(|error| error.to_string())
+    }
+
+    fn prepared(line: &str) -> Result<Fleet, Vec<String>> {
+        let args = parse(line).unwrap();
+        let folder = args.demo.folder().unwrap();
+        prepare(&args, &folder).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_demo_is_served_if_nothing_is_said() {
+        let fleet = prepared("").unwrap();
+        assert_eq!((fleet.layout.routers.len(), fleet.layout.workers.len()), (1, 2));
+        assert_eq!(fleet.page["default"], "echo");
+        let names: Vec<_> = fleet.page["handlers"].as_array().unwrap().iter().map(|h| h["name"].clone()).collect();
+        assert!(names.contains(&json!("parrot")) && names.contains(&json!("recorder")), "{names:?}");
+    }
+
+    #[test]
+    fn mistakes_are_told_together() {
+        let mistakes = prepared("--routers 3 --default nothing --listen 127.0.0.1:65535").err().unwrap();
+        for key in ["--routers: 3 routers need a Redis", "--default: there is no handler \"nothing\"", "--listen: "] {
+            assert!(mistakes.iter().any(|mistake| mistake.contains(key)), "{key} of {mistakes:#?}");
+        }
+        let mistakes = prepared("--services /nonexistent.yaml").err().unwrap();
+        assert!(mistakes[0].starts_with("--services: /nonexistent.yaml: "), "{mistakes:#?}");
+    }
+
+    #[test]
+    fn what_is_no_number_of_parts_is_refused() {
+        for line in ["--routers 0", "--workers 0", "--workers 1000", "--redis ftp://a:1", "--listen 8080"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
