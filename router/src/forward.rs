@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use streamfleet_session::fleet::{PATH_HEADER, SECRET_HEADER, is_reserved};
+use streamfleet_session::fleet::{CLIENT_HEADER, PATH_HEADER, SECRET_HEADER, is_reserved};
 use streamfleet_session::{FleetSecret, ServiceName};
 use tokio::time::timeout;
 
@@ -152,7 +152,7 @@ pub fn onward(method: Method, target: &Target, headers: &HeaderMap, client: Sock
     // Whoever the worker believes, it is us: what stood here has been judged.
     let client = client.ip().to_canonical().to_string();
     if let Ok(client) = HeaderValue::try_from(client) {
-        request.headers_mut().insert(HeaderName::from_static("x-forwarded-for"), client);
+        request.headers_mut().insert(HeaderName::from_static(CLIENT_HEADER), client);
     }
     request
 }

@@ -125,6 +125,18 @@ impl Known {
         self.early.has(key)
     }
 
+    /// How many candidates have come for an offer that has not.
+    #[must_use]
+    pub fn waiting(&self, key: &Key) -> usize {
+        self.early.messages(key)
+    }
+
+    /// How many offers candidates wait for.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.early.len()
+    }
+
     /// How many sessions are remembered.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -23,6 +23,24 @@ pub enum Freshness {
     Stale(Duration),
 }
 
+/// What is known of how much workers carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loads {
+    /// What the snapshot says.
+    Told,
+    /// Nothing any more: the order is that of the hash alone, and the same at every router that has seen the same workers.
+    Unknown,
+}
+
+impl From<Freshness> for Loads {
+    fn from(freshness: Freshness) -> Self {
+        match freshness {
+            Freshness::Fresh => Self::Told,
+            Freshness::Stale(_) => Self::Unknown,
+        }
+    }
+}
+
 /// What a session wants.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
@@ -65,10 +83,10 @@ impl Wish<'_> {
     ///
     /// # Errors
     /// [`NoPlan`].
-    pub fn plan(&self, workers: &[WorkerView]) -> Result<Plan, NoPlan> {
+    pub fn plan(&self, workers: &[WorkerView], loads: Loads) -> Result<Plan, NoPlan> {
         let bond = self.bond().map_err(NoPlan::Value)?;
         let variant = variant(&self.service.variants, self.grouped_by());
-        let seats: Vec<(&WorkerView, Worker)> = workers.iter().filter_map(|view| self.seat(view, variant)).collect();
+        let seats: Vec<(&WorkerView, Worker)> = workers.iter().filter_map(|view| self.seat(view, variant, loads)).collect();
         if seats.is_empty() {
             return Err(NoPlan::NotReady);
         }
@@ -77,7 +95,7 @@ impl Wish<'_> {
                 Packing::Pack => Policing::Pack,
                 Packing::Spread => Policing::Spread,
             },
-            affinity: if bond.is_some() { Closeness::Prefer } else { Closeness::None },
+            affinity: if bond.is_some() || loads == Loads::Unknown { Closeness::Prefer } else { Closeness::None },
             ..Policy::default()
         };
         let key = Key::of(bond.as_ref().map_or(self.session.as_str(), |bond| bond.value.as_str()));
@@ -96,14 +114,20 @@ impl Wish<'_> {
     }
 
     /// A worker that may have it, as placement sees it.
-    fn seat<'w>(&self, view: &'w WorkerView, variant: Option<&str>) -> Option<(&'w WorkerView, Worker)> {
+    fn seat<'w>(
+        &self,
+        view: &'w WorkerView,
+        variant: Option<&str>,
+        loads: Loads,
+    ) -> Option<(&'w WorkerView, Worker)> {
         let said = view.said.as_ref()?;
         let is_open = view.gate == Gate::Open && self.without != Some(&view.owner.worker);
         if !is_open || said.variant.as_deref() != variant {
             return None;
         }
         let capacity = said.capacity.min(MAX_CAPACITY);
-        Some((view, Worker::new(view.owner.worker.as_str(), view.sessions, capacity)))
+        let active = if loads == Loads::Told { view.sessions } else { 0 };
+        Some((view, Worker::new(view.owner.worker.as_str(), active, capacity)))
     }
 
     /// What it is put into a group by: its user, who is to meet the same variant each time.

@@ -32,7 +32,7 @@ fn plan(service: &Service, caller: &Caller, without: Option<&str>, workers: &[Wo
     let (params, _) = service.paths[0].strip("/rooms/7").unwrap();
     let without: Option<WorkerId> = without.map(|name| name.parse().unwrap());
     let session = "k3j9x0a".parse().unwrap();
-    Wish { service, params: &params, session: &session, caller, without: without.as_ref() }.plan(workers)
+    Wish { service, params: &params, session: &session, caller, without: without.as_ref() }.plan(workers, Loads::Told)
 }
 
 fn names(plan: &Result<Plan, NoPlan>) -> Vec<&str> {

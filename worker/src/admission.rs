@@ -165,6 +165,20 @@ impl Admission {
     /// # Errors
     /// The first refusal that applies, in the order of [`Refusal`]'s variants.
     pub fn admit(&self, id: &SessionId, user: Option<&UserId>, now: Instant) -> Result<Slot, Refusal> {
+        self.admit_within(&self.limits, id, user, now)
+    }
+
+    /// As [`admit`](Self::admit), within other limits than the service's: a worker's share of those of its fleet.
+    ///
+    /// # Errors
+    /// Those of [`admit`](Self::admit).
+    pub fn admit_within(
+        &self,
+        limits: &Limits,
+        id: &SessionId,
+        user: Option<&UserId>,
+        now: Instant,
+    ) -> Result<Slot, Refusal> {
         let mut table = self.occupancy.0.lock();
         if table.gate == Gate::Draining {
             return Err(Refusal::Draining);
@@ -173,8 +187,8 @@ impl Admission {
             return Err(Refusal::AlreadyExists);
         }
         let counts = &table.services[self.service];
-        reached(self.limits.concurrency, counts.live).map_err(|limit| Refusal::Concurrency { limit })?;
-        counts.admits(user, &self.limits)?;
+        reached(limits.concurrency, counts.live).map_err(|limit| Refusal::Concurrency { limit })?;
+        counts.admits(user, limits)?;
         if table.ids.len() >= table.capacity.get() as usize {
             return Err(Refusal::Full);
         }

@@ -135,6 +135,11 @@ impl<K: Clone + Eq + Hash> EarlyCandidates<K> {
         self.entries.contains_key(id)
     }
 
+    /// How many messages came for an id.
+    pub fn messages(&self, id: &K) -> usize {
+        self.entries.get(id).map_or(0, |entry| entry.messages)
+    }
+
     /// How many ids have early candidates.
     pub fn len(&self) -> usize {
         self.entries.len()

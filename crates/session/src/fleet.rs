@@ -6,6 +6,7 @@
 //! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
 //! | [`VOUCHED_HEADER`] | to the worker, with what is asked of a session | that whoever asks may: the router has seen to it |
 //! | [`PATH_HEADER`] | to the worker, with every request | the path under which the client asked, query included |
+//! | [`CLIENT_HEADER`] | to the worker, with every request | whose request it is |
 //! | [`REFUSED_HEADER`] | to the router, with a 503 | that the worker does not take it, and has kept nothing: [`Refused`] |
 //!
 //! Workers are asked at `/SERVICE` and the route below, whatever the service's public paths are.
@@ -14,6 +15,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ pub const VOUCHED_HEADER: &str = "streamfleet-vouched";
 pub const VOUCHED: &str = "operator";
 /// The path and query that the client asked for.
 pub const PATH_HEADER: &str = "streamfleet-path";
+/// Carries the address that a request has come from, without a port: routers write it anew, whatever a client says there.
+pub const CLIENT_HEADER: &str = "x-forwarded-for";
 /// Carries a [`Refused`].
 pub const REFUSED_HEADER: &str = "streamfleet-refused";
 /// What the names of all these begin with.
@@ -82,6 +86,9 @@ pub struct Placed {
     /// What it must be together with, for as long as it lives: a store that has lost it is told so again.
     #[serde(default)]
     pub pin: Option<String>,
+    /// What the place rests on.
+    #[serde(default)]
+    pub standing: Standing,
     /// Its context, which the claim has opened.
     pub context: PlacedContext,
     /// The session that goes on until this one has connected.
@@ -92,6 +99,39 @@ pub struct Placed {
     /// How long its context is kept after its end.
     #[serde(rename = "retentionMs", with = "millis")]
     pub retention: Duration,
+}
+
+/// What a place rests on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Standing {
+    /// A claim in the store, in the registration of [`Placed::epoch`].
+    #[default]
+    Claimed,
+    /// Nothing yet: the store was away from the router. The worker decides by what it knows itself, takes it whatever its
+    /// registration is, and makes it known to the store when it can.
+    Provisional(Share),
+}
+
+/// What one worker may give of a service's limits while nobody counts for the whole fleet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    /// Sessions of the service at a time, here.
+    pub sessions: Option<NonZeroU32>,
+    /// Sessions of one user at a time, here.
+    pub of_user: Option<NonZeroU32>,
+}
+
+impl Share {
+    /// A worker's part of limits that `workers` share, at least one: rounded up, so that together they may give more than the
+    /// limit rather than less.
+    #[must_use]
+    pub fn of(sessions: Option<NonZeroU32>, of_user: Option<NonZeroU32>, workers: usize) -> Self {
+        let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+        let part = |limit: NonZeroU32| NonZeroU32::new(limit.get().div_ceil(workers)).unwrap_or(NonZeroU32::MIN);
+        Self { sessions: sessions.map(part), of_user: of_user.map(part) }
+    }
 }
 
 /// A context as a claim has opened it.
@@ -165,6 +205,7 @@ impl fmt::Debug for Placed {
         f.debug_struct("Placed")
             .field("ticket", &format_args!("{:016x}", self.ticket))
             .field("epoch", &self.epoch)
+            .field("standing", &self.standing)
             .field("session", &self.session)
             .field("context", &self.context)
             .finish_non_exhaustive()

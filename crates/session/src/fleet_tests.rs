@@ -16,6 +16,7 @@ fn placed() -> Placed {
         claims: object(json!({"sub": "ann"})),
         variant: Some("b".to_owned()),
         pin: Some("room 7".to_owned()),
+        standing: Standing::Claimed,
         context: PlacedContext {
             id: 7,
             version: 3,
@@ -44,6 +45,7 @@ fn a_place_on_the_wire() {
         "claims": {"sub": "ann"},
         "variant": "b",
         "pin": "room 7",
+        "standing": "claimed",
         "context": {
             "id": "00000000000000000000000000000007",
             "version": 3,
@@ -143,4 +145,19 @@ proptest! {
         (placed.ticket, placed.context.id, placed.takes_over) = (ticket, id, takes_over);
         prop_assert_eq!(Placed::decode(placed.encode().unwrap().as_bytes()).unwrap(), placed);
     }
+}
+
+#[test]
+fn what_a_place_without_a_claim_rests_on() {
+    let some = NonZeroU32::new;
+    let share = Share::of(some(10), None, 4);
+    assert_eq!(share, Share { sessions: some(3), of_user: None });
+    assert_eq!(Share::of(some(2), some(1), 9), Share { sessions: some(1), of_user: some(1) }, "never nothing");
+    assert_eq!(Share::of(some(2), None, 0).sessions, some(2));
+    let standing = json!({"provisional": {"sessions": 3, "ofUser": null}});
+    assert_eq!(serde_json::to_value(Standing::Provisional(share)).unwrap(), standing);
+    // A router that says nothing of it has claimed.
+    let mut said = serde_json::to_value(placed()).unwrap();
+    said.as_object_mut().unwrap().remove("standing");
+    assert_eq!(serde_json::from_value::<Placed>(said).unwrap().standing, Standing::Claimed);
 }

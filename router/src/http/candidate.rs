@@ -7,6 +7,7 @@ use axum::body::{Body, Bytes};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use streamfleet_edge::reply;
 use streamfleet_session::wire::Failure;
@@ -15,16 +16,20 @@ use streamfleet_store::{Reach, SessionView, Topic};
 use tokio::time::timeout;
 
 use super::offer::access_token;
+use super::away::Search;
 use super::{Api, Call};
 use crate::forward::{Target, onward, passed_on};
 use crate::identify::Shown;
 use crate::known::{Key, Route};
 use crate::limit::Kind;
+use crate::roster::Desk;
 
 /// For a worker to take a candidate: it does nothing but hand it to the session's loop.
 const CANDIDATE_TIME: Duration = Duration::from_secs(5);
-/// A lost wake-up costs a candidate this.
+/// A lost wake-up costs a candidate this, and a store that is away its listener's first one.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Wake-ups that come within this are one: a round trip to the store, several times.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// An offer on its way to a worker, as long as this lives.
 pub(super) struct Placing<'a> {
@@ -54,6 +59,7 @@ impl Drop for Placing<'_> {
 /// What candidates of one session are sent on with.
 #[derive(Clone)]
 struct Envelope {
+    desk: Arc<Desk>,
     target: Target,
     headers: HeaderMap,
     client: std::net::SocketAddr,
@@ -99,7 +105,7 @@ impl Call {
         let envelope = self.envelope(parts);
         let Ok(parsed) = RemoteCandidate::parse(candidate) else {
             // What is wrong with it, the session's worker says, if there is one.
-            let at = self.api.look(&key).await.ok_or(Failure::UnknownConnection)?;
+            let at = self.api.look(&self.desk, id).await.ok_or(Failure::UnknownConnection)?;
             return self.api.send(&envelope, &at, body).await.map(Some);
         };
         let route = self.api.known.lock().candidate(&key, self.client.ip(), parsed.clone(), now);
@@ -109,7 +115,7 @@ impl Call {
                 // It may be elsewhere by now.
                 Err(failure) => {
                     self.api.known.lock().forget(&key, &at);
-                    let at = self.api.look(&key).await.filter(|found| *found != at).ok_or(failure)?;
+                    let at = self.api.look(&self.desk, id).await.filter(|found| *found != at).ok_or(failure)?;
                     self.api.send(&envelope, &at, body).await.map(Some)
                 }
             },
@@ -143,45 +149,56 @@ impl Call {
     fn envelope(&self, parts: &Parts) -> Envelope {
         let mut headers = passed_on(&parts.headers);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Envelope { target: self.target.clone(), headers, client: self.client }
+        Envelope { desk: self.desk.clone(), target: self.target.clone(), headers, client: self.client }
     }
 }
 
 impl Api {
-    /// Where a session lives, by the store; remembered.
-    pub(super) async fn look(&self, key: &Key) -> Option<Reach> {
-        match self.parts.store.session(&key.0, &key.1).await {
+    /// Where a session lives, by the store or, while it is away, by the workers; remembered. One read.
+    pub(super) async fn look(&self, desk: &Desk, id: &SessionId) -> Option<Reach> {
+        let key = (desk.service.name.clone(), id.clone());
+        match self.parts.store.session(&key.0, id).await {
             Ok(Some(SessionView::Live(live))) => {
-                self.known.lock().remember(key, live.at.clone(), Instant::now());
+                self.known.lock().remember(&key, live.at.clone(), Instant::now());
                 Some(live.at)
             }
             Ok(Some(SessionView::Over(_)) | None) => None,
-            // While the store is away, what was seen last is all there is.
-            Err(_) => self.known.lock().last(key, Instant::now()),
+            Err(_) => match self.search(desk, id).await {
+                Search::Found(found) => Some(found.at),
+                Search::Nobody | Search::Unsure => None,
+            },
         }
     }
 
     /// Waits for the session of candidates that came before their offer, which another router may place, and sends them
     /// after it. Ends with the last of them.
+    ///
+    /// It reads once when it listens, and once when it is woken: for the offer. Without a wake-up it looks again only if
+    /// another candidate has come since: none costs the store more than one read.
     async fn seek(self: Arc<Self>, key: Key, envelope: Envelope) {
         let mut listener = self.parts.store.listen(&key.0, Topic::Session(key.1.clone()));
+        let mut reads = 0;
         loop {
-            let is_wanted = {
+            let woken = timeout(LOOK_AGAIN, listener.woken()).await.is_ok();
+            // That it listens, and that something had happened, wake it one after the other.
+            tokio::time::sleep(GATHER).await;
+            while listener.woken().now_or_never().is_some() {}
+            let (waiting, placing) = {
                 let mut known = self.known.lock();
-                known.awaits(&key, Instant::now()).then(|| !known.is_placing(&key))
-            };
-            match is_wanted {
-                None => return,
-                // This router's own offer takes them along.
-                Some(false) => {}
-                Some(true) => {
-                    if let Ok(Some(SessionView::Live(live))) = self.parts.store.session(&key.0, &key.1).await {
-                        let waited = self.known.lock().found(&key, live.at.clone(), Instant::now());
-                        return self.send_all(&envelope, &live.at, &key.1, &waited).await;
-                    }
+                if !known.awaits(&key, Instant::now()) {
+                    return;
                 }
+                (known.waiting(&key), known.is_placing(&key))
+            };
+            // This router's own offer takes them along.
+            if placing || !(woken || reads < waiting) {
+                continue;
             }
-            let _ = timeout(LOOK_AGAIN, listener.woken()).await;
+            reads += 1;
+            if let Some(at) = self.look(&envelope.desk, &key.1).await {
+                let waited = self.known.lock().found(&key, at.clone(), Instant::now());
+                return self.send_all(&envelope, &at, &key.1, &waited).await;
+            }
         }
     }
 

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::http::HeaderValue;
 use streamfleet_process::telemetry::trace;
 use streamfleet_service::spec::ResumeBy;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, Standing};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId};
-use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Placement, Reach, StoreError, Ticket};
+use streamfleet_store::{
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Reach, StoreError, Ticket,
+};
 
 use super::Call;
 use super::record::Audit;
@@ -24,6 +26,11 @@ use crate::webhook;
 
 /// For the directory to be read again when all workers look full: as long as the store may take for an answer.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+
+/// How often a claim is given back to a store that is away, and how long it is waited in between: together the ten seconds
+/// after which it is void.
+const RELEASES: u32 = 20;
+const RELEASE_AGAIN: Duration = Duration::from_millis(500);
 
 /// A session that wants a place.
 pub(super) struct Wanted<'a> {
@@ -44,6 +51,39 @@ pub(super) struct Told<T> {
     pub(super) outcome: Outcome,
     /// What the client gets if the worker has answered.
     pub(super) answer: Option<T>,
+}
+
+/// A place as a worker is told of it: by a claim, or without one.
+pub(super) struct Grant {
+    pub(super) ticket: Ticket,
+    pub(super) at: Reach,
+    pub(super) epoch: Epoch,
+    pub(super) standing: Standing,
+    pub(super) context: PlacedContext,
+    pub(super) takes_over: Option<Ticket>,
+}
+
+impl Grant {
+    fn of(ticket: Ticket, placement: Placement) -> Self {
+        let Placement { at, epoch, opened, takes_over } = placement;
+        let context = PlacedContext {
+            id: opened.id.bits(),
+            version: opened.document.version.0,
+            data: opened.document.data,
+            resumed: opened.resumed,
+            token: opened.token,
+            generation: opened.generation.number(),
+        };
+        Self { ticket, at, epoch, standing: Standing::Claimed, context, takes_over }
+    }
+}
+
+/// Why there is no claim.
+enum Unclaimed {
+    /// The client is told so.
+    Refused(Failure),
+    /// The store cannot be asked.
+    Away,
 }
 
 /// What brings a session to a worker.
@@ -149,39 +189,61 @@ impl Call {
                 (Err(failure), None) => return Err(failure),
             };
             let ticket = Ticket::from_random(rand::random());
-            let store = self.api.parts.store.clone();
-            let (tasks, service) = (self.api.parts.tasks.clone(), self.desk.service.name.clone());
             // From here on the claim is given back whatever happens, unless it has become a session.
-            let claim = attempt::Claimed::new(ticket, move |ticket| {
-                let (store, service) = (store.clone(), service.clone());
-                tasks.spawn(async move {
-                    // If the store cannot be told, the claim runs out by itself.
-                    let _ = store.release(&service, ticket).await;
-                });
-            });
-            let placement = self.claim(wanted, ticket, &plan, &attempts).await?;
-            let placed = self.placed(wanted, ticket, &plan, &placement)?;
-            let at = placement.at.clone();
+            let claim = attempt::Claimed::new(ticket, |ticket| self.give_back(ticket));
+            let (plan, grant) = match self.claim(wanted, ticket, &plan, &attempts).await {
+                Ok(placement) => (plan, Grant::of(ticket, *placement)),
+                Err(Unclaimed::Refused(failure)) => return Err(failure),
+                Err(Unclaimed::Away) => match (self.provision(wanted, &attempts).await, &or) {
+                    (Ok(provided), _) => provided,
+                    (Err(_), Some(failure)) => return Err(Failure::clone(failure)),
+                    (Err(failure), None) => return Err(failure),
+                },
+            };
+            let (at, is_claimed) = (grant.at.clone(), grant.standing == Standing::Claimed);
+            let placed = self.placed(wanted, &plan, grant)?;
             let told = carrier.ask(Ask { at: at.clone(), placed }).await;
             self.api.record.attempt(told.outcome);
             match (attempts.after(&at.worker, told.outcome), told.answer) {
                 (Next::Reply { claim: fate }, Some(answer)) => {
-                    claim.settle(fate);
+                    // Behind a place without a claim there may be one whose answer was lost.
+                    claim.settle(if is_claimed { fate } else { Fate::Released });
                     if told.outcome == Outcome::Taken {
-                        audit.placed(&at.worker);
+                        audit.placed(&at.worker, if is_claimed { "claimed" } else { "provisional" });
                     }
                     return Ok(Served { at, answer, outcome: told.outcome });
                 }
                 (Next::Retry { or: failure }, _) => {
                     // Until it is released, the next claim would find the id taken: by this one.
-                    let _ = self.api.parts.store.release(&self.desk.service.name, ticket).await;
-                    claim.settle(Fate::Kept);
+                    let store = &self.api.parts.store;
+                    let released = is_claimed && store.release(&self.desk.service.name, ticket).await.is_ok();
+                    claim.settle(if released { Fate::Kept } else { Fate::Released });
+                    // One that is silent may have begun the session: with its claim gone it has to end it, and without
+                    // there would be two.
+                    if told.outcome == Outcome::TimedOut && !released {
+                        return Err(failure);
+                    }
                     or = Some(failure);
                 }
                 (Next::GiveUp(failure), _) => return Err(failure),
                 (Next::Reply { .. }, None) => return Err(Failure::UpstreamUnavailable),
             }
         }
+    }
+
+    /// Gives a claim back. While the store is away it may have been made all the same, its answer lost: it is tried again
+    /// for as long as a claim lasts that nobody confirms.
+    fn give_back(&self, ticket: Ticket) {
+        let (store, service) = (self.api.parts.store.clone(), self.desk.service.name.clone());
+        let release = async move {
+            for _ in 0..RELEASES {
+                match store.release(&service, ticket).await {
+                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(RELEASE_AGAIN).await,
+                    _ => return,
+                }
+            }
+        };
+        self.api.parts.tasks.spawn(self.api.parts.stop.clone().run_until_cancelled_owned(release));
     }
 
     /// Where it may go; waits for a worker where none is ready.
@@ -198,7 +260,7 @@ impl Call {
         let mut held: Option<Place> = None;
         let mut looked_again = false;
         loop {
-            match wish.plan(&snapshot.workers) {
+            match wish.plan(&snapshot.workers, snapshot.freshness(Instant::now()).into()) {
                 Ok(plan) => return Ok(plan),
                 Err(NoPlan::Value(detail)) => return Err(Failure::InvalidMetadata { detail }),
                 Err(NoPlan::Full) if looked_again => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
@@ -230,7 +292,7 @@ impl Call {
         ticket: Ticket,
         plan: &Plan,
         attempts: &Attempts,
-    ) -> Result<Box<Placement>, Failure> {
+    ) -> Result<Box<Placement>, Unclaimed> {
         let service = &self.desk.service;
         let proved = wanted.caller.proved();
         // Where the token alone gives a context back, its user is not told: a context that has one goes back to him without.
@@ -265,26 +327,24 @@ impl Call {
                 Err(limited(service.limits.per_user, |limit| Failure::UserLimitReached { limit }))
             }
             Ok(Claimed::NoCapacity { .. }) => Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+            Err(StoreError::Unavailable(_)) => {
+                self.api.record.claim("away", began.elapsed());
+                return Err(Unclaimed::Away);
+            }
             Err(error) => Err(unavailable(&error)),
         };
         let label = outcome.as_ref().map_or_else(Failure::as_str, |_| "placed");
         self.api.record.claim(label, began.elapsed());
-        outcome
+        outcome.map_err(Unclaimed::Refused)
     }
 
     /// What the worker is told of the session.
-    fn placed(
-        &self,
-        wanted: &Wanted<'_>,
-        ticket: Ticket,
-        plan: &Plan,
-        placement: &Placement,
-    ) -> Result<HeaderValue, Failure> {
-        let (opened, caller) = (&placement.opened, &wanted.caller);
+    fn placed(&self, wanted: &Wanted<'_>, plan: &Plan, grant: Grant) -> Result<HeaderValue, Failure> {
+        let caller = &wanted.caller;
         let placed = Placed {
             v: Form,
-            ticket: ticket.bits(),
-            epoch: placement.epoch.0,
+            ticket: grant.ticket.bits(),
+            epoch: grant.epoch.0,
             session: wanted.session.clone(),
             user: caller.user.clone(),
             verified: caller.verified.is_verified(),
@@ -292,15 +352,9 @@ impl Call {
             claims: caller.claims.clone(),
             variant: plan.variant.clone(),
             pin: plan.pin.as_ref().map(ToString::to_string),
-            context: PlacedContext {
-                id: opened.id.bits(),
-                version: opened.document.version.0,
-                data: opened.document.data.clone(),
-                resumed: opened.resumed,
-                token: opened.token,
-                generation: opened.generation.number(),
-            },
-            takes_over: placement.takes_over.map(Ticket::bits),
+            standing: grant.standing,
+            context: grant.context,
+            takes_over: grant.takes_over.map(Ticket::bits),
             client: self.client,
             retention: self.desk.service.retention,
         };

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, Version};
@@ -21,6 +22,7 @@ use streamfleet_store::{
 };
 
 use super::Call;
+use super::away::Found;
 use super::claim::unavailable;
 use super::owner::{Owner, Voucher};
 
@@ -137,23 +139,42 @@ impl Call {
         let (parts, _) = request.into_parts();
         let live = match self.owner(id).await {
             Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await.map(|_| live),
+            Ok(Owner::Said(found)) => return self.ask_there(parts, id, &authority, &found).await,
             Ok(Owner::Last(_) | Owner::Over) => Err(Failure::NotFound),
             Err(failure) => Err(failure),
         };
         let live = match live {
             Ok(live) => live,
-            Err(failure) => {
-                self.api.record.control(failure.as_str());
-                if failure == Failure::Unauthorized {
-                    self.audit(id, None).denied(failure.as_str());
-                }
-                return reply::failure(&failure);
-            }
+            Err(failure) => return self.not_controlled(id, &failure),
         };
         let (outcome, response) = self.settled(&live, &demand).await;
         self.api.record.control(outcome);
         self.audit(id, live.user.as_ref()).controlled(outcome);
         response
+    }
+
+    /// Asks a session's worker itself, where nothing can be written down for it.
+    async fn ask_there(&self, parts: Parts, id: &SessionId, authority: &Authority, found: &Found) -> Response {
+        let answer = match self.allowed_there(authority, &parts, found).await {
+            Ok(at) => self.pass_in(parts, Body::empty(), at).await,
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok(response) => {
+                self.api.record.control("passed");
+                self.audit(id, found.user.as_ref()).controlled("passed");
+                response
+            }
+            Err(failure) => self.not_controlled(id, &failure),
+        }
+    }
+
+    fn not_controlled(&self, id: &SessionId, failure: &Failure) -> Response {
+        self.api.record.control(failure.as_str());
+        if *failure == Failure::Unauthorized {
+            self.audit(id, None).denied(failure.as_str());
+        }
+        reply::failure(failure)
     }
 
     async fn settled(&self, live: &LiveSession, demand: &Demand) -> (&'static str, Response) {
@@ -220,7 +241,24 @@ impl Call {
                     None => Err(Failure::Unauthorized),
                 }
             }
-            Authority::User if self.is_user(parts, live).await => Ok((live.at.clone(), Voucher::Given)),
+            Authority::User if self.is_user(parts, live.user.as_ref()).await => Ok((live.at.clone(), Voucher::Given)),
+            Authority::User => Err(Failure::Unauthorized),
+        }
+    }
+
+    /// As [`allowed`](Self::allowed), where the store cannot be asked: of a session's own token its worker judges.
+    pub(super) async fn allowed_there(
+        &self,
+        authority: &Authority,
+        parts: &Parts,
+        found: &Found,
+    ) -> Result<(Reach, Voucher), Failure> {
+        match authority {
+            Authority::Operator => Ok((found.at.clone(), Voucher::Given)),
+            Authority::Client(_) => Ok((found.at.clone(), Voucher::None)),
+            Authority::User if self.is_user(parts, found.user.as_ref()).await => {
+                Ok((found.at.clone(), Voucher::Given))
+            }
             Authority::User => Err(Failure::Unauthorized),
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! Services come and go while the process runs, so every request goes through one function, which finds its service by host
 //! and path ([`dispatch`]). Offers are decided in [`offer`] on the way that [`claim`] describes, candidates in
-//! [`candidate`]; what is asked of sessions that are there goes through [`owner`] and [`control`].
+//! [`candidate`]; what is asked of sessions that are there goes through [`owner`] and [`control`]. [`away`] is what stands in for
+//! the store while it cannot be asked.
 
+mod away;
 mod candidate;
 mod claim;
 mod control;
@@ -30,7 +32,7 @@ use streamfleet_service::Params;
 use streamfleet_session::wire::{Failure, OfferBody};
 use streamfleet_session::{AdminToken, SessionId};
 use streamfleet_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +80,8 @@ struct Api {
     parts: Parts,
     known: Mutex<Known>,
     hold: Hold,
+    /// Searches under way.
+    searches: Semaphore,
     record: Record,
 }
 
@@ -167,7 +171,8 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let origins = parts.access.origins.clone();
     let hold = Hold::default();
     let record = Record::new(meter, &hold, &parts.roster);
-    let api = Arc::new(Api { parts, known: Mutex::default(), hold, record });
+    let searches = Semaphore::new(away::MAX_SEARCHES);
+    let api = Arc::new(Api { parts, known: Mutex::default(), hold, searches, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
     public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
 }

@@ -10,10 +10,11 @@ use axum::response::Response;
 use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
-use streamfleet_session::{Claims, SessionId};
-use streamfleet_store::{Gate, LiveSession, Reach, SessionView};
+use streamfleet_session::{Claims, SessionId, UserId};
+use streamfleet_store::{Gate, LiveSession, Reach, SessionView, StoreError};
 
 use super::Call;
+use super::away::{Found, Search};
 use super::claim::unavailable;
 use super::offer::access_token;
 use crate::attempt::FULL_RETRY;
@@ -36,6 +37,8 @@ pub(super) enum Voucher {
 pub(super) enum Owner {
     /// It lives there.
     Live(Box<LiveSession>),
+    /// The store is away, and this worker says that it lives there.
+    Said(Box<Found>),
     /// It is over, and this worker had it.
     Last(Reach),
     /// It is over, and nobody knows where it was.
@@ -71,7 +74,8 @@ impl Call {
         let outcome = async {
             self.rated(Kind::Session, Instant::now())?;
             let at = match self.owner(&id).await? {
-                Owner::Live(live) => self.vouched(&parts, &live).await,
+                Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
+                Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
                 Owner::Last(at) => (at, Voucher::None),
                 // There is nothing, and there will be nothing.
                 Owner::Over => return Ok(reply::no_content()),
@@ -101,7 +105,8 @@ impl Call {
         let outcome = async {
             self.rated(Kind::Session, Instant::now())?;
             let at = match self.owner(&id).await? {
-                Owner::Live(live) => self.vouched(&parts, &live).await,
+                Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
+                Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
                 Owner::Last(at) => (at, Voucher::None),
                 Owner::Over => return Err(Failure::NotFound),
             };
@@ -124,6 +129,7 @@ impl Call {
         let outcome = async {
             let at = match self.owner(&id).await {
                 Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await?,
+                Ok(Owner::Said(found)) => self.allowed_there(&authority, &parts, &found).await?,
                 Ok(Owner::Last(at)) => (at, authority.voucher()),
                 Ok(Owner::Over) | Err(Failure::NotFound) => {
                     let any = self.some_workers().into_iter().next();
@@ -131,11 +137,7 @@ impl Call {
                 }
                 Err(failure) => return Err(failure),
             };
-            let mut parts = parts;
-            // Origin and name have been judged here; a worker goes by a name that no page knows.
-            parts.headers.remove(header::ORIGIN);
-            parts.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-            self.pass_on_for(&parts, Body::from(body), at).await
+            self.pass_in(parts, Body::from(body), at).await
         };
         let outcome = outcome.await;
         self.api.record.control(outcome.as_ref().map_or_else(Failure::as_str, |_| "passed"));
@@ -145,7 +147,20 @@ impl Call {
         outcome.unwrap_or_else(|failure| reply::failure(&failure))
     }
 
-    /// Who has a session. A router that cannot ask the store goes by what it saw last.
+    /// Passes on what is asked of the control routes.
+    pub(super) async fn pass_in(
+        &self,
+        mut parts: Parts,
+        body: Body,
+        at: (Reach, Voucher),
+    ) -> Result<Response, Failure> {
+        // Origin and name have been judged here; a worker goes by a name that no page knows.
+        parts.headers.remove(header::ORIGIN);
+        parts.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+        self.pass_on_for(&parts, body, at).await
+    }
+
+    /// Who has a session. A router that cannot ask the store asks the workers.
     pub(super) async fn owner(&self, id: &SessionId) -> Result<Owner, Failure> {
         let key = (self.desk.service.name.clone(), id.clone());
         let last = || self.api.known.lock().last(&key, Instant::now());
@@ -156,26 +171,32 @@ impl Call {
             }
             Ok(Some(SessionView::Over(_))) => Ok(last().map_or(Owner::Over, Owner::Last)),
             Ok(None) => Err(Failure::NotFound),
-            Err(error) => last().map(Owner::Last).ok_or_else(|| unavailable(&error)),
+            Err(StoreError::Unavailable(_)) => match self.api.search(&self.desk, id).await {
+                Search::Found(found) => Ok(Owner::Said(found)),
+                // Its last outputs are still to be had there.
+                Search::Nobody => last().map(Owner::Last).ok_or(Failure::NotFound),
+                Search::Unsure => Err(Failure::UpstreamUnavailable),
+            },
+            Err(error) => Err(unavailable(&error)),
         }
     }
 
     /// Where a request goes, and whether the router vouches for it: it is the router that has seen whether a session's own
     /// user asks.
-    pub(super) async fn vouched(&self, parts: &Parts, live: &LiveSession) -> (Reach, Voucher) {
-        let is_own = self.is_user(parts, live).await;
-        (live.at.clone(), if is_own { Voucher::Given } else { Voucher::None })
+    pub(super) async fn vouched(&self, parts: &Parts, at: &Reach, user: Option<&UserId>) -> (Reach, Voucher) {
+        let is_own = self.is_user(parts, user).await;
+        (at.clone(), if is_own { Voucher::Given } else { Voucher::None })
     }
 
-    /// Whether a token proves that this is the session's user.
-    pub(super) async fn is_user(&self, parts: &Parts, live: &LiveSession) -> bool {
-        if live.user.is_none() || !self.desk.identifier.takes_tokens() {
+    /// Whether a token proves that this is `user`, whose session it is.
+    pub(super) async fn is_user(&self, parts: &Parts, user: Option<&UserId>) -> bool {
+        if user.is_none() || !self.desk.identifier.takes_tokens() {
             return false;
         }
         let token = access_token(parts);
         let shown = Shown { headers: &parts.headers, query_token: token.as_deref(), claims: Claims::default() };
         let caller = self.known_caller(shown).await;
-        caller.is_ok_and(|caller| caller.proved().is_some_and(|user| live.user.as_ref() == Some(user)))
+        caller.is_ok_and(|caller| caller.proved().is_some_and(|proved| user == Some(proved)))
     }
 
     /// Workers that serve, in any order.

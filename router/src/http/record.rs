@@ -32,6 +32,7 @@ pub(super) struct Record {
     candidates: Counter<u64>,
     controls: Counter<u64>,
     sessions: Counter<u64>,
+    searches: Counter<u64>,
     panics: Counter<u64>,
 }
 
@@ -76,8 +77,16 @@ impl Record {
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
             sessions: counter("streamfleet_session_requests", "Other requests that went to a worker, by outcome"),
+            searches: counter(
+                "streamfleet_router_searches",
+                "Sessions that workers were asked for while the store was away, by outcome",
+            ),
             panics,
         }
+    }
+
+    pub(super) fn search(&self, outcome: &'static str) {
+        self.searches.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
     pub(super) fn offer(&self, outcome: &'static str) {
@@ -124,10 +133,11 @@ pub(super) struct Audit<'a> {
 }
 
 impl Audit<'_> {
-    pub(super) fn placed(&self, worker: &WorkerId) {
+    /// `standing` says whether a claim stands behind it.
+    pub(super) fn placed(&self, worker: &WorkerId, standing: &'static str) {
         let Self { service, session, user, client } = self;
         let user = user.map(UserId::as_str);
-        tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, "session placed");
+        tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, standing, "session placed");
     }
 
     /// `error` is the stable error string, `reason` says more where there is more to be said.

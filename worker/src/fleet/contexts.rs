@@ -22,6 +22,8 @@ const MAX_LEFT: usize = 1024;
 struct Known {
     holders: usize,
     document: Document,
+    /// What its client was given last by what is known here: good to reach a live session while nobody else can be asked.
+    token: Option<ResumeToken>,
     /// How often it was written here since the store has had it; 0 when it has.
     unwritten: u64,
 }
@@ -39,11 +41,16 @@ impl Contexts {
     }
 
     /// A session here has this context.
-    pub(super) fn hold(&self, id: ContextId, document: Document) {
+    pub(super) fn hold(&self, id: ContextId, document: Document, token: ResumeToken) {
         let mut known = self.known.lock();
-        let entry =
-            known.entry(id).or_insert_with(|| Known { holders: 0, document: Document::default(), unwritten: 0 });
+        let entry = known.entry(id).or_insert_with(|| Known {
+            holders: 0,
+            document: Document::default(),
+            token: None,
+            unwritten: 0,
+        });
         entry.holders += 1;
+        entry.token = Some(token);
         if entry.unwritten == 0 && document.version >= entry.document.version {
             entry.document = document;
         }
@@ -150,7 +157,13 @@ impl ContextStore for Contexts {
     }
 
     async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
-        self.store.rotate(key, token).await
+        let issued = self.store.rotate(key, token).await?;
+        if let Some(issued) = &issued {
+            let mut known = self.known.lock();
+            let entry = known.values_mut().find(|known| known.token.as_ref() == Some(token));
+            entry.map(|entry| entry.token.replace(issued.token));
+        }
+        Ok(issued)
     }
 
     async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {
@@ -162,7 +175,14 @@ impl ContextStore for Contexts {
     }
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
-        self.store.verify(key, token).await
+        match self.store.verify(key, token).await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                let known = self.known.lock();
+                let mut live = known.iter().filter(|(_, known)| known.holders > 0);
+                live.find(|(_, known)| known.token.as_ref() == Some(token)).map(|(id, _)| Some(*id)).ok_or(error)
+            }
+            verified => verified,
+        }
     }
 
     async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {

@@ -49,6 +49,8 @@ impl ContextStore for Fickle {
     }
 }
 
+const TOKEN: ResumeToken = ResumeToken::from_random([9; ResumeToken::LEN]);
+
 fn data(n: u32) -> Map<String, Value> {
     json!({ "n": n }).as_object().unwrap().clone()
 }
@@ -63,7 +65,7 @@ async fn world() -> (Arc<Fickle>, Contexts, ContextId) {
 #[tokio::test]
 async fn what_is_written_while_the_store_is_away_is_written_when_it_is_back() {
     let (store, contexts, id) = world().await;
-    contexts.hold(id, Document::default());
+    contexts.hold(id, Document::default(), TOKEN);
     assert_eq!(contexts.write(id, data(1), Expected::Anything).await, Ok(Version(1)));
     store.away.store(true, Relaxed);
     assert_eq!(contexts.read(id).await.unwrap().unwrap().data, data(1));
@@ -82,13 +84,13 @@ async fn what_is_written_while_the_store_is_away_is_written_when_it_is_back() {
 #[tokio::test]
 async fn the_last_words_of_a_session_outlive_it_and_are_bounded() {
     let (store, contexts, id) = world().await;
-    contexts.hold(id, Document::default());
+    contexts.hold(id, Document::default(), TOKEN);
     store.away.store(true, Relaxed);
     contexts.write(id, data(7), Expected::Anything).await.unwrap();
     contexts.let_go(id);
     for n in 1..=MAX_LEFT as u128 {
         let other = ContextId::from_random(n);
-        contexts.hold(other, Document::default());
+        contexts.hold(other, Document::default(), TOKEN);
         contexts.write(other, data(1), Expected::Anything).await.unwrap();
         contexts.let_go(other);
         assert!(contexts.known.lock().len() <= MAX_LEFT);
@@ -105,4 +107,18 @@ async fn a_stranger_s_context_is_not_made_up() {
     store.away.store(true, Relaxed);
     assert!(contexts.read(id).await.is_err());
     assert!(contexts.write(id, data(1), Expected::Anything).await.is_err());
+}
+
+/// Its client reaches a live session while the store is away, and nobody else does.
+#[tokio::test]
+async fn who_holds_a_live_session_is_known_here() {
+    let (store, contexts, id) = world().await;
+    let key = ContextKey { service: "echo".parse().unwrap(), session: "a".parse().unwrap() };
+    contexts.hold(id, Document::default(), TOKEN);
+    assert_eq!(contexts.verify(&key, &TOKEN).await, Ok(None), "the store's word counts where it has one");
+    store.away.store(true, Relaxed);
+    assert_eq!(contexts.verify(&key, &TOKEN).await, Ok(Some(id)));
+    assert!(contexts.verify(&key, &ResumeToken::from_random([8; ResumeToken::LEN])).await.is_err());
+    contexts.let_go(id);
+    assert!(contexts.verify(&key, &TOKEN).await.is_err());
 }

@@ -1,10 +1,12 @@
 //! That a request comes from a router: everybody else is told nothing.
 
-use axum::extract::{OriginalUri, Request, State};
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use streamfleet_session::fleet::{PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
+use streamfleet_session::fleet::{CLIENT_HEADER, PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, FleetSecret};
 
@@ -45,6 +47,11 @@ pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, ne
     {
         request.extensions_mut().insert(OriginalUri(public));
     }
+    // Its client is whom bounds and audit go by; the router would be one client of them all. Routers write the header anew.
+    let client = request.headers().get(CLIENT_HEADER).and_then(|value| value.to_str().ok());
+    if let Some(client) = client.and_then(|client| client.parse::<IpAddr>().ok()) {
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(client, 0)));
+    }
     if request.headers_mut().remove(VOUCHED_HEADER).is_some_and(|value| value == VOUCHED) {
         request.headers_mut().insert(header::AUTHORIZATION, keeper.operator.clone());
     }
@@ -84,6 +91,21 @@ mod tests {
         assert_eq!(ask("correct-horse-battery", Some("operator")).await, "Bearer a-token-of-the-operator");
         assert_eq!(ask("correct-horse-battery", Some("client")).await, "Bearer own");
         assert!(ask("somebody", Some("operator")).await.contains("forbidden"));
+    }
+
+    #[tokio::test]
+    async fn a_request_is_its_clients() {
+        let inner = get(async |ConnectInfo(client): ConnectInfo<SocketAddr>| client.to_string());
+        let router: SocketAddr = "10.0.0.1:4711".parse().unwrap();
+        let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
+        for (said, expected) in
+            [("192.0.2.7", "192.0.2.7:0"), ("2001:db8::1", "[2001:db8::1]:0"), ("nobody", "10.0.0.1:4711")]
+        {
+            let request = Request::get("/").header(SECRET_HEADER, "correct-horse-battery").header(CLIENT_HEADER, said);
+            let request = request.extension(ConnectInfo(router)).body(Body::empty()).unwrap();
+            let body = axum::body::to_bytes(app.clone().oneshot(request).await.unwrap().into_body(), 99).await.unwrap();
+            assert_eq!(body, expected, "{said}");
+        }
     }
 
     #[tokio::test]

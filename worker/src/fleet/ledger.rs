@@ -19,6 +19,8 @@ pub(super) const MAX_WORDS: usize = 32;
 /// What the store is to be told.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Word {
+    /// That it is, and all that is to be known of it: nobody has claimed its place.
+    Restore,
     /// Where the session is.
     Report(Phase, Map<String, Value>),
     /// It is over.
@@ -36,8 +38,21 @@ pub(crate) enum Parting {
     Unbegun,
 }
 
+/// Whether the store has heard of a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It has: by its claim, or because it was told.
+    #[default]
+    Yes,
+    /// It may have: it was told, and its answer is not there.
+    Perhaps,
+    /// It has not.
+    No,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
+    heard: Heard,
     phase: Option<Phase>,
     told: Option<Phase>,
     detail: Map<String, Value>,
@@ -54,7 +69,7 @@ impl Entry {
             Some(Parting::Unbegun) => Some(Word::Release),
             None => {
                 let phase = self.phase.filter(|phase| self.told != Some(*phase))?;
-                Some(Word::Report(phase, self.detail.clone()))
+                Some(if self.heard == Heard::Yes { Word::Report(phase, self.detail.clone()) } else { Word::Restore })
             }
         }
     }
@@ -88,11 +103,11 @@ enum Overdrawn {
 
 impl Ledger {
     /// A session is placed here. False if it is already.
-    pub(super) fn enter(&mut self, ticket: Ticket) -> bool {
+    pub(super) fn enter(&mut self, ticket: Ticket, heard: Heard) -> bool {
         match self.entries.entry(ticket) {
             std::collections::hash_map::Entry::Occupied(_) => false,
             std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(Entry::default());
+                vacant.insert(Entry { heard, ..Entry::default() });
                 true
             }
         }
@@ -127,6 +142,12 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(&ticket)
             && entry.parting.is_none()
         {
+            if entry.heard == Heard::No {
+                // There is nothing to take back.
+                self.entries.remove(&ticket);
+                self.due.remove(&ticket);
+                return;
+            }
             if self.owed >= MAX_OWED {
                 self.entries.remove(&ticket);
                 self.due.remove(&ticket);
@@ -147,6 +168,9 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(ticket).filter(|entry| !entry.under_way) else { continue };
             let Some(word) = entry.word() else { continue };
             entry.under_way = true;
+            if word == Word::Restore {
+                entry.heard = Heard::Perhaps;
+            }
             words.push((*ticket, word));
             if words.len() == MAX_WORDS {
                 break;
@@ -160,6 +184,9 @@ impl Ledger {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.under_way = false;
         match (word, heard) {
+            // Where it is by now is the next word.
+            (Word::Restore, Some(_)) => entry.heard = Heard::Yes,
+            (Word::Restore, None) => {}
             (Word::Report(phase, _), heard) => {
                 if *phase == Phase::Active {
                     // It is there, whatever can be written down of that.
@@ -185,6 +212,7 @@ impl Ledger {
         for ticket in tickets {
             if let Some(entry) = self.entries.get_mut(ticket) {
                 entry.told = entry.phase;
+                entry.heard = Heard::Yes;
             }
         }
     }
@@ -243,7 +271,7 @@ mod tests {
     #[test]
     fn only_the_last_word_is_told() {
         let mut ledger = Ledger::default();
-        assert!(ledger.enter(A) && !ledger.enter(A), "a place is used once");
+        assert!(ledger.enter(A, Heard::Yes) && !ledger.enter(A, Heard::Yes), "a place is used once");
         assert_eq!(ledger.counts(), (0, 1));
         ledger.moved_on(A, Phase::Connecting);
         ledger.moved_on(A, Phase::Active);
@@ -267,7 +295,7 @@ mod tests {
     async fn who_arrives_hears_what_the_store_says() {
         for (heard, expected) in [(Some(Held::No), Held::No), (Some(Held::Yes), Held::Yes), (None, Held::Yes)] {
             let mut ledger = Ledger::default();
-            ledger.enter(A);
+            ledger.enter(A, Heard::Yes);
             let arrival = ledger.await_arrival(A);
             ledger.moved_on(A, Phase::Active);
             ledger.take();
@@ -275,7 +303,7 @@ mod tests {
             assert_eq!(arrival.await, Ok(expected), "{heard:?}");
         }
         let mut ledger = Ledger::default();
-        ledger.enter(A);
+        ledger.enter(A, Heard::Yes);
         let arrival = ledger.await_arrival(A);
         ledger.leave(A, Parting::Unbegun);
         assert!(arrival.await.is_err(), "nobody comes");
@@ -286,7 +314,7 @@ mod tests {
         let b = Ticket::from_random(2);
         let mut ledger = Ledger::default();
         for ticket in [A, b] {
-            ledger.enter(ticket);
+            ledger.enter(ticket, Heard::Yes);
             ledger.moved_on(ticket, Phase::Active);
         }
         for (ticket, word) in ledger.take() {
@@ -302,11 +330,42 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_has_claimed_is_made_known_first() {
+        let mut ledger = Ledger::default();
+        ledger.enter(A, Heard::No);
+        ledger.moved_on(A, Phase::Connecting);
+        assert_eq!(ledger.take(), [(A, Word::Restore)]);
+        ledger.settle(A, &Word::Restore, None);
+        assert_eq!(ledger.take(), [(A, Word::Restore)], "until it is heard");
+        ledger.settle(A, &Word::Restore, Some(Held::Yes));
+        assert_eq!(ledger.take(), [(A, report(Phase::Connecting))]);
+        // One that is over before anybody was told has never been; of one that may have been told, the end is.
+        for (told, expected) in [(false, vec![]), (true, vec![(A, Word::End(CloseReason::EndStream))])] {
+            let mut ledger = Ledger::default();
+            ledger.enter(A, Heard::No);
+            ledger.moved_on(A, Phase::Active);
+            if told {
+                ledger.take();
+                ledger.settle(A, &Word::Restore, None);
+            }
+            ledger.leave(A, Parting::Over(CloseReason::EndStream));
+            assert_eq!((ledger.take(), ledger.knows(A)), (expected, told));
+        }
+        // A store that has forgotten everything is told of it with all the others.
+        let mut ledger = Ledger::default();
+        ledger.enter(A, Heard::No);
+        ledger.forgotten();
+        ledger.moved_on(A, Phase::Active);
+        ledger.restored(&[A]);
+        assert_eq!(ledger.take(), []);
+    }
+
+    #[test]
     fn debts_are_counted() {
         let mut ledger = Ledger::default();
         for n in 0..=MAX_OWED as u64 {
             assert!(!ledger.is_overdrawn(), "{n}");
-            ledger.enter(Ticket::from_random(n));
+            ledger.enter(Ticket::from_random(n), Heard::Yes);
             ledger.leave(Ticket::from_random(n), Parting::Over(CloseReason::ClientClosed));
         }
         assert!(ledger.is_overdrawn() && ledger.entries.len() == MAX_OWED);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use streamfleet_session::fleet::{Placed, Refused};
+use streamfleet_session::fleet::{Placed, Refused, Standing as Basis};
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{CloseReason, Identity, InvalidMetadata, Metadata, ServiceName, SessionId, Verification};
 use streamfleet_store::{
@@ -15,7 +15,7 @@ use streamfleet_store::{
 use tokio::sync::{Notify, oneshot};
 
 use super::contexts::Contexts;
-use super::ledger::{Ledger, Parting, Word};
+use super::ledger::{Heard, Ledger, Parting, Word};
 
 /// One service of this worker in its fleet.
 pub struct Member {
@@ -50,16 +50,27 @@ impl Member {
     ///
     /// # Errors
     /// [`Refused::Stale`] for a place that was given in another registration than the present one, or has been used;
-    /// [`Refused::Draining`] where somebody wants this worker drained. Nothing is kept then.
+    /// [`Refused::Draining`] where somebody wants this worker drained. Nothing is kept then. One without a claim is taken in
+    /// any registration.
     pub fn take(self: &Arc<Self>, placed: Placed) -> Result<Place, Refused> {
-        self.admits(Epoch(placed.epoch))?;
+        let heard = match placed.standing {
+            Basis::Claimed => {
+                self.admits(Epoch(placed.epoch))?;
+                Heard::Yes
+            }
+            Basis::Provisional(_) => {
+                let present = self.standing.lock().epoch.ok_or(Refused::Stale)?;
+                self.admits(present)?;
+                Heard::No
+            }
+        };
         let ticket = Ticket::from_random(placed.ticket);
-        if !self.ledger.lock().enter(ticket) {
+        if !self.ledger.lock().enter(ticket, heard) {
             return Err(Refused::Stale);
         }
         let context = ContextId::from_random(placed.context.id);
         let document = Document { data: placed.context.data.clone(), version: Version(placed.context.version) };
-        self.contexts.hold(context, document);
+        self.contexts.hold(context, document, placed.context.token);
         Ok(Place { member: self.clone(), ticket, context, placed: Box::new(placed), parting: Parting::Unbegun })
     }
 

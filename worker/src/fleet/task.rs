@@ -176,6 +176,8 @@ impl Shell {
             self.apply(&owner, orders);
         });
         self.registrar.renewed(answer, now());
+        // A context that the store has never known is made known with its session, and can be written from then on.
+        self.speak().await;
         if self.registrar.epoch() == Some(epoch)
             && let Err(error) = self.member.contexts().catch_up().await
         {
@@ -282,6 +284,15 @@ impl Shell {
     async fn say(&self, owner: &Owner, ticket: Ticket, word: &Word) -> Result<Held, FleetError> {
         let (store, service) = (self.member.store(), self.member.service());
         match word {
+            Word::Restore => {
+                let sessions = self.owned.restorable(&self.member, &[ticket]);
+                // One that is over by now says so itself.
+                let outcomes = match sessions.as_slice() {
+                    [] => Vec::new(),
+                    sessions => store.restore(service, owner, sessions).await?,
+                };
+                Ok(if outcomes.contains(&Restoration::Superseded) { Held::No } else { Held::Yes })
+            }
             Word::Report(phase, detail) => store.report(service, owner, ticket, *phase, detail).await,
             Word::End(reason) => store.end(service, owner, ticket, *reason).await.map(|()| Held::Yes),
             Word::Release => store.release(service, ticket).await.map(|()| Held::Yes).map_err(FleetError::Store),

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Map;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Standing};
 use streamfleet_session::{ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
     Bounds, Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory, Memory, Outcome, Phase, SessionView,
@@ -142,6 +142,7 @@ impl World {
             claims: Map::new(),
             variant: None,
             pin: None,
+            standing: Standing::Claimed,
             context,
             takes_over: placement.takes_over.map(Ticket::bits),
             client: "127.0.0.1:9".parse().unwrap(),

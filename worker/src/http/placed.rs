@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused};
+use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused, Share, Standing};
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Identity, SessionId};
+use streamfleet_session::{Identity, Limits, SessionId, UserId};
 
 use super::offer::FULL_RETRY;
 use super::{Door, reply};
@@ -83,22 +83,43 @@ impl Door {
         if self.admission.is_draining() {
             return Err(Refused::Draining.into());
         }
-        let (id, moves) = (placed.session.clone(), placed.takes_over.is_some());
+        let (id, moves, standing) = (placed.session.clone(), placed.takes_over.is_some(), placed.standing);
         // From here on the place is given back with whatever holds it.
         let place = member.take(placed)?;
         let identity = place.identity(&self.service.identity.metadata).map_err(Failure::from)?;
         let user = identity.user_id.as_ref();
-        let slot = match self.admission.admit(&id, user, now) {
-            Err(Refusal::AlreadyExists) if moves => self.admission.take_over(&id, user, now),
+        let slot = match standing {
+            Standing::Claimed => self.claimed(&id, user, moves, now)?,
+            Standing::Provisional(share) => self.unclaimed(&id, user, share, now)?,
+        };
+        Ok(Entrance { place, identity, slot })
+    }
+
+    /// A slot for a session that the fleet has given its place: nothing is left to decide.
+    fn claimed(&self, id: &SessionId, user: Option<&UserId>, moves: bool, now: Instant) -> Result<Slot, Unopened> {
+        let slot = match self.admission.admit(id, user, now) {
+            Err(Refusal::AlreadyExists) if moves => self.admission.take_over(id, user, now),
             admitted => admitted,
         };
-        let slot = slot.map_err(|refusal| match refusal {
-            Refusal::Draining => Refused::Draining,
+        slot.map_err(|refusal| match refusal {
+            Refusal::Draining => Refused::Draining.into(),
             // The fleet has given the id away; who had it here is on its way out.
-            Refusal::AlreadyExists => Refused::Stale,
-            Refusal::Concurrency { .. } | Refusal::UserLimit { .. } | Refusal::Full => Refused::Full,
-        })?;
-        Ok(Entrance { place, identity, slot })
+            Refusal::AlreadyExists => Refused::Stale.into(),
+            Refusal::Concurrency { .. } | Refusal::UserLimit { .. } | Refusal::Full => Refused::Full.into(),
+        })
+    }
+
+    /// A slot for one that nobody has given a place: this worker is all there is to decide, and its client is told why not.
+    fn unclaimed(&self, id: &SessionId, user: Option<&UserId>, share: Share, now: Instant) -> Result<Slot, Unopened> {
+        let limits =
+            Limits { concurrency: share.sessions, per_user: share.of_user, ..self.admission.limits().clone() };
+        self.admission.admit_within(&limits, id, user, now).map_err(|refusal| match refusal {
+            Refusal::Draining => Refused::Draining.into(),
+            Refusal::Full => Refused::Full.into(),
+            told @ (Refusal::AlreadyExists | Refusal::Concurrency { .. } | Refusal::UserLimit { .. }) => {
+                Failure::from(told).into()
+            }
+        })
     }
 }
 

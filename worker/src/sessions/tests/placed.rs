@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use streamfleet_session::ResumeToken;
-use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER};
+use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Standing};
 use streamfleet_store::{
     Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Outcome, Sessions as _, Store, Terms, Ticket,
     Told, WorkerId, settle,
@@ -98,6 +98,7 @@ impl Fleet {
             claims: serde_json::Map::new(),
             variant: None,
             pin: None,
+            standing: Standing::Claimed,
             context: PlacedContext {
                 id: opened.id.bits(),
                 version: opened.document.version.0,
