@@ -60,7 +60,7 @@ impl Default for RouterConfig {
     }
 }
 
-/// TLS of a listener; without any key, plain HTTP.
+/// TLS of a listener; without any key, plain HTTP. The files are read again when they change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct TlsConfig {
@@ -130,7 +130,7 @@ impl Default for DrainConfig {
 pub struct RouterPlan {
     /// HTTP address.
     pub listen: SocketAddr,
-    /// Its certificate; `None` for plain HTTP.
+    /// Its certificate, read again when it changes; `None` for plain HTTP.
     pub certificate: Option<Certificate>,
     /// What a stranger may hold of the HTTP listener.
     pub serve: ServeLimits,

@@ -33,6 +33,12 @@ impl Snapshot {
         Self { workers, read: Some(now) }
     }
 
+    /// For how long the store has not told anything; `None` if it never has.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.read.map(|read| now.saturating_duration_since(read))
+    }
+
     /// Whether it shows how things are. What was never read is stale for ever.
     #[must_use]
     pub fn freshness(&self, now: Instant) -> Freshness {

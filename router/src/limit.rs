@@ -13,7 +13,8 @@ use streamfleet_session::{Limits, UserId};
 /// Proxies that a request may have come through, of which the addresses are looked at: as many as any chain has.
 const MAX_HOPS: usize = 16;
 
-/// What may be asked of a service. Each router counts for itself.
+/// What may be asked of a service. Each router counts for itself; offers are counted once more with the claim, for the whole
+/// fleet. What is refused here costs the store nothing, and while it is away this is all that counts.
 #[derive(Debug)]
 pub struct Rates {
     offers: Mutex<SourceRate>,

@@ -134,3 +134,23 @@ proptest! {
         prop_assert!(plan.is_err() || !ranked.is_empty());
     }
 }
+
+/// While nobody can say how much they carry, every router asks the same worker first: also one that looks full.
+#[test]
+fn without_loads_the_hash_decides() {
+    let (service, caller) = (service(json!({})), Caller::default());
+    let (params, _) = service.paths[0].strip("/rooms/7").unwrap();
+    let blind = |session: &str, workers: &[WorkerView]| {
+        let session = session.parse().unwrap();
+        let wish = Wish { service: &service, params: &params, session: &session, caller: &caller, without: None };
+        wish.plan(workers, Loads::Unknown).unwrap().ranked
+    };
+    let (one, other) = ([worker("v", 9, 9), worker("w", 0, 9)], [worker("v", 2, 9), worker("w", 8, 9)]);
+    let mut firsts = std::collections::BTreeSet::new();
+    for n in 0..40 {
+        let id = format!("x{n}");
+        assert_eq!(blind(&id, &one), blind(&id, &other), "{id}");
+        firsts.insert(blind(&id, &one)[0].clone());
+    }
+    assert_eq!(firsts.len(), 2, "and not always the same");
+}

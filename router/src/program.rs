@@ -11,7 +11,7 @@ use axum::Router;
 use clap::Parser;
 use streamfleet_process::admin::Admin;
 use streamfleet_process::config::Mistakes;
-use streamfleet_process::readiness::{Note, Readiness};
+use streamfleet_process::readiness::{Hold, Note, Readiness};
 use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
@@ -164,8 +164,11 @@ pub async fn serve(
 ) -> Result<(), Stopped> {
     crypto::install();
     let mut listener = Listener::bind(plan.listen).map_err(|error| failed(format!("{}: {error}", plan.listen)))?;
-    if let Some(certificate) = &plan.certificate {
-        listener = listener.with_tls(tls::server_config(certificate).map_err(failed)?);
+    let mut renewal = None;
+    if let Some(files) = &plan.certificate {
+        let (config, follow) = tls::renewable(&files.chain, &files.key).map_err(failed)?;
+        listener = listener.with_tls(config);
+        renewal = Some(follow);
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
     let addresses = Addresses { scheme: listener.scheme(), http: listener.address(), admin: admin.address() };
@@ -189,6 +192,13 @@ pub async fn serve(
             io::Result::Ok(())
         }
     });
+    if let Some(renewal) = renewal {
+        let stop = stop.clone();
+        subsystems.spawn("certificate", async move {
+            stop.run_until_cancelled(renewal.follow()).await;
+            io::Result::Ok(())
+        });
+    }
     subsystems.spawn("readiness", {
         let tell = tell_of_the_store(roster.clone(), readiness.clone());
         let stop = stop.clone();
@@ -242,18 +252,38 @@ pub async fn serve(
     Ok(())
 }
 
-/// Says so while directories cannot be read: the router serves all the same.
+/// What a router can do with what it knows of its workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// It sees how things are.
+    Clear,
+    /// It goes by what it has seen: that is enough to serve.
+    Past,
+    /// It has never seen any worker of some service: another router may have.
+    Blind,
+}
+
+impl Sight {
+    fn of(snapshots: impl Iterator<Item = Freshness>) -> Self {
+        snapshots.fold(Self::Clear, |sight, freshness| match (sight, freshness) {
+            (Self::Blind, _) | (_, Freshness::Stale(Duration::MAX)) => Self::Blind,
+            (Self::Past, _) | (_, Freshness::Stale(_)) => Self::Past,
+            (Self::Clear, Freshness::Fresh) => Self::Clear,
+        })
+    }
+}
+
+/// Says whether the store can be read. A router that has read it once goes on serving; one that never has cannot.
 async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness) {
-    let mut note: Option<Note> = None;
+    let mut said: Option<(Sight, Option<Note>, Option<Hold>)> = None;
     loop {
         let now = std::time::Instant::now();
-        let is_away = |freshness| matches!(freshness, Freshness::Stale(_));
-        let away = roster.borrow().desks().any(|desk| is_away(desk.directory.now().freshness(now)));
-        note = match (away, note) {
-            (true, None) => Some(readiness.note("the store does not answer")),
-            (true, note) => note,
-            (false, _) => None,
-        };
+        let sight = Sight::of(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
+        if said.as_ref().is_none_or(|(before, ..)| *before != sight) {
+            let note = (sight == Sight::Past).then(|| readiness.note("the store does not answer"));
+            let hold = (sight == Sight::Blind).then(|| readiness.hold("store"));
+            said = Some((sight, note, hold));
+        }
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -282,4 +312,19 @@ fn fail(error: &str) -> ExitCode {
 /// Telemetry is not there yet, or no longer.
 fn tell(line: &str) {
     drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_once_is_enough_to_serve() {
+        let check = |snapshots: &[Freshness], expected| assert_eq!(Sight::of(snapshots.iter().copied()), expected);
+        let (past, never) = (Freshness::Stale(Duration::from_secs(9)), Freshness::Stale(Duration::MAX));
+        check(&[], Sight::Clear);
+        check(&[Freshness::Fresh, Freshness::Fresh], Sight::Clear);
+        check(&[Freshness::Fresh, past, Freshness::Fresh], Sight::Past);
+        check(&[past, never, Freshness::Fresh], Sight::Blind);
+    }
 }

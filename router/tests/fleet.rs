@@ -1,4 +1,5 @@
-//! Routers over real sockets, with workers that only say what they were asked, and one store in memory.
+//! Routers over real sockets, with workers that only say what they were asked, and one store: in memory, or a Redis where it
+//! matters.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on says so by failing.
 
@@ -8,6 +9,14 @@ mod candidates;
 mod control;
 #[path = "fleet/offers.rs"]
 mod offers;
+#[path = "fleet/limits.rs"]
+mod limits;
+#[path = "fleet/outage.rs"]
+mod outage;
+#[path = "fleet/race.rs"]
+mod race;
+#[path = "fleet/redis.rs"]
+mod redis;
 #[path = "fleet/token.rs"]
 mod token;
 #[path = "fleet/world.rs"]

@@ -1,5 +1,7 @@
 //! Which sessions there are: claims by routers, what owners make of them, and what anybody asks of them.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -18,6 +20,36 @@ pub const MAX_RANKED: usize = 64;
 pub const MAX_BATCH: usize = 64;
 /// Sessions that one page lists.
 pub const MAX_PAGE: u32 = 200;
+
+/// Accounts that a claim may count on: its user's, and its address's.
+pub const MAX_QUOTAS: usize = 2;
+
+/// How often somebody may claim, at whichever router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Whose account.
+    pub of: Account,
+    /// Claims a minute, all of which may come at once.
+    pub per_minute: NonZeroU32,
+}
+
+/// Whose claims are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// An address, or a range of them that is one subscriber's.
+    Address(IpAddr),
+    /// A user who is proved to be who he is.
+    User(UserId),
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "address:{address}"),
+            Self::User(user) => write!(f, "user:{user}"),
+        }
+    }
+}
 
 /// A router's claim on a place for a session.
 #[derive(Debug, Clone)]
@@ -42,6 +74,9 @@ pub struct ClaimRequest {
     pub user_limit: Option<NonZeroU32>,
     /// What it must be together with.
     pub pin: Option<PinValue>,
+    /// On whose accounts it counts as one more claim; of more than [`MAX_QUOTAS`] the rest is ignored. They are looked at
+    /// before anything else, and counted whatever else becomes of the claim.
+    pub quotas: Vec<Quota>,
     /// How long its context is kept after its end.
     pub retention: Duration,
     /// Where it would like to be, best first; of more than [`MAX_RANKED`] the rest is ignored.
@@ -61,6 +96,8 @@ pub enum Claimed {
     },
     /// The session is the client's own and is being ended: nobody takes its place.
     Closing,
+    /// One of its accounts has claimed as often as it may, for so long.
+    RateLimited(Duration),
     /// The service has as many sessions as it may.
     ServiceLimit,
     /// The user has.

@@ -6,13 +6,14 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
+use streamfleet_edge::rate::subscriber;
 use streamfleet_process::telemetry::trace;
 use streamfleet_service::spec::ResumeBy;
 use streamfleet_session::fleet::{Form, Placed, PlacedContext, Standing};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Reach, StoreError, Ticket,
+    Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Quota, Reach, StoreError, Ticket,
 };
 
 use super::Call;
@@ -209,7 +210,9 @@ impl Call {
                     // Behind a place without a claim there may be one whose answer was lost.
                     claim.settle(if is_claimed { fate } else { Fate::Released });
                     if told.outcome == Outcome::Taken {
-                        audit.placed(&at.worker, if is_claimed { "claimed" } else { "provisional" });
+                        let standing = if is_claimed { "claimed" } else { "provisional" };
+                        self.api.record.placed(standing);
+                        audit.placed(&at.worker, standing);
                     }
                     return Ok(Served { at, answer, outcome: told.outcome });
                 }
@@ -310,6 +313,8 @@ impl Call {
             service_limit: service.limits.concurrency,
             user_limit: service.limits.per_user,
             pin: plan.pin.clone(),
+            // A second claim is for the same offer.
+            quotas: if attempts.failed().is_none() { self.quotas(&wanted.caller) } else { Vec::new() },
             retention: service.retention,
             ranked: plan.ranked.clone(),
         };
@@ -320,6 +325,7 @@ impl Call {
             Ok(Claimed::Duplicate { .. }) => Err(attempts.duplicate()),
             // It is on its way out: its client may come again in a moment.
             Ok(Claimed::Closing) => Err(Failure::ConnectionAlreadyExists),
+            Ok(Claimed::RateLimited(wait)) => Err(Failure::RateLimited { retry_after: wait }),
             Ok(Claimed::ServiceLimit) => {
                 Err(limited(service.limits.concurrency, |limit| Failure::ConcurrencyLimitReached { limit }))
             }
@@ -336,6 +342,15 @@ impl Call {
         let label = outcome.as_ref().map_or_else(Failure::as_str, |_| "placed");
         self.api.record.claim(label, began.elapsed());
         outcome.map_err(Unclaimed::Refused)
+    }
+
+    /// On whose accounts an offer counts in the whole fleet: what this router has counted alone is part of it.
+    fn quotas(&self, caller: &Caller) -> Vec<Quota> {
+        let Some(per_minute) = self.desk.service.limits.offers_per_minute else { return Vec::new() };
+        let quota = |of| Quota { of, per_minute };
+        let address = Account::Address(subscriber(self.client.ip()));
+        let user = caller.proved().cloned().map(Account::User);
+        [Some(address), user].into_iter().flatten().map(quota).collect()
     }
 
     /// What the worker is told of the session.

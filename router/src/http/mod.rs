@@ -78,7 +78,7 @@ pub struct Parts {
 /// All that the routes share.
 struct Api {
     parts: Parts,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
     hold: Hold,
     /// Searches under way.
     searches: Semaphore,
@@ -170,9 +170,10 @@ fn decoded(segment: &str) -> Option<std::borrow::Cow<'_, str>> {
 pub fn router(parts: Parts, meter: &Meter) -> Router {
     let origins = parts.access.origins.clone();
     let hold = Hold::default();
-    let record = Record::new(meter, &hold, &parts.roster);
+    let known = Arc::<Mutex<Known>>::default();
+    let record = Record::new(meter, &hold, &known, &parts.roster);
     let searches = Semaphore::new(away::MAX_SEARCHES);
-    let api = Arc::new(Api { parts, known: Mutex::default(), hold, searches, record });
+    let api = Arc::new(Api { parts, known, hold, searches, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
     public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
+use parking_lot::Mutex;
 use streamfleet_process::telemetry::AUDIT;
 use streamfleet_session::{ServiceName, SessionId, UserId};
 use streamfleet_store::WorkerId;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::attempt::Outcome;
 use crate::hold::Hold;
+use crate::known::Known;
 use crate::place::Freshness;
 use crate::roster::Roster;
 
@@ -33,11 +35,17 @@ pub(super) struct Record {
     controls: Counter<u64>,
     sessions: Counter<u64>,
     searches: Counter<u64>,
+    placements: Counter<u64>,
     panics: Counter<u64>,
 }
 
 impl Record {
-    pub(super) fn new(meter: &Meter, hold: &Hold, roster: &watch::Receiver<Arc<Roster>>) -> Self {
+    pub(super) fn new(
+        meter: &Meter,
+        hold: &Hold,
+        known: &Arc<Mutex<Known>>,
+        roster: &watch::Receiver<Arc<Roster>>,
+    ) -> Self {
         let hold = hold.clone();
         // The meter's provider keeps the callbacks.
         let _ = meter
@@ -56,6 +64,32 @@ impl Record {
                 let stale = roster.desks().filter(|desk| is_stale(desk.directory.now().freshness(now))).count();
                 observer.observe(stale as u64, &[]);
             })
+            .build();
+        let aged = roster.clone();
+        let _ = meter
+            .f64_observable_gauge("streamfleet_router_directory_age")
+            .with_unit("s")
+            .with_description("Since the store has told of workers last, for the service of which it was longest ago.")
+            .with_callback(move |observer| {
+                let now = Instant::now();
+                let roster = aged.borrow().clone();
+                let oldest = roster.desks().filter_map(|desk| desk.directory.now().age(now)).max();
+                if let Some(age) = oldest {
+                    observer.observe(age.as_secs_f64(), &[]);
+                }
+            })
+            .build();
+        let waiting = known.clone();
+        let _ = meter
+            .u64_observable_gauge("streamfleet_router_awaited_offers")
+            .with_description("Ids of which candidates have come and no offer yet.")
+            .with_callback(move |observer| observer.observe(waiting.lock().awaited() as u64, &[]))
+            .build();
+        let remembered = known.clone();
+        let _ = meter
+            .u64_observable_gauge("streamfleet_router_known_sessions")
+            .with_description("Sessions of which this router remembers the worker.")
+            .with_callback(move |observer| observer.observe(remembered.lock().len() as u64, &[]))
             .build();
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let histogram = |name, description| {
@@ -77,12 +111,20 @@ impl Record {
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
             sessions: counter("streamfleet_session_requests", "Other requests that went to a worker, by outcome"),
+            placements: counter(
+                "streamfleet_placements",
+                "Sessions that a worker has taken, by whether a claim stands behind them",
+            ),
             searches: counter(
                 "streamfleet_router_searches",
                 "Sessions that workers were asked for while the store was away, by outcome",
             ),
             panics,
         }
+    }
+
+    pub(super) fn placed(&self, standing: &'static str) {
+        self.placements.add(1, &[KeyValue::new("standing", standing)]);
     }
 
     pub(super) fn search(&self, outcome: &'static str) {

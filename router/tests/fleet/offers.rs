@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use streamfleet_session::fleet::Refused;
-use streamfleet_store::{SessionView, Sessions as _};
+use streamfleet_store::SessionView;
 
 use super::world::{Act, SOON, World, error, service};
 

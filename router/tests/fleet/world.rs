@@ -1,6 +1,6 @@
 //! A fleet for a test.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,16 @@ use streamfleet_router::http::{Access, Parts, router};
 use streamfleet_router::roster::{Means, Roster};
 use streamfleet_service::files::services;
 use streamfleet_session::ServiceName;
-use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER};
+use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
 use streamfleet_store::{
-    Bounds, Demand, Directory as _, Epoch, Filter, Gate, Heartbeat, MAX_PAGE, Memory, Owner, Phase, Sessions as _,
-    Store, Ticket, Topic, Wakeups as _,
+    Arrangement, Bounds, ContextId, Demand, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued, Kept, MAX_PAGE,
+    Memory, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+
+use super::redis::Redis;
 
 pub(crate) const SECRET: &str = "a-secret-of-the-fleet";
 pub(crate) const ADMIN: &str = "a-token-of-the-operator";
@@ -65,7 +67,9 @@ impl Seen {
 
 /// A fleet.
 pub(crate) struct World {
-    pub(crate) store: Arc<Memory>,
+    pub(crate) store: Arc<dyn Store>,
+    /// What each router opens for itself; the same for all in memory.
+    redis: Option<RedisConfig>,
     pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
     told: mpsc::UnboundedSender<Seen>,
     /// What workers do with the next offers, whichever of them is asked; they answer all that follow.
@@ -79,19 +83,45 @@ pub(crate) struct World {
 struct Double {
     name: String,
     script: Arc<Mutex<VecDeque<Act>>>,
-    owner: Owner,
-    store: Arc<Memory>,
+    owner: Mutex<Owner>,
+    store: Arc<dyn Store>,
+    /// Its sessions, by id.
+    held: Mutex<HashMap<String, Placed>>,
     told: mpsc::UnboundedSender<Seen>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
+        Self::of(Arc::new(Memory::new(Bounds::default())), None)
+    }
+
+    /// On a Redis: whatever has a store has a connection of its own.
+    pub(crate) async fn on(redis: &Redis) -> Self {
+        let config = RedisConfig::new(Arrangement::Single(redis.address()));
+        let store = RedisStore::new(config.clone());
+        tokio::time::timeout(SOON, async {
+            while store.ping(&service()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+        .expect("Redis answers");
+        Self::of(Arc::new(store), Some(config))
+    }
+
+    fn of(store: Arc<dyn Store>, redis: Option<RedisConfig>) -> Self {
         streamfleet_process::crypto::install();
         let (told, seen) = mpsc::unbounded_channel();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let store = Arc::new(Memory::new(Bounds::default()));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { store, seen, told, script: Arc::default(), tasks, stop: stop.clone(), client, _ends: stop.drop_guard() }
+        Self { store, redis, seen, told, script: Arc::default(), tasks, stop: stop.clone(), client, _ends: stop.drop_guard() }
+    }
+
+    fn open(&self) -> Arc<dyn Store> {
+        match &self.redis {
+            Some(config) => Arc::new(RedisStore::new(config.clone())),
+            None => self.store.clone(),
+        }
     }
 
     fn listen(&self, routes: axum::Router) -> SocketAddr {
@@ -109,7 +139,7 @@ impl World {
         let manifest = json!({
             "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "metadata": { "name": "a" }, "spec": spec,
         });
-        let store: Arc<dyn Store> = self.store.clone();
+        let store = self.open();
         let (tasks, stop, http) = (self.tasks.clone(), self.stop.clone(), self.client.clone());
         let means = Means { store: store.clone(), http: http.clone(), tasks: tasks.clone(), stop: stop.clone() };
         let services = services(&[("a.yaml".to_owned(), manifest.to_string())]).unwrap();
@@ -134,32 +164,25 @@ impl World {
     }
 
     pub(crate) async fn worker(&self, name: &str) {
+        self.worker_for(name, 9).await;
+    }
+
+    /// A worker with so many places.
+    pub(crate) async fn worker_for(&self, name: &str, capacity: u32) {
         let worker = name.parse().unwrap();
         let epoch = self.store.register(&service(), &worker).await.unwrap();
         let owner = Owner { worker, epoch };
-        let double = Double {
+        let double = Arc::new(Double {
             name: name.to_owned(),
             script: self.script.clone(),
-            owner: owner.clone(),
-            store: self.store.clone(),
+            owner: Mutex::new(owner.clone()),
+            store: self.open(),
+            held: Mutex::default(),
             told: self.told.clone(),
-        };
-        let address = self.listen(axum::Router::new().fallback(serve).with_state(Arc::new(double)));
-        self.serves(&owner, address, 9).await;
-        let (store, stop) = (self.store.clone(), self.stop.clone());
-        let obey = async move {
-            let mut listener = store.listen(&service(), Topic::Worker(owner.worker.clone()));
-            loop {
-                let orders = store.renew(&service(), &owner, &beat(address, 9)).await.unwrap();
-                for asked in orders.asked {
-                    if let Demand::End(reason) = asked.demand {
-                        store.end(&service(), &owner, asked.ticket, reason).await.unwrap();
-                    }
-                }
-                let _ = tokio::time::timeout(Duration::from_secs(1), listener.woken()).await;
-            }
-        };
-        self.tasks.spawn(stop.run_until_cancelled_owned(obey));
+        });
+        let address = self.listen(axum::Router::new().fallback(serve).with_state(double.clone()));
+        self.serves(&owner, address, capacity).await;
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(double.obey(beat(address, capacity))));
     }
 
     pub(crate) async fn serves(&self, owner: &Owner, address: SocketAddr, capacity: u32) {
@@ -232,6 +255,69 @@ fn beat(address: SocketAddr, capacity: u32) -> Heartbeat {
     }
 }
 
+impl Double {
+    /// Does what the store asks of it, and is known to it again when it has been away.
+    async fn obey(self: Arc<Self>, beat: Heartbeat) {
+        let owner = self.owner.lock().clone();
+        let mut listener = self.store.listen(&service(), Topic::Worker(owner.worker));
+        loop {
+            let owner = self.owner.lock().clone();
+            match self.store.renew(&service(), &owner, &beat).await {
+                Ok(orders) => {
+                    for asked in orders.asked {
+                        if let Demand::End(reason) = asked.demand {
+                            self.held.lock().retain(|_, placed| placed.ticket != asked.ticket.bits());
+                            self.store.end(&service(), &owner, asked.ticket, reason).await.unwrap();
+                        }
+                    }
+                }
+                Err(FleetError::Unregistered) => {
+                    let Ok(epoch) = self.store.register(&service(), &owner.worker).await else { continue };
+                    self.owner.lock().epoch = epoch;
+                    let all: Vec<Restored> = self.held.lock().values().map(restored).collect();
+                    let owner = self.owner.lock().clone();
+                    let _ = self.store.restore(&service(), &owner, &all).await;
+                    continue;
+                }
+                Err(_) => {}
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(500), listener.woken()).await;
+        }
+    }
+
+    /// What it says of one of its sessions.
+    fn session(&self, method: &axum::http::Method, id: &str) -> Response {
+        let mut held = self.held.lock();
+        let Some(placed) = held.get(id) else { return StatusCode::NOT_FOUND.into_response() };
+        let body = json!({ "id": id, "user_id": placed.user, "worker": self.name });
+        if method == axum::http::Method::DELETE {
+            held.remove(id);
+        }
+        body.to_string().into_response()
+    }
+}
+
+fn restored(placed: &Placed) -> Restored {
+    let token = Issued { token: placed.context.token, generation: Generation::from_number(placed.context.generation) };
+    Restored {
+        ticket: Ticket::from_random(placed.ticket),
+        session: placed.session.clone(),
+        user: placed.user.clone(),
+        pin: None,
+        phase: Phase::Active,
+        age: Duration::from_secs(1),
+        retention: placed.retention,
+        detail: Map::new(),
+        context: Kept {
+            id: ContextId::from_random(placed.context.id),
+            user: None,
+            issued: token,
+            data: placed.context.data.clone(),
+            version: Version(placed.context.version),
+        },
+    }
+}
+
 async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if parts.headers.get(SECRET_HEADER).is_none_or(|shown| shown != SECRET) {
@@ -242,21 +328,32 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
     let seen = Seen {
         worker: double.name.clone(),
         line: format!("{} {}", parts.method, parts.uri),
-        headers: parts.headers,
+        headers: parts.headers.clone(),
         placed: placed.clone(),
         body,
     };
     let _ = double.told.send(seen);
     let Some(placed) = placed else {
+        if let Some(id) = parts.uri.path().strip_prefix("/a/sessions/").filter(|id| !id.contains('/')) {
+            return double.session(&parts.method, id);
+        }
         return (StatusCode::OK, [("content-type", "application/json")], r#"{"status":"success"}"#).into_response();
     };
     let act = double.script.lock().pop_front().unwrap_or(Act::Answer);
     match act {
         Act::Answer => {
-            assert_eq!(placed.epoch, double.owner.epoch.0);
-            let ticket = Ticket::from_random(placed.ticket);
-            let detail: Map<String, Value> = [("transport".to_owned(), json!("webrtc"))].into_iter().collect();
-            double.store.report(&service(), &double.owner, ticket, Phase::Connecting, &detail).await.unwrap();
+            let owner = double.owner.lock().clone();
+            let id = placed.session.to_string();
+            if placed.standing == Standing::Claimed {
+                assert_eq!(placed.epoch, owner.epoch.0);
+                let ticket = Ticket::from_random(placed.ticket);
+                let detail: Map<String, Value> = [("transport".to_owned(), json!("webrtc"))].into_iter().collect();
+                double.store.report(&service(), &owner, ticket, Phase::Connecting, &detail).await.unwrap();
+            } else if double.held.lock().contains_key(&id) {
+                let failed = json!({ "status": "failed", "meta": { "error": "connection_already_exists" } });
+                return failed.to_string().into_response();
+            }
+            double.held.lock().insert(id, placed.clone());
             let answer = json!({ "sdp": double.name, "type": "answer", "resume": placed.context.token });
             (StatusCode::OK, [("content-type", "application/json")], answer.to_string()).into_response()
         }

@@ -113,6 +113,7 @@ impl World {
             service_limit: NonZeroU32::new(9),
             user_limit: None,
             pin: None,
+            quotas: Vec::new(),
             retention: LONG,
             ranked: vec![self.member.worker().clone()],
         };

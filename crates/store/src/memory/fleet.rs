@@ -15,7 +15,7 @@ use streamfleet_session::{CloseReason, SessionId, UserId};
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
 use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
-use crate::sessions::{Phase, Reach, TrackResult};
+use crate::sessions::{Account, Phase, Reach, TrackResult};
 use crate::wake::Topic;
 use crate::words::{Epoch, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
 
@@ -34,6 +34,8 @@ pub(super) struct Fleet {
     /// The holders of ids, by user.
     users: HashMap<UserId, BTreeSet<SessionId>>,
     pins: BTreeSet<(PinValue, Ticket)>,
+    /// When each account could claim all at once again.
+    rates: HashMap<Account, Instant>,
     over: HashMap<Ticket, Over>,
     /// The last session of an id that is over.
     last: HashMap<SessionId, Ticket>,
@@ -125,6 +127,7 @@ impl Fleet {
             reserved: BTreeSet::new(),
             users: HashMap::new(),
             pins: BTreeSet::new(),
+            rates: HashMap::new(),
             over: HashMap::new(),
             last: HashMap::new(),
             fading: BTreeSet::new(),

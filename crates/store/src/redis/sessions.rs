@@ -14,7 +14,7 @@ use crate::context::{ContextId, StoreError};
 use crate::directory::{Demand, FleetError};
 use crate::document::checked;
 use crate::sessions::{
-    ClaimRequest, Claimed, Filter, Held, LiveSession, MAX_BATCH, MAX_PAGE, MAX_RANKED, Outcome, Page, Pending, Phase,
+    ClaimRequest, Claimed, Filter, Held, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED, Outcome, Page, Pending, Phase,
     Placement, Reach, Restoration, Restored, SessionView, Sessions, Told, TrackResult,
 };
 use crate::words::{Epoch, Owner, Ticket, TrackId};
@@ -50,6 +50,7 @@ fn claimed(mut reply: Reply, request: &ClaimRequest) -> Result<Claimed, StoreErr
         }
         "duplicate" => Claimed::Duplicate { at: reach(&mut reply)? },
         "closing" => Claimed::Closing,
+        "rate_limited" => Claimed::RateLimited(Duration::from_millis(reply.parsed()?)),
         "service_limit" => Claimed::ServiceLimit,
         "user_limit" => Claimed::UserLimit,
         "no_capacity" => {
@@ -90,6 +91,9 @@ impl Sessions for RedisStore {
             millis(request.retention),
             delivery(request.delivery).to_owned(),
         ];
+        let quotas = &request.quotas[..request.quotas.len().min(MAX_QUOTAS)];
+        arguments.push(quotas.len().to_string());
+        arguments.extend(quotas.iter().flat_map(|quota| [quota.of.to_string(), quota.per_minute.to_string()]));
         arguments.extend(request.ranked.iter().take(MAX_RANKED).map(ToString::to_string));
         let answer = self.run(&self.scripts().claim, service, &arguments).await.map_err(plain)?;
         claimed(Reply::new(answer)?, request)

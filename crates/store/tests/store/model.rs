@@ -437,6 +437,7 @@ impl Run {
                     }
                     Claimed::Duplicate { .. } => Err("duplicate"),
                     Claimed::Closing => Err("closing"),
+                    Claimed::RateLimited(_) => Err("rate"),
                     Claimed::ServiceLimit => Err("service"),
                     Claimed::UserLimit => Err("user"),
                     Claimed::NoCapacity { .. } => Err("capacity"),

@@ -110,6 +110,7 @@ pub(crate) fn request(session: &str, workers: &[&str]) -> ClaimRequest {
         service_limit: None,
         user_limit: None,
         pin: None,
+        quotas: Vec::new(),
         retention: Duration::from_secs(600),
         ranked: workers.iter().map(|worker| name(worker)).collect(),
     }

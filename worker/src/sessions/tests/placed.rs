@@ -81,6 +81,7 @@ impl Fleet {
             service_limit: None,
             user_limit: None,
             pin: None,
+            quotas: Vec::new(),
             retention: Duration::from_secs(60),
             ranked: vec!["w".parse().unwrap()],
         };

@@ -1,14 +1,19 @@
 //! The claim: who gets which place.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use streamfleet_session::CloseReason;
 
 use super::{Fleet, Session, Table};
 use crate::context::{ContextKey, Issued, Opened, StoreError};
 use crate::directory::Demand;
-use crate::sessions::{ClaimRequest, Claimed, MAX_RANKED, Phase, Placement};
+use crate::sessions::{Account, ClaimRequest, Claimed, MAX_QUOTAS, MAX_RANKED, Phase, Placement};
 use crate::words::{Ticket, WorkerId};
+
+/// What quotas are counted over.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Accounts that are remembered: 8 MB.
+const MAX_ACCOUNTS: usize = 1 << 16;
 
 impl Fleet {
     pub(in crate::memory) fn claim(
@@ -21,6 +26,9 @@ impl Fleet {
         self.sweep(contexts, now);
         if let Some(again) = self.replay(contexts, request, now) {
             return Ok(again);
+        }
+        if let Some(wait) = self.over_quota(request, now) {
+            return Ok(Claimed::RateLimited(wait));
         }
         let holder = self.ids.get(&request.session).copied();
         let held = holder.and_then(|ticket| self.sessions.get(&ticket)).map(|held| (held.context, held.worker.clone()));
@@ -68,6 +76,31 @@ impl Fleet {
             },
             takes_over: holder,
         })))
+    }
+
+    /// Counts the claim on its accounts, or says how long one of them has to wait.
+    fn over_quota(&mut self, request: &ClaimRequest, now: Instant) -> Option<Duration> {
+        let quotas = request.quotas.iter().take(MAX_QUOTAS);
+        let counted: Vec<(&Account, Duration)> = quotas
+            .map(|quota| {
+                let full_again = self.rates.get(&quota.of).copied();
+                let ahead = full_again.map_or(Duration::ZERO, |then| then.saturating_duration_since(now));
+                (&quota.of, ahead + MINUTE / quota.per_minute.get())
+            })
+            .collect();
+        if let Some(over) = counted.iter().map(|(_, ahead)| ahead.saturating_sub(MINUTE)).find(|over| !over.is_zero()) {
+            return Some(over);
+        }
+        if self.rates.len() >= MAX_ACCOUNTS {
+            self.rates.retain(|_, full_again| *full_again > now);
+        }
+        for (account, ahead) in counted {
+            // One too many goes by its router's count alone.
+            if self.rates.len() < MAX_ACCOUNTS || self.rates.contains_key(account) {
+                self.rates.insert(account.clone(), now + ahead);
+            }
+        }
+        None
     }
 
     fn over_limit(&self, request: &ClaimRequest) -> Option<Claimed> {

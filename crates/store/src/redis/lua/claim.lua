@@ -1,7 +1,7 @@
 -- A router claims a place: every rule about ids, contexts, limits, pins and capacity in one step.
 -- ARGV: ticket, session, user, verified user, hash of the token shown, new context, hash of the new token, pin,
--- service limit, user limit, reservation, retention, how far the new token is once the client has connected, then the ranked
--- workers. Empty and 0 stand for none.
+-- service limit, user limit, reservation, retention, how far the new token is once the client has connected, the number of
+-- accounts, each with its claims a minute, then the ranked workers. Empty and 0 stand for none.
 local ticket, id, user, verified, token, fresh, next_token, pin = unpack(ARGV, 1, 8)
 local service_limit, user_limit = tonumber(ARGV[9]), tonumber(ARGV[10])
 sweep()
@@ -16,6 +16,22 @@ local replay = session(ticket)
 if replay then
   local kept = context(replay.context)
   if kept then return placed(replay, replay.context ~= fresh, kept, holder ~= ticket and holder) end
+end
+
+-- For each account the one instant at which it could claim all at once again (the cell rate of ITU-T I.371): a key that lasts
+-- until then, so nothing is to be tidied up. All are looked at before one is counted.
+local accounts = tonumber(ARGV[14])
+local full_again = {}
+for i = 15, 13 + 2 * accounts, 2 do
+  local key, interval = P .. 'rate:' .. ARGV[i], 60000 / tonumber(ARGV[i + 1])
+  local ahead = math.max(0, (tonumber(call('GET', key) or 0)) - now)
+  local over = ahead + interval - 60000
+  -- Less than a part of a millisecond is what became of it as a text.
+  if over > 0.1 then return { 'rate_limited', int(math.ceil(over)) } end
+  full_again[#full_again + 1] = { key, now + ahead + interval, ahead + interval }
+end
+for _, account in ipairs(full_again) do
+  call('SET', account[1], string.format('%.3f', account[2]), 'PX', int(math.ceil(account[3])))
 end
 
 local held = holder and session(holder)
@@ -35,7 +51,7 @@ else
   end
 end
 
-local ranked, pinned = { unpack(ARGV, 14) }, ''
+local ranked, pinned = { unpack(ARGV, 15 + 2 * accounts) }, ''
 if pin ~= '' then
   local first = call('ZRANGEBYLEX', P .. 'pins', '[' .. pin .. '\0', '(' .. pin .. '\1', 'LIMIT', 0, 1)[1]
   local bound = first and session(string.sub(first, -16))

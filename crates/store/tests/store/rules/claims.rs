@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use streamfleet_session::CloseReason;
-use streamfleet_store::{ClaimRequest, Claimed, Gate, Held, Phase, PinValue, Reach, SessionView};
+use streamfleet_store::{Account, ClaimRequest, Claimed, Gate, Held, Phase, PinValue, Quota, Reach, SessionView};
 
 use crate::world::{World, limit, name, request, user};
 
@@ -55,6 +55,38 @@ pub(super) async fn limits_hold(world: &World) {
     scene.place(&ann("5")).await;
     assert_eq!(scene.claim(&ann("6")).await, Claimed::ServiceLimit, "the service's limit comes before the user's");
     assert_eq!(scene.load("a").await, Some(3), "a refused claim holds nothing");
+}
+
+/// An account may claim so often in a minute, wherever it does, and whatever becomes of its claims.
+pub(super) async fn quotas_hold(world: &World) {
+    let scene = world.scene();
+    scene.worker("a", 8).await;
+    let address = |last: u8| Account::Address([192, 0, 2, last].into());
+    let quota = |of: Account, per_minute: u32| Quota { of, per_minute: limit(per_minute).unwrap() };
+    let from = |session: &str, last: u8, who: &str| ClaimRequest {
+        quotas: vec![quota(address(last), 3), quota(Account::User(user(who)), 2)],
+        ..request(session, &["a"])
+    };
+    let waits = async |claim: &ClaimRequest| match scene.claim(claim).await {
+        Claimed::RateLimited(wait) => wait,
+        other => panic!("{other:?}"),
+    };
+    let first = from("1", 1, "ann");
+    scene.place(&first).await;
+    scene.claim(&first).await;
+    assert!(matches!(scene.claim(&from("1", 1, "ann")).await, Claimed::Duplicate { .. }), "the same again was not counted");
+    let wait = waits(&from("2", 2, "ann")).await;
+    assert!(wait > Duration::from_secs(25) && wait <= Duration::from_secs(30), "{wait:?}");
+    scene.place(&from("3", 1, "bob")).await;
+    waits(&from("4", 1, "cid")).await;
+    // Who was refused has used up nothing of another account.
+    for n in 0..2 {
+        scene.place(&from(&format!("c{n}"), 3, "cid")).await;
+    }
+    scene.place(&from("2", 2, "dan")).await;
+    world.pass(Duration::from_secs(31)).await;
+    scene.place(&from("5", 2, "ann")).await;
+    waits(&from("6", 2, "ann")).await;
 }
 
 pub(super) async fn the_first_with_room_is_taken(world: &World) {

@@ -26,7 +26,7 @@ macro_rules! rules {
 rules! {
     workers: epochs_grow_and_fence, leases_run_out, readiness_comes_with_the_first_renewal, gates_close_and_open,
         a_second_process_of_a_name_replaces_the_first, leaving_ends_what_is_left;
-    claims: one_id_has_one_session, limits_hold, the_first_with_room_is_taken, pins_bind, reservations_run_out,
+    claims: one_id_has_one_session, limits_hold, quotas_hold, the_first_with_room_is_taken, pins_bind, reservations_run_out,
         a_claim_is_replayed, a_released_claim_is_free;
     moves: only_its_client_takes_a_session_over, a_taker_that_connects_is_the_session, a_taker_that_fails_leaves_it,
         a_second_try_replaces_the_first, a_holder_that_ends_leaves_the_id_to_its_taker,

@@ -1,0 +1,125 @@
+//! The store away: sessions are placed and found all the same.
+
+use std::time::Duration;
+
+use serde_json::json;
+use streamfleet_session::fleet::{Refused, Standing};
+
+use super::redis::Redis;
+use super::world::{ADMIN, Act, SOON, Seen, World, answer, error};
+
+/// Two routers and two workers; everybody has seen everybody.
+async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
+    let mut world = World::on(redis).await;
+    world.worker("v").await;
+    world.worker("w").await;
+    let (one, other) = (world.router(spec.clone()), world.router(spec));
+    for (router, id) in [(&one, "first"), (&other, "second")] {
+        assert_eq!(world.offer(router, id, &json!({})).await.1["type"], "answer");
+        world.next().await;
+    }
+    (world, one, other)
+}
+
+/// The next offer that a worker sees, past what it is asked of sessions.
+async fn offered(world: &mut World) -> Seen {
+    loop {
+        let seen = world.next().await;
+        if seen.placed.is_some() {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_placed_and_found_without_the_store() {
+    let mut redis = Redis::start();
+    let spec = json!({ "limits": { "concurrency": 5, "perUser": 3 } });
+    let (mut world, one, other) = fleet(&redis, spec).await;
+    redis.stop();
+
+    // Those that live are found, their ids are taken, and they can be asked and ended: by a router that has not placed them.
+    for id in ["first", "second"] {
+        for router in [&one, &other] {
+            let taken = world.offer(router, id, &json!({})).await;
+            assert_eq!(error(&taken), (200, "connection_already_exists"), "{id}");
+        }
+    }
+    let shown = world.client.get(format!("{other}/sessions/first")).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(answer(shown).await.1["id"], "first");
+    let outputs = world.client.get(format!("{other}/outputs?webrtc_id=first")).send().await.unwrap();
+    assert_eq!(outputs.status(), 200);
+    let told = world.post(&format!("{one}/input_hook"), &json!({ "webrtc_id": "second", "inputs": [] })).await;
+    assert_eq!(told.0, 200);
+    let unknown = world.post(&format!("{one}/input_hook"), &json!({ "webrtc_id": "nobody", "inputs": [] })).await;
+    assert_eq!(error(&unknown), (404, "not_found"));
+    let stranger = world.client.delete(format!("{other}/sessions/first")).bearer_auth("nonsense").send().await.unwrap();
+    assert_eq!(stranger.status(), 401);
+    let ended = world.client.delete(format!("{other}/sessions/first")).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(ended.status(), 200);
+    let gone = world.client.delete(format!("{other}/sessions/first")).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+
+    // New ones are placed, by both routers on the same worker.
+    while world.seen.try_recv().is_ok() {}
+    for n in 0..6 {
+        let id = format!("new-{n}");
+        let first = world.offer(&one, &id, &json!({ "resume": "00".repeat(16) })).await;
+        assert_eq!(first.1["type"], "answer", "{first:?}");
+        let placed = offered(&mut world).await.placed.unwrap();
+        let Standing::Provisional(share) = placed.standing else { panic!("{placed:?}") };
+        // Five of the service on two workers, three of a user.
+        assert_eq!((share.sessions.unwrap().get(), share.of_user.unwrap().get()), (3, 2));
+        assert!(!placed.context.resumed && placed.context.data.is_empty());
+        assert_eq!(error(&world.offer(&other, &id, &json!({})).await), (200, "connection_already_exists"));
+    }
+
+    // It comes back, empty: what lives is known to it again, and the next one is claimed.
+    redis.again();
+    world.sessions_become(7).await;
+    let counted = async {
+        while error(&world.offer(&other, "after", &json!({})).await).1 != "concurrency_limit_reached" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, counted).await.expect("seven live where five may, and that is counted again");
+}
+
+/// A worker that does not have it has one other stand in; one that is silent may have it, and nobody else is asked.
+#[tokio::test]
+async fn one_other_worker_is_tried_where_that_is_safe() {
+    let mut redis = Redis::start();
+    let (mut world, one, _) = fleet(&redis, json!({})).await;
+    redis.stop();
+    world.script.lock().extend([Act::Refuse(Refused::Full), Act::Answer]);
+    assert_eq!(world.offer(&one, "x", &json!({})).await.1["type"], "answer");
+    let (first, second) = (offered(&mut world).await, offered(&mut world).await);
+    assert_ne!(first.worker, second.worker);
+    world.script.lock().extend([Act::Hang, Act::Answer]);
+    assert_eq!(error(&world.offer(&one, "y", &json!({})).await), (502, "upstream_unavailable"));
+    offered(&mut world).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(std::iter::from_fn(|| world.seen.try_recv().ok()).all(|seen| seen.placed.is_none()), "one was asked");
+}
+
+/// Candidates find a session that another router has placed.
+#[tokio::test]
+async fn candidates_find_their_session_without_the_store() {
+    let mut redis = Redis::start();
+    let (mut world, one, other) = fleet(&redis, json!({})).await;
+    redis.stop();
+    assert_eq!(world.offer(&one, "x", &json!({})).await.1["type"], "answer");
+    let worker = offered(&mut world).await.worker;
+    let line = "candidate:1 1 udp 2122260223 192.0.2.1 4242 typ host";
+    let candidate =
+        json!({ "type": "ice-candidate", "webrtc_id": "x", "candidate": { "candidate": line, "sdpMid": "0" } });
+    let sent = world.post(&format!("{other}/webrtc/offer"), &candidate).await;
+    assert_eq!(sent, (200, json!({ "status": "success" })));
+    loop {
+        let seen = world.next().await;
+        if seen.line == "POST /a/webrtc/offer" {
+            assert_eq!((seen.worker.clone(), seen.json()["candidate"]["candidate"].as_str()), (worker, Some(line)));
+            break;
+        }
+    }
+}
