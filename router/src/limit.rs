@@ -231,5 +231,32 @@ mod tests {
             let peer = SocketAddr::from(([192, 0, 2, 1], 9));
             prop_assert_eq!(client(peer, &headers, &["10.0.0.0/8".parse().unwrap()]), peer);
         }
+
+        /// Behind trusted proxies a client is the last hop that is none of them, however the chain is cut into lines, and
+        /// whatever it has written before.
+        #[test]
+        fn proxies_are_believed_as_far_as_they_reach(
+            invented in prop::collection::vec("[ -~&&[^,]]{0,12}", 0..4),
+            proxies in prop::collection::vec(1..255_u8, 0..6),
+            cuts in prop::collection::vec(any::<bool>(), 12),
+        ) {
+            let trusted = ["10.0.0.0/8".parse().unwrap()];
+            let mut hops = invented;
+            hops.push("198.51.100.7".to_owned());
+            hops.extend(proxies.iter().map(|last| format!("10.0.0.{last}")));
+            let mut lines: Vec<String> = Vec::new();
+            for (n, hop) in hops.into_iter().enumerate() {
+                match lines.last_mut() {
+                    Some(line) if cuts[n % cuts.len()] => *line = format!("{line}, {hop}"),
+                    _ => lines.push(hop),
+                }
+            }
+            let mut headers = HeaderMap::new();
+            for line in &lines {
+                headers.append("x-forwarded-for", HeaderValue::from_str(line).unwrap());
+            }
+            let found = client(SocketAddr::from(([10, 0, 0, 1], 9)), &headers, &trusted);
+            prop_assert_eq!(found.ip(), IpAddr::from([198, 51, 100, 7]));
+        }
     }
 }

@@ -86,7 +86,8 @@ impl Wish<'_> {
     pub fn plan(&self, workers: &[WorkerView], loads: Loads) -> Result<Plan, NoPlan> {
         let bond = self.bond().map_err(NoPlan::Value)?;
         let variant = variant(&self.service.variants, self.grouped_by());
-        let seats: Vec<(&WorkerView, Worker)> = workers.iter().filter_map(|view| self.seat(view, variant, loads)).collect();
+        let seats: Vec<(&WorkerView, Worker)> =
+            workers.iter().filter_map(|view| self.seat(view, variant, loads)).collect();
         if seats.is_empty() {
             return Err(NoPlan::NotReady);
         }
@@ -114,12 +115,7 @@ impl Wish<'_> {
     }
 
     /// A worker that may have it, as placement sees it.
-    fn seat<'w>(
-        &self,
-        view: &'w WorkerView,
-        variant: Option<&str>,
-        loads: Loads,
-    ) -> Option<(&'w WorkerView, Worker)> {
+    fn seat<'w>(&self, view: &'w WorkerView, variant: Option<&str>, loads: Loads) -> Option<(&'w WorkerView, Worker)> {
         let said = view.said.as_ref()?;
         let is_open = view.gate == Gate::Open && self.without != Some(&view.owner.worker);
         if !is_open || said.variant.as_deref() != variant {

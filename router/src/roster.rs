@@ -207,4 +207,68 @@ mod tests {
         let mistakes = Roster::default().next(services(&[secret]).unwrap(), &means()).unwrap_err();
         assert!(mistakes.to_string().contains("name a file or a variable"), "{mistakes}");
     }
+
+    /// The log of this thread.
+    #[derive(Clone, Default)]
+    struct Page(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_followed_and_a_broken_one_changes_nothing() {
+        let page = Page::default();
+        let writer = page.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let folder = std::env::temp_dir().join(format!("streamfleet-roster-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, spec: &str| {
+            let (file, text) = text(name, spec);
+            // Replaced whole, as a ConfigMap is.
+            std::fs::write(folder.join("new"), text).unwrap();
+            std::fs::rename(folder.join("new"), folder.join(file)).unwrap();
+        };
+        write("a", "");
+        let (means, paths) = (means(), vec![folder.clone()]);
+        let texts = texts(&paths).unwrap();
+        let first = Roster::default().next(services(&texts).unwrap(), &means).unwrap();
+        let (sender, mut roster) = watch::channel(Arc::new(first));
+        let stop = means.stop.clone();
+        means.tasks.spawn(stop.run_until_cancelled_owned(follow(paths, texts, means.clone(), sender)));
+        let names = |roster: &Roster| {
+            let mut names: Vec<String> = roster.desks().map(|desk| desk.service.name.to_string()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        let limit = |roster: &Roster| {
+            roster.desk(&"a".parse().unwrap()).unwrap().service.limits.concurrency.map(std::num::NonZeroU32::get)
+        };
+
+        write("b", "");
+        roster.changed().await.unwrap();
+        assert_eq!(names(&roster.borrow_and_update()), "a b");
+        write("a", ", limits: {concurrency: nonsense}");
+        tokio::time::sleep(LOOK * 5).await;
+        assert!(!roster.has_changed().unwrap(), "a broken file keeps the old one");
+        let log = String::from_utf8(std::mem::take(&mut *page.0.lock())).unwrap();
+        assert_eq!(log.matches("services stay as they were").count(), 1, "told once: {log}");
+        assert!(log.contains("a.yaml") && log.contains("concurrency"), "{log}");
+        write("a", ", limits: {concurrency: 7}");
+        roster.changed().await.unwrap();
+        assert_eq!(limit(&roster.borrow_and_update()), Some(7));
+        std::fs::remove_file(folder.join("b.yaml")).unwrap();
+        roster.changed().await.unwrap();
+        assert_eq!(names(&roster.borrow_and_update()), "a");
+        means.stop.cancel();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

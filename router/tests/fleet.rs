@@ -3,14 +3,18 @@
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on says so by failing.
 
+#[path = "fleet/audit.rs"]
+mod audit;
 #[path = "fleet/candidates.rs"]
 mod candidates;
 #[path = "fleet/control.rs"]
 mod control;
-#[path = "fleet/offers.rs"]
-mod offers;
+#[path = "fleet/edges.rs"]
+mod edges;
 #[path = "fleet/limits.rs"]
 mod limits;
+#[path = "fleet/offers.rs"]
+mod offers;
 #[path = "fleet/outage.rs"]
 mod outage;
 #[path = "fleet/race.rs"]
@@ -19,5 +23,7 @@ mod race;
 mod redis;
 #[path = "fleet/token.rs"]
 mod token;
+#[path = "fleet/web.rs"]
+mod web;
 #[path = "fleet/world.rs"]
 mod world;

@@ -51,7 +51,11 @@ pub use directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_C
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
 pub use memory::{Bounds, Memory, TOKEN_GRACE, Usage};
 pub use outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Outputs, Read};
-pub use sessions::{Account, ClaimRequest, Claimed, Filter, Held, Kept, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED, Outcome, Page, Pending, Phase, Placement, Quota, Reach, Restoration, Restored, SessionView, Sessions, Told, TrackResult};
+pub use sessions::{
+    Account, ClaimRequest, Claimed, Filter, Held, Kept, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED,
+    Outcome, Page, Pending, Phase, Placement, Quota, Reach, Restoration, Restored, SessionView, Sessions, Told,
+    TrackResult,
+};
 pub use settle::settle;
 pub use wake::{Listener, Topic, Wakeups};
 pub use words::{Epoch, InvalidName, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};

@@ -15,8 +15,8 @@ use streamfleet_session::{Claims, RemoteCandidate, SessionId};
 use streamfleet_store::{Reach, SessionView, Topic};
 use tokio::time::timeout;
 
-use super::offer::access_token;
 use super::away::Search;
+use super::offer::access_token;
 use super::{Api, Call};
 use crate::forward::{Target, onward, passed_on};
 use crate::identify::Shown;

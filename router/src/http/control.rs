@@ -256,9 +256,7 @@ impl Call {
         match authority {
             Authority::Operator => Ok((found.at.clone(), Voucher::Given)),
             Authority::Client(_) => Ok((found.at.clone(), Voucher::None)),
-            Authority::User if self.is_user(parts, found.user.as_ref()).await => {
-                Ok((found.at.clone(), Voucher::Given))
-            }
+            Authority::User if self.is_user(parts, found.user.as_ref()).await => Ok((found.at.clone(), Voucher::Given)),
             Authority::User => Err(Failure::Unauthorized),
         }
     }

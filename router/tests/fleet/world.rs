@@ -19,10 +19,10 @@ use streamfleet_router::http::{Access, Parts, router};
 use streamfleet_router::roster::{Means, Roster};
 use streamfleet_service::files::services;
 use streamfleet_session::ServiceName;
-use streamfleet_session::fleet::{PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
+use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
 use streamfleet_store::{
-    Arrangement, Bounds, ContextId, Demand, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued, Kept, MAX_PAGE,
-    Memory, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
+    Arrangement, Bounds, ContextId, Demand, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued, Kept,
+    MAX_PAGE, Memory, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -114,7 +114,17 @@ impl World {
         let (told, seen) = mpsc::unbounded_channel();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { store, redis, seen, told, script: Arc::default(), tasks, stop: stop.clone(), client, _ends: stop.drop_guard() }
+        Self {
+            store,
+            redis,
+            seen,
+            told,
+            script: Arc::default(),
+            tasks,
+            stop: stop.clone(),
+            client,
+            _ends: stop.drop_guard(),
+        }
     }
 
     fn open(&self) -> Arc<dyn Store> {
@@ -124,10 +134,14 @@ impl World {
         }
     }
 
-    fn listen(&self, routes: axum::Router) -> SocketAddr {
+    pub(crate) fn listen(&self, routes: axum::Router) -> SocketAddr {
+        self.listen_within(routes, ServeLimits::default())
+    }
+
+    fn listen_within(&self, routes: axum::Router, limits: ServeLimits) -> SocketAddr {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.address();
-        let served = listener.serve(routes, ServeLimits::default(), self.stop.clone(), Duration::ZERO);
+        let served = listener.serve(routes, limits, self.stop.clone(), Duration::ZERO);
         self.tasks.spawn(async move { drop(served.await) });
         address
     }
@@ -180,7 +194,10 @@ impl World {
             held: Mutex::default(),
             told: self.told.clone(),
         });
-        let address = self.listen(axum::Router::new().fallback(serve).with_state(double.clone()));
+        // As a worker's: a session's place fits beside the usual headers.
+        let usual = ServeLimits::default();
+        let limits = ServeLimits { header_bytes: usual.header_bytes + MAX_PLACED, ..usual };
+        let address = self.listen_within(axum::Router::new().fallback(serve).with_state(double.clone()), limits);
         self.serves(&owner, address, capacity).await;
         self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(double.obey(beat(address, capacity))));
     }
@@ -221,8 +238,9 @@ impl World {
         let count = async {
             loop {
                 let all = Filter { limit: MAX_PAGE, ..Filter::default() };
-                let page = self.store.list(&service(), &all).await.unwrap();
-                if page.sessions.len() == expected {
+                // A store that has been away may take a moment.
+                let page = self.store.list(&service(), &all).await;
+                if page.is_ok_and(|page| page.sessions.len() == expected) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -14,8 +14,8 @@ use crate::context::{ContextId, StoreError};
 use crate::directory::{Demand, FleetError};
 use crate::document::checked;
 use crate::sessions::{
-    ClaimRequest, Claimed, Filter, Held, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED, Outcome, Page, Pending, Phase,
-    Placement, Reach, Restoration, Restored, SessionView, Sessions, Told, TrackResult,
+    ClaimRequest, Claimed, Filter, Held, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED, Outcome, Page,
+    Pending, Phase, Placement, Reach, Restoration, Restored, SessionView, Sessions, Told, TrackResult,
 };
 use crate::words::{Epoch, Owner, Ticket, TrackId};
 

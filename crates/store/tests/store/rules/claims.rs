@@ -74,7 +74,10 @@ pub(super) async fn quotas_hold(world: &World) {
     let first = from("1", 1, "ann");
     scene.place(&first).await;
     scene.claim(&first).await;
-    assert!(matches!(scene.claim(&from("1", 1, "ann")).await, Claimed::Duplicate { .. }), "the same again was not counted");
+    assert!(
+        matches!(scene.claim(&from("1", 1, "ann")).await, Claimed::Duplicate { .. }),
+        "the same again was not counted"
+    );
     let wait = waits(&from("2", 2, "ann")).await;
     assert!(wait > Duration::from_secs(25) && wait <= Duration::from_secs(30), "{wait:?}");
     scene.place(&from("3", 1, "bob")).await;
@@ -85,6 +88,8 @@ pub(super) async fn quotas_hold(world: &World) {
     }
     scene.place(&from("2", 2, "dan")).await;
     world.pass(Duration::from_secs(31)).await;
+    // The worker has not renewed meanwhile.
+    scene.worker("a", 8).await;
     scene.place(&from("5", 2, "ann")).await;
     waits(&from("6", 2, "ann")).await;
 }
