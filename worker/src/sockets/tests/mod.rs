@@ -85,6 +85,7 @@ fn access() -> Access {
         admin_token: "correct-horse-battery".parse().unwrap(),
         newcomers: NEWCOMERS,
         newcomers_per_source: Some(NEWCOMERS),
+        fleet: None,
         streams: 9,
     }
 }
