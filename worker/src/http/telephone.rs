@@ -21,8 +21,8 @@ use streamfleet_socket::protocol::{
     CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN,
 };
 use streamfleet_socket::telephone::{
-    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme,
-    TwilioToken, Twiml, Visit, form_parameters, hang_up,
+    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RETURN, RedeemedTokens,
+    Scheme, TwilioToken, Twiml, Visit, form_parameters, hang_up, returning,
 };
 
 use super::body::{self, BodyFault};
@@ -34,8 +34,6 @@ use super::{Door, reply};
 /// The last part of this route, and that of the media stream's.
 const INCOMING: &str = "incoming";
 const HANDLER: &str = "handler";
-/// What a call has in its query that comes back.
-const RETURN: &str = "return";
 /// The header with Twilio's signature.
 const SIGNATURE: &str = "x-twilio-signature";
 /// What the company says about a call that becomes its session's metadata.
@@ -250,7 +248,7 @@ impl Door {
         self.check_signature(told, uri, headers, form)?;
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let call = field("CallSid").and_then(CallSid::parse);
-        let Some(shown) = returning(uri) else { return self.put_through(told, uri, form, call) };
+        let Some(shown) = uri.query().and_then(returning) else { return self.put_through(told, uri, form, call) };
         let leg = call.and_then(|sid| {
             let nonce = self.switchboard.key.verify_return(sid.as_str(), shown)?;
             Some(CallLeg { sid, nonce })
@@ -355,12 +353,6 @@ impl Door {
             Refused::Failure(Failure::Internal)
         })
     }
-}
-
-/// What a call shows that comes back.
-fn returning(uri: &Uri) -> Option<&str> {
-    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == RETURN).map(|(_, value)| value)
 }
 
 /// A header that a proxy writes; one that is no text names nothing.

@@ -134,7 +134,7 @@ impl CallTokenKey {
     /// session that began then.
     #[must_use]
     pub fn sign_return(&self, call_sid: &str, nonce: CallNonce) -> String {
-        let mac = hmac::sign(&self.0, &returning(call_sid, &nonce.0));
+        let mac = hmac::sign(&self.0, &return_message(call_sid, &nonce.0));
         hex(&[&nonce.0[..], mac.as_ref()].concat())
     }
 
@@ -144,7 +144,7 @@ impl CallTokenKey {
     pub fn verify_return(&self, call_sid: &str, shown: &str) -> Option<CallNonce> {
         let bytes = from_hex::<{ NONCE + MAC }>(shown)?;
         let (nonce, mac) = bytes.split_first_chunk::<NONCE>()?;
-        hmac::verify(&self.0, &returning(call_sid, nonce), mac).ok()?;
+        hmac::verify(&self.0, &return_message(call_sid, nonce), mac).ok()?;
         Some(CallNonce(*nonce))
     }
 
@@ -181,7 +181,7 @@ fn message(visit: Visit, call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIM
 }
 
 /// What is signed for a call that comes back. No time: it means the same for as long as the call lasts.
-fn returning(call_sid: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
+fn return_message(call_sid: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
     [b"streamfleet call return\0", &nonce[..], call_sid.as_bytes()].concat()
 }
 
@@ -197,6 +197,15 @@ fn from_hex<const N: usize>(text: &str) -> Option<Vec<u8>> {
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
     pairs.iter().map(|&[high, low]| u8::try_from(digit(high)? << 4 | digit(low)?).ok()).collect()
+}
+
+/// What a call has in its query that comes back.
+pub const RETURN: &str = "return";
+
+/// What a call shows that comes back, by the query of its `action`.
+#[must_use]
+pub fn returning(query: &str) -> Option<&str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == RETURN).map(|(_, value)| value)
 }
 
 /// The tokens that were used and have not expired.
