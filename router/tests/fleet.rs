@@ -8,6 +8,8 @@ mod candidates;
 mod control;
 #[path = "fleet/offers.rs"]
 mod offers;
+#[path = "fleet/sockets.rs"]
+mod sockets;
 #[path = "fleet/token.rs"]
 mod token;
 #[path = "fleet/world.rs"]

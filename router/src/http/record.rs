@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use streamfleet_process::telemetry::AUDIT;
 use streamfleet_session::{ServiceName, SessionId, UserId};
 use streamfleet_store::WorkerId;
@@ -17,6 +17,7 @@ use crate::attempt::Outcome;
 use crate::hold::Hold;
 use crate::place::Freshness;
 use crate::roster::Roster;
+use crate::sockets::Sockets;
 
 /// Upper bounds of durations, in seconds: the store takes a millisecond, an answer some, a busy machine seconds.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -32,11 +33,13 @@ pub(super) struct Record {
     candidates: Counter<u64>,
     controls: Counter<u64>,
     sessions: Counter<u64>,
+    sockets: UpDownCounter<i64>,
+    sockets_closed: Counter<u64>,
     panics: Counter<u64>,
 }
 
 impl Record {
-    pub(super) fn new(meter: &Meter, hold: &Hold, roster: &watch::Receiver<Arc<Roster>>) -> Self {
+    pub(super) fn new(meter: &Meter, hold: &Hold, roster: &watch::Receiver<Arc<Roster>>, sockets: &Sockets) -> Self {
         let hold = hold.clone();
         // The meter's provider keeps the callbacks.
         let _ = meter
@@ -54,6 +57,17 @@ impl Record {
                 let is_stale = |freshness| matches!(freshness, Freshness::Stale(_));
                 let stale = roster.desks().filter(|desk| is_stale(desk.directory.now().freshness(now))).count();
                 observer.observe(stale as u64, &[]);
+            })
+            .build();
+        let octets = sockets.octets().clone();
+        let _ = meter
+            .u64_observable_counter("streamfleet_router_spliced_octets")
+            .with_unit("By")
+            .with_description("Bytes of sockets that were passed on, by direction.")
+            .with_callback(move |observer| {
+                let (up, down) = octets.read();
+                observer.observe(up, &[KeyValue::new("direction", "up")]);
+                observer.observe(down, &[KeyValue::new("direction", "down")]);
             })
             .build();
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
@@ -76,6 +90,14 @@ impl Record {
             candidates: counter("streamfleet_candidates", "Trickled candidates, by outcome"),
             controls: counter("streamfleet_control_requests", "Requests to the control routes, by outcome"),
             sessions: counter("streamfleet_session_requests", "Other requests that went to a worker, by outcome"),
+            sockets: meter
+                .i64_up_down_counter("streamfleet_router_sockets")
+                .with_description("Sockets that are open, by whether they have a worker.")
+                .build(),
+            sockets_closed: counter(
+                "streamfleet_router_sockets_closed",
+                "Sockets that had a worker, by who ended them",
+            ),
             panics,
         }
     }
@@ -109,8 +131,31 @@ impl Record {
         self.sessions.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
+    /// A socket is open, in this state, until what is returned is dropped.
+    pub(super) fn socket(&self, state: &'static str) -> OpenSocket {
+        let attribute = [KeyValue::new("state", state)];
+        self.sockets.add(1, &attribute);
+        OpenSocket { sockets: self.sockets.clone(), attribute }
+    }
+
+    pub(super) fn socket_closed(&self, reason: &'static str) {
+        self.sockets_closed.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
     pub(super) fn panicked(&self) {
         self.panics.add(1, &[]);
+    }
+}
+
+/// An open socket.
+pub(super) struct OpenSocket {
+    sockets: UpDownCounter<i64>,
+    attribute: [KeyValue; 1],
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.sockets.add(-1, &self.attribute);
     }
 }
 
@@ -128,6 +173,13 @@ impl Audit<'_> {
         let Self { service, session, user, client } = self;
         let user = user.map(UserId::as_str);
         tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, "session placed");
+    }
+
+    /// A client has its session again.
+    pub(super) fn attached(&self, worker: &WorkerId) {
+        let Self { service, session, user, client } = self;
+        let user = user.map(UserId::as_str);
+        tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, "session attached");
     }
 
     /// `error` is the stable error string, `reason` says more where there is more to be said.
