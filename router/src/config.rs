@@ -132,16 +132,22 @@ pub struct DrainConfig {
     #[serde(with = "duration")]
     pub termination_grace: Duration,
     /// Of that, for whoever sends requests here to notice: they are served as before meanwhile, and the router says that it is
-    /// not ready.
-    #[serde(with = "duration")]
-    pub notice: Duration,
+    /// not ready. A fifth, at most five seconds, if not said: a load balancer that asks every two seconds and believes the second
+    /// answer has noticed by then, and endpoints that Kubernetes takes away are gone from its nodes sooner.
+    #[serde(with = "duration::optional")]
+    pub notice: Option<Duration>,
+}
+
+impl DrainConfig {
+    fn notice(&self) -> Duration {
+        self.notice.unwrap_or_else(|| (self.termination_grace / 5).min(Duration::from_secs(5)))
+    }
 }
 
 impl Default for DrainConfig {
-    /// Kubernetes' own default, less what it takes to leave. A load balancer that asks every two seconds and believes the
-    /// second answer has noticed within five; endpoints that Kubernetes takes away are gone from its nodes sooner.
+    /// Kubernetes' own default, less what it takes to leave.
     fn default() -> Self {
-        Self { termination_grace: Duration::from_secs(25), notice: Duration::from_secs(5) }
+        Self { termination_grace: Duration::from_secs(25), notice: None }
     }
 }
 
@@ -231,8 +237,9 @@ impl RouterConfig {
                 None
             }
         };
-        if self.drain.notice >= self.drain.termination_grace {
-            mistakes.push("drain.notice", "must be shorter than drain.terminationGrace, of which it is a part");
+        let notice = self.drain.notice();
+        if notice > self.drain.termination_grace {
+            mistakes.push("drain.notice", "must be no longer than drain.terminationGrace, of which it is a part");
         }
         let front = if certificate.is_some() { Front::Tls } else { Front::Plain };
         let origins = origins(&self.http.origins, &mut mistakes);
@@ -252,7 +259,7 @@ impl RouterConfig {
             admin_listen: self.admin.listen,
             sockets: SocketBounds { open: self.http.sockets, per_address: self.http.sockets_per_address },
             termination_grace: self.drain.termination_grace,
-            notice: self.drain.notice,
+            notice,
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
@@ -299,6 +306,9 @@ http: {trustedProxies: [10.0.0.0/8], origins: [https://app.example.com]}
         assert_eq!(plan.listen.port(), 8080);
         assert_eq!(plan.access.trusted, ["10.0.0.0/8".parse().unwrap()]);
         assert!(plan.certificate.is_none());
+        assert_eq!(plan.notice.as_secs(), 5);
+        let short = load(&format!("{WHOLE}\ndrain: {{terminationGrace: 1s}}")).unwrap();
+        assert_eq!(short.notice.as_millis(), 200);
     }
 
     #[test]

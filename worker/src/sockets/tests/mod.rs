@@ -5,6 +5,7 @@ mod calls;
 mod ending;
 mod handlers;
 mod peer;
+mod placed;
 mod reattach;
 mod returning;
 
