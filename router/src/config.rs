@@ -16,6 +16,8 @@ use streamfleet_store::Backend;
 use streamfleet_store::config::StoreConfig;
 
 use crate::http::Access;
+use crate::reached::Front;
+use crate::sockets::SocketBounds;
 
 /// Everything an operator can say about a router. Keys are `camelCase`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,14 +84,27 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Connections at a time; further ones wait.
     pub connections: NonZeroUsize,
-    /// Proxies in front, as addresses or ranges: what they say in `X-Forwarded-For` is taken for where a request is from.
+    /// Proxies in front, as addresses or ranges: what they say in `X-Forwarded-For` is taken for where a request is from, and in
+    /// `X-Forwarded-Proto`, `-Host` and `-Port` for how the world reaches this router.
     pub trusted_proxies: Vec<String>,
+    /// Sockets at a time.
+    pub sockets: NonZeroUsize,
+    /// Sockets of one source address that have not said `start`, where half of all have not; an eighth of these if not said.
+    pub sockets_per_address: Option<NonZeroUsize>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         let connections = ServeLimits::default().connections;
-        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections, trusted_proxies: Vec::new() }
+        let SocketBounds { open, per_address } = SocketBounds::default();
+        Self {
+            origins: vec!["*".to_owned()],
+            hosts: Vec::new(),
+            connections,
+            trusted_proxies: Vec::new(),
+            sockets: open,
+            sockets_per_address: per_address,
+        }
     }
 }
 
@@ -113,15 +128,26 @@ impl Default for AdminConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct DrainConfig {
-    /// From SIGTERM to the end: what requests under way have left. Match it to the pod's grace period.
+    /// From SIGTERM to the end: what requests and sockets under way have left. Match it to the pod's grace period.
     #[serde(with = "duration")]
     pub termination_grace: Duration,
+    /// Of that, for whoever sends requests here to notice: they are served as before meanwhile, and the router says that it is
+    /// not ready. A fifth, at most five seconds, if not said: a load balancer that asks every two seconds and believes the second
+    /// answer has noticed by then, and endpoints that Kubernetes takes away are gone from its nodes sooner.
+    #[serde(with = "duration::optional")]
+    pub notice: Option<Duration>,
+}
+
+impl DrainConfig {
+    fn notice(&self) -> Duration {
+        self.notice.unwrap_or_else(|| (self.termination_grace / 5).min(Duration::from_secs(5)))
+    }
 }
 
 impl Default for DrainConfig {
     /// Kubernetes' own default, less what it takes to leave.
     fn default() -> Self {
-        Self { termination_grace: Duration::from_secs(25) }
+        Self { termination_grace: Duration::from_secs(25), notice: None }
     }
 }
 
@@ -144,8 +170,12 @@ pub struct RouterPlan {
     pub access: Access,
     /// Admin address.
     pub admin_listen: SocketAddr,
+    /// How many sockets there may be.
+    pub sockets: SocketBounds,
     /// From SIGTERM to the end.
     pub termination_grace: Duration,
+    /// Of that, the time in which requests are still taken.
+    pub notice: Duration,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
 }
@@ -207,6 +237,11 @@ impl RouterConfig {
                 None
             }
         };
+        let notice = self.drain.notice();
+        if notice > self.drain.termination_grace {
+            mistakes.push("drain.notice", "must be no longer than drain.terminationGrace, of which it is a part");
+        }
+        let front = if certificate.is_some() { Front::Tls } else { Front::Plain };
         let origins = origins(&self.http.origins, &mut mistakes);
         let hosts = hosts(&self.http.hosts, &mut mistakes);
         let trusted = self.http.trusted_proxies.iter().enumerate();
@@ -220,9 +255,11 @@ impl RouterConfig {
             services: self.services,
             store,
             secret,
-            access: Access { origins, hosts, admin_token, trusted },
+            access: Access { origins, hosts, admin_token, trusted, front },
             admin_listen: self.admin.listen,
+            sockets: SocketBounds { open: self.http.sockets, per_address: self.http.sockets_per_address },
             termination_grace: self.drain.termination_grace,
+            notice,
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
@@ -269,15 +306,27 @@ http: {trustedProxies: [10.0.0.0/8], origins: [https://app.example.com]}
         assert_eq!(plan.listen.port(), 8080);
         assert_eq!(plan.access.trusted, ["10.0.0.0/8".parse().unwrap()]);
         assert!(plan.certificate.is_none());
+        assert_eq!(plan.notice.as_secs(), 5);
+        let short = load(&format!("{WHOLE}\ndrain: {{terminationGrace: 1s}}")).unwrap();
+        assert_eq!(short.notice.as_millis(), 200);
     }
 
     #[test]
     fn everything_that_is_missing_is_told() {
-        let mistakes = load("http: {trustedProxies: [10.0.0.0/40]}\ntls: {key: k.pem}").unwrap_err();
-        for key in ["services: ", "secret: ", "admin.token: ", "store.redis: ", "tls: ", "http.trustedProxies[0]: "] {
+        let mistakes =
+            load("http: {trustedProxies: [10.0.0.0/40]}\ntls: {key: k.pem}\ndrain: {notice: 30s}").unwrap_err();
+        for key in [
+            "services: ",
+            "secret: ",
+            "admin.token: ",
+            "store.redis: ",
+            "tls: ",
+            "http.trustedProxies[0]: ",
+            "drain.notice: ",
+        ] {
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(key)), "{key} of {mistakes:#?}");
         }
-        assert_eq!(mistakes.len(), 6, "{mistakes:#?}");
+        assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
     }
 
     #[test]

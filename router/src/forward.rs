@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::body::Bytes;
+use axum::http::response::Parts;
 use axum::http::uri::{Authority, PathAndQuery, Scheme};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use streamfleet_session::fleet::{CLIENT_HEADER, PATH_HEADER, SECRET_HEADER, is_reserved};
 use streamfleet_session::{FleetSecret, ServiceName};
 use tokio::time::timeout;
+
+use crate::sockets::handshake::Asked;
 
 /// For a connection in one network: a worker that has not taken it by then is gone.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -26,6 +30,12 @@ const IDLE: usize = 32;
 const IDLE_TIME: Duration = Duration::from_secs(8);
 /// The longest answer that is taken in whole: an SDP with its candidates has 10 kB.
 const MAX_ANSWER: usize = 256 << 10;
+
+/// Bytes that may wait here for a client's socket that does not take them, in the kernel: what a worker believes to be sent, and
+/// no client has. Two seconds of audio, where the kernel's own bound would be minutes.
+const SOCKET_BUFFER: usize = 64 << 10;
+/// For a worker's end of a socket to acknowledge what it was sent: one whose machine is gone does not say so.
+const SOCKET_TIME: Duration = Duration::from_secs(20);
 
 /// What a proxy does not pass on (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [&str; 9] = [
@@ -49,10 +59,21 @@ pub enum Silence {
     TimedOut,
 }
 
+/// A worker's answer to a handshake.
+#[derive(Debug)]
+pub enum Opened {
+    /// It takes it.
+    Yes(Upgraded),
+    /// It does not.
+    No(Parts),
+}
+
 /// The way to workers.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     client: Client<HttpConnector, Body>,
+    /// For what becomes a socket.
+    sockets: Client<HttpConnector, Body>,
     secret: HeaderValue,
 }
 
@@ -63,23 +84,52 @@ impl Upstream {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(IDLE)
-            .build(connector);
+        let mut for_sockets = connector.clone();
+        for_sockets.set_recv_buffer_size(Some(SOCKET_BUFFER));
+        #[cfg(target_os = "linux")]
+        for_sockets.set_tcp_user_timeout(Some(SOCKET_TIME));
+        for_sockets.set_keepalive(Some(SOCKET_TIME));
+        let client = |connector| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_TIME)
+                .pool_max_idle_per_host(IDLE)
+                .build(connector)
+        };
+        let (client, sockets) = (client(connector), client(for_sockets));
         let mut secret =
             HeaderValue::from_str(secret.reveal()).expect("invariant: a secret is visible ASCII characters");
         secret.set_sensitive(true);
-        Self { client, secret }
+        Self { client, sockets, secret }
     }
 
     /// Asks a worker. Waits for the head of its answer for `time`; the body comes as it comes.
     ///
     /// # Errors
     /// [`Silence`].
-    pub async fn ask(
+    pub async fn ask(&self, at: &str, request: Request<Body>, time: Duration) -> Result<Response<Incoming>, Silence> {
+        self.ask_by(&self.client, at, request, time).await
+    }
+
+    /// Asks a worker for a socket, with a handshake: the connection, if it takes it, else its answer.
+    ///
+    /// # Errors
+    /// [`Silence`].
+    pub async fn open(&self, at: &str, mut request: Request<Body>, time: Duration) -> Result<Opened, Silence> {
+        let asked = Asked::of(request.headers_mut(), rand::random());
+        let opened = async {
+            let response = self.ask_by(&self.sockets, at, request, time).await?;
+            if !asked.is_taken(response.status(), response.headers()) {
+                return Ok(Opened::No(response.into_parts().0));
+            }
+            hyper::upgrade::on(response).await.map(Opened::Yes).map_err(|_| Silence::Gone)
+        };
+        timeout(time, opened).await.unwrap_or(Err(Silence::TimedOut))
+    }
+
+    async fn ask_by(
         &self,
+        client: &Client<HttpConnector, Body>,
         at: &str,
         mut request: Request<Body>,
         time: Duration,
@@ -91,7 +141,7 @@ impl Upstream {
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Silence::Gone)?;
         request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
-        match timeout(time, self.client.request(request)).await {
+        match timeout(time, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
                 tracing::debug!(at, %error, "a worker does not answer");

@@ -11,11 +11,13 @@
 //! | [`hold`] | calls that wait for a worker |
 //! | [`limit`] | how often an address or a user may ask |
 //! | [`directory`], [`keyring`], [`roster`] | what is known of workers, keys and services, kept by tasks |
+//! | [`reached`] | how the world reaches this router |
+//! | [`sockets`] | clients' sockets, read until they have said who they are and passed on after that |
 //! | [`forward`], [`webhook`] | requests to workers, and to who is asked before a call is taken |
 //! | [`http`] | routes |
 //! | [`config`], [`program`] | the process |
 //!
-//! The first six are pure. What is absent: media, SDP, sessions' own state (a worker's), contexts (the store's).
+//! The first six are pure, and [`reached`]. What is absent: media, SDP, sessions' own state (a worker's), contexts (the store's).
 
 pub mod attempt;
 pub mod config;
@@ -29,5 +31,7 @@ pub mod known;
 pub mod limit;
 pub mod place;
 pub mod program;
+pub mod reached;
 pub mod roster;
+pub mod sockets;
 pub mod webhook;

@@ -123,12 +123,18 @@ impl Network {
     }
 }
 
+/// Whether this is the address of a proxy whose word is taken.
+#[must_use]
+pub fn is_trusted(address: IpAddr, trusted: &[Network]) -> bool {
+    trusted.iter().any(|network| network.contains(address))
+}
+
 /// The address that a request is from: the peer's, or what trusted proxies say in `X-Forwarded-For`. Each proxy appends
 /// whom it was asked by, so the last address that is no trusted proxy's is the client's; what stands before it is the
 /// client's own invention.
 #[must_use]
 pub fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> SocketAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let is_trusted = |address: IpAddr| is_trusted(address, trusted);
     if !is_trusted(peer.ip()) {
         return peer;
     }

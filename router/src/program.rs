@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use clap::Parser;
@@ -21,6 +21,7 @@ use streamfleet_service::files;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,7 @@ use crate::forward::Upstream;
 use crate::http::{self, Parts};
 use crate::place::Freshness;
 use crate::roster::{self, Means, Roster};
+use crate::sockets::Sockets;
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIG: u8 = 64;
@@ -207,10 +209,13 @@ pub async fn serve(
             io::Result::Ok(())
         }
     });
+    let sockets = Sockets::new(plan.sockets);
     let parts = Parts {
         store,
         roster,
         upstream: Upstream::new(&plan.secret),
+        secret: plan.secret,
+        sockets: sockets.clone(),
         http: web,
         access: plan.access,
         tasks: tasks.clone(),
@@ -218,8 +223,9 @@ pub async fn serve(
     };
     let routes = pages.fallback_service(http::router(parts, &metrics.meter("router")));
     ready(&addresses);
+    let http_grace = plan.termination_grace.saturating_sub(plan.notice);
     let stop_http = CancellationToken::new();
-    subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), plan.termination_grace));
+    subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), http_grace));
     let stopping = subsystems.stopping();
     Admin { readiness: readiness.clone(), metrics }.start(admin, &mut subsystems, stopping).map_err(failed)?;
     drop(starting);
@@ -228,20 +234,28 @@ pub async fn serve(
         _ = signals.next() => {}
         Some(exit) = subsystems.next_exit() => return Err(failed(exit)),
     }
-    // Load balancers look at this: what comes from here on goes to another router.
+    let deadline = Instant::now() + plan.termination_grace;
+    // Load balancers look at this: what comes when they have noticed goes to another router.
     readiness.hold("draining").forever();
     tracing::info!(grace = ?plan.termination_grace, "draining");
-    stop_http.cancel();
-    let all_served = async {
+    let drained = async {
+        sleep(plan.notice).await;
+        stop_http.cancel();
         while let Some(exit) = subsystems.next_exit().await {
             if exit.name == "http" {
                 break;
             }
         }
+        // No more come: those that are there are conversations, and have what is left of the grace.
+        sockets.drain(deadline).await;
     };
     tokio::select! {
-        () = all_served => {}
-        _ = signals.next() => tracing::warn!("leaving at once"),
+        () = drained => {}
+        _ = signals.next() => {
+            tracing::warn!("leaving at once");
+            stop_http.cancel();
+            sockets.drain(Instant::now()).await;
+        }
     }
     stop.cancel();
     tasks.close();
@@ -277,14 +291,14 @@ impl Sight {
 async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness) {
     let mut said: Option<(Sight, Option<Note>, Option<Hold>)> = None;
     loop {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let sight = Sight::of(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
         if said.as_ref().is_none_or(|(before, ..)| *before != sight) {
             let note = (sight == Sight::Past).then(|| readiness.note("the store does not answer"));
             let hold = (sight == Sight::Blind).then(|| readiness.hold("store"));
             said = Some((sight, note, hold));
         }
-        tokio::time::sleep(LOOK).await;
+        sleep(LOOK).await;
     }
 }
 

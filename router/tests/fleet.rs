@@ -21,6 +21,8 @@ mod outage;
 mod race;
 #[path = "fleet/redis.rs"]
 mod redis;
+#[path = "fleet/sockets.rs"]
+mod sockets;
 #[path = "fleet/token.rs"]
 mod token;
 #[path = "fleet/web.rs"]

@@ -186,13 +186,15 @@ impl Worker {
             Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &listening, &mut subsystems),
             None => Vec::new(),
         };
-        let keeper = self.plan.fleet.map(|fleet| Keeper::new(fleet.secret, &self.plan.admin_token));
+        let fleet_secret = self.plan.fleet.map(|fleet| fleet.secret);
+        let keeper = fleet_secret.clone().map(|secret| Keeper::new(secret, &self.plan.admin_token));
         let access = Access {
             origins: self.plan.origins,
             hosts: self.plan.hosts,
             admin_token: self.plan.admin_token,
             newcomers: http::MAX_NEWCOMERS,
             newcomers_per_source: self.plan.sockets_per_address.map(NonZeroUsize::get),
+            fleet: fleet_secret,
             streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`body`] | the body of a stranger's request, bounded in size and time |
 //! | [`headers`] | texts and tokens in headers |
+//! | [`lobby`] | the places of sockets that have not said who they are |
 //! | [`origin`], [`cors`] | which pages may ask what |
 //! | [`rate`] | how often one source may |
 //! | [`reply`] | every outcome as a response |
@@ -13,6 +14,7 @@
 pub mod body;
 pub mod cors;
 pub mod headers;
+pub mod lobby;
 pub mod origin;
 pub mod rate;
 pub mod reply;

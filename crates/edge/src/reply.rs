@@ -1,5 +1,7 @@
 //! Every outcome as an HTTP response. Nothing else chooses a status.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -10,6 +12,9 @@ use streamfleet_session::wire::{Answer, BodyError, Failure, Success};
 use streamfleet_session::{CloseReason, SessionId};
 
 use crate::body::BodyFault;
+
+/// As which sockets are counted, and told, that are one too many of their address.
+pub const TOO_MANY_SOCKETS: &str = "too_many_sockets";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -131,6 +136,12 @@ pub fn track_closed(id: &SessionId, mid: &str) -> Response {
 #[must_use]
 pub fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// As many sockets of one address wait for their `start` as may where places are scarce.
+#[must_use]
+pub fn too_many_sockets(retry_after: Duration) -> Response {
+    later(other(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_SOCKETS), retry_after.as_secs())
 }
 
 /// With the seconds after which to come again.

@@ -20,6 +20,8 @@ pub enum CloseCode {
     TooBig,
     /// Something failed on our side.
     Internal,
+    /// The server is being replaced: the client may come back at once, to another one.
+    ServiceRestart,
     /// There is no room at present.
     TryAgainLater,
 }
@@ -36,6 +38,7 @@ impl CloseCode {
             Self::Policy => 1008,
             Self::TooBig => 1009,
             Self::Internal => 1011,
+            Self::ServiceRestart => 1012,
             Self::TryAgainLater => 1013,
         }
     }

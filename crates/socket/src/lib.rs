@@ -24,6 +24,8 @@
 //! | [`protocol`] | frames of `{p}/websocket/offer` and of a Twilio media stream, both ways |
 //! | [`audio`] | payloads to frames for the handler, the handler's PCM to paced payloads |
 //! | [`connection`] | one socket's life: start, play-out, keep-alive, end |
+//! | [`frames`] | frames of RFC 6455, for whoever passes them on |
+//! | [`hello`] | who it is that has said `start`, and what for |
 //! | [`telephone`] | TwiML, signatures, the public URL, call tokens |
 //! | [`outputs`] | server-sent events with a bounded history |
 //!
@@ -33,6 +35,8 @@ pub mod audio;
 mod close;
 mod codec;
 pub mod connection;
+pub mod frames;
+pub mod hello;
 pub mod outputs;
 mod payload;
 pub mod protocol;

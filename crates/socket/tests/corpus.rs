@@ -35,6 +35,11 @@ fn client_frames() {
 }
 
 #[test]
+fn socket_frames() {
+    replay("socket_frames", checks::socket_frames);
+}
+
+#[test]
 fn twilio_frames() {
     replay("twilio_frames", checks::twilio_frames);
 }
@@ -68,6 +73,11 @@ proptest! {
     #[test]
     fn damaged_client_frames(input in damaged("client_frames")) {
         checks::client_frames(&input);
+    }
+
+    #[test]
+    fn damaged_socket_frames(input in damaged("socket_frames")) {
+        checks::socket_frames(&input);
     }
 
     #[test]

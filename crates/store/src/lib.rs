@@ -5,6 +5,7 @@
 //! | [`Directory`] | workers: registrations, leases, what they are asked to do |
 //! | [`Sessions`] | who has which id, and on which worker; what anybody asks of a session |
 //! | [`Outputs`] | additional outputs, readable anywhere |
+//! | [`Calls`] | which session a telephone call has |
 //! | [`ContextStore`] | what handlers and backends have written about a session, [`Document`]s of JSON with versions |
 //! | [`Wakeups`] | that something may have changed |
 //!
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use streamfleet_session::ServiceName;
 
 mod backend;
+mod calls;
 #[cfg(feature = "config")]
 pub mod config;
 mod context;
@@ -41,6 +43,7 @@ mod wake;
 mod words;
 
 pub use backend::Backend;
+pub use calls::{Calls, MAX_CALLS};
 
 pub use crate::redis::{Address, Arrangement, Login, RedisConfig, RedisStore, Tls};
 pub use context::{
@@ -61,7 +64,7 @@ pub use wake::{Listener, Topic, Wakeups};
 pub use words::{Epoch, InvalidName, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
 
 /// A fleet's store.
-pub trait Store: Directory + Sessions + Outputs + Wakeups {
+pub trait Store: Directory + Sessions + Outputs + Calls + Wakeups {
     /// The contexts of a service's sessions. A claim opens its session's context and its end closes it; whoever opens one
     /// here closes it here.
     fn contexts(self: Arc<Self>, service: &ServiceName) -> Arc<dyn ContextStore>;

@@ -113,6 +113,16 @@ impl Call {
         now: Instant,
     ) -> Result<Caller, Failure> {
         self.rated(Kind::Offer, now).map_err(|failure| self.refuse(session, None, failure, None))?;
+        self.acquainted(shown, session, now).await
+    }
+
+    /// The same, of somebody whose address does not count.
+    pub(super) async fn acquainted(
+        &self,
+        shown: Shown<'_>,
+        session: &SessionId,
+        now: Instant,
+    ) -> Result<Caller, Failure> {
         let caller = self.known_caller(shown).await.map_err(|unknown| {
             let why = unknown.as_str();
             self.refuse(session, None, unknown.into(), Some(why))
@@ -147,7 +157,7 @@ impl Call {
         self.desk.rates.as_ref().map_or(Ok(()), |rates| rates.take(kind, self.client.ip(), now))
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         session: &SessionId,
         caller: Option<&Caller>,

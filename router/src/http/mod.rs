@@ -2,8 +2,8 @@
 //!
 //! Services come and go while the process runs, so every request goes through one function, which finds its service by host
 //! and path ([`dispatch`]). Offers are decided in [`offer`] on the way that [`claim`] describes, candidates in
-//! [`candidate`]; what is asked of sessions that are there goes through [`owner`] and [`control`]. [`away`] is what stands in for
-//! the store while it cannot be asked.
+//! [`candidate`], sockets in [`socket`], what telephone companies ask in [`telephone`]; what is asked of sessions that are there
+//! goes through [`owner`] and [`control`]. [`away`] is what stands in for the store while it cannot be asked.
 
 mod away;
 mod candidate;
@@ -12,6 +12,8 @@ mod control;
 mod offer;
 mod owner;
 mod record;
+mod socket;
+mod telephone;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -30,18 +32,21 @@ use streamfleet_edge::{body, cors, reply};
 use streamfleet_process::tasks::panic_message;
 use streamfleet_service::Params;
 use streamfleet_session::wire::{Failure, OfferBody};
-use streamfleet_session::{AdminToken, SessionId};
+use streamfleet_session::{AdminToken, FleetSecret, SessionId};
 use streamfleet_store::Store;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::record::Record;
+use self::socket::Dialect;
 use crate::forward::{Target, Upstream};
 use crate::hold::Hold;
 use crate::known::Known;
-use crate::limit::{Network, client};
+use crate::limit::{Network, client, is_trusted};
+use crate::reached::{self, Front};
 use crate::roster::{Desk, Roster};
+use crate::sockets::Sockets;
 
 /// Who may do what over HTTP.
 #[derive(Debug, Clone)]
@@ -54,6 +59,8 @@ pub struct Access {
     pub admin_token: AdminToken,
     /// Proxies whose word on where a request is from is taken.
     pub trusted: Vec<Network>,
+    /// What this router's own listener is.
+    pub front: Front,
 }
 
 /// What a router works with.
@@ -65,6 +72,10 @@ pub struct Parts {
     pub roster: watch::Receiver<Arc<Roster>>,
     /// The way to workers.
     pub upstream: Upstream,
+    /// What it shares with workers.
+    pub secret: FleetSecret,
+    /// Clients' sockets.
+    pub sockets: Sockets,
     /// For webhooks.
     pub http: reqwest::Client,
     /// Who may do what.
@@ -102,6 +113,7 @@ enum Route {
     Outputs,
     Input,
     Trigger,
+    Socket(Dialect),
     Incoming,
     Sessions,
     Session(SessionId),
@@ -120,6 +132,8 @@ impl Route {
             ("outputs", None, ..) => Self::Outputs,
             ("input_hook", None, ..) => Self::Input,
             ("trigger_response", None, ..) => Self::Trigger,
+            ("websocket", Some("offer"), None, _) => Self::Socket(Dialect::Client),
+            ("telephone", Some("handler"), None, _) => Self::Socket(Dialect::Telephone),
             ("telephone", Some("incoming"), None, _) => Self::Incoming,
             ("sessions", None, ..) => Self::Sessions,
             ("sessions", Some(id), None, _) => Self::Session(decoded(id)?.parse().ok()?),
@@ -136,6 +150,7 @@ impl Route {
         match self {
             Self::Offer | Self::Input | Self::Trigger => &[Method::POST, Method::OPTIONS],
             Self::RtcConfiguration | Self::Outputs => &[Method::GET, Method::HEAD, Method::OPTIONS],
+            Self::Socket(_) => &[Method::GET],
             Self::Incoming => &[Method::POST],
             Self::Sessions => &[Method::GET, Method::HEAD],
             Self::Session(_) => &[Method::GET, Method::HEAD, Method::DELETE],
@@ -171,7 +186,7 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let origins = parts.access.origins.clone();
     let hold = Hold::default();
     let known = Arc::<Mutex<Known>>::default();
-    let record = Record::new(meter, &hold, &known, &parts.roster);
+    let record = Record::new(meter, &hold, &known, &parts.roster, &parts.sockets);
     let searches = Semaphore::new(away::MAX_SEARCHES);
     let api = Arc::new(Api { parts, known, hold, searches, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
@@ -197,11 +212,13 @@ async fn cors_where_public(origins: State<Origins>, request: Request, next: Next
     if is_control { next.run(request).await } else { cors::allow(origins, request, next).await }
 }
 
-async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
+async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     // Only a router without a listener (a test) does not know.
     let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-    let client = client(peer, request.headers(), &api.parts.access.trusted);
+    let access = &api.parts.access;
+    let client = client(peer, request.headers(), &access.trusted);
+    reached::judge(request.headers_mut(), access.front, is_trusted(peer.ip(), &access.trusted));
     let host = requested_host(request.version(), request.headers(), request.uri()).ok();
     let roster = api.parts.roster.borrow().clone();
     let found = roster.catalog.find(host.as_ref().map(|host| host.as_str()), request.uri().path());
@@ -220,7 +237,9 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
     let call = Call { api, desk, params, target, client };
     match route {
         Route::Offer => call.offer_or_candidate(request).await,
-        Route::RtcConfiguration | Route::Incoming => call.anywhere(request).await,
+        Route::RtcConfiguration => call.anywhere(request).await,
+        Route::Socket(dialect) => call.socket(request, dialect),
+        Route::Incoming => call.incoming(request).await,
         Route::Outputs => call.outputs(request).await,
         Route::Input | Route::Trigger => call.told(request).await,
         Route::Sessions => call.list(request).await,
@@ -274,6 +293,9 @@ mod tests {
         check("/webrtc", None);
         check("", None);
         check("/", None);
+        check("/websocket/offer", Some(Route::Socket(Dialect::Client)));
+        check("/telephone/handler", Some(Route::Socket(Dialect::Telephone)));
+        check("/telephone/handler/x", None);
         check("/sessions", Some(Route::Sessions));
         check("/sessions/a~b", Some(Route::Session(id())));
         check("/sessions/a%7Eb", Some(Route::Session(id())));

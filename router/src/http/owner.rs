@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -46,17 +46,27 @@ pub(super) enum Owner {
 }
 
 impl Call {
-    /// `rtc_configuration` and `telephone/incoming`: any worker of the service knows.
+    /// `rtc_configuration`: any worker of the service knows.
     pub(super) async fn anywhere(&self, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let body = match body::read(body).await {
             Ok(body) => body,
             Err(fault) => return reply::body_fault(fault),
         };
-        let mut last = Failure::NoCapacity { retry_after: FULL_RETRY };
         // The one that is asked may be gone since it was heard of; a second one is not asked for more than that.
-        for at in self.some_workers().into_iter().take(2) {
-            match self.pass_on(&parts, Body::from(body.clone()), &at).await {
+        self.first_of(&parts, body, self.some_workers().into_iter().take(2)).await
+    }
+
+    /// What the first of these answers.
+    pub(super) async fn first_of(
+        &self,
+        parts: &Parts,
+        body: Bytes,
+        workers: impl Iterator<Item = Reach> + Send,
+    ) -> Response {
+        let mut last = Failure::NoCapacity { retry_after: FULL_RETRY };
+        for at in workers {
+            match self.pass_on(parts, Body::from(body.clone()), &at).await {
                 Ok(response) => return self.counted("passed", response),
                 Err(failure) => last = failure,
             }
@@ -200,7 +210,7 @@ impl Call {
     }
 
     /// Workers that serve, in any order.
-    fn some_workers(&self) -> Vec<Reach> {
+    pub(super) fn some_workers(&self) -> Vec<Reach> {
         let snapshot = self.desk.directory.now();
         let open = snapshot.workers.iter().filter(|view| view.gate == Gate::Open);
         let mut found: Vec<Reach> = open

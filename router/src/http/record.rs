@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Counter, Histogram, Meter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use parking_lot::Mutex;
 use streamfleet_process::telemetry::AUDIT;
 use streamfleet_session::{ServiceName, SessionId, UserId};
@@ -19,6 +19,7 @@ use crate::hold::Hold;
 use crate::known::Known;
 use crate::place::Freshness;
 use crate::roster::Roster;
+use crate::sockets::Sockets;
 
 /// Upper bounds of durations, in seconds: the store takes a millisecond, an answer some, a busy machine seconds.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -36,6 +37,8 @@ pub(super) struct Record {
     sessions: Counter<u64>,
     searches: Counter<u64>,
     placements: Counter<u64>,
+    sockets: UpDownCounter<i64>,
+    sockets_closed: Counter<u64>,
     panics: Counter<u64>,
 }
 
@@ -45,6 +48,7 @@ impl Record {
         hold: &Hold,
         known: &Arc<Mutex<Known>>,
         roster: &watch::Receiver<Arc<Roster>>,
+        sockets: &Sockets,
     ) -> Self {
         let hold = hold.clone();
         // The meter's provider keeps the callbacks.
@@ -91,6 +95,17 @@ impl Record {
             .with_description("Sessions of which this router remembers the worker.")
             .with_callback(move |observer| observer.observe(remembered.lock().len() as u64, &[]))
             .build();
+        let octets = sockets.octets().clone();
+        let _ = meter
+            .u64_observable_counter("streamfleet_router_spliced_octets")
+            .with_unit("By")
+            .with_description("Bytes of sockets that were passed on, by direction.")
+            .with_callback(move |observer| {
+                let (up, down) = octets.read();
+                observer.observe(up, &[KeyValue::new("direction", "up")]);
+                observer.observe(down, &[KeyValue::new("direction", "down")]);
+            })
+            .build();
         let counter = |name, description| meter.u64_counter(name).with_description(description).build();
         let histogram = |name, description| {
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
@@ -118,6 +133,14 @@ impl Record {
             searches: counter(
                 "streamfleet_router_searches",
                 "Sessions that workers were asked for while the store was away, by outcome",
+            ),
+            sockets: meter
+                .i64_up_down_counter("streamfleet_router_sockets")
+                .with_description("Sockets that are open, by whether they have a worker.")
+                .build(),
+            sockets_closed: counter(
+                "streamfleet_router_sockets_closed",
+                "Sockets that had a worker, by who ended them",
             ),
             panics,
         }
@@ -160,8 +183,31 @@ impl Record {
         self.sessions.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
+    /// A socket is open, in this state, until what is returned is dropped.
+    pub(super) fn socket(&self, state: &'static str) -> OpenSocket {
+        let attribute = [KeyValue::new("state", state)];
+        self.sockets.add(1, &attribute);
+        OpenSocket { sockets: self.sockets.clone(), attribute }
+    }
+
+    pub(super) fn socket_closed(&self, reason: &'static str) {
+        self.sockets_closed.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
     pub(super) fn panicked(&self) {
         self.panics.add(1, &[]);
+    }
+}
+
+/// An open socket.
+pub(super) struct OpenSocket {
+    sockets: UpDownCounter<i64>,
+    attribute: [KeyValue; 1],
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        self.sockets.add(-1, &self.attribute);
     }
 }
 
@@ -180,6 +226,13 @@ impl Audit<'_> {
         let Self { service, session, user, client } = self;
         let user = user.map(UserId::as_str);
         tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, standing, "session placed");
+    }
+
+    /// A client has its session again.
+    pub(super) fn attached(&self, worker: &WorkerId) {
+        let Self { service, session, user, client } = self;
+        let user = user.map(UserId::as_str);
+        tracing::info!(target: AUDIT, %service, %session, user, source = %client, %worker, "session attached");
     }
 
     /// `error` is the stable error string, `reason` says more where there is more to be said.

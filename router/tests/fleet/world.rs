@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
+use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use opentelemetry::metrics::MeterProvider as _;
@@ -16,7 +17,9 @@ use streamfleet_edge::origin::{Hosts, Origins};
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_router::forward::Upstream;
 use streamfleet_router::http::{Access, Parts, router};
+use streamfleet_router::reached::Front;
 use streamfleet_router::roster::{Means, Roster};
+use streamfleet_router::sockets::{SocketBounds, Sockets};
 use streamfleet_service::files::services;
 use streamfleet_session::ServiceName;
 use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
@@ -47,6 +50,8 @@ pub(crate) enum Act {
     Refuse(Refused),
     /// Never answers.
     Hang,
+    /// Takes a socket and is gone.
+    Die,
 }
 
 /// A request as a worker saw it.
@@ -76,6 +81,7 @@ pub(crate) struct World {
     pub(crate) script: Arc<Mutex<VecDeque<Act>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    pub(crate) sockets: Sockets,
     pub(crate) client: reqwest::Client,
     _ends: DropGuard,
 }
@@ -114,6 +120,7 @@ impl World {
         let (told, seen) = mpsc::unbounded_channel();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let sockets = Sockets::new(SocketBounds::default());
         Self {
             store,
             redis,
@@ -122,6 +129,7 @@ impl World {
             script: Arc::default(),
             tasks,
             stop: stop.clone(),
+            sockets,
             client,
             _ends: stop.drop_guard(),
         }
@@ -163,6 +171,7 @@ impl World {
             hosts: Hosts::Any,
             admin_token: ADMIN.parse().unwrap(),
             trusted: Vec::new(),
+            front: Front::Plain,
         };
         let upstream = Upstream::new(&SECRET.parse().unwrap());
         // Nobody changes the services; who holds the sender keeps them.
@@ -173,7 +182,9 @@ impl World {
             drop(sender);
         });
         let meter = opentelemetry_sdk::metrics::SdkMeterProvider::default().meter("test");
-        let parts = Parts { store, roster, upstream, http, access, tasks, stop };
+        let secret = SECRET.parse().unwrap();
+        let sockets = self.sockets.clone();
+        let parts = Parts { store, roster, upstream, secret, sockets, http, access, tasks, stop };
         format!("http://{}/a", self.listen(router(parts, &meter)))
     }
 
@@ -212,6 +223,22 @@ impl World {
         let epoch: Epoch = self.store.register(&service(), &worker).await.unwrap();
         // A port that was free a moment ago and that nobody listens on.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        self.serves(&Owner { worker, epoch }, address, 9).await;
+    }
+
+    /// A worker that takes connections and ends them.
+    pub(crate) async fn grave(&self, name: &str) {
+        let worker = name.parse().unwrap();
+        let epoch: Epoch = self.store.register(&service(), &worker).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bury = async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                // Not before it is asked: a connection that has not been used is tried once more.
+                let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 99]).await;
+            }
+        };
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(bury));
         self.serves(&Owner { worker, epoch }, address, 9).await;
     }
 
@@ -337,6 +364,9 @@ fn restored(placed: &Placed) -> Restored {
 }
 
 async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response {
+    if request.headers().contains_key("upgrade") {
+        return serve_socket(double, request).await;
+    }
     let (parts, body) = request.into_parts();
     if parts.headers.get(SECRET_HEADER).is_none_or(|shown| shown != SECRET) {
         return StatusCode::FORBIDDEN.into_response();
@@ -382,6 +412,78 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
         Act::Refuse(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, [(REFUSED_HEADER, reason.as_str())], Body::empty()).into_response()
         }
+        Act::Hang | Act::Die => std::future::pending().await,
+    }
+}
+
+/// A worker's side of a socket: its session stays when the socket is gone.
+async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    assert_eq!(parts.headers[SECRET_HEADER], SECRET);
+    assert!(!parts.headers.contains_key("sec-websocket-extensions") && !parts.headers.contains_key("origin"));
+    let placed = parts.headers.get(PLACED_HEADER).map(|value| Placed::decode(value.as_bytes()).unwrap());
+    let tell = |line: String, headers: axum::http::HeaderMap, placed: Option<Placed>| {
+        let _ = double.told.send(Seen { worker: double.name.clone(), line, headers, placed, body: Bytes::new() });
+    };
+    tell(format!("{} {}", parts.method, parts.uri), parts.headers.clone(), placed.clone());
+    let act = double.script.lock().pop_front().unwrap_or(Act::Answer);
+    match act {
+        Act::Answer | Act::Die => {}
+        Act::Decline => return StatusCode::NOT_FOUND.into_response(),
+        Act::Refuse(reason) => {
+            return (StatusCode::SERVICE_UNAVAILABLE, [(REFUSED_HEADER, reason.as_str())]).into_response();
+        }
         Act::Hang => std::future::pending().await,
     }
+    let transport = if parts.uri.path().contains("telephone") { "telephone" } else { "websocket" };
+    if let (Some(placed), Act::Answer) = (&placed, act) {
+        let ticket = Ticket::from_random(placed.ticket);
+        let detail: Map<String, Value> = [("transport".to_owned(), json!(transport))].into_iter().collect();
+        double.store.report(&service(), &double.owner, ticket, Phase::Active, &detail).await.unwrap();
+    }
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
+    upgrade.on_upgrade(move |mut socket| async move {
+        if matches!(act, Act::Die) {
+            return;
+        }
+        let Some(Ok(Message::Text(start))) = socket.recv().await else { return };
+        let start: Value = serde_json::from_str(&start).unwrap();
+        assert_eq!(start["event"], "start");
+        let said = match &placed {
+            Some(placed) if start["resume"].is_boolean() => {
+                Some(json!({ "type": "session", "data": { "resume": placed.context.token } }).to_string())
+            }
+            Some(_) => None,
+            None => Some(format!("{}: attached", double.name)),
+        };
+        if let Some(said) = said {
+            socket.send(Message::Text(said.into())).await.unwrap();
+        }
+        while let Some(Ok(message)) = socket.recv().await {
+            let answer = match message {
+                Message::Text(text) if text == "bye" => {
+                    Message::Close(Some(CloseFrame { code: 1001, reason: "as you like".into() }))
+                }
+                Message::Text(text) if text == "die" => return,
+                Message::Text(text) => Message::Text(format!("{}: {text}", double.name).into()),
+                Message::Close(frame) => {
+                    let line =
+                        frame.map_or("closed".to_owned(), |frame| format!("closed {} {}", frame.code, frame.reason));
+                    let seen = Seen {
+                        worker: double.name.clone(),
+                        line,
+                        headers: axum::http::HeaderMap::new(),
+                        placed: None,
+                        body: Bytes::new(),
+                    };
+                    let _ = double.told.send(seen);
+                    continue;
+                }
+                other => other,
+            };
+            if socket.send(answer).await.is_err() {
+                return;
+            }
+        }
+    })
 }

@@ -203,10 +203,19 @@ pub struct Returning<'a> {
     pub id: &'a SessionId,
     /// What it shows for that.
     pub token: ResumeToken,
-    /// Who it is.
-    pub identity: &'a Identity,
+    /// Whose it says that it is.
+    pub owner: Claimant<'a>,
     /// What it came over: a session's transport is the same all its life.
     pub transport: Transport,
+}
+
+/// Who says that a session is his.
+#[derive(Debug, Clone, Copy)]
+pub enum Claimant<'a> {
+    /// Somebody of this identity.
+    Known(&'a Identity),
+    /// Somebody of whom a router has seen that it is.
+    Vouched,
 }
 
 /// What became of a client that says that it is back.

@@ -4,7 +4,7 @@
 //! A request comes in through [`net`] (the last net under a panic), then through `cors` or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
-//! [`socket`], how many may wait before the door in [`lobby`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
+//! [`socket`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
 //! (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
@@ -14,7 +14,6 @@ mod etag;
 mod host;
 mod ice;
 mod inputs;
-mod lobby;
 mod net;
 mod offer;
 mod outputs;
@@ -36,22 +35,22 @@ use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
+use streamfleet_edge::lobby::Lobby;
 pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
 use streamfleet_edge::{body, cors, origin, rate};
 use streamfleet_session::wire::{Failure, OfferBody};
-use streamfleet_session::{AdminToken, EarlyCandidates, Limits, PathPrefix, ServiceName, SessionId};
+use streamfleet_session::{AdminToken, EarlyCandidates, FleetSecret, Limits, PathPrefix, ServiceName, SessionId};
 use tokio::sync::Semaphore;
 
 pub use self::host::{
-    Attached, ChangeView, Ended, Host, OpenRequest, Quality, Reached, Returning, Service, SessionView, SocketRequest,
-    TrackInfo,
+    Attached, ChangeView, Claimant, Ended, Host, OpenRequest, Quality, Reached, Returning, Service, SessionView,
+    SocketRequest, TrackInfo,
 };
 pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
-pub use self::lobby::MAX_NEWCOMERS;
 pub use self::record::Audit;
 pub use self::telephone::{Callers, Proxy, Telephone};
+pub use streamfleet_edge::lobby::MAX_NEWCOMERS;
 
-use self::lobby::Lobby;
 use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
 use self::telephone::Switchboard;
@@ -71,6 +70,8 @@ pub struct Access {
     pub newcomers: usize,
     /// How many of these one source address may hold where they are scarce; an eighth of them if not said.
     pub newcomers_per_source: Option<usize>,
+    /// What this worker shares with its fleet, if it is in one: of it is made what a call shows.
+    pub fleet: Option<FleetSecret>,
     /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
     pub streams: usize,
 }
@@ -144,7 +145,11 @@ pub fn router(
         let known_as = format!("/{}", service.name);
         let rates = if member.is_some() { None } else { Rates::new(&service.limits) };
         let admission = occupancy.service(service.limits);
-        let switchboard = Switchboard::new(service.name.as_str(), &service.telephone.callers, rand::random());
+        let callers = &service.telephone.callers;
+        let switchboard = match &api.access.fleet {
+            Some(secret) => Switchboard::of_fleet(&service.name, callers, secret),
+            None => Switchboard::new(service.name.as_str(), callers, rand::random()),
+        };
         let is_member = member.is_some();
         let door = Arc::new(Door { service: service.clone(), admission, rates, switchboard, member, api: api.clone() });
         let public = || std::iter::once(&service.path).chain(&service.aliases).map(PathPrefix::as_str);

@@ -1,22 +1,17 @@
 //! Every outcome as an HTTP response: those of every server, and a worker's own. Nothing else in this module's siblings
 //! chooses a status.
 
-use std::time::Duration;
-
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 pub(super) use streamfleet_edge::reply::{
-    answer, body_fault, ended, ending, failure, invalid_host, json, method_not_allowed, no_content, private, shape,
-    success, track_closed, upgrade_required,
+    TOO_MANY_SOCKETS, answer, body_fault, ended, ending, failure, invalid_host, json, method_not_allowed, no_content,
+    private, shape, success, too_many_sockets, track_closed, upgrade_required,
 };
 use streamfleet_edge::reply::{later, other};
 use streamfleet_store::Document;
 
 use super::etag::Tag;
-
-/// As which sockets are counted, and told, that are one too many of their address.
-pub(super) const TOO_MANY_SOCKETS: &str = "too_many_sockets";
 
 /// What a telephone company is to do.
 pub(super) fn twiml(xml: String) -> Response {
@@ -61,11 +56,6 @@ pub(super) fn too_many_inputs() -> Response {
 /// As many follow a session's outputs as may.
 pub(super) fn too_many_readers() -> Response {
     later(other(StatusCode::TOO_MANY_REQUESTS, "too_many_readers"), 1)
-}
-
-/// As many sockets of one address wait for their `start` as may where places are scarce.
-pub(super) fn too_many_sockets(retry_after: Duration) -> Response {
-    later(other(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_SOCKETS), retry_after.as_secs())
 }
 
 fn with_tag(mut response: Response, tag: Tag) -> Response {

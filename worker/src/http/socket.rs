@@ -11,20 +11,21 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::{Extensions, HeaderMap, header};
 use axum::response::Response;
-use serde_json::Value;
+use streamfleet_edge::headers::bearer;
+use streamfleet_edge::lobby::NoPlace;
 use streamfleet_handler::Transport;
 use streamfleet_process::telemetry::trace;
+use streamfleet_session::fleet::Refused;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Claims, CloseReason, Identity, ResumeToken, SessionId};
-use streamfleet_socket::protocol::{MAX_MESSAGE, Resume};
-use streamfleet_socket::telephone::CallLeg;
+use streamfleet_session::{Claims, CloseReason, Identity};
+use streamfleet_socket::hello::{Earlier, Hello, Otherwise, Proof};
+use streamfleet_socket::protocol::MAX_MESSAGE;
 use streamfleet_socket::{Connection, ConnectionLimits, Event, Opening};
 use tracing::Instrument as _;
 
-use super::lobby::NoPlace;
 use super::offer::{check_rate, identity, utf8};
-use super::placed::{Entrance, is_placed, same};
-use super::{Attached, Audit, Door, Returning, SocketRequest, reply, source, telephone, websocket};
+use super::placed::{Entrance, Unopened, is_placed, same};
+use super::{Attached, Audit, Claimant, Door, Returning, SocketRequest, reply, source};
 use crate::sockets::Line;
 
 /// When a client may come again that found too many others before the door.
@@ -53,34 +54,34 @@ impl Dialect {
     }
 }
 
-/// What a client says in its first frame.
-pub(super) struct Hello {
-    pub(super) id: SessionId,
-    pub(super) transport: Transport,
-    pub(super) metadata: Option<Value>,
-    pub(super) resume: Resume,
-    /// The session that it wants to have again.
-    pub(super) earlier: Option<Earlier>,
-    /// The call that it belongs to, if that is proved.
-    pub(super) call: Option<CallLeg>,
+/// A socket that has said `start`.
+struct Newcomer {
+    hello: Hello,
+    transport: Transport,
     /// Whether it may come in at all: by the rate of its source, and by what it has to prove.
-    pub(super) admitted: Result<(), Failure>,
+    admitted: Result<(), Failure>,
 }
 
-/// A session that a client says was its own.
-pub(super) struct Earlier {
-    pub(super) id: SessionId,
-    pub(super) token: ResumeToken,
-    pub(super) otherwise: Otherwise,
+/// How a socket has come in.
+enum Way {
+    /// By itself.
+    Alone,
+    /// By a router, with a place for a new session.
+    Placed(Box<Entrance>),
+    /// By a router, back to a session that is its own: the router has seen to that.
+    Back,
+    /// By a router, and there is nothing that it may have here.
+    Astray,
 }
 
-/// What a client gets that cannot have its session again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Otherwise {
-    /// A new one.
-    Begin,
-    /// Nothing: its conversation is over.
-    Refuse,
+impl Way {
+    /// Where the client is, if somebody else than its connection knows.
+    fn client(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Placed(entrance) => Some(entrance.place.placed().client),
+            Self::Alone | Self::Back | Self::Astray => None,
+        }
+    }
 }
 
 /// Accepts a socket, unless the handshake is none, comes from a page that may not call, or there are too many already.
@@ -97,20 +98,22 @@ pub(super) fn accept(
     if origin.is_some() && door.api.access.origins.answer(origin).is_none() {
         return reply::failure(&Failure::Forbidden);
     }
-    // Who is placed here comes in by its place; who is not, only to a session that it has already.
-    let entrance = match &door.member {
-        Some(member) if is_placed(&headers) => match door.enter(member, &headers, Instant::now()) {
-            Ok(entrance) => Some(entrance),
-            Err(unopened) => {
-                door.api.record.offer(unopened.as_str());
-                return unopened.response();
-            }
-        },
-        _ => None,
+    let way = match door.way(&headers) {
+        Ok(way) => way,
+        Err(unopened) => {
+            door.api.record.offer(unopened.as_str());
+            return unopened.response();
+        }
     };
-    let source = entrance.as_ref().map_or_else(|| source(extensions), |entrance| entrance.place.placed().client);
+    let source = way.client().unwrap_or_else(|| source(extensions));
     let place = match door.api.newcomers.enter(source.ip()) {
         Ok(place) => place,
+        // Another worker has room at its door.
+        Err(NoPlace::Full | NoPlace::TooMany) if matches!(way, Way::Placed(_)) => {
+            let refused = Unopened::Refused(Refused::Full);
+            door.api.record.offer(refused.as_str());
+            return refused.response();
+        }
         Err(NoPlace::Full) => {
             let failure = Failure::NoCapacity { retry_after: CROWDED };
             door.api.record.offer(failure.as_str());
@@ -126,21 +129,24 @@ pub(super) fn accept(
         move |socket| {
             tasks.track_future(async move {
                 let _place = place;
-                door.socket(socket, &headers, source, dialect, entrance).await;
+                door.socket(socket, &headers, source, dialect, way).await;
             })
         },
     )
 }
 
 impl Door {
-    async fn socket(
-        &self,
-        socket: WebSocket,
-        headers: &HeaderMap,
-        source: SocketAddr,
-        dialect: Dialect,
-        entrance: Option<Entrance>,
-    ) {
+    /// How a socket comes in: who is placed here, by its place; who is not, only to a session that it has already.
+    fn way(&self, headers: &HeaderMap) -> Result<Way, Unopened> {
+        let Some(member) = &self.member else { return Ok(Way::Alone) };
+        if is_placed(headers) {
+            return self.enter(member, headers, Instant::now()).map(|entrance| Way::Placed(Box::new(entrance)));
+        }
+        let is_vouched = bearer(headers).is_some_and(|token| self.api.access.admin_token.matches(token));
+        Ok(if is_vouched { Way::Back } else { Way::Astray })
+    }
+
+    async fn socket(&self, socket: WebSocket, headers: &HeaderMap, source: SocketAddr, dialect: Dialect, way: Way) {
         let limits = ConnectionLimits { start_timeout: self.service.limits.connect_timeout };
         let mut line = Line::new(socket, dialect.connection(limits));
         let opening = tokio::select! {
@@ -155,35 +161,38 @@ impl Door {
             return line.close().await;
         };
         let rate = || check_rate(self.rates.as_ref().map(|rates| &rates.offers), source, Instant::now());
-        let hello = match opening {
-            Opening::Client(start) => websocket::hello(*start, rate()),
-            Opening::Call(start) => telephone::hello(*start, &self.switchboard, rate),
+        let newcomer = match opening {
+            Opening::Client(start) => {
+                Newcomer { hello: Hello::of_client(*start), transport: Transport::WebSocket, admitted: rate() }
+            }
+            Opening::Call(start) => {
+                let (proof, admitted) = match self.switchboard.admit(&start, rate) {
+                    Ok(proof) => (proof, Ok(())),
+                    Err(failure) => (Proof::None, Err(failure)),
+                };
+                Newcomer { hello: Hello::of_call(*start, proof), transport: Transport::Telephone, admitted }
+            }
         };
-        let service = &self.service.name;
-        let transport = hello.transport.as_str();
-        let span = tracing::info_span!("socket", %service, session = %hello.id, transport, otel.kind = "server");
+        let (service, session, transport) = (&self.service.name, &newcomer.hello.id, newcomer.transport.as_str());
+        let span = tracing::info_span!("socket", %service, %session, transport, otel.kind = "server");
         trace::accept(&span, |name| utf8(headers, name));
-        self.started(hello, line, headers, source, entrance).instrument(span).await;
+        self.started(newcomer, line, headers, source, way).instrument(span).await;
     }
 
     /// The checks of an offer, in its order, then the session.
-    async fn started(
-        &self,
-        hello: Hello,
-        line: Line,
-        headers: &HeaderMap,
-        source: SocketAddr,
-        entrance: Option<Entrance>,
-    ) {
+    async fn started(&self, newcomer: Newcomer, line: Line, headers: &HeaderMap, source: SocketAddr, way: Way) {
         let began = Instant::now();
-        let Hello { id, transport, metadata, resume, earlier, call, admitted } = hello;
+        let Newcomer { hello, transport, admitted } = newcomer;
+        // What would have a session again can also take it over, from a connection that no socket can be attached to.
+        let shown = hello.shown();
+        let Hello { id, metadata, resume, earlier, call } = hello;
         let named = earlier.as_ref().map_or(&id, |earlier| &earlier.id).clone();
         let mut audit = Audit { service: &self.service.name, session: &named, user: None };
         let claims = Claims { metadata: metadata.as_ref(), candidate: None };
-        let identity = admitted.and_then(|()| match (&self.member, &entrance) {
-            (None, _) => identity(claims, headers, &self.service.identity),
-            (Some(_), None) => Ok(Identity::default()),
-            (Some(_), Some(entrance)) => {
+        let identity = admitted.and_then(|()| match &way {
+            Way::Alone => identity(claims, headers, &self.service.identity),
+            Way::Back | Way::Astray => Ok(Identity::default()),
+            Way::Placed(entrance) => {
                 same(entrance, &id).map(|()| entrance.identity.clone()).map_err(|_| Failure::Forbidden)
             }
         });
@@ -195,13 +204,12 @@ impl Door {
         };
         let user = identity.user_id.clone();
         audit.user = user.as_ref();
-        // What would have a session again can also take it over, from a connection that no socket can be attached to.
-        let shown = earlier.as_ref().filter(|earlier| earlier.id == id).map(|earlier| earlier.token);
+        let owner = if matches!(way, Way::Back) { Claimant::Vouched } else { Claimant::Known(&identity) };
         let line = match earlier {
             None => line,
             Some(Earlier { id, token, otherwise }) => {
                 let service = &self.service.name;
-                let returning = Returning { service, id: &id, token, identity: &identity, transport };
+                let returning = Returning { service, id: &id, token, owner, transport };
                 match self.api.host.attach(returning, line).await {
                     Attached::Yes => {
                         audit.accepted(source);
@@ -215,11 +223,14 @@ impl Door {
                 }
             }
         };
-        let admitted = match (&self.member, entrance) {
-            (None, _) => self.place(&id, &identity, shown, began).map(|slot| (slot, None)),
-            (Some(_), Some(Entrance { place, slot, .. })) => Ok((slot, Some(place))),
+        let admitted = match way {
+            Way::Alone => self.place(&id, &identity, shown, began).map(|slot| (slot, None)),
+            Way::Placed(entrance) => {
+                let Entrance { place, slot, .. } = *entrance;
+                Ok((slot, Some(place)))
+            }
             // What it has come back to is over.
-            (Some(_), None) => Err(Failure::ConnectionClosed),
+            Way::Back | Way::Astray => Err(Failure::ConnectionClosed),
         };
         let (slot, place) = match admitted {
             Ok(admitted) => admitted,

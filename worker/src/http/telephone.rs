@@ -14,28 +14,26 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::http::{Extensions, HeaderMap, Uri, Version};
 use axum::response::Response;
 use parking_lot::Mutex;
-use serde_json::Value;
-use streamfleet_handler::Transport;
 use streamfleet_session::wire::Failure;
+use streamfleet_session::{FleetSecret, ServiceName};
+use streamfleet_socket::hello::Proof;
 use streamfleet_socket::protocol::{
-    CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN, Resume,
+    CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN,
 };
 use streamfleet_socket::telephone::{
-    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RedeemedTokens, Scheme,
-    TwilioToken, Twiml, Visit, form_parameters, hang_up,
+    CallLeg, CallNonce, CallTokenKey, Forwarded, InvalidCallToken, MAX_PARAMETER, PublicOrigin, RETURN, RedeemedTokens,
+    Scheme, TwilioToken, Twiml, Visit, form_parameters, hang_up, returning,
 };
 
 use super::body::{self, BodyFault};
 use super::offer::utf8;
 use super::origin::{Strange, requested_host};
-use super::socket::{self, Dialect, Earlier, Hello, Otherwise};
+use super::socket::{self, Dialect};
 use super::{Door, reply};
 
 /// The last part of this route, and that of the media stream's.
 const INCOMING: &str = "incoming";
 const HANDLER: &str = "handler";
-/// What a call has in its query that comes back.
-const RETURN: &str = "return";
 /// The header with Twilio's signature.
 const SIGNATURE: &str = "x-twilio-signature";
 /// What the company says about a call that becomes its session's metadata.
@@ -107,12 +105,24 @@ impl Switchboard {
     /// Processes that have the same auth token take each other's calls. Without one the key is this process's own, of
     /// these `random` bytes.
     pub(super) fn new(service: &str, callers: &Callers, random: [u8; 32]) -> Self {
-        let (signature, secret) = match callers {
-            Callers::Anybody => (None, random.iter().map(|byte| format!("{byte:02x}")).collect()),
-            Callers::Signed(token) => (Some(TwilioToken::new(token)), token.to_string()),
+        let secret = match callers {
+            Callers::Anybody => random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Callers::Signed(token) => token.to_string(),
         };
         // A call that was let in to one service is no call of another.
-        let key = CallTokenKey::new(&format!("{service}\n{secret}"));
+        Self::with_key(callers, CallTokenKey::new(&format!("{service}\n{secret}")))
+    }
+
+    /// Of a fleet: every worker takes the calls that any other one has put through.
+    pub(super) fn of_fleet(service: &ServiceName, callers: &Callers, secret: &FleetSecret) -> Self {
+        Self::with_key(callers, CallTokenKey::of_fleet(secret, service))
+    }
+
+    fn with_key(callers: &Callers, key: CallTokenKey) -> Self {
+        let signature = match callers {
+            Callers::Anybody => None,
+            Callers::Signed(token) => Some(TwilioToken::new(token)),
+        };
         Self { signature, key, redeemed: Mutex::default() }
     }
 
@@ -143,43 +153,8 @@ impl Switchboard {
     }
 }
 
-/// What is known of a media stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// TwiML of ours has led it here.
-    Ours(CallLeg, Visit),
-    /// Nothing, and nothing is asked.
-    None,
-}
-
 fn unix_time() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// What a call's `start` says.
-pub(super) fn hello(start: CallStart, switchboard: &Switchboard, rate: impl FnOnce() -> Result<(), Failure>) -> Hello {
-    let (call, otherwise, admitted) = match switchboard.admit(&start, rate) {
-        // Its first words have been said, and it was told nothing of another conversation.
-        Ok(Proof::Ours(leg, Visit::Return)) => (Some(leg), Otherwise::Refuse, Ok(())),
-        Ok(Proof::Ours(leg, Visit::First)) => (Some(leg), Otherwise::Begin, Ok(())),
-        Ok(Proof::None) => (None, Otherwise::Begin, Ok(())),
-        Err(failure) => (None, Otherwise::Begin, Err(failure)),
-    };
-    let (id, resume) = match &start.resume {
-        // A call that takes up a session has its id; its stream's goes on the wire only.
-        Some(earlier) if otherwise == Otherwise::Begin => (earlier.session.clone(), Resume::With(earlier.token)),
-        // Only a call whose TwiML was ours comes back, because of its `action`.
-        _ => (start.stream_sid, if call.is_some() { Resume::Wanted } else { Resume::No }),
-    };
-    Hello {
-        id,
-        transport: Transport::Telephone,
-        metadata: Some(Value::Object(start.parameters)),
-        resume,
-        earlier: start.resume.map(|CallResume { session: id, token }| Earlier { id, token, otherwise }),
-        call,
-        admitted,
-    }
 }
 
 pub(super) async fn handler(
@@ -259,7 +234,9 @@ impl Door {
         let host = requested_host(version, headers, uri).map_err(|strange| match strange {
             Strange::Malformed | Strange::Host | Strange::Origin => Refused::Host,
         })?;
-        let told = match self.service.telephone.proxy {
+        // Routers say how the world reaches the fleet: what they pass on they have judged.
+        let proxy = if self.member.is_some() { Proxy::Trusted } else { self.service.telephone.proxy };
+        let told = match proxy {
             Proxy::None => Forwarded { host: Some(host.as_str()), ..Forwarded::default() },
             Proxy::Trusted => Forwarded {
                 proto: forwarded(headers, "x-forwarded-proto")?,
@@ -271,7 +248,7 @@ impl Door {
         self.check_signature(told, uri, headers, form)?;
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let call = field("CallSid").and_then(CallSid::parse);
-        let Some(shown) = returning(uri) else { return self.put_through(told, uri, form, call) };
+        let Some(shown) = uri.query().and_then(returning) else { return self.put_through(told, uri, form, call) };
         let leg = call.and_then(|sid| {
             let nonce = self.switchboard.key.verify_return(sid.as_str(), shown)?;
             Some(CallLeg { sid, nonce })
@@ -376,12 +353,6 @@ impl Door {
             Refused::Failure(Failure::Internal)
         })
     }
-}
-
-/// What a call shows that comes back.
-fn returning(uri: &Uri) -> Option<&str> {
-    let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == RETURN).map(|(_, value)| value)
 }
 
 /// A header that a proxy writes; one that is no text names nothing.

@@ -17,7 +17,7 @@ use super::moving::{Mover, enter, is_sealed};
 use super::placed::Settled;
 use super::via::Via;
 use super::{Live, OVERLOADED, Sessions};
-use crate::http::{Attached, Returning, SocketRequest};
+use crate::http::{Attached, Claimant, Returning, SocketRequest};
 use crate::media::Shared;
 use crate::sockets::session::{self, Command, MAX_COMMANDS, NewSession};
 use crate::sockets::{Bell, Line};
@@ -135,7 +135,7 @@ impl Sessions {
 
     /// Gives a client that is back its session, if it lives here over a socket and the token is its own.
     pub(super) async fn reattach(&self, returning: Returning<'_>, line: Line) -> Attached {
-        let Returning { service, id, token, identity, transport } = returning;
+        let Returning { service, id, token, owner, transport } = returning;
         let is_here = |shared: &Shared| shared.service() == service && shared.transport() == transport;
         let live = self.live(id);
         if live.is_none() && self.inner.table.over.lock().tell(service, id, token, Instant::now()) {
@@ -146,7 +146,10 @@ impl Sessions {
         let Some(Live { via: Via::Socket(commands), shared, .. }) = live else { return Attached::No(Box::new(line)) };
         // A token is no way around an identity: a verified user's session is his alone.
         let owned = shared.verified().is_verified();
-        let is_owner = identity.verified.is_verified() && shared.user() == identity.user_id.as_ref();
+        let is_owner = match owner {
+            Claimant::Known(identity) => identity.verified.is_verified() && shared.user() == identity.user_id.as_ref(),
+            Claimant::Vouched => true,
+        };
         if shared.stage().reason().is_some() || (owned && !is_owner) {
             return Attached::No(Box::new(line));
         }

@@ -94,6 +94,7 @@ impl Worker {
             streams: 9,
             newcomers: http::MAX_NEWCOMERS,
             newcomers_per_source: None,
+            fleet: None,
         };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);

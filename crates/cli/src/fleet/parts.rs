@@ -90,6 +90,8 @@ impl Common {
             ("ADMIN_LISTEN", at.admin.to_string()),
             ("SERVICES", json!(self.manifests).to_string()),
             ("SECRET", self.secret()),
+            // Nobody stands before a fleet on one machine who would have to notice.
+            ("DRAIN_NOTICE", "0s".to_owned()),
         ]));
         if !self.names.is_empty() {
             own.extend(variables([("TLS_SELF_SIGNED", json!(self.names).to_string())]));
@@ -193,6 +195,7 @@ mod tests {
         );
         assert_eq!(router.tls.key, None, "what is another's does not get in");
         assert_eq!(router.drain.termination_grace.as_secs(), 4);
+        assert_eq!(router.drain.notice, Some(std::time::Duration::ZERO));
 
         let at = WorkerAt { udp: "0.0.0.0:5002".parse().unwrap(), admin };
         let name = common.worker_name(1, 0);

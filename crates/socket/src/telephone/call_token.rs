@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use ring::hmac;
+use ring::{hkdf, hmac};
+use streamfleet_session::{FleetSecret, ServiceName};
 
 use crate::protocol::CallSid;
 
@@ -35,6 +36,12 @@ impl CallNonce {
     #[must_use]
     pub const fn from_random(bytes: [u8; NONCE]) -> Self {
         Self(bytes)
+    }
+
+    /// Its bits, for whoever has to know it elsewhere.
+    #[must_use]
+    pub const fn bits(self) -> u128 {
+        u128::from_be_bytes(self.0)
     }
 }
 
@@ -101,6 +108,18 @@ impl CallTokenKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()))
     }
 
+    /// The key of a service in a fleet, which all of its routers and workers can make of what they share (HKDF with SHA-256,
+    /// RFC 5869): a call that was let in to one service is no call of another, and the secret cannot be had from the key.
+    #[must_use]
+    pub fn of_fleet(secret: &FleetSecret, service: &ServiceName) -> Self {
+        const INFO: &[u8] = b"streamfleet call tokens\0";
+        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]);
+        let extracted = salt.extract(secret.reveal().as_bytes());
+        let info = [INFO, service.as_str().as_bytes()];
+        let key = extracted.expand(&info, hmac::HMAC_SHA256);
+        Self(key.expect("invariant: a key is as long as one step of HKDF makes").into())
+    }
+
     /// A token for a call, of a fresh nonce. `now` is counted from the Unix epoch.
     #[must_use]
     pub fn issue(&self, call_sid: &str, nonce: CallNonce, visit: Visit, now: Duration) -> String {
@@ -115,7 +134,7 @@ impl CallTokenKey {
     /// session that began then.
     #[must_use]
     pub fn sign_return(&self, call_sid: &str, nonce: CallNonce) -> String {
-        let mac = hmac::sign(&self.0, &returning(call_sid, &nonce.0));
+        let mac = hmac::sign(&self.0, &return_message(call_sid, &nonce.0));
         hex(&[&nonce.0[..], mac.as_ref()].concat())
     }
 
@@ -125,8 +144,18 @@ impl CallTokenKey {
     pub fn verify_return(&self, call_sid: &str, shown: &str) -> Option<CallNonce> {
         let bytes = from_hex::<{ NONCE + MAC }>(shown)?;
         let (nonce, mac) = bytes.split_first_chunk::<NONCE>()?;
-        hmac::verify(&self.0, &returning(call_sid, nonce), mac).ok()?;
+        hmac::verify(&self.0, &return_message(call_sid, nonce), mac).ok()?;
         Some(CallNonce(*nonce))
+    }
+
+    /// The token's nonce and what it is for. It is not used up: whoever lets the call in sees to that. `now` is counted from the
+    /// Unix epoch.
+    ///
+    /// # Errors
+    /// [`InvalidCallToken::Invalid`], [`InvalidCallToken::Expired`].
+    pub fn look(&self, call_sid: &str, token: &str, now: Duration) -> Result<(CallNonce, Visit), InvalidCallToken> {
+        let (nonce, visit, expires) = self.verify(call_sid, token).ok_or(InvalidCallToken::Invalid)?;
+        if expires <= now.as_secs() { Err(InvalidCallToken::Expired) } else { Ok((CallNonce(nonce), visit)) }
     }
 
     /// The token's nonce, what it is for, and its end, if it is one for this call.
@@ -152,7 +181,7 @@ fn message(visit: Visit, call_sid: &str, nonce: &[u8; NONCE], expires: &[u8; TIM
 }
 
 /// What is signed for a call that comes back. No time: it means the same for as long as the call lasts.
-fn returning(call_sid: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
+fn return_message(call_sid: &str, nonce: &[u8; NONCE]) -> Vec<u8> {
     [b"streamfleet call return\0", &nonce[..], call_sid.as_bytes()].concat()
 }
 
@@ -168,6 +197,15 @@ fn from_hex<const N: usize>(text: &str) -> Option<Vec<u8>> {
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
     pairs.iter().map(|&[high, low]| u8::try_from(digit(high)? << 4 | digit(low)?).ok()).collect()
+}
+
+/// What a call has in its query that comes back.
+pub const RETURN: &str = "return";
+
+/// What a call shows that comes back, by the query of its `action`.
+#[must_use]
+pub fn returning(query: &str) -> Option<&str> {
+    query.split('&').filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == RETURN).map(|(_, value)| value)
 }
 
 /// The tokens that were used and have not expired.
@@ -239,6 +277,21 @@ mod tests {
         check(&key, CALL, &token, 299, Ok((FIRST, Visit::First)));
         check(&key, CALL, &token, 299, Err(InvalidCallToken::Used));
         assert_eq!(format!("{key:?}"), "CallTokenKey(…)");
+    }
+
+    #[test]
+    fn a_fleet_has_a_key_for_each_service() {
+        let key =
+            |secret: &str, service: &str| CallTokenKey::of_fleet(&secret.parse().unwrap(), &service.parse().unwrap());
+        let token = key("a-secret-of-the-fleet", "a").issue(CALL, FIRST, Visit::First, NOW);
+        let check = |secret: &str, service: &str, after: u64, expected| {
+            let now = NOW + Duration::from_secs(after);
+            assert_eq!(key(secret, service).look(CALL, &token, now), expected, "{secret} {service} {after}");
+        };
+        check("a-secret-of-the-fleet", "a", 299, Ok((FIRST, Visit::First)));
+        check("a-secret-of-the-fleet", "a", 300, Err(InvalidCallToken::Expired));
+        check("a-secret-of-the-fleet", "b", 0, Err(InvalidCallToken::Invalid));
+        check("the-secret-of-another", "a", 0, Err(InvalidCallToken::Invalid));
     }
 
     #[test]

@@ -7,7 +7,8 @@ mod signature;
 mod twiml;
 
 pub use call_token::{
-    CallLeg, CallNonce, CallTokenKey, InvalidCallToken, MAX_REDEEMED, RedeemedTokens, TOKEN_LIFE, Visit,
+    CallLeg, CallNonce, CallTokenKey, InvalidCallToken, MAX_REDEEMED, RETURN, RedeemedTokens, TOKEN_LIFE, Visit,
+    returning,
 };
 pub use public_url::{Forwarded, InvalidOrigin, PublicOrigin, Scheme};
 pub use signature::{InvalidSignature, TwilioToken, form_parameters};

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use streamfleet_audio::PcmFormat;
 use streamfleet_session::wire::ServerMessage;
 use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_socket::frames::{Message, Peek, Trace};
 use streamfleet_socket::outputs::{AFTERLIFE, Chunk};
+use streamfleet_socket::protocol::BadFrame;
 use streamfleet_socket::telephone::{
     CallTokenKey, Forwarded, InvalidCallToken, PublicOrigin, RedeemedTokens, Scheme, TwilioToken, form_parameters,
 };
@@ -23,6 +25,43 @@ const RATES: AudioRates = AudioRates { input: 48_000, output: 24_000 };
 pub(crate) fn client_frames(bytes: &[u8]) {
     let now = Instant::now();
     conversation(now, Connection::client(now, ConnectionLimits::default()), bytes);
+}
+
+/// Frames of RFC 6455, as a router reads them: in two pieces, cut where the first octet says, the same messages as in one; what is
+/// passed on is what came; and where a frame ends is seen without reading it.
+pub(crate) fn socket_frames(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let (first, second) = bytes.split_at(usize::from(*cut).min(bytes.len()));
+    assert_eq!(messages(&[first, second]), messages(&[bytes]));
+    let mut peek = Peek::default();
+    peek.feed(bytes);
+    if let Ok(Some(message @ (Message::Text(_) | Message::Binary(_)))) = peek.poll() {
+        let mut again = Peek::default();
+        again.feed(&peek.into_rest());
+        assert_eq!(again.poll(), Ok(Some(message)), "what is passed on says the same");
+    }
+    let trace = |pieces: &[&[u8]]| {
+        let mut trace = Trace::default();
+        pieces.iter().for_each(|piece| trace.pass(piece));
+        (trace.is_between_frames(), trace.has_ended(), trace.close_code())
+    };
+    assert_eq!(trace(&[first, second]), trace(&[bytes]));
+}
+
+/// What is read of these pieces, why it ends, and what is left.
+fn messages(pieces: &[&[u8]]) -> (Vec<Message>, Option<BadFrame>, Vec<u8>) {
+    let (mut peek, mut found) = (Peek::default(), Vec::new());
+    for piece in pieces {
+        peek.feed(piece);
+        loop {
+            match peek.poll() {
+                Ok(Some(message)) => found.push(message),
+                Ok(None) => break,
+                Err(error) => return (found, Some(error), Vec::new()),
+            }
+        }
+    }
+    (found, None, peek.into_rest())
 }
 
 /// The same from a telephone company.

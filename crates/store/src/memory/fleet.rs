@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, SessionId, UserId};
 
+use super::calls::Calls;
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
 use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
@@ -42,6 +43,7 @@ pub(super) struct Fleet {
     /// When those that are over are forgotten.
     fading: BTreeSet<(Instant, Ticket)>,
     outputs: HashMap<Ticket, Kept>,
+    pub(super) calls: Calls,
     /// Who is to be woken after this step.
     wakes: BTreeSet<Topic>,
 }
@@ -132,6 +134,7 @@ impl Fleet {
             last: HashMap::new(),
             fading: BTreeSet::new(),
             outputs: HashMap::new(),
+            calls: Calls::default(),
             wakes: BTreeSet::new(),
         }
     }

@@ -1,5 +1,6 @@
 //! The store of a process that stands alone.
 
+mod calls;
 mod fleet;
 mod shared;
 mod shelf;

@@ -9,6 +9,7 @@ use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use super::fleet::Fleet;
 use super::table::Table;
 use super::{Memory, now};
+use crate::calls::Calls;
 use crate::context::{ContextId, ContextKey, StoreError};
 use crate::directory::{Demand, Directory, FleetError, Gate, Heartbeat, Orders, WorkerView};
 use crate::outputs::{Outputs, Read};
@@ -165,6 +166,17 @@ impl Outputs for Memory {
         after: u64,
     ) -> Result<Option<Read>, StoreError> {
         Ok(self.step(service, |fleet, contexts, now| fleet.outputs(contexts, session, after, now)))
+    }
+}
+
+#[async_trait]
+impl Calls for Memory {
+    async fn enter_call(&self, service: &ServiceName, call: u128, session: &SessionId) -> Result<bool, StoreError> {
+        Ok(self.step(service, |fleet, _, _| fleet.calls.enter(call, session)))
+    }
+
+    async fn session_of_call(&self, service: &ServiceName, call: u128) -> Result<Option<SessionId>, StoreError> {
+        Ok(self.step(service, |fleet, _, _| fleet.calls.find(call)))
     }
 }
 

@@ -7,6 +7,7 @@
 //! still matters.
 
 mod backoff;
+mod calls;
 mod config;
 mod contexts;
 mod directory;

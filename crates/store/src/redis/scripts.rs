@@ -3,6 +3,7 @@
 use redis::Script;
 
 use super::config::RedisConfig;
+use crate::calls::MAX_CALLS;
 use crate::memory::TOKEN_GRACE;
 use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
 
@@ -61,6 +62,8 @@ steps! {
     list = "list",
     append = "append",
     outputs = "outputs",
+    call_enter = "call-enter",
+    call_find = "call-find",
     context_open = "context-open",
     context_find = "context-find",
     context_rotate = "context-rotate",
@@ -94,6 +97,7 @@ fn constants(config: &RedisConfig) -> String {
         ("MAX_OUTPUTS", MAX_OUTPUTS.to_string()),
         ("MAX_OUTPUTS_BYTES", MAX_OUTPUTS_BYTES.to_string()),
         ("MAX_READ", MAX_READ.to_string()),
+        ("MAX_CALLS", MAX_CALLS.to_string()),
     ];
     let numbers = numbers.map(|(name, value)| format!("local {name} = {value}\n")).concat();
     format!("local SCHEMA = '{SCHEMA}'\n{numbers}")

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase, RedisStore,
-    Sessions as _, Store, Told,
+    Calls as _, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
+    RedisStore, Sessions as _, Store, Told,
 };
 
 use crate::arrangements::{connected, unhurried};
@@ -126,6 +126,8 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("report", store.report(service, &owner, claim.ticket, Phase::Active, &detail));
     cost!("append", store.append(service, &owner, claim.ticket, &format!("\"{}\"", "x".repeat(98))));
     cost!("outputs", store.outputs(service, &id("k3x9a1b2c3"), 0));
+    cost!("enter_call", store.enter_call(service, 7, &id("MZ0123456789abcdef0123456789abcdef")));
+    cost!("session_of_call", store.session_of_call(service, 7));
     let contexts = std::sync::Arc::new(store.clone()).contexts(service);
     let document = object(json!({"k": "x".repeat(1000)}));
     cost!("write", contexts.write(claim.context, document.clone(), Expected::Anything));

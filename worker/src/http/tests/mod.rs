@@ -300,6 +300,7 @@ fn access() -> Access {
         admin_token: TOKEN.parse().unwrap(),
         newcomers: MAX_NEWCOMERS,
         newcomers_per_source: None,
+        fleet: None,
         streams: 20,
     }
 }

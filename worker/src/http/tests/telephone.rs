@@ -4,10 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
+use streamfleet_socket::hello::Proof;
 use streamfleet_socket::protocol::CallStart;
 use streamfleet_socket::telephone::{CallNonce, Visit};
 
-use super::super::telephone::{Proof, Switchboard};
+use super::super::telephone::Switchboard;
 use super::*;
 
 const HEAD: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Response>"#;

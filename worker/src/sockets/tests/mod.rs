@@ -5,6 +5,7 @@ mod calls;
 mod ending;
 mod handlers;
 mod peer;
+mod placed;
 mod reattach;
 mod returning;
 
@@ -85,6 +86,7 @@ fn access() -> Access {
         admin_token: "correct-horse-battery".parse().unwrap(),
         newcomers: NEWCOMERS,
         newcomers_per_source: Some(NEWCOMERS),
+        fleet: None,
         streams: 9,
     }
 }

@@ -8,6 +8,7 @@ use streamfleet_audio::g711;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{PATIENCE, World};
@@ -44,6 +45,17 @@ impl Peer {
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Opens a socket with these headers beside those of a handshake.
+    pub(super) async fn with(world: &World, path: &str, headers: &[(&'static str, &str)]) -> Self {
+        let mut request = format!("ws://{}{path}", world.address).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let stream = TcpStream::connect(world.address).await.unwrap();
+        let (socket, _) = timeout(PATIENCE, tokio_tungstenite::client_async(request, stream)).await.unwrap().unwrap();
+        Self { socket }
     }
 
     pub(super) async fn open(world: &World, path: &str) -> Self {

@@ -1,5 +1,6 @@
 //! What holds for every store: one table of rules.
 
+mod calls;
 mod claims;
 mod contexts;
 mod demands;
@@ -36,6 +37,7 @@ rules! {
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored, the_younger_goes;
     outputs: outputs_are_numbered_and_bounded, outputs_outlive_their_session;
+    calls: a_call_is_entered_once;
     contexts: only_the_token_or_the_verified_user_resumes, tokens_are_good_once,
         a_token_is_good_once_more_while_its_successor_may_be_lost, tokens_are_numbered_in_their_order,
         a_client_that_moves_keeps_its_token_until_it_has_arrived,

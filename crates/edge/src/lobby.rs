@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::rate::subscriber;
+use crate::rate::subscriber;
 
-/// Sockets of a worker that have not become a session, or have been refused and are not closed yet. A page says `start`
+/// Sockets of a process that have not become a session, or have been refused and are not closed yet. A page says `start`
 /// within a moment, and has thirty seconds for it: this takes thirty new sessions a second of the slowest pages, and is
 /// no more memory than 1 GiB if each of them sends the longest message there is.
 pub const MAX_NEWCOMERS: usize = 1024;
@@ -22,9 +22,9 @@ pub const MAX_NEWCOMERS: usize = 1024;
 /// nothing are needed to take what one leaves, and an office of a hundred people behind one address still comes in.
 const SHARE: usize = 8;
 
-/// The places of one worker.
+/// The places of one process.
 #[derive(Debug, Clone)]
-pub(super) struct Lobby(Arc<Mutex<Table>>);
+pub struct Lobby(Arc<Mutex<Table>>);
 
 #[derive(Debug)]
 struct Table {
@@ -37,7 +37,7 @@ struct Table {
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoPlace {
+pub enum NoPlace {
     /// All are taken.
     Full,
     /// Places are scarce, and this address has its share.
@@ -46,13 +46,17 @@ pub(super) enum NoPlace {
 
 impl Lobby {
     /// `places` in all. An address may hold `per_source` of them where they are scarce; an eighth if not said.
-    pub(super) fn new(places: usize, per_source: Option<usize>) -> Self {
+    #[must_use]
+    pub fn new(places: usize, per_source: Option<usize>) -> Self {
         let per_source = per_source.unwrap_or_else(|| places.div_ceil(SHARE));
         Self(Arc::new(Mutex::new(Table { places, per_source, taken: 0, sources: HashMap::new() })))
     }
 
     /// Takes a place for a socket from `source`. An IPv6 address counts for its /64.
-    pub(super) fn enter(&self, source: IpAddr) -> Result<Place, NoPlace> {
+    ///
+    /// # Errors
+    /// [`NoPlace`].
+    pub fn enter(&self, source: IpAddr) -> Result<Place, NoPlace> {
         let source = subscriber(source);
         let mut table = self.0.lock();
         if table.taken >= table.places {
@@ -72,7 +76,7 @@ impl Lobby {
 /// A place. Dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "a place that is dropped at once is nobody's"]
-pub(super) struct Place {
+pub struct Place {
     lobby: Lobby,
     source: IpAddr,
 }

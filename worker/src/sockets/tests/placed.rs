@@ -1,0 +1,112 @@
+//! Sockets that a router passes on; the test is the router.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, json};
+use streamfleet_session::ResumeToken;
+use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext};
+use streamfleet_store::{
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Heartbeat, Memory, Sessions as _, Terms,
+    Ticket,
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::peer::{Peer, closed, refused};
+use super::{PATIENCE, Setup, World, service};
+use crate::fleet::{Member, Surroundings, run};
+
+const PATH: &str = "/tone/websocket/offer";
+
+async fn placed(store: &Memory) -> Placed {
+    let (service, session) = ("tone".parse().unwrap(), "a".parse().unwrap());
+    let user = Some("ann".parse().unwrap());
+    let request = ClaimRequest {
+        ticket: Ticket::from_random(1),
+        session,
+        user: user.clone(),
+        claim: Claim { token: None, user: user.clone() },
+        context: ContextId::from_random(1),
+        token: ResumeToken::from_random([1; ResumeToken::LEN]),
+        delivery: Delivery::Sent,
+        service_limit: None,
+        user_limit: None,
+        pin: None,
+        retention: Duration::from_secs(60),
+        ranked: vec!["w".parse().unwrap()],
+    };
+    let claimed = store.claim(&service, &request).await.unwrap();
+    let Claimed::Placed(placement) = claimed else { panic!("{claimed:?}") };
+    let opened = placement.opened;
+    Placed {
+        v: Form,
+        ticket: 1,
+        epoch: placement.epoch.0,
+        session: request.session,
+        user,
+        verified: true,
+        metadata: Map::new(),
+        claims: Map::new(),
+        variant: None,
+        pin: None,
+        context: PlacedContext {
+            id: opened.id.bits(),
+            version: opened.document.version.0,
+            data: opened.document.data,
+            resumed: opened.resumed,
+            token: opened.token,
+            generation: opened.generation.number(),
+        },
+        takes_over: None,
+        client: "192.0.2.1:9".parse().unwrap(),
+        retention: Duration::from_secs(60),
+    }
+}
+
+/// A verified user's session is his alone, and of who he is only the router knows: it says so, or nobody has it again.
+#[tokio::test]
+async fn a_router_vouches_for_who_comes_back() {
+    let store = Arc::<Memory>::default();
+    let member = Arc::new(Member::new("tone".parse().unwrap(), "w".parse().unwrap(), store.clone()));
+    let members = HashMap::from([(member.service().clone(), member.clone())]);
+    let world = World::changed([service("tone")], Setup::default(), |sessions| sessions.join(members));
+    let beat = || Heartbeat {
+        capacity: 9,
+        active: 0,
+        reserved: 0,
+        gate: Gate::Open,
+        variant: None,
+        http: "127.0.0.1:1".to_owned(),
+        media: Vec::new(),
+        version: "0".to_owned(),
+    };
+    let surroundings = Surroundings { terms: Terms::default(), beat: Box::new(beat), stop: CancellationToken::new() };
+    let mut running = JoinSet::new();
+    running.spawn(run(member.clone(), Arc::new(world.sessions.clone()), surroundings));
+    let is_open = async {
+        while store.workers(member.service()).await.unwrap().iter().all(|view| view.said.is_none()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_open).await.expect("it registers");
+
+    let placed = placed(&store).await.encode().unwrap();
+    let start = |resume| json!({ "event": "start", "websocket_id": "a", "resume": resume });
+    let mut first = Peer::with(&world, PATH, &[(PLACED_HEADER, &placed)]).await;
+    first.say(start(json!(true))).await;
+    let token = first.token().await;
+    first.hear(4_800).await;
+    first.vanish();
+
+    let mut unknown = Peer::with(&world, PATH, &[]).await;
+    unknown.say(start(token.clone())).await;
+    assert_eq!(unknown.word().await, refused("connection_closed"));
+    assert_eq!(unknown.word().await, closed(1000, "refused"));
+    let mut back = Peer::with(&world, PATH, &[("authorization", "Bearer correct-horse-battery")]).await;
+    back.say(start(token.clone())).await;
+    assert_ne!(back.token().await, token);
+    back.hear(4_800).await;
+    assert_eq!(world.sessions.len(), 1);
+}
