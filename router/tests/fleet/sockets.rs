@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use streamfleet_session::fleet::Refused;
 use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
-use streamfleet_store::{SessionView, Sessions as _};
+use streamfleet_store::SessionView;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;

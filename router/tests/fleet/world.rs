@@ -439,7 +439,8 @@ async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
     if let (Some(placed), Act::Answer) = (&placed, act) {
         let ticket = Ticket::from_random(placed.ticket);
         let detail: Map<String, Value> = [("transport".to_owned(), json!(transport))].into_iter().collect();
-        double.store.report(&service(), &double.owner, ticket, Phase::Active, &detail).await.unwrap();
+        let owner = double.owner.lock().clone();
+        double.store.report(&service(), &owner, ticket, Phase::Active, &detail).await.unwrap();
     }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
     upgrade.on_upgrade(move |mut socket| async move {

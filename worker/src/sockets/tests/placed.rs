@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, json};
 use streamfleet_session::ResumeToken;
-use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext};
+use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, Standing};
 use streamfleet_store::{
     Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Heartbeat, Memory, Sessions as _, Terms,
     Ticket,
@@ -34,6 +34,7 @@ async fn placed(store: &Memory) -> Placed {
         service_limit: None,
         user_limit: None,
         pin: None,
+        quotas: Vec::new(),
         retention: Duration::from_secs(60),
         ranked: vec!["w".parse().unwrap()],
     };
@@ -51,6 +52,7 @@ async fn placed(store: &Memory) -> Placed {
         claims: Map::new(),
         variant: None,
         pin: None,
+        standing: Standing::Claimed,
         context: PlacedContext {
             id: opened.id.bits(),
             version: opened.document.version.0,
