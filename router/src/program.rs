@@ -16,6 +16,7 @@ use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
+use streamfleet_process::tls::Certificate;
 use streamfleet_process::{crypto, tls};
 use streamfleet_service::files;
 use streamfleet_store::Store;
@@ -165,10 +166,14 @@ pub async fn serve(
     crypto::install();
     let mut listener = Listener::bind(plan.listen).map_err(|error| failed(format!("{}: {error}", plan.listen)))?;
     let mut renewal = None;
-    if let Some(files) = &plan.certificate {
-        let (config, follow) = tls::renewable(&files.chain, &files.key).map_err(failed)?;
-        listener = listener.with_tls(config);
-        renewal = Some(follow);
+    match &plan.certificate {
+        None => {}
+        Some(Certificate::Files { chain, key }) => {
+            let (config, follow) = tls::renewable(chain, key).map_err(failed)?;
+            listener = listener.with_tls(config);
+            renewal = Some(follow);
+        }
+        Some(made) => listener = listener.with_tls(tls::server_config(made).map_err(failed)?),
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
     let addresses = Addresses { scheme: listener.scheme(), http: listener.address(), admin: admin.address() };
