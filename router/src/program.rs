@@ -11,13 +11,13 @@ use axum::Router;
 use clap::Parser;
 use streamfleet_process::admin::Admin;
 use streamfleet_process::config::Mistakes;
-use streamfleet_process::crypto;
 use streamfleet_process::readiness::{Hold, Note, Readiness};
 use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
-use streamfleet_process::tls::{self, Certificate};
+use streamfleet_process::tls::Certificate;
+use streamfleet_process::{crypto, tls};
 use streamfleet_service::files;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
@@ -169,15 +169,13 @@ pub async fn serve(
     let mut listener = Listener::bind(plan.listen).map_err(|error| failed(format!("{}: {error}", plan.listen)))?;
     let mut renewal = None;
     match &plan.certificate {
+        None => {}
         Some(Certificate::Files { chain, key }) => {
             let (config, follow) = tls::renewable(chain, key).map_err(failed)?;
             listener = listener.with_tls(config);
             renewal = Some(follow);
         }
-        Some(made @ Certificate::SelfSigned { .. }) => {
-            listener = listener.with_tls(tls::server_config(made).map_err(failed)?);
-        }
-        None => {}
+        Some(made) => listener = listener.with_tls(tls::server_config(made).map_err(failed)?),
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
     let addresses = Addresses { scheme: listener.scheme(), http: listener.address(), admin: admin.address() };

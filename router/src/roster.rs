@@ -239,7 +239,7 @@ mod tests {
         };
         write("a", "");
         let (means, paths) = (means(), vec![folder.clone()]);
-        let texts = texts("services", &paths).unwrap();
+        let texts = texts(FILES, &paths).unwrap();
         let first = Roster::default().next(services(&texts).unwrap(), &means).unwrap();
         let (sender, mut roster) = watch::channel(Arc::new(first));
         let stop = means.stop.clone();

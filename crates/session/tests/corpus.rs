@@ -37,3 +37,8 @@ fn candidate() {
 fn metadata() {
     replay("metadata", checks::metadata);
 }
+
+#[test]
+fn placed() {
+    replay("placed", checks::placed);
+}

@@ -250,8 +250,8 @@ pub enum SessionView {
     Over(CloseReason),
 }
 
-/// Which sessions to list.
-#[derive(Debug, Clone, Default)]
+/// Which sessions to list. By default the first page of all.
+#[derive(Debug, Clone)]
 pub struct Filter {
     /// Those that count for this user.
     pub user: Option<UserId>,
@@ -259,8 +259,14 @@ pub struct Filter {
     pub phase: Option<Phase>,
     /// Those after this id: a page's [`next`](Page::next).
     pub after: Option<SessionId>,
-    /// How many to look at, at most [`MAX_PAGE`]. Those in another phase count too.
+    /// How many to look at, from 1 to [`MAX_PAGE`]; what is beyond is the nearest of these. Those in another phase count too.
     pub limit: u32,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { user: None, phase: None, after: None, limit: MAX_PAGE }
+    }
 }
 
 /// Some of the live sessions, by id.

@@ -111,7 +111,7 @@ impl Door {
 
     /// A slot for one that nobody has given a place: this worker is all there is to decide, and its client is told why not.
     fn unclaimed(&self, id: &SessionId, user: Option<&UserId>, share: Share, now: Instant) -> Result<Slot, Unopened> {
-        let limits = Limits { concurrency: share.sessions, per_user: share.of_user, ..self.admission.limits().clone() };
+        let limits = Limits { concurrency: share.sessions, per_user: share.of_user, ..*self.admission.limits() };
         self.admission.admit_within(&limits, id, user, now).map_err(|refusal| match refusal {
             Refusal::Draining => Refused::Draining.into(),
             Refusal::Full => Refused::Full.into(),

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use streamfleet_session::candidate::MAX_LINE;
+use streamfleet_session::fleet::{Placed, Refused};
 use streamfleet_session::wire::{OfferBody, ServerMessage};
 use streamfleet_session::{
     IdentityPolicy, Metadata, MetadataLimits, ParsedCandidate, RemoteCandidate, SessionId, UserId, identify,
@@ -58,6 +59,25 @@ pub(crate) fn metadata(bytes: &[u8]) {
     match Metadata::parse(&value, &limits) {
         Ok(metadata) => metadata_is_within(&metadata, &limits),
         Err(error) => assert!(error.to_string().len() <= 256, "{error}"),
+    }
+}
+
+/// What a router says of a session in a header, and why a worker refuses it.
+pub(crate) fn placed(bytes: &[u8]) {
+    match Placed::decode(bytes) {
+        Err(error) => assert!(error.to_string().len() <= 64, "{error}"),
+        Ok(placed) => {
+            let header = placed.encode();
+            // What is written anew may be longer: names of fields that were left out.
+            if let Ok(header) = header {
+                assert_eq!(Placed::decode(header.as_bytes()).expect("what is written is read"), placed);
+            }
+            let shown = format!("{placed:?}");
+            assert!(!shown.contains(&placed.context.token.reveal()), "{shown}");
+        }
+    }
+    if let Ok(refused) = String::from_utf8_lossy(bytes).parse::<Refused>() {
+        assert_eq!(refused.as_str().as_bytes(), bytes);
     }
 }
 
