@@ -162,3 +162,42 @@ pub(crate) fn observe(meter: &Meter, members: &[Arc<Member>]) {
         })
         .build();
 }
+
+#[cfg(test)]
+mod tests {
+    use streamfleet_process::telemetry::Metrics;
+    use streamfleet_store::{Memory, Observed, StoreError};
+
+    use super::*;
+    use crate::fleet::Member;
+
+    #[tokio::test]
+    async fn what_is_shown() {
+        let all = Metrics::new("test", "0");
+        let meter = all.meter("worker");
+        let metrics = FleetMetrics::new(&meter);
+        let store = Arc::new(Observed::new(Arc::new(Memory::default()), Arc::new(metrics.clone())));
+        let member = Member::new("echo".parse().unwrap(), "w".parse().unwrap(), store).counted(metrics.clone());
+        let members = [Arc::new(member)];
+        observe(&meter, &members);
+        let shown = |line: &str| assert!(all.render().lines().any(|l| l == line), "{line}\n{}", all.render());
+        let name = |rest: &str| format!("streamfleet_fleet_{rest}");
+        shown(&name("state{state=\"outside\"} 1"));
+        members[0].shows(State::Draining);
+        shown(&name("state{state=\"outside\"} 0"));
+        shown(&name("state{state=\"draining\"} 1"));
+        members[0].metrics().renewed(Renewal::Away);
+        shown(&name("renewals_total{outcome=\"away\"} 1"));
+        shown(&name("renewals_total{outcome=\"renewed\"} 0"));
+        members[0].metrics().superseded();
+        shown(&name("sessions_superseded_total 1"));
+        shown(&name("sessions_restored_total 0"));
+        shown(&name("contexts_waiting 0"));
+        shown(&name("outputs_waiting 0"));
+        let answer: Result<_, StoreError> = members[0].outputs(&"s".parse().unwrap(), None).await;
+        assert_eq!(answer, Ok(None));
+        shown("streamfleet_store_seconds_count{command=\"outputs\"} 1");
+        metrics.answered("renew", Answered::No, Duration::ZERO);
+        shown("streamfleet_store_errors_total{command=\"renew\"} 1");
+    }
+}
