@@ -2,12 +2,15 @@
 //!
 //! What is kept, and what a reader gets of it, is `streamfleet_socket`'s; here is who waits for it.
 
-use std::slice;
 use std::sync::Arc;
 use std::time::Instant;
+use std::{fmt, slice};
 
+use parking_lot::Mutex;
 use serde_json::Value;
-use streamfleet_socket::outputs::{Chunk, Cursor, OutputTooLarge, Outputs};
+use streamfleet_socket::outputs::{
+    Chunk, Cursor, Earlier, EventId, KEEP_ALIVE, KEEP_ALIVE_COMMENT, OutputTooLarge, Outputs,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep_until;
 
@@ -20,18 +23,61 @@ pub struct History {
     kept: watch::Sender<Kept>,
     /// [`MAX_READERS`] of them.
     places: Arc<Semaphore>,
+    /// Who wants to hear of each output.
+    notice: Mutex<Option<Notice>>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        let kept = watch::Sender::new(Kept { outputs: Outputs::new(rand::random()), writers: 0 });
-        Self { kept, places: Arc::new(Semaphore::new(MAX_READERS)) }
+        Self::new(Numbering::Known)
     }
 }
+
+/// Called after each output: it must not wait.
+#[derive(Clone)]
+pub(crate) struct Notice(Arc<dyn Fn() + Send + Sync>);
+
+impl Notice {
+    pub(crate) fn new(call: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Notice")
+    }
+}
+
+/// Whether it is known with which number the outputs begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbering {
+    Known,
+    /// They follow outputs of another worker, which are being fetched. Nobody is told a number yet.
+    Awaited,
+}
+
+/// Some outputs, for whoever keeps them elsewhere too.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) mark: u32,
+    pub(crate) earlier: Vec<EventId>,
+    /// The number of the first.
+    pub(crate) first: u64,
+    /// The number of the oldest that is kept.
+    pub(crate) oldest: u64,
+    pub(crate) texts: Vec<Arc<str>>,
+}
+
+/// Outputs of one piece.
+const MAX_PIECE: usize = streamfleet_store::MAX_READ;
+/// Bytes of one piece, and one output more: a store that serves many takes no megabyte at once.
+const MAX_PIECE_BYTES: usize = 64 << 10;
 
 #[derive(Debug)]
 struct Kept {
     outputs: Outputs,
+    numbering: Numbering,
     /// Sessions that write: two while a client moves from one to the other.
     writers: usize,
 }
@@ -48,11 +94,81 @@ pub enum Following {
 }
 
 impl History {
+    fn new(numbering: Numbering) -> Self {
+        let kept = watch::Sender::new(Kept { outputs: Outputs::new(rand::random()), numbering, writers: 0 });
+        Self { kept, places: Arc::new(Semaphore::new(MAX_READERS)), notice: Mutex::default() }
+    }
+
+    /// One that goes on with outputs of another worker, once it is told [which](Self::adopt).
+    pub(crate) fn awaiting() -> Self {
+        Self::new(Numbering::Awaited)
+    }
+
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.kept.borrow().numbering == Numbering::Awaited
+    }
+
+    /// What it goes on with; `None` if nobody knows. Only the first word counts.
+    pub(crate) fn adopt(&self, earlier: Option<Earlier>) {
+        let adopted = self.kept.send_if_modified(|kept| {
+            let awaited = kept.numbering == Numbering::Awaited;
+            if awaited {
+                kept.numbering = Numbering::Known;
+                if let Some(earlier) = earlier {
+                    kept.outputs.adopt(earlier);
+                }
+            }
+            awaited
+        });
+        if adopted {
+            self.say();
+        }
+    }
+
+    /// Tells this of each output from now on, instead of whoever was told before.
+    pub(crate) fn notify(&self, notice: Notice) {
+        *self.notice.lock() = Some(notice);
+    }
+
+    fn say(&self) {
+        let notice = self.notice.lock().clone();
+        if let Some(Notice(call)) = notice {
+            call();
+        }
+    }
+
+    /// The number of the newest output.
+    pub(crate) fn last(&self) -> u64 {
+        self.kept.borrow().outputs.last()
+    }
+
+    /// The next outputs behind number `after`; none if there are none, but an empty piece for whoever `asks` whether that is
+    /// so.
+    pub(crate) fn piece(&self, after: u64, asks: bool) -> Option<Piece> {
+        let kept = self.kept.borrow();
+        let outputs = &kept.outputs;
+        if kept.numbering == Numbering::Awaited || outputs.last() == 0 || after >= outputs.last() && !asks {
+            return None;
+        }
+        let (mut texts, mut bytes) = (Vec::new(), 0);
+        for (_, text) in outputs.after(after).take(MAX_PIECE) {
+            bytes += text.len();
+            texts.push(text.clone());
+            if bytes >= MAX_PIECE_BYTES {
+                break;
+            }
+        }
+        // Of nothing it says where that would be.
+        let first = outputs.oldest().max(after.min(outputs.last()) + 1);
+        let (mark, earlier) = (outputs.mark(), outputs.earlier().to_vec());
+        Some(Piece { mark, earlier, first, oldest: outputs.oldest(), texts })
+    }
+
     /// Adds an output. From any thread; readers never make it wait for longer than it takes to copy a piece of text.
     pub(crate) fn push(&self, output: &Value) -> Result<(), OutputTooLarge> {
         let mut pushed = Ok(0);
         self.kept.send_modify(|kept| pushed = kept.outputs.push(slice::from_ref(output)));
-        pushed.map(|_| ())
+        pushed.map(|_| self.say())
     }
 
     /// The newest outputs, the oldest first.
@@ -83,8 +199,11 @@ impl History {
     pub fn follow(&self, last_event_id: Option<&str>) -> Following {
         let Ok(place) = self.places.clone().try_acquire_owned() else { return Following::Crowded };
         let kept = self.kept.subscribe();
-        let cursor = kept.borrow().outputs.open(now(), last_event_id);
-        cursor.map_or(Following::Over, |cursor| Following::Open(Reader { kept, cursor, _place: place }))
+        let at = match At::open(&kept.borrow(), last_event_id) {
+            Some(at) => at,
+            None => return Following::Over,
+        };
+        Following::Open(Reader { kept, at, _place: place })
     }
 
     /// Gives up what is kept, unless a session writes.
@@ -116,9 +235,31 @@ impl Drop for Writing {
             let ends = kept.writers == 0;
             if ends {
                 kept.outputs.end(now());
+                // Nobody fetches what came before any more.
+                kept.numbering = Numbering::Known;
             }
             ends
         });
+    }
+}
+
+/// Where a reader is.
+#[derive(Debug)]
+enum At {
+    Here(Cursor),
+    /// It has seen so much, and nobody knows yet where that is.
+    Waiting {
+        seen: Option<String>,
+        since: Instant,
+    },
+}
+
+impl At {
+    fn open(kept: &Kept, seen: Option<&str>) -> Option<Self> {
+        match kept.numbering {
+            Numbering::Known => kept.outputs.open(now(), seen).map(Self::Here),
+            Numbering::Awaited => Some(Self::Waiting { seen: seen.map(str::to_owned), since: now() }),
+        }
     }
 }
 
@@ -126,7 +267,7 @@ impl Drop for Writing {
 #[derive(Debug)]
 pub struct Reader {
     kept: watch::Receiver<Kept>,
-    cursor: Cursor,
+    at: At,
     _place: OwnedSemaphorePermit,
 }
 
@@ -135,8 +276,7 @@ impl Reader {
     /// `None` when there is no more to come.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            let chunk = self.cursor.poll(&self.kept.borrow_and_update().outputs, now());
-            let until = match chunk {
+            let until = match self.poll() {
                 Chunk::Text(text) => return Some(text),
                 Chunk::End => return None,
                 Chunk::Wait(until) => until,
@@ -144,6 +284,26 @@ impl Reader {
             tokio::select! {
                 changed = self.kept.changed() => if changed.is_err() { return None },
                 () = sleep_until(until.into()) => {}
+            }
+        }
+    }
+}
+
+impl Reader {
+    fn poll(&mut self) -> Chunk {
+        let kept = self.kept.borrow_and_update();
+        if let (At::Waiting { seen, .. }, Numbering::Known) = (&self.at, kept.numbering) {
+            match At::open(&kept, seen.as_deref()) {
+                Some(at) => self.at = at,
+                None => return Chunk::End,
+            }
+        }
+        match &mut self.at {
+            At::Here(cursor) => cursor.poll(&kept.outputs, now()),
+            At::Waiting { since, .. } if now() < *since + KEEP_ALIVE => Chunk::Wait(*since + KEEP_ALIVE),
+            At::Waiting { since, .. } => {
+                *since = now();
+                Chunk::Text(KEEP_ALIVE_COMMENT.to_owned())
             }
         }
     }
@@ -174,7 +334,7 @@ mod tests {
     fn id(history: &History, number: u64) -> String {
         let mut outputs = history.follow(None);
         let Following::Open(reader) = &mut outputs else { panic!("{outputs:?}") };
-        let Chunk::Text(text) = reader.cursor.poll(&reader.kept.borrow().outputs, now()) else { panic!("no output") };
+        let Chunk::Text(text) = reader.poll() else { panic!("no output") };
         let (mark, _) = text.split("id: ").nth(1).and_then(|id| id.split_once('-')).unwrap();
         format!("{mark}-{number}")
     }

@@ -7,6 +7,7 @@ mod afterlife;
 mod begin;
 mod calls;
 mod context;
+mod drain;
 mod moving;
 mod placed;
 mod quality;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{self as sdk, Registered};
 use streamfleet_session::candidate::ParsedCandidate;
-use streamfleet_session::wire::{Answer, Failure, ServerMessage};
+use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use streamfleet_socket::protocol::CallResume;
 use streamfleet_socket::telephone::CallLeg;
@@ -47,6 +48,7 @@ use crate::sockets::Line;
 
 use self::afterlife::Afterlife;
 use self::calls::Calls;
+use self::drain::Urged;
 use self::moving::stop;
 use self::placed::Places;
 use self::seal::{Seal, Sealed};
@@ -81,6 +83,8 @@ struct Live {
     resume: Option<Issued>,
     admitted: Instant,
     time_limit: Option<Duration>,
+    /// Whether it has been asked to go.
+    urged: Urged,
     /// Set while it is being ended.
     seal: Seal,
     /// The session that its client is on the way to; one that has come to be in `moving` has none itself.
@@ -205,9 +209,9 @@ impl Sessions {
             if now >= deadline {
                 break;
             }
-            if !asked && now + RECONNECT_LEAD >= deadline {
+            if !asked && Self::is_near(now, deadline) {
                 asked = true;
-                self.ask_to_reconnect(now, deadline);
+                self.warn_of(now, deadline);
             }
             tokio::time::sleep(Duration::from_millis(50).min(deadline - now)).await;
         }
@@ -224,23 +228,6 @@ impl Sessions {
         let ends = futures_util::future::join_all(all.iter().map(|(id, context)| self.end(id, *context, reason)));
         // Those that are not over then end with their loop.
         drop(tokio::time::timeout(limit, ends).await);
-    }
-
-    fn ask_to_reconnect(&self, now: Instant, deadline: Instant) {
-        let table = self.inner.table.by_id.lock();
-        for live in table.values() {
-            // A session whose own limit comes first is not cut off by the deadline.
-            let own_end = live.time_limit.map(|limit| live.admitted + limit);
-            if own_end.is_some_and(|end| end <= deadline) {
-                continue;
-            }
-            let after = deadline.saturating_duration_since(now).min(Duration::from_secs(1));
-            let message =
-                ServerMessage::reconnect(after, CloseReason::Draining, live.resume.map(|issued| issued.token));
-            if live.via.send(live.shared.token(), Order::Reconnect(Box::new(message))).is_err() {
-                tracing::warn!(session = %live.shared.id(), "could not be asked to reconnect");
-            }
-        }
     }
 
     /// Closes what is left of sockets, and waits until every handler has shut down, at most `limit`.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use opentelemetry::metrics::Meter;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{ConfigError, Registered, Registry};
 use streamfleet_process::admin::Admin;
@@ -20,14 +21,14 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{Gate, Heartbeat};
+use streamfleet_store::{Gate, Heartbeat, Observed};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Occupancy;
 use crate::config::{FleetPlan, WorkerPlan};
 use crate::fleet::guard::{Keeper, guard};
-use crate::fleet::{self, Fate, Member};
+use crate::fleet::{self, Fate, FleetMetrics, Member};
 use crate::http::{self, Access};
 use crate::media::answer::{NoIdentity, PeerFactory};
 use crate::media::driver::{Loop, LoopHandle};
@@ -183,7 +184,7 @@ impl Worker {
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
         let members = match &self.plan.fleet {
-            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &listening, &mut subsystems),
+            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &listening, &meter, &mut subsystems),
             None => Vec::new(),
         };
         let fleet_secret = self.plan.fleet.map(|fleet| fleet.secret);
@@ -262,15 +263,20 @@ fn join(
     sessions: &Sessions,
     occupancy: &Occupancy,
     listening: &Addresses,
+    meter: &Meter,
     subsystems: &mut Subsystems,
 ) -> Vec<Arc<Member>> {
     let media: Vec<String> = listening.media.iter().map(ToString::to_string).collect();
     let http = reached_at(&fleet.http, listening.http);
     let terms = fleet.store.terms();
-    let store = fleet.store.clone().open();
-    let member =
-        |service: &Arc<http::Service>| Arc::new(Member::new(service.name.clone(), fleet.worker.clone(), store.clone()));
+    let metrics = FleetMetrics::new(meter);
+    let store = Arc::new(Observed::new(fleet.store.clone().open(), Arc::new(metrics.clone())));
+    let member = |service: &Arc<http::Service>| {
+        let member = Member::new(service.name.clone(), fleet.worker.clone(), store.clone());
+        Arc::new(member.counted(metrics.clone()))
+    };
     let members: Vec<Arc<Member>> = plan.services.iter().map(member).collect();
+    fleet::observe(meter, &members);
     sessions.join(members.iter().map(|member| (member.service().clone(), member.clone())).collect());
     for member in &members {
         let (http, media, occupancy) = (http.clone(), media.clone(), occupancy.clone());

@@ -2,8 +2,9 @@
 //! of readers follow, each at its own place.
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
+use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,11 +35,71 @@ const CHUNK: usize = 16 * 1024;
 #[error("an output must be at most {MAX_OUTPUT} bytes of JSON")]
 pub struct OutputTooLarge;
 
+/// Earlier histories whose marks are known: a client that has gone from worker to worker more often gets all outputs again.
+const MAX_EARLIER: usize = 8;
+
+/// An output's name on the wire: which history has numbered it, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventId {
+    /// The history's mark.
+    pub mark: u32,
+    /// From 1.
+    pub number: u64,
+}
+
+/// A text that names no output of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of an output")]
+pub struct InvalidEventId;
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", self.mark, self.number)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEventId> {
+        let (mark, number) = text.trim().split_once('-').ok_or(InvalidEventId)?;
+        let is_mark = mark.len() == 8 && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let mark = is_mark.then(|| u32::from_str_radix(mark, 16).ok()).flatten().ok_or(InvalidEventId)?;
+        Ok(Self { mark, number: number.parse().map_err(|_| InvalidEventId)? })
+    }
+}
+
+/// One output as an event. Compact JSON has no line breaks, so one data line holds it.
+#[must_use]
+pub fn event(id: EventId, json: &str) -> String {
+    format!("id: {id}\nevent: output\ndata: {json}\n\n")
+}
+
+/// What a reader is told instead of outputs that are no longer kept.
+#[must_use]
+pub fn missing(count: u64) -> String {
+    format!(": {count} outputs are no longer kept\n\n")
+}
+
+/// What keeps a stream alive in which nothing happens.
+pub const KEEP_ALIVE_COMMENT: &str = ": keep-alive\n\n";
+
+/// The outputs of sessions on other workers, which a history [goes on](Outputs::adopt) from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// The last output of each history that these are from, the latest at the end. One number is one output in all of them.
+    pub marks: Vec<EventId>,
+    /// Those that are kept; the last has the number of the last mark.
+    pub texts: Vec<String>,
+}
+
 /// The outputs of one session, numbered from 1. As each id also has the history's mark, a reader that has seen another
 /// history, perhaps under the same session id, is not taken for one that has seen this.
 #[derive(Debug)]
 pub struct Outputs {
     mark: u32,
+    /// The last output of each history that this one follows.
+    earlier: Vec<EventId>,
     kept: VecDeque<Arc<str>>,
     bytes: usize,
     /// The number of the newest; that of the oldest kept follows.
@@ -50,7 +111,7 @@ impl Outputs {
     /// A history without outputs. `mark` is to be another for each, at random.
     #[must_use]
     pub fn new(mark: u32) -> Self {
-        Self { mark, kept: VecDeque::new(), bytes: 0, last: 0, ended_at: None }
+        Self { mark, earlier: Vec::new(), kept: VecDeque::new(), bytes: 0, last: 0, ended_at: None }
     }
 
     /// Adds one additional output: its single argument, or the array of several.
@@ -65,10 +126,52 @@ impl Outputs {
         self.bytes += json.len();
         self.kept.push_back(json.into());
         self.last += 1;
+        self.trim();
+        Ok(self.last)
+    }
+
+    fn trim(&mut self) {
         while self.kept.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.kept.len() > 1) {
             self.bytes -= self.kept.pop_front().map_or(0, |json| json.len());
         }
-        Ok(self.last)
+    }
+
+    /// Goes on where others ended: these come before what is here, whose numbers follow theirs. Before anybody has been told
+    /// a number.
+    pub fn adopt(&mut self, earlier: Earlier) {
+        let Earlier { mut marks, texts } = earlier;
+        self.last += marks.last().map_or(0, |last| last.number);
+        self.bytes += texts.iter().map(String::len).sum::<usize>();
+        let own = std::mem::take(&mut self.kept);
+        self.kept = texts.into_iter().map(Arc::from).chain(own).collect();
+        marks.drain(..marks.len().saturating_sub(MAX_EARLIER));
+        self.earlier = marks;
+        self.trim();
+    }
+
+    /// What tells its numbers from those of others.
+    #[must_use]
+    pub fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    /// The last output of each history that this one follows.
+    #[must_use]
+    pub fn earlier(&self) -> &[EventId] {
+        &self.earlier
+    }
+
+    /// The number of the newest output; 0 if there has been none.
+    #[must_use]
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// What is kept behind number `after`, with its numbers, the oldest first.
+    pub fn after(&self, after: u64) -> impl Iterator<Item = (u64, &Arc<str>)> {
+        let oldest = self.oldest();
+        let skipped = usize::try_from((after + 1).saturating_sub(oldest)).unwrap_or(usize::MAX);
+        (oldest..).zip(&self.kept).skip(skipped)
     }
 
     /// The session is over: no more comes.
@@ -118,12 +221,18 @@ impl Outputs {
 
     /// Which output an event id names, if it is one of ours.
     fn number(&self, id: &str) -> Option<u64> {
-        let (mark, number) = id.trim().split_once('-')?;
-        let number = number.parse().ok().filter(|&number| number <= self.last)?;
-        (mark == format!("{:08x}", self.mark)).then_some(number)
+        let EventId { mark, number } = id.parse().ok()?;
+        if mark == self.mark {
+            return Some(number).filter(|number| *number <= self.last);
+        }
+        // What only that history's readers have seen after this one has begun is passed over.
+        let before = self.earlier.iter().find(|before| before.mark == mark)?;
+        Some(number.min(before.number))
     }
 
-    fn oldest(&self) -> u64 {
+    /// The number of the oldest that is kept; one more than the newest if none is.
+    #[must_use]
+    pub fn oldest(&self) -> u64 {
         self.last + 1 - self.kept.len() as u64
     }
 }
@@ -182,23 +291,21 @@ impl Cursor {
             return Chunk::Wait(alive_until);
         }
         self.written_at = now;
-        Chunk::Text(": keep-alive\n\n".to_owned())
+        Chunk::Text(KEEP_ALIVE_COMMENT.to_owned())
     }
 
     fn events(&mut self, outputs: &Outputs) -> String {
         let mut text = String::new();
         let oldest = outputs.oldest();
         if self.seen + 1 < oldest {
-            // Writing to a String cannot fail, here and below.
-            let _ = write!(text, ": {} outputs are no longer kept\n\n", oldest - self.seen - 1);
+            text += &missing(oldest - self.seen - 1);
             self.seen = oldest - 1;
         }
         // At most `MAX_EVENTS`, so the difference fits.
         let skipped = (self.seen + 1 - oldest) as usize;
         for json in outputs.kept.iter().skip(skipped) {
             self.seen += 1;
-            // Compact JSON has no line breaks, so one data line holds it.
-            let _ = write!(text, "id: {:08x}-{}\nevent: output\ndata: {json}\n\n", outputs.mark, self.seen);
+            text += &event(EventId { mark: outputs.mark, number: self.seen }, json);
             if text.len() >= CHUNK {
                 break;
             }

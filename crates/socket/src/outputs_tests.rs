@@ -181,3 +181,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn event_ids_are_read_as_they_are_written() {
+    let id = EventId { mark: 0x0bad_cafe, number: u64::MAX };
+    assert_eq!((id.to_string().parse(), " 0badcafe-7\n".parse()), (Ok(id), Ok(EventId { number: 7, ..id })));
+    for wrong in
+        ["", "7", "badcafe-7", "0BADCAFE-7", "0badcafe-", "0badcafe--1", "0badcafe-18446744073709551616", "+badcafe-1"]
+    {
+        assert_eq!(wrong.parse::<EventId>(), Err(InvalidEventId), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_history_goes_on_where_another_one_ended() {
+    let (before, between, own) = (EventId { mark: 1, number: 2 }, EventId { mark: 2, number: 4 }, 3);
+    let mut outputs = Outputs::new(own);
+    outputs.push(&[Value::from(5)]).unwrap();
+    outputs.adopt(Earlier { marks: vec![before, between], texts: ["2", "3", "4"].map(str::to_owned).to_vec() });
+    let rest = |outputs: &Outputs, seen: Option<&str>| {
+        let mut cursor = outputs.open(Instant::now(), seen).unwrap();
+        match cursor.poll(outputs, Instant::now()) {
+            Chunk::Text(text) => {
+                text.lines().filter_map(|line| line.strip_prefix("id: ")).collect::<Vec<_>>().join(" ")
+            }
+            other => format!("{other:?}"),
+        }
+    };
+    let all = "00000003-2 00000003-3 00000003-4 00000003-5";
+    let cases = [
+        (None, all),
+        (Some("00000003-4"), &all[33..]),
+        (Some("00000001-1"), all),
+        (Some("00000001-2"), &all[11..]),
+        // Seen after this history had taken over: it has numbers of its own for what follows.
+        (Some("00000001-3"), &all[11..]),
+        (Some("00000002-9"), &all[33..]),
+        (Some("00000009-4"), all),
+    ];
+    for (seen, expected) in cases {
+        assert_eq!(rest(&outputs, seen), expected, "{seen:?}");
+    }
+    outputs.push(&[Value::from(6)]).unwrap();
+    assert_eq!((outputs.last(), outputs.oldest()), (6, 2));
+    let after: Vec<(u64, &str)> = outputs.after(4).map(|(number, json)| (number, &**json)).collect();
+    assert_eq!(after, [(5, "5"), (6, "6")]);
+}
+
+#[test]
+fn what_is_adopted_is_bounded_too() {
+    let marks: Vec<EventId> = (0..20).map(|mark| EventId { mark, number: u64::from(mark) + 300 }).collect();
+    let mut outputs = Outputs::new(99);
+    outputs.push(&[Value::from("own")]).unwrap();
+    outputs.adopt(Earlier { marks, texts: vec!["0".to_owned(); 300] });
+    assert_eq!((outputs.earlier().len(), outputs.after(0).count(), outputs.last()), (MAX_EARLIER, MAX_EVENTS, 320));
+    assert_eq!(outputs.after(319).map(|(_, json)| &**json).collect::<Vec<_>>(), ["\"own\""]);
+}

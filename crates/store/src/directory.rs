@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use streamfleet_session::{CloseReason, ServiceName, SessionId};
 
 use crate::context::StoreError;
-use crate::words::{Epoch, Owner, Ticket, TrackId, WorkerId};
+use crate::words::{Epoch, LastWords, Owner, Ticket, TrackId, WorkerId};
 
 /// The most sessions of one service that are placed on a worker. Its end is one step, during which a Redis serves nobody
 /// else: with so many about 0.1 s. Pods are far smaller than this, so that draining one does not take a day.
@@ -31,7 +31,7 @@ pub enum FleetError {
 }
 
 /// Whether somebody takes new sessions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
     /// It does.
@@ -39,6 +39,8 @@ pub enum Gate {
     Open,
     /// It finishes those that it has.
     Draining,
+    /// It asks the clients of those that it has to connect elsewhere, and finishes those that stay.
+    Leaving,
 }
 
 /// What a worker says about itself with each renewal.
@@ -68,6 +70,8 @@ pub struct Heartbeat {
 pub enum Demand {
     /// To end, for this reason.
     End(CloseReason),
+    /// To end as if its own handler had ended it, with this for its client.
+    EndStream(#[serde(with = "crate::text")] LastWords),
     /// To close one track and go on.
     CloseTrack(#[serde(with = "crate::text")] TrackId),
 }
@@ -137,7 +141,7 @@ pub trait Directory: Send + Sync + 'static {
     /// [`StoreError`].
     async fn workers(&self, service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;
 
-    /// Asks a worker to drain, or to serve again. Claims obey at once, the worker with its next renewal. Returns
+    /// Asks a worker to drain, to leave, or to serve again. Claims obey at once, the worker with its next renewal. Returns
     /// whether there is such a worker.
     ///
     /// # Errors

@@ -31,9 +31,11 @@ mod calls;
 #[cfg(feature = "config")]
 pub mod config;
 mod context;
+mod control;
 mod directory;
 mod document;
 mod memory;
+mod observed;
 mod outputs;
 mod redis;
 mod sessions;
@@ -50,10 +52,12 @@ pub use context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError,
     WriteError,
 };
+pub use control::{Done, Listed, carry_out};
 pub use directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
 pub use memory::{Bounds, Memory, TOKEN_GRACE, Usage};
-pub use outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Outputs, Read};
+pub use observed::{Answered, Observed, Observer};
+pub use outputs::{Appended, Batch, MAX_EARLIER, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Outputs, Read, Seen, Whose};
 pub use sessions::{
     Account, ClaimRequest, Claimed, Filter, Held, Kept, LiveSession, MAX_BATCH, MAX_PAGE, MAX_QUOTAS, MAX_RANKED,
     Outcome, Page, Pending, Phase, Placement, Quota, Reach, Restoration, Restored, SessionView, Sessions, Told,
@@ -61,7 +65,7 @@ pub use sessions::{
 };
 pub use settle::settle;
 pub use wake::{Listener, Topic, Wakeups};
-pub use words::{Epoch, InvalidName, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
+pub use words::{Epoch, InvalidLastWords, InvalidName, LastWords, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
 
 /// A fleet's store.
 pub trait Store: Directory + Sessions + Outputs + Calls + Wakeups {

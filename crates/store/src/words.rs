@@ -71,6 +71,54 @@ name! {
     TrackId, "a track", 64, "visible ASCII characters", |c| c.is_ascii_graphic()
 }
 
+/// What a client is told at its session's end by a handler of another session: at most 4096 bytes, which is a message to
+/// people and no file. It stands in the store until the session's owner has read it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LastWords(Arc<str>);
+
+/// More than [`LastWords`] may be, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("last words must be 1 to {} bytes", LastWords::MAX)]
+pub struct InvalidLastWords;
+
+impl LastWords {
+    /// The longest, in bytes.
+    pub const MAX: usize = 4096;
+
+    /// As much of a text as they may be; `None` if there is none.
+    #[must_use]
+    pub fn cut(text: &str) -> Option<Self> {
+        text[..text.floor_char_boundary(Self::MAX)].parse().ok()
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LastWords {
+    type Err = InvalidLastWords;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLastWords> {
+        if text.is_empty() || text.len() > Self::MAX { Err(InvalidLastWords) } else { Ok(Self(text.into())) }
+    }
+}
+
+impl fmt::Display for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It may be about people.
+        write!(f, "LastWords({} bytes)", self.0.len())
+    }
+}
+
 /// Which registration of a worker's name is meant. A later one is greater; only the present one may write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
@@ -184,6 +232,18 @@ mod tests {
         check::<Ticket>("00000000000000ff", Ok(()));
         check::<Ticket>("00000000000000FF", Err(()));
         check::<Ticket>("+0000000000000ff", Err(()));
+    }
+
+    #[test]
+    fn last_words_are_cut_between_characters() {
+        let check = |text: &str, expected: Option<usize>| {
+            assert_eq!(LastWords::cut(text).map(|words| words.as_str().len()), expected, "{}", text.len());
+        };
+        check("", None);
+        check("bye", Some(3));
+        check(&"x".repeat(LastWords::MAX), Some(LastWords::MAX));
+        check(&"☕".repeat(LastWords::MAX), Some(LastWords::MAX / 3 * 3));
+        assert!("x".repeat(LastWords::MAX + 1).parse::<LastWords>().is_err());
     }
 
     #[test]

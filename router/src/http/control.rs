@@ -10,16 +10,13 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri, Version};
 use axum::response::Response;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use streamfleet_edge::headers::bearer;
 use streamfleet_edge::origin::{Strange, check, requested_host};
 use streamfleet_edge::reply;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{CloseReason, ResumeToken, SessionId};
-use streamfleet_store::{
-    ContextKey, Demand, Filter, LiveSession, MAX_PAGE, Outcome, Phase, Reach, Told, TrackResult, settle,
-};
+use streamfleet_store::{ContextKey, Demand, Done, Filter, Listed, LiveSession, Reach, carry_out};
 
 use super::Call;
 use super::away::Found;
@@ -51,36 +48,6 @@ impl Authority {
     }
 }
 
-/// A session as a list shows it: what its worker has said of it, and where it is.
-#[derive(Serialize)]
-struct Listed {
-    id: SessionId,
-    worker: String,
-    state: &'static str,
-    user_id: Option<String>,
-    age_ms: u64,
-    #[serde(flatten)]
-    detail: Map<String, Value>,
-}
-
-impl From<LiveSession> for Listed {
-    fn from(live: LiveSession) -> Self {
-        let mut detail = live.detail;
-        // What is known here is newer.
-        for key in ["id", "worker", "state", "user_id", "age_ms"] {
-            detail.remove(key);
-        }
-        Self {
-            id: live.session,
-            worker: live.at.worker.to_string(),
-            state: live.phase.as_str(),
-            user_id: live.user.map(|user| user.to_string()),
-            age_ms: u64::try_from(live.age.as_millis()).unwrap_or(u64::MAX),
-            detail,
-        }
-    }
-}
-
 impl Call {
     pub(super) async fn list(&self, request: Request) -> Response {
         let authority = match self.guard(request.headers(), request.uri(), request.version()) {
@@ -89,7 +56,7 @@ impl Call {
         };
         // A session's own token is nobody's here.
         let outcome = match authority {
-            Authority::Operator => match filter(request.uri().query().unwrap_or_default()) {
+            Authority::Operator => match filter(request.uri().query()) {
                 Some(filter) => self.listed(&filter).await,
                 None => {
                     self.api.record.control("invalid_filter");
@@ -179,21 +146,13 @@ impl Call {
 
     async fn settled(&self, live: &LiveSession, demand: &Demand) -> (&'static str, Response) {
         let (store, service, id) = (&self.api.parts.store, &self.desk.service.name, &live.session);
-        let outcome = match store.ask(service, id, Some(live.context), demand).await {
-            Ok(Told::Pending(pending)) => settle(store.as_ref(), service, &pending, PATIENCE).await,
-            Ok(Told::Over(reason)) => Ok(Some(Outcome::Ended(reason))),
-            Ok(Told::Unknown) => return ("not_found", reply::failure(&Failure::NotFound)),
-            Err(error) => Err(error),
-        };
-        match (outcome, demand) {
-            (Ok(Some(Outcome::Ended(reason))), Demand::End(_)) => ("ended", reply::ended(id, reason)),
-            (Ok(Some(Outcome::Track(TrackResult::Closed))), Demand::CloseTrack(track)) => {
+        match (carry_out(store.as_ref(), service, live, demand, PATIENCE).await, demand) {
+            (Ok(Done::Ended(reason)), _) => ("ended", reply::ended(id, reason)),
+            (Ok(Done::TrackClosed), Demand::CloseTrack(track)) => {
                 ("track_closed", reply::track_closed(id, track.as_str()))
             }
-            // The session has ended before its track could, or has no such track.
-            (Ok(Some(_)), _) => ("not_found", reply::failure(&Failure::NotFound)),
-            // It stands, and is done when its owner can.
-            (Ok(None), _) => ("ending", reply::ending(id)),
+            (Ok(Done::TrackClosed | Done::Unknown), _) => ("not_found", reply::failure(&Failure::NotFound)),
+            (Ok(Done::Pending), _) => ("ending", reply::ending(id)),
             (Err(error), _) => {
                 let failure = unavailable(&error);
                 (failure.as_str(), reply::failure(&failure))
@@ -262,39 +221,6 @@ impl Call {
     }
 }
 
-/// Which sessions a query asks for: `user`, `state`, `after`, `limit`. Unknown parameters are ignored; `None` if a value
-/// can be none of ours.
-fn filter(query: &str) -> Option<Filter> {
-    let mut filter = Filter { limit: MAX_PAGE, ..Filter::default() };
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match &*name {
-            "user" => filter.user = Some(value.parse().ok()?),
-            "state" => filter.phase = Some(Phase::ALL.into_iter().find(|phase| phase.as_str() == value)?),
-            "after" => filter.after = Some(value.parse().ok()?),
-            "limit" => filter.limit = value.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit))?,
-            _ => {}
-        }
-    }
-    Some(filter)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters() {
-        let check = |query: &str| {
-            filter(query).map(|filter| {
-                let Filter { user, phase, after, limit } = filter;
-                (user.map(|u| u.to_string()), phase, after.map(|id| id.to_string()), limit)
-            })
-        };
-        assert_eq!(check(""), Some((None, None, None, MAX_PAGE)));
-        let all = check("user=mia&state=active&after=x&limit=7&other=1");
-        assert_eq!(all, Some((Some("mia".to_owned()), Some(Phase::Active), Some("x".to_owned()), 7)));
-        for wrong in ["state=lost", "limit=0", "limit=201", "limit=x", "after=a%20b", "user="] {
-            assert!(filter(wrong).is_none(), "{wrong}");
-        }
-    }
+fn filter(query: Option<&str>) -> Option<Filter> {
+    Filter::from_query(form_urlencoded::parse(query.unwrap_or_default().as_bytes()))
 }

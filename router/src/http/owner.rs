@@ -87,12 +87,25 @@ impl Call {
                 Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
                 Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
                 Owner::Last(at) => (at, Voucher::None),
-                // There is nothing, and there will be nothing.
-                Owner::Over => return Ok(reply::no_content()),
+                // Any worker reads it in the store.
+                Owner::Over => return self.read_anywhere(&parts, None).await,
             };
-            self.pass_on_for(&parts, Body::empty(), at).await
+            match self.pass_on_for(&parts, Body::empty(), at.clone()).await {
+                // An EventSource that is answered by a failure comes back no more.
+                Err(Failure::UpstreamUnavailable) => self.read_anywhere(&parts, Some(at)).await,
+                answered => answered,
+            }
         };
         self.answered(outcome.await)
+    }
+
+    /// Asks a worker that does not have the session, and not the one that is gone.
+    async fn read_anywhere(&self, parts: &Parts, gone: Option<(Reach, Voucher)>) -> Result<Response, Failure> {
+        let voucher = gone.as_ref().map_or(Voucher::None, |(_, voucher)| *voucher);
+        let is_gone = |at: &Reach| gone.as_ref().is_some_and(|(gone, _)| gone.worker == at.worker);
+        let at = self.some_workers().into_iter().find(|at| !is_gone(at));
+        let at = at.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?;
+        self.pass_on_for(parts, Body::empty(), (at, voucher)).await
     }
 
     /// `input_hook` and `trigger_response`.

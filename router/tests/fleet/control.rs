@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, World, answer, error};
+use streamfleet_session::{CloseReason, ResumeToken};
+use streamfleet_store::{
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Phase, Sessions as _, Ticket,
+};
+
+use super::world::{ADMIN, SOON, World, answer, error, service};
 
 async fn ask(world: &World, method: &str, url: &str, token: Option<&str>) -> (u16, Value) {
     let request = world.client.request(method.parse().unwrap(), url);
@@ -87,4 +92,43 @@ async fn what_is_asked_of_a_session_goes_to_its_worker() {
     // Any worker knows the service's ICE servers.
     assert_eq!(ask(&world, "GET", &format!("{other}/rtc_configuration"), None).await.0, 200);
     assert_eq!(world.next().await.line, "GET /a/rtc_configuration");
+}
+
+/// An `EventSource` that is answered by a failure comes back no more: what a session has put out is read where it can be.
+#[tokio::test]
+async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
+    let mut world = World::new();
+    let gone = world.ghost("gone").await;
+    let ticket = Ticket::from_random(1);
+    let claim = ClaimRequest {
+        ticket,
+        session: "x".parse().unwrap(),
+        user: None,
+        claim: Claim::default(),
+        context: ContextId::from_random(1),
+        token: ResumeToken::from_random([1; ResumeToken::LEN]),
+        delivery: Delivery::Known,
+        service_limit: None,
+        user_limit: None,
+        pin: None,
+        retention: std::time::Duration::from_secs(60),
+        ranked: vec![gone.worker.clone()],
+    };
+    assert!(matches!(world.store.claim(&service(), &claim).await.unwrap(), Claimed::Placed(_)));
+    world.store.report(&service(), &gone, ticket, Phase::Active, &serde_json::Map::new()).await.unwrap();
+    world.worker("w").await;
+    let router = world.router(json!({}));
+    let url = format!("{router}/outputs?webrtc_id=x");
+    // Its worker does not answer, and the router has yet to hear of another.
+    let read = async {
+        while ask(&world, "GET", &url, None).await.0 != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, read).await.expect("another worker reads it");
+    assert_eq!(world.next().await.worker, "w");
+    world.store.end(&service(), &gone, ticket, CloseReason::ClientClosed).await.unwrap();
+    world.store.leave(&service(), &gone).await.unwrap();
+    assert_eq!(ask(&world, "GET", &url, None).await.0, 200, "it is over, and this router has never known it");
+    assert_eq!(world.next().await.line, "GET /a/outputs?webrtc_id=x");
 }

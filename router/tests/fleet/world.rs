@@ -218,12 +218,14 @@ impl World {
     }
 
     /// A worker in the directory that nobody can reach.
-    pub(crate) async fn ghost(&self, name: &str) {
+    pub(crate) async fn ghost(&self, name: &str) -> Owner {
         let worker = name.parse().unwrap();
         let epoch: Epoch = self.store.register(&service(), &worker).await.unwrap();
         // A port that was free a moment ago and that nobody listens on.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        self.serves(&Owner { worker, epoch }, address, 9).await;
+        let owner = Owner { worker, epoch };
+        self.serves(&owner, address, 9).await;
+        owner
     }
 
     /// A worker that takes connections and ends them.

@@ -48,10 +48,13 @@ pub struct Surroundings<'a> {
     /// Whether a handler can be made of this name and configuration.
     pub handler: HandlerCheck<'a>,
     /// Reads manifests: files, or folders of them.
-    pub manifests: &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>,
+    pub manifests: ManifestReader<'a>,
     /// The store of a fleet that lives in this process; it goes before the configured one.
     pub store: Option<&'a Backend>,
 }
+
+/// Reads the manifests of files, or of folders of them.
+pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;

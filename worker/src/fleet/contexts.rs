@@ -13,6 +13,8 @@ use streamfleet_store::{
     Version, WriteError, checked,
 };
 
+use super::reconcile::reconcile;
+
 /// Contexts of sessions that are over and that the store has not been told of: 64 MB where each is as large as it may be.
 /// Of more, the last words are lost.
 const MAX_LEFT: usize = 1024;
@@ -26,7 +28,12 @@ struct Known {
     token: Option<ResumeToken>,
     /// How often it was written here since the store has had it; 0 when it has.
     unwritten: u64,
+    /// What the store had when it was first written here alone.
+    base: Option<Document>,
 }
+
+/// Others who write one document while this worker writes it again: whoever loses so often is not racing.
+const ATTEMPTS: usize = 8;
 
 /// The contexts of one service.
 pub(crate) struct Contexts {
@@ -48,6 +55,7 @@ impl Contexts {
             document: Document::default(),
             token: None,
             unwritten: 0,
+            base: None,
         });
         entry.holders += 1;
         entry.token = Some(token);
@@ -88,9 +96,8 @@ impl Contexts {
             known.iter().filter(|(_, known)| known.unwritten > 0).map(|(id, known)| (*id, known.clone())).collect()
         };
         for (id, written) in unwritten {
-            // Somebody else may have written since, where the store was away from here only. The last word counts.
-            match self.store.write(id, written.document.data, Expected::Anything).await {
-                Ok(version) => self.caught_up(id, written.unwritten, Some(version)),
+            match self.write_again(id, &written).await {
+                Ok(document) => self.caught_up(id, written.unwritten, Some(document)),
                 Err(WriteError::Store(error)) => return Err(error),
                 // It has been forgotten, or does not fit any more: writing it again would not help.
                 Err(error) => {
@@ -102,12 +109,55 @@ impl Contexts {
         Ok(())
     }
 
-    fn caught_up(&self, id: ContextId, writes: u64, version: Option<Version>) {
+    /// Writes one document that the store has missed. Somebody else may have written it since, where the store was away from
+    /// here only: both have their way then, and where that cannot be the handler has its own, and a line says so.
+    async fn write_again(&self, id: ContextId, written: &Known) -> Result<Document, WriteError> {
+        let base = written.base.clone().unwrap_or_default();
+        let (mut data, mut expected) = (written.document.data.clone(), base.version);
+        for _ in 0..ATTEMPTS {
+            match self.store.write(id, data.clone(), Expected::Version(expected)).await {
+                Ok(version) => return Ok(Document { data, version }),
+                Err(WriteError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            let theirs = self.store.read(id).await?.ok_or(WriteError::Gone)?;
+            expected = theirs.version;
+            // A store that came back empty has it from the session that was restored.
+            if theirs.data == written.document.data {
+                return Ok(theirs);
+            }
+            let reconciled = reconcile(&base.data, &written.document.data, &theirs.data);
+            if reconciled.lost.is_empty() {
+                tracing::info!(?id, version = %theirs.version, "two have written a context apart, and both are kept");
+            } else {
+                // The names are the application's own; values are about people.
+                tracing::warn!(?id, version = %theirs.version, members = ?reconciled.lost,
+                    "what was written to a context elsewhere is replaced by what its handler has written meanwhile");
+            }
+            data = reconciled.data;
+        }
+        Err(WriteError::Store(StoreError::Unavailable("others write without end".to_owned())))
+    }
+
+    /// Contexts of which the store has not the last words.
+    pub(super) fn waiting(&self) -> usize {
+        self.known.lock().values().filter(|known| known.unwritten > 0).count()
+    }
+
+    fn caught_up(&self, id: ContextId, writes: u64, document: Option<Document>) {
         let mut known = self.known.lock();
         let Some(entry) = known.get_mut(&id) else { return };
         entry.unwritten -= writes.min(entry.unwritten);
-        if entry.unwritten == 0 {
-            entry.document.version = version.unwrap_or(entry.document.version);
+        if entry.unwritten > 0 {
+            // Written again meanwhile, on top of what the store has now.
+            if let Some(document) = document {
+                entry.base = Some(document);
+            }
+        } else {
+            entry.base = None;
+            if let Some(document) = document {
+                entry.document = document;
+            }
             if entry.holders == 0 {
                 known.remove(&id);
             }
@@ -131,7 +181,10 @@ impl Contexts {
         if !expected.allows(current) {
             return Some(Err(WriteError::Conflict { current }));
         }
-        entry.document = Document { data: data.clone(), version: current.next() };
+        let before = std::mem::replace(&mut entry.document, Document { data: data.clone(), version: current.next() });
+        if entry.unwritten == 0 {
+            entry.base = Some(before);
+        }
         entry.unwritten += 1;
         Some(Ok(entry.document.version))
     }

@@ -122,3 +122,24 @@ async fn who_holds_a_live_session_is_known_here() {
     contexts.let_go(id);
     assert!(contexts.verify(&key, &TOKEN).await.is_err());
 }
+
+/// A handler here and a backend at another worker, while only this worker cannot reach the store.
+#[tokio::test]
+async fn what_others_write_meanwhile_stays_where_the_handler_has_not_written() {
+    let object = |value: Value| value.as_object().cloned().unwrap();
+    let (store, contexts, id) = world().await;
+    contexts.hold(id, Document::default(), TOKEN);
+    contexts.write(id, object(json!({"a": 1, "b": 1})), Expected::Anything).await.unwrap();
+    store.away.store(true, Relaxed);
+    contexts.write(id, object(json!({"a": 2, "b": 1})), Expected::Anything).await.unwrap();
+    contexts.write(id, object(json!({"a": 3, "b": 1})), Expected::Anything).await.unwrap();
+    assert_eq!(contexts.waiting(), 1);
+    store.memory.write(id, object(json!({"a": 9, "b": 2, "c": 1})), Expected::Anything).await.unwrap();
+    store.away.store(false, Relaxed);
+    assert_eq!(contexts.catch_up().await, Ok(()));
+    let both = object(json!({"a": 3, "b": 2, "c": 1}));
+    let written = store.memory.read(id).await.unwrap().unwrap();
+    assert_eq!((&written.data, written.version), (&both, Version(3)));
+    assert_eq!((contexts.read(id).await.unwrap().unwrap(), contexts.waiting()), (written, 0));
+    assert_eq!(contexts.known(id).unwrap().data, both, "what would be restored");
+}

@@ -234,6 +234,11 @@ impl Ledger {
         });
     }
 
+    /// Whether a session is here and has not ended.
+    pub(super) fn lives(&self, ticket: Ticket) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| entry.parting.is_none())
+    }
+
     pub(super) fn knows(&self, ticket: Ticket) -> bool {
         self.entries.contains_key(&ticket)
     }
@@ -251,6 +256,11 @@ impl Ledger {
             *if entry.phase.is_some() { &mut active } else { &mut reserved } += 1;
         }
         (active, reserved)
+    }
+
+    /// Whether no session is here, nor any place for one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts() == (0, 0)
     }
 
     pub(super) fn is_settled(&self) -> bool {

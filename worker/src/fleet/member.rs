@@ -9,13 +9,17 @@ use streamfleet_session::fleet::{Placed, Refused, Standing as Basis};
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{CloseReason, Identity, InvalidMetadata, Metadata, ServiceName, SessionId, Verification};
 use streamfleet_store::{
-    ContextId, Demand, Document, Epoch, Gate, Generation, Held, Issued, Phase, Store, StoreError, Ticket, Told,
+    ContextId, Demand, Document, Epoch, Gate, Generation, Held, Issued, Owner, Phase, Store, StoreError, Ticket, Told,
     Version, WorkerId,
 };
 use tokio::sync::{Notify, oneshot};
 
 use super::contexts::Contexts;
+use super::gauges::{FleetMetrics, State};
+use super::journal::Journal;
 use super::ledger::{Heard, Ledger, Parting, Word};
+use super::remote::Readers;
+use crate::history::History;
 
 /// One service of this worker in its fleet.
 pub struct Member {
@@ -24,7 +28,10 @@ pub struct Member {
     store: Arc<dyn Store>,
     contexts: Arc<Contexts>,
     ledger: Mutex<Ledger>,
+    journal: Arc<Journal>,
+    readers: Readers,
     standing: Mutex<Standing>,
+    metrics: FleetMetrics,
     /// There is something to tell the store.
     news: Notify,
 }
@@ -33,6 +40,8 @@ pub struct Member {
 #[derive(Debug, Clone, Copy, Default)]
 struct Standing {
     epoch: Option<Epoch>,
+    /// As it is shown.
+    state: State,
     /// What others want of it.
     asked: Gate,
 }
@@ -42,8 +51,24 @@ impl Member {
     #[must_use]
     pub fn new(service: ServiceName, worker: WorkerId, store: Arc<dyn Store>) -> Self {
         let contexts = Arc::new(Contexts::new(store.clone().contexts(&service)));
-        let (ledger, standing, news) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { service, worker, store, contexts, ledger, standing, news }
+        Self {
+            service,
+            worker,
+            store,
+            contexts,
+            ledger: Mutex::default(),
+            journal: Arc::default(),
+            readers: Readers::default(),
+            standing: Mutex::default(),
+            metrics: FleetMetrics::default(),
+            news: Notify::new(),
+        }
+    }
+
+    /// Counts what it does with these.
+    #[must_use]
+    pub(crate) fn counted(self, metrics: FleetMetrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Takes a session that a router has placed here.
@@ -79,7 +104,7 @@ impl Member {
         let standing = *self.standing.lock();
         match standing.asked {
             _ if standing.epoch != Some(epoch) => Err(Refused::Stale),
-            Gate::Draining => Err(Refused::Draining),
+            Gate::Draining | Gate::Leaving => Err(Refused::Draining),
             Gate::Open => Ok(()),
         }
     }
@@ -90,11 +115,11 @@ impl Member {
         &self.service
     }
 
-    pub(super) fn worker(&self) -> &WorkerId {
+    pub(crate) fn worker(&self) -> &WorkerId {
         &self.worker
     }
 
-    pub(super) fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
 
@@ -102,8 +127,35 @@ impl Member {
         &self.contexts
     }
 
+    pub(super) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    pub(super) fn metrics(&self) -> &FleetMetrics {
+        &self.metrics
+    }
+
     pub(super) fn stands(&self, epoch: Option<Epoch>) {
         self.standing.lock().epoch = epoch;
+    }
+
+    pub(super) fn shows(&self, state: State) {
+        self.standing.lock().state = state;
+    }
+
+    /// Where it is.
+    pub(super) fn state(&self) -> State {
+        self.standing.lock().state
+    }
+
+    /// As whom it writes; `None` while nobody knows it.
+    pub(super) fn owner(&self) -> Option<Owner> {
+        let epoch = self.standing.lock().epoch?;
+        Some(Owner { worker: self.worker.clone(), epoch })
     }
 
     pub(super) fn asked(&self, gate: Gate) {
@@ -127,12 +179,12 @@ impl Member {
         self.news.notify_one();
     }
 
-    /// Asks for the end of a session, wherever it lives.
+    /// Asks something of a session, wherever it lives.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(crate) async fn ask_end(&self, session: &SessionId, reason: CloseReason) -> Result<Told, StoreError> {
-        self.store.ask(&self.service, session, None, &Demand::End(reason)).await
+    pub(crate) async fn ask(&self, session: &SessionId, demand: &Demand) -> Result<Told, StoreError> {
+        self.store.ask(&self.service, session, None, demand).await
     }
 
     fn tell(&self, look: impl FnOnce(&mut Ledger)) {
@@ -199,6 +251,11 @@ impl Place {
     /// What there is to hear when its client has arrived: whether the session is its own by then.
     pub(crate) fn arrival(&self) -> oneshot::Receiver<Held> {
         self.member.ledger.lock().await_arrival(self.ticket)
+    }
+
+    /// Has what it puts out kept by the store too.
+    pub(crate) fn publish(&self, history: Arc<History>) {
+        self.member.journal.enter(self.ticket, history);
     }
 
     /// What the store shows of it.

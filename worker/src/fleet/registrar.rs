@@ -90,6 +90,11 @@ impl Registrar {
         }
     }
 
+    /// Whether it has an epoch and is still writing its sessions again.
+    pub(crate) fn is_restoring(&self) -> bool {
+        matches!(self.standing, Standing::Restoring(..))
+    }
+
     /// Under which registration the store can be told of sessions now; otherwise when to look again.
     pub(crate) fn may_speak(&self, now: Instant) -> Result<Epoch, Instant> {
         match &self.standing {

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, Listener, Orders, Owner, Restoration, Restored, Store,
-    Terms, Ticket, Topic, TrackId, TrackResult,
+    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Orders, Owner, Restoration, Restored,
+    Store, Terms, Ticket, Topic, TrackId, TrackResult,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::gauges::{Renewal, State};
+use super::journal;
 use super::ledger::{Ledger, Word};
 use super::member::Member;
 use super::registrar::{Registrar, Step};
@@ -30,8 +32,13 @@ pub(crate) trait Owned: Send + Sync + 'static {
     /// Those of them that live, as the store is to know them again.
     fn restorable(&self, member: &Member, tickets: &[Ticket]) -> Vec<Restored>;
 
-    /// Ends a session and waits for that, for some seconds at most. False if there is none.
-    async fn end(&self, ticket: Ticket, reason: CloseReason) -> bool;
+    /// Ends a session and waits for that, for some seconds at most; with these words for its client, if there are any. False if
+    /// there is none.
+    async fn end(&self, ticket: Ticket, reason: CloseReason, words: Option<&LastWords>) -> bool;
+
+    /// Asks the clients of a service's sessions to connect elsewhere that have not been asked since the worker was last asked
+    /// to serve.
+    fn urge(&self, member: &Member, gate: Gate);
 
     /// Closes one track of a session; `None` if nobody can say what became of it.
     async fn close_track(&self, ticket: Ticket, track: &TrackId) -> Option<TrackResult>;
@@ -63,10 +70,23 @@ pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings
     let listener = member.store().listen(member.service(), Topic::Worker(member.worker().clone()));
     let registrar = Registrar::new(surroundings.terms, now());
     let contact = Contact::Unknown;
-    let acts = JoinSet::new();
-    Shell { member, owned, surroundings, registrar, listener, acts, in_hand: HashSet::new(), gate: None, contact }
-        .run()
-        .await
+    let (acts, mut writer) = (JoinSet::new(), JoinSet::new());
+    // Ends with this task.
+    writer.spawn(journal::write(member.clone()));
+    let shell = Shell {
+        member,
+        owned,
+        surroundings,
+        registrar,
+        listener,
+        acts,
+        in_hand: HashSet::new(),
+        superseded: HashSet::new(),
+        told: None,
+        asked: Gate::Open,
+        contact,
+    };
+    shell.run().await
 }
 
 /// Whether the store has answered the last time: each change is logged once.
@@ -88,9 +108,27 @@ struct Shell {
     listener: Listener,
     acts: JoinSet<Act>,
     in_hand: HashSet<Act>,
-    /// What the store has last been told of the worker's own wish.
-    gate: Option<Gate>,
+    /// Sessions that are not this worker's any more and have not ended: the store does not ask for their end again.
+    superseded: HashSet<Ticket>,
+    /// What the store has last been told.
+    told: Option<Shown>,
+    /// What others want of the worker.
+    asked: Gate,
     contact: Contact,
+}
+
+/// What routers, and whoever waits for the end of a drain, go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shown {
+    gate: Gate,
+    load: Load,
+}
+
+/// Whether a worker has anything to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Load {
+    None,
+    Some,
 }
 
 /// What ends a wait.
@@ -104,7 +142,7 @@ enum Event {
 impl Shell {
     async fn run(mut self) -> Fate {
         loop {
-            if self.gate.is_some_and(|told| told != (self.surroundings.beat)().gate) {
+            if self.told.is_some_and(|told| told != self.shown(told)) {
                 self.registrar.woken(now());
             }
             let event = match self.registrar.poll(now()) {
@@ -123,6 +161,26 @@ impl Shell {
             self.member.stands(self.registrar.epoch());
             self.speak().await;
             self.member.stands(self.registrar.epoch());
+            self.pursue();
+            self.member.shows(self.state());
+        }
+    }
+
+    /// What there is to show now. That sessions come is told in time; that the last one has gone, somebody waits for.
+    fn shown(&self, told: Shown) -> Shown {
+        let gate = (self.surroundings.beat)().gate;
+        let drains = gate.max(self.asked) != Gate::Open;
+        let is_empty = self.member.ledger(|ledger| ledger.is_empty());
+        Shown { gate, load: if drains && is_empty { Load::None } else { told.load } }
+    }
+
+    fn state(&self) -> State {
+        match self.registrar.epoch() {
+            _ if self.registrar.is_restoring() => State::Restoring,
+            None => State::Outside,
+            Some(_) if (self.surroundings.beat)().gate.max(self.asked) == Gate::Open => State::Serving,
+            Some(_) if self.member.ledger(|ledger| ledger.is_empty()) => State::Drained,
+            Some(_) => State::Draining,
         }
     }
 
@@ -139,6 +197,8 @@ impl Shell {
         if answer.is_ok() {
             // Before it is asked who lives: who ends in between is known to be over.
             self.member.ledger(Ledger::forgotten);
+            self.member.journal().retain(|ticket| self.member.ledger(|ledger| ledger.knows(ticket)));
+            self.member.journal().doubt().await;
         }
         self.heard(answer.as_ref().err().map(|error| error as &dyn std::error::Error));
         let held = self.owned.held(&self.member);
@@ -148,16 +208,18 @@ impl Shell {
 
     async fn restore(&mut self, epoch: Epoch, tickets: Vec<Ticket>) -> Event {
         let sessions = self.owned.restorable(&self.member, &tickets);
-        let owner = self.owner(epoch);
         let answer = match sessions.as_slice() {
             [] => Ok(Vec::new()),
-            sessions => self.store().restore(self.member.service(), &owner, sessions).await,
+            sessions => self.store().restore(self.member.service(), &self.owner(epoch), sessions).await,
         };
         if let Ok(outcomes) = &answer {
             for (session, outcome) in sessions.iter().zip(outcomes) {
                 match outcome {
-                    Restoration::Kept => self.member.ledger(|ledger| ledger.restored(&[session.ticket])),
-                    Restoration::Superseded => self.end(owner.clone(), session.ticket, CloseReason::Superseded),
+                    Restoration::Kept => {
+                        self.member.metrics().restored();
+                        self.member.ledger(|ledger| ledger.restored(&[session.ticket]));
+                    }
+                    Restoration::Superseded => self.supersede(session.ticket),
                 }
             }
         }
@@ -171,8 +233,15 @@ impl Shell {
         let owner = self.owner(epoch);
         let answer = self.store().renew(self.member.service(), &owner, &beat).await;
         self.heard(answer.as_ref().err().map(|error| error as &dyn std::error::Error));
+        self.member.metrics().renewed(match &answer {
+            Ok(_) => Renewal::Renewed,
+            Err(FleetError::Unregistered) => Renewal::Unregistered,
+            Err(FleetError::Fenced { .. }) => Renewal::Fenced,
+            Err(FleetError::Store(_)) => Renewal::Away,
+        });
         let answer = answer.map(|orders| {
-            self.gate = Some(beat.gate);
+            let load = if beat.active + beat.reserved == 0 { Load::None } else { Load::Some };
+            self.told = Some(Shown { gate: beat.gate, load });
             self.apply(&owner, orders);
         });
         self.registrar.renewed(answer, now());
@@ -188,9 +257,14 @@ impl Shell {
 
     fn apply(&mut self, owner: &Owner, orders: Orders) {
         self.member.asked(orders.gate);
+        let before = std::mem::replace(&mut self.asked, orders.gate);
+        if orders.gate == Gate::Leaving || before != orders.gate {
+            self.owned.urge(&self.member, orders.gate);
+        }
         for Asked { ticket, demand, .. } in orders.asked {
             match demand {
-                Demand::End(reason) => self.end(owner.clone(), ticket, reason),
+                Demand::End(reason) => self.end(owner.clone(), ticket, reason, None),
+                Demand::EndStream(words) => self.end(owner.clone(), ticket, CloseReason::EndStream, Some(words)),
                 Demand::CloseTrack(track) => self.close_track(owner.clone(), ticket, track),
             }
         }
@@ -200,14 +274,35 @@ impl Shell {
         self.in_hand.len() < MAX_ACTS && self.in_hand.insert(act.clone())
     }
 
-    fn end(&mut self, owner: Owner, ticket: Ticket, reason: CloseReason) {
+    /// A session is another one's by now, or its client has gone another way.
+    fn supersede(&mut self, ticket: Ticket) {
+        if self.superseded.insert(ticket) {
+            self.member.metrics().superseded();
+        }
+    }
+
+    /// Ends what is to end without the store asking for it, until it is over.
+    fn pursue(&mut self) {
+        let mut left = std::mem::take(&mut self.superseded);
+        left.retain(|ticket| self.member.ledger(|ledger| ledger.lives(*ticket)));
+        let Some(owner) = self.registrar.epoch().map(|epoch| self.owner(epoch)) else {
+            self.superseded = left;
+            return;
+        };
+        for ticket in &left {
+            self.end(owner.clone(), *ticket, CloseReason::Superseded, None);
+        }
+        self.superseded = left;
+    }
+
+    fn end(&mut self, owner: Owner, ticket: Ticket, reason: CloseReason, words: Option<LastWords>) {
         if !self.takes(&(ticket, None)) {
             return;
         }
         let (owned, member) = (self.owned.clone(), self.member.clone());
         self.acts.spawn(async move {
             // One that is known here and not there has not begun, or is over and the store will hear of it.
-            if !owned.end(ticket, reason).await && !member.ledger(|ledger| ledger.knows(ticket)) {
+            if !owned.end(ticket, reason, words.as_ref()).await && !member.ledger(|ledger| ledger.knows(ticket)) {
                 let told = member.store().end(member.service(), &owner, ticket, reason).await;
                 // It is asked again with the next renewal.
                 drop(told.inspect_err(|error| tracing::debug!(%error, "an end was not told")));
@@ -268,8 +363,11 @@ impl Shell {
                 match answer {
                     Ok(held) => {
                         self.member.ledger(|ledger| ledger.settle(*ticket, word, Some(held)));
+                        if matches!(word, Word::End(_) | Word::Release) {
+                            self.member.journal().leave(*ticket);
+                        }
                         if held == Held::No {
-                            self.end(owner.clone(), *ticket, CloseReason::Superseded);
+                            self.supersede(*ticket);
                         }
                     }
                     Err(error) => {
@@ -294,7 +392,11 @@ impl Shell {
                 Ok(if outcomes.contains(&Restoration::Superseded) { Held::No } else { Held::Yes })
             }
             Word::Report(phase, detail) => store.report(service, owner, ticket, *phase, detail).await,
-            Word::End(reason) => store.end(service, owner, ticket, *reason).await.map(|()| Held::Yes),
+            Word::End(reason) => {
+                // What it has put out last comes before its end, behind which nothing is taken.
+                self.member.journal().flush(&**store, service, owner, ticket).await?;
+                store.end(service, owner, ticket, *reason).await.map(|()| Held::Yes)
+            }
             Word::Release => store.release(service, ticket).await.map(|()| Held::Yes).map_err(FleetError::Store),
         }
     }
@@ -304,6 +406,7 @@ impl Shell {
         let epoch = self.registrar.epoch();
         self.member.stands(None);
         self.speak().await;
+        self.member.shows(State::Outside);
         if let Some(epoch) = epoch {
             let left = self.store().leave(self.member.service(), &self.owner(epoch)).await;
             if let Err(error) = left {
@@ -316,9 +419,10 @@ impl Shell {
     /// The sessions of a worker that is none any more may live elsewhere by now.
     async fn give_up(self) -> Fate {
         self.member.stands(None);
+        self.member.shows(State::Fenced);
         tracing::error!(worker = %self.member.worker(), "{}", Fate::Fenced);
         let held = self.owned.held(&self.member);
-        join_all(held.into_iter().map(|ticket| self.owned.end(ticket, CloseReason::WorkerLost))).await;
+        join_all(held.into_iter().map(|ticket| self.owned.end(ticket, CloseReason::WorkerLost, None))).await;
         Fate::Fenced
     }
 
@@ -339,7 +443,3 @@ impl Shell {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-#[cfg(test)]
-#[path = "task_tests.rs"]
-mod tests;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::{Extensions, StatusCode};
+use axum::http::{Extensions, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::Serialize;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_store::{Demand, Listed, LiveSession};
 
 use super::access::{Authority, bearer};
 use super::origin::{self, Strange};
@@ -43,13 +44,20 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, request: Request, next:
     reply::failure(&failure)
 }
 
-pub(super) async fn list(State(door): State<Arc<Door>>, Extension(authority): Extension<Authority>) -> Response {
+pub(super) async fn list(
+    State(door): State<Arc<Door>>,
+    Extension(authority): Extension<Authority>,
+    uri: Uri,
+) -> Response {
     #[derive(Serialize)]
     struct List {
         sessions: Vec<SessionView>,
     }
     // A session's own token is nobody's here.
     let Authority::Operator = authority else { return door.not_controlled(&Failure::Unauthorized) };
+    if let Some(listed) = door.listed(uri.query().unwrap_or_default()).await {
+        return listed;
+    }
     let mut sessions = door.api.host.sessions(&door.service.name);
     sessions.sort_by(|a, b| a.since.cmp(&b.since).then_with(|| a.id.cmp(&b.id)));
     door.api.record.control("listed");
@@ -63,9 +71,13 @@ pub(super) async fn show(
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
     match door.find(authority, id, source(&extensions)).await {
-        Ok(session) => {
+        Ok(Found::Here(session)) => {
             door.api.record.control("shown");
             reply::json(StatusCode::OK, &session)
+        }
+        Ok(Found::Elsewhere(live)) => {
+            door.api.record.control("shown");
+            reply::json(StatusCode::OK, &Listed::from(*live))
         }
         Err(failure) => door.not_controlled(&failure),
     }
@@ -79,7 +91,10 @@ pub(super) async fn end(
 ) -> Response {
     let source = source(&extensions);
     let SessionView { id, context, user_id, .. } = match door.find(authority, id, source).await {
-        Ok(session) => session,
+        Ok(Found::Here(session)) => *session,
+        Ok(Found::Elsewhere(live)) => {
+            return door.ask_owner(&live, &Demand::End(CloseReason::EndedByControl), source).await;
+        }
         Err(failure) => return door.not_controlled(&failure),
     };
     let ended = door.api.host.end(&id, context, CloseReason::EndedByControl).await;
@@ -103,7 +118,11 @@ pub(super) async fn end_track(
     let source = source(&extensions);
     let Ok(Path((id, mid))) = path else { return door.not_controlled(&Failure::NotFound) };
     let SessionView { id, context, user_id, .. } = match door.find(authority, Ok(Path(id)), source).await {
-        Ok(session) => session,
+        Ok(Found::Here(session)) => *session,
+        Ok(Found::Elsewhere(live)) => {
+            let Ok(track) = mid.parse() else { return door.not_controlled(&Failure::NotFound) };
+            return door.ask_owner(&live, &Demand::CloseTrack(track), source).await;
+        }
         Err(failure) => return door.not_controlled(&failure),
     };
     let (outcome, response) = match door.api.host.close_track(&id, context, &mid).await {
@@ -116,6 +135,13 @@ pub(super) async fn end_track(
     response
 }
 
+/// Where a session is that somebody may control.
+enum Found {
+    Here(Box<SessionView>),
+    /// Another worker of the fleet has it.
+    Elsewhere(Box<LiveSession>),
+}
+
 impl Door {
     /// The session of that id, if this service has it and the caller may control it. An id that is none is an id that
     /// nobody has.
@@ -124,9 +150,14 @@ impl Door {
         authority: Authority,
         id: Result<Path<String>, PathRejection>,
         source: SocketAddr,
-    ) -> Result<SessionView, Failure> {
+    ) -> Result<Found, Failure> {
         let id: SessionId = id.ok().and_then(|id| id.0.parse().ok()).ok_or(Failure::NotFound)?;
-        self.controlled(authority, &id).await.inspect_err(|failure| self.denied(&id, source, failure))
+        // Nobody's here may be somebody's elsewhere.
+        if self.member.is_some() && self.session(&id).is_none() {
+            return self.elsewhere(authority, &id, source).await.map(Found::Elsewhere);
+        }
+        let found = self.controlled(authority, &id).await;
+        found.map(|session| Found::Here(Box::new(session))).inspect_err(|failure| self.denied(&id, source, failure))
     }
 
     fn not_controlled(&self, failure: &Failure) -> Response {

@@ -10,6 +10,7 @@
 mod access;
 mod control;
 mod data;
+mod elsewhere;
 mod etag;
 mod host;
 mod ice;

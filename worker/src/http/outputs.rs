@@ -12,20 +12,40 @@ use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::stream::unfold;
+use streamfleet_session::SessionId;
 use streamfleet_session::wire::{Failure, OutputsQuery};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::access::unavailable;
 use super::offer::FULL_RETRY;
 use super::record::Route;
 use super::{Door, reply, source};
+use crate::fleet::{Elsewhere, Follower};
 use crate::history::{Following, Reader};
 
 /// What a client has seen, in the header that `EventSource` sends by itself (HTML Living Standard, 9.2.4).
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// Where outputs come from.
+enum Source {
+    /// This worker's memory.
+    Here(Reader),
+    /// The store: another worker has the session, or had it.
+    Elsewhere(Box<Follower>),
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<String> {
+        match self {
+            Self::Here(reader) => reader.next().await,
+            Self::Elsewhere(follower) => follower.next().await,
+        }
+    }
+}
+
 /// What a client of the outputs gets.
 enum Outcome {
-    Stream(Reader, OwnedSemaphorePermit),
+    Stream(Source, OwnedSemaphorePermit),
     Over,
     Crowded,
 }
@@ -42,9 +62,9 @@ pub(super) async fn outputs(State(door): State<Arc<Door>>, request: Request) -> 
         }
     };
     match door.outputs(&query, request.headers(), source).await {
-        Ok(Outcome::Stream(reader, place)) => {
+        Ok(Outcome::Stream(outputs, place)) => {
             record("opened");
-            reply::events(body(reader, place))
+            reply::events(body(outputs, place))
         }
         Ok(Outcome::Over) => {
             record("over");
@@ -64,26 +84,57 @@ pub(super) async fn outputs(State(door): State<Arc<Door>>, request: Request) -> 
 
 impl Door {
     async fn outputs(&self, query: &OutputsQuery, headers: &HeaderMap, source: SocketAddr) -> Result<Outcome, Failure> {
-        let reached = self.reached(&query.webrtc_id, headers, query.access_token.as_deref(), source).await?;
+        let token = query.access_token.as_deref();
         // One that is none of ours is as good as none.
         let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+        if let Some(outcome) = self.outputs_elsewhere(&query.webrtc_id, headers, token, seen).await? {
+            return Ok(outcome);
+        }
+        let reached = self.reached(&query.webrtc_id, headers, token, source).await?;
         match reached.shared.history().follow(seen) {
             Following::Over => Ok(Outcome::Over),
             Following::Crowded => Ok(Outcome::Crowded),
-            Following::Open(reader) => {
-                let place = self.api.streams.clone().try_acquire_owned();
-                let place = place.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })?;
-                Ok(Outcome::Stream(reader, place))
-            }
+            Following::Open(reader) => Ok(Outcome::Stream(Source::Here(reader), self.stream()?)),
         }
+    }
+
+    /// Those of a session that does not live here, where the fleet knows it. One that has been here may go on elsewhere.
+    async fn outputs_elsewhere(
+        &self,
+        id: &SessionId,
+        headers: &HeaderMap,
+        token: Option<&str>,
+        seen: Option<&str>,
+    ) -> Result<Option<Outcome>, Failure> {
+        let Some(member) = self.member.as_ref().filter(|_| self.session(id).is_none()) else { return Ok(None) };
+        let read = match member.outputs(id, seen).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                // What this worker remembers is better than nothing, and nothing is not the end.
+                let remembered = self.api.host.reach(&self.service.name, id).map(|_| None);
+                return remembered.ok_or_else(|| unavailable(error));
+            }
+        };
+        self.may_read(id, &read, headers, token).await?;
+        Ok(Some(match member.follow(id, &read, seen) {
+            Elsewhere::Over => Outcome::Over,
+            Elsewhere::Crowded => Outcome::Crowded,
+            Elsewhere::Open(follower) => Outcome::Stream(Source::Elsewhere(follower), self.stream()?),
+        }))
+    }
+
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = self.api.streams.clone().try_acquire_owned();
+        place.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })
     }
 }
 
 /// The stream, which holds its places as long as its connection lasts.
-fn body(reader: Reader, place: OwnedSemaphorePermit) -> Body {
-    let pieces = unfold((reader, place), async |(mut reader, place)| {
-        let piece = reader.next().await?;
-        Some((Ok::<_, Infallible>(piece), (reader, place)))
+fn body(source: Source, place: OwnedSemaphorePermit) -> Body {
+    let pieces = unfold((source, place), async |(mut source, place)| {
+        let piece = source.next().await?;
+        Some((Ok::<_, Infallible>(piece), (source, place)))
     });
     Body::from_stream(pieces)
 }

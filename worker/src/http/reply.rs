@@ -4,11 +4,12 @@
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use streamfleet_edge::reply::later;
+pub(super) use streamfleet_edge::reply::other;
 pub(super) use streamfleet_edge::reply::{
     TOO_MANY_SOCKETS, answer, body_fault, ended, ending, failure, invalid_host, json, method_not_allowed, no_content,
     private, shape, success, too_many_sockets, track_closed, upgrade_required,
 };
-use streamfleet_edge::reply::{later, other};
 use streamfleet_store::Document;
 
 use super::etag::Tag;

@@ -1,9 +1,9 @@
 //! What the rest of the process may know of a session: written by its loop, read by anyone.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -146,6 +146,8 @@ pub struct Shared {
     user: Option<UserId>,
     verified: Verification,
     since: SystemTime,
+    /// When its client connected: its time limit counts from then.
+    connected_at: OnceLock<Instant>,
     stage: watch::Sender<Stage>,
     channel: AtomicBool,
     refused: AtomicBool,
@@ -181,6 +183,7 @@ impl Shared {
             user: identity.user_id.clone(),
             verified: identity.verified,
             since: SystemTime::now(),
+            connected_at: OnceLock::new(),
             stage: watch::Sender::new(Stage::Connecting),
             channel: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -252,6 +255,11 @@ impl Shared {
         self.since
     }
 
+    /// When its client connected; `None` while it has not.
+    pub(crate) fn connected_at(&self) -> Option<Instant> {
+        self.connected_at.get().copied()
+    }
+
     /// Where it stands now.
     pub fn stage(&self) -> Stage {
         *self.stage.borrow()
@@ -288,12 +296,14 @@ impl Shared {
 
     pub(crate) fn connected(&self, remote: SocketAddr) {
         *self.remote.lock() = Some(remote);
+        self.connected_at.get_or_init(Instant::now);
         self.stage.send_replace(Stage::Active);
         self.record(Event::Active);
     }
 
     /// Connected, or connected again, over what has no address of its own.
     pub(crate) fn active(&self) {
+        self.connected_at.get_or_init(Instant::now);
         let begins = self.stage.send_if_modified(|stage| {
             let begins = *stage == Stage::Connecting;
             if begins {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use streamfleet_handler::{self as sdk, LinkConfig, LoopEnd, link};
 use streamfleet_process::telemetry::trace::trace_id;
 use streamfleet_session::{CloseReason, Identity, ResumeToken, ServiceName, SessionId};
+use streamfleet_store::{Demand, LastWords};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::afterlife::Over;
 use super::context::{Held, Resumed};
+use super::drain::Urged;
 use super::moving::{Leaving, Mover, leave};
 use super::quality::summarise;
 use super::seal::Seal;
@@ -21,7 +23,7 @@ use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, Sessions, Table};
 use crate::admission::{Entry, Slot};
 use crate::fleet::{Member, Place};
-use crate::history::Writing;
+use crate::history::{History, Writing};
 use crate::http::{Audit, Service};
 use crate::media::shared::Token;
 use crate::media::{Event, Shared, Stage};
@@ -57,7 +59,13 @@ impl Sessions {
             Resumed::Yes => self.inner.table.history(&id, held.id()),
             Resumed::No => None,
         };
-        let writing = earlier.unwrap_or_default().write();
+        // Of one that has been elsewhere, the fleet knows what it has said there.
+        let elsewhere = held.place().is_some() && resumed == Resumed::Yes && earlier.is_none();
+        let history = earlier.unwrap_or_else(|| match elsewhere {
+            true => Arc::new(History::awaiting()),
+            false => Arc::default(),
+        });
+        let writing = history.write();
         let shared = Shared::new(token, id.clone(), service.name.clone(), transport, &identity);
         let shared = Arc::new(shared.with_history(writing.history().clone()));
         if resumed == Resumed::Yes {
@@ -93,6 +101,7 @@ impl Sessions {
             resume: Some(held.issued()),
             admitted: Instant::now(),
             time_limit: service.limits.time_limit,
+            urged: Urged::default(),
             seal: Seal::default(),
             moving: None,
         };
@@ -160,7 +169,7 @@ struct Others {
 impl sdk::Neighbours for Others {
     fn end(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
         let live = self.table.by_id.lock().get(id).cloned();
-        let Some(live) = live else { return self.end_elsewhere(id) };
+        let Some(live) = live else { return self.end_elsewhere(id, message) };
         if let Some(moving) = &live.moving {
             // Its client does not arrive elsewhere either; one that has ended by itself need not be told.
             let _ = self.end_one(moving, message);
@@ -171,10 +180,11 @@ impl sdk::Neighbours for Others {
 
 impl Others {
     /// Asks the fleet for the end of a session that is not here. Whether there is one is not known yet.
-    fn end_elsewhere(&self, id: &SessionId) -> Result<(), sdk::Closed> {
+    fn end_elsewhere(&self, id: &SessionId, message: &str) -> Result<(), sdk::Closed> {
         let (member, id) = (self.member.clone().ok_or(sdk::Closed)?, id.clone());
+        let demand = LastWords::cut(message).map_or(Demand::End(CloseReason::EndStream), Demand::EndStream);
         let ask = async move {
-            match member.ask_end(&id, CloseReason::EndStream).await {
+            match member.ask(&id, &demand).await {
                 Ok(told) => tracing::debug!(session = %id, ?told, "a handler has asked for its end"),
                 Err(error) => tracing::warn!(session = %id, %error, "a handler could not ask for its end"),
             }

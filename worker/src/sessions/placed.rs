@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use streamfleet_handler as sdk;
 use streamfleet_session::{CloseReason, SessionId};
-use streamfleet_store::{ContextId, Issued, Kept, Phase, PinValue, Restored, Ticket, TrackId, TrackResult};
+use streamfleet_store::{
+    ContextId, Gate, Issued, Kept, LastWords, Phase, PinValue, Restored, Ticket, TrackId, TrackResult,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,9 @@ use super::via::{Order, Via, deliver};
 use super::{END_TIMEOUT, Live, Sessions};
 use crate::fleet::{Member, Owned, Reporter};
 use crate::media::{Shared, Stage};
+
+/// For the outputs of an earlier session, from a store that answers in milliseconds. Readers wait for it.
+const FETCH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The placed sessions of this process, from before they are known until they are over.
 #[derive(Default)]
@@ -39,6 +44,14 @@ pub(super) struct Settled {
     pin: Option<PinValue>,
     reporter: Reporter,
     cancel: CancellationToken,
+    comes: Comes,
+}
+
+/// Whether its client has another session until it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comes {
+    Alone,
+    FromAnother,
 }
 
 impl Places {
@@ -64,6 +77,7 @@ impl Begun {
     pub(super) fn settled(&self) -> Option<Settled> {
         let (live, place) = (&self.live, self.guard.context().place()?);
         place.describe(detail(&live.shared));
+        place.publish(live.shared.history().clone());
         Some(Settled {
             ticket: place.ticket(),
             shared: live.shared.clone(),
@@ -77,6 +91,7 @@ impl Begun {
             pin: place.placed().pin.as_ref().and_then(|pin| pin.parse().ok()),
             reporter: place.reporter(),
             cancel: self.guard.cancel().clone(),
+            comes: if place.placed().takes_over.is_some() { Comes::FromAnother } else { Comes::Alone },
         })
     }
 }
@@ -113,12 +128,45 @@ async fn report(mut stage: watch::Receiver<Stage>, reporter: Reporter, over: Can
     }
 }
 
+/// Fetches what a session has put out before it came here. Of a client that moves, when it has arrived: until then its other
+/// session says more.
+async fn go_on(settled: Settled) {
+    let Settled { shared, member, context, cancel, comes, .. } = settled;
+    let mut stage = shared.watch();
+    let earlier = async {
+        if comes == Comes::FromAnother {
+            // Its own `Shared` sends: it cannot be gone.
+            let _ = stage.wait_for(|stage| *stage != Stage::Connecting).await;
+        }
+        timeout(FETCH_TIMEOUT, member.earlier(context)).await
+    };
+    let earlier = tokio::select! {
+        earlier = earlier => earlier,
+        () = cancel.cancelled() => return,
+    };
+    let earlier = match earlier {
+        Ok(Ok(earlier)) => earlier,
+        Ok(Err(error)) => {
+            tracing::warn!(session = %shared.id(), %error, "what it has put out before is not known here");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(session = %shared.id(), "what it has put out before did not come in time");
+            None
+        }
+    };
+    shared.history().adopt(earlier);
+}
+
 impl Sessions {
     /// A placed session has become known: from now on the fleet hears where it is.
     pub(super) fn settle(&self, settled: Option<Settled>) {
-        if let Some(Settled { shared, reporter, cancel, .. }) = settled {
-            self.inner.tasks.spawn(report(shared.watch(), reporter, cancel));
+        let Some(settled) = settled else { return };
+        if settled.shared.history().is_awaiting() {
+            self.inner.tasks.spawn(go_on(settled.clone()));
         }
+        let Settled { shared, reporter, cancel, .. } = settled;
+        self.inner.tasks.spawn(report(shared.watch(), reporter, cancel));
     }
 
     /// Whether the session is the one that has its id, and as what.
@@ -162,14 +210,21 @@ impl Owned for Sessions {
         tickets.iter().filter_map(restored).collect()
     }
 
-    async fn end(&self, ticket: Ticket, reason: CloseReason) -> bool {
+    fn urge(&self, member: &Member, gate: Gate) {
+        self.urge_all(member, gate);
+    }
+
+    async fn end(&self, ticket: Ticket, reason: CloseReason, words: Option<&LastWords>) -> bool {
         let Some(Settled { shared, via, session, .. }) = self.inner.table.places.get(ticket) else { return false };
         let mut stage = shared.watch();
         let told = async {
             match (reason, session) {
                 // As its own handler would: what it has said is heard to its end.
-                (CloseReason::EndStream, Some(session)) => drop(session.end("")),
-                (CloseReason::EndStream, None) => deliver(&via, shared.token(), || Order::EndStream(None)).await,
+                (CloseReason::EndStream, Some(session)) => drop(session.end(words.map_or("", LastWords::as_str))),
+                (CloseReason::EndStream, None) => {
+                    let words = words.map(|words| words.as_str().to_owned());
+                    deliver(&via, shared.token(), || Order::EndStream(words.clone())).await;
+                }
                 _ => deliver(&via, shared.token(), || Order::End(reason)).await,
             }
             std::future::pending::<()>().await;

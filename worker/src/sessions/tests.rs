@@ -237,6 +237,7 @@ async fn deaf(sessions: &Sessions) -> (SessionId, ContextId, Arc<Shared>) {
         resume: None,
         admitted: Instant::now(),
         time_limit: None,
+        urged: Urged::default(),
         seal: Seal::default(),
         moving: None,
     };

@@ -16,6 +16,7 @@ use super::calls::Calls;
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
 use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+use crate::outputs::Seen;
 use crate::sessions::{Account, Phase, Reach, TrackResult};
 use crate::wake::Topic;
 use crate::words::{Epoch, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
@@ -42,7 +43,8 @@ pub(super) struct Fleet {
     last: HashMap<SessionId, Ticket>,
     /// When those that are over are forgotten.
     fading: BTreeSet<(Instant, Ticket)>,
-    outputs: HashMap<Ticket, Kept>,
+    /// By context: a session that goes on where another one ended has its outputs too.
+    outputs: HashMap<ContextId, Kept>,
     pub(super) calls: Calls,
     /// Who is to be woken after this step.
     wakes: BTreeSet<Topic>,
@@ -61,7 +63,7 @@ struct Worker {
 
 #[derive(Debug, Default)]
 struct Wants {
-    end: Option<CloseReason>,
+    end: Option<Demand>,
     tracks: BTreeSet<TrackId>,
 }
 
@@ -94,6 +96,11 @@ struct Over {
 
 #[derive(Debug, Default)]
 struct Kept {
+    mark: u32,
+    earlier: Vec<Seen>,
+    user: Option<UserId>,
+    /// When they are forgotten, once no session holds the context.
+    due: Option<Instant>,
     last: u64,
     bytes: usize,
     texts: VecDeque<String>,
@@ -107,7 +114,7 @@ impl Worker {
     fn gate(&self) -> Gate {
         match self.said.as_ref().map(|said| said.gate) {
             Some(Gate::Open) => self.asked,
-            Some(Gate::Draining) | None => Gate::Draining,
+            Some(Gate::Draining | Gate::Leaving) | None => self.asked.max(Gate::Draining),
         }
     }
 
@@ -185,7 +192,7 @@ impl Fleet {
         for (ticket, wants) in &wants {
             let Some(session) = self.sessions.get(ticket) else { continue };
             let ask = |demand| Asked { ticket: *ticket, session: session.id.clone(), demand };
-            asked.extend(wants.end.map(|reason| ask(Demand::End(reason))));
+            asked.extend(wants.end.clone().map(ask));
             asked.extend(wants.tracks.iter().map(|track| ask(Demand::CloseTrack(track.clone()))));
         }
         self.fenced(owner)?.wants = wants;
@@ -226,11 +233,12 @@ impl Fleet {
         }
         while let Some((_, ticket)) = self.fading.first().filter(|(due, _)| *due <= now).copied() {
             self.fading.pop_first();
-            self.outputs.remove(&ticket);
-            if let Some(over) = self.over.remove(&ticket)
-                && self.last.get(&over.id) == Some(&ticket)
-            {
+            let Some(over) = self.over.remove(&ticket) else { continue };
+            if self.last.get(&over.id) == Some(&ticket) {
                 self.last.remove(&over.id);
+            }
+            if self.outputs.get(&over.context).and_then(|kept| kept.due).is_some_and(|due| due <= now) {
+                self.outputs.remove(&over.context);
             }
         }
         let lost: Vec<WorkerId> = self
@@ -273,6 +281,12 @@ impl Fleet {
             self.moving.remove(&session.id);
         }
         contexts.close_for(session.context, session.retention, now);
+        // Another session may hold the context, and its outputs.
+        if !contexts.is_open(session.context)
+            && let Some(kept) = self.outputs.get_mut(&session.context)
+        {
+            kept.due = Some(now + self.terms.afterlife);
+        }
         self.wakes.insert(Topic::Session(session.id.clone()));
         self.last.insert(session.id.clone(), ticket);
         self.over.insert(ticket, Over { id: session.id, context: session.context, reason });
@@ -310,8 +324,8 @@ impl Fleet {
         let wants = worker.wants.entry(ticket).or_default();
         match demand {
             // The first reason stays: the owner may have acted on it already.
-            Demand::End(reason) => {
-                wants.end.get_or_insert(*reason);
+            Demand::End(_) | Demand::EndStream(_) => {
+                wants.end.get_or_insert_with(|| demand.clone());
             }
             Demand::CloseTrack(track) => {
                 session.seen_to.remove(track);

@@ -12,7 +12,7 @@ use super::{Memory, now};
 use crate::calls::Calls;
 use crate::context::{ContextId, ContextKey, StoreError};
 use crate::directory::{Demand, Directory, FleetError, Gate, Heartbeat, Orders, WorkerView};
-use crate::outputs::{Outputs, Read};
+use crate::outputs::{Appended, Batch, Outputs, Read, Seen, Whose};
 use crate::sessions::{
     ClaimRequest, Claimed, Filter, Held, MAX_BATCH, Outcome, Page, Pending, Phase, Restoration, Restored, SessionView,
     Sessions, Told, TrackResult,
@@ -154,18 +154,18 @@ impl Outputs for Memory {
         service: &ServiceName,
         owner: &Owner,
         ticket: Ticket,
-        json: &str,
-    ) -> Result<Option<u64>, FleetError> {
-        self.step(service, |fleet, _, _| fleet.append(owner, ticket, json))
+        batch: &Batch<'_>,
+    ) -> Result<Appended, FleetError> {
+        self.step(service, |fleet, contexts, _| fleet.append(contexts, owner, ticket, batch))
     }
 
     async fn outputs(
         &self,
         service: &ServiceName,
-        session: &SessionId,
-        after: u64,
+        whose: Whose<'_>,
+        seen: Option<Seen>,
     ) -> Result<Option<Read>, StoreError> {
-        Ok(self.step(service, |fleet, contexts, now| fleet.outputs(contexts, session, after, now)))
+        Ok(self.step(service, |fleet, contexts, now| fleet.outputs(contexts, whose, seen, now)))
     }
 }
 

@@ -16,6 +16,7 @@ fn label(gate: Gate) -> &'static str {
     match gate {
         Gate::Open => "open",
         Gate::Draining => "draining",
+        Gate::Leaving => "leaving",
     }
 }
 
@@ -23,6 +24,7 @@ fn gate(label: &str) -> Result<Gate, StoreError> {
     match label {
         "open" => Ok(Gate::Open),
         "draining" => Ok(Gate::Draining),
+        "leaving" => Ok(Gate::Leaving),
         _ => Err(nonsense()),
     }
 }
@@ -31,6 +33,7 @@ fn gate(label: &str) -> Result<Gate, StoreError> {
 #[derive(Deserialize)]
 struct Wants {
     reason: Option<CloseReason>,
+    message: Option<String>,
     #[serde(default)]
     tracks: Vec<String>,
 }
@@ -41,7 +44,9 @@ fn orders(mut reply: Reply) -> Result<Orders, StoreError> {
         let (ticket, session) = (reply.parsed()?, reply.parsed::<streamfleet_session::SessionId>()?);
         let wants: Wants = serde_json::from_str(&reply.text()?).map_err(|_| nonsense())?;
         let ask = |demand| Asked { ticket, session: session.clone(), demand };
-        orders.asked.extend(wants.reason.map(|reason| ask(Demand::End(reason))));
+        let words = wants.message.map(|message| reply::parse(&message)).transpose()?;
+        let end = wants.reason.map(|reason| words.map_or(Demand::End(reason), Demand::EndStream));
+        orders.asked.extend(end.map(ask));
         for track in &wants.tracks {
             orders.asked.push(ask(Demand::CloseTrack(reply::parse(track)?)));
         }
@@ -60,7 +65,7 @@ fn view(mut reply: Reply) -> Result<WorkerView, StoreError> {
     let said: Option<Heartbeat> = said.map(|said| serde_json::from_str(&said)).transpose().map_err(|_| nonsense())?;
     let gate = match said.as_ref().map(|said| said.gate) {
         Some(Gate::Open) => asked,
-        Some(Gate::Draining) | None => Gate::Draining,
+        Some(Gate::Draining | Gate::Leaving) | None => asked.max(Gate::Draining),
     };
     Ok(WorkerView { owner, said, gate, sessions, age })
 }

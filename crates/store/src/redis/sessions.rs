@@ -176,12 +176,13 @@ impl Sessions for RedisStore {
         context: Option<ContextId>,
         demand: &Demand,
     ) -> Result<Told, StoreError> {
-        let (kind, value, track) = match demand {
-            Demand::End(reason) => ("End", reason.as_str(), None),
-            Demand::CloseTrack(track) => ("CloseTrack", track.as_str(), Some(track.clone())),
+        let (kind, value, message, track) = match demand {
+            Demand::End(reason) => ("End", reason.as_str(), "", None),
+            Demand::EndStream(words) => ("End", CloseReason::EndStream.as_str(), words.as_str(), None),
+            Demand::CloseTrack(track) => ("CloseTrack", track.as_str(), "", Some(track.clone())),
         };
         let context = context.map(context_name).unwrap_or_default();
-        let arguments = [session.as_str(), &context, kind, value];
+        let arguments = [session.as_str(), &context, kind, value, message];
         let answer = self.run(&self.scripts().ask, service, &arguments).await.map_err(plain)?;
         let mut reply = Reply::new(answer)?;
         Ok(match reply.text()?.as_str() {

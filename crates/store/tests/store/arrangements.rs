@@ -63,7 +63,7 @@ async fn single() {
 /// What a user of ours may do; docs/store.md says the same.
 const RIGHTS: &str = "resetchannels -@all +evalsha +eval +ping +hello +ssubscribe +sunsubscribe +spublish +time \
     +get +set +del +exists +pexpire +incrby +decrby +hget +hset +hdel +hmget +hgetall +hkeys +hlen +hincrby +zadd +zrem \
-    +zrange +zrangebyscore +zrangebylex +zscore +zlexcount +llen +lrange +lpop +rpush";
+    +zrange +zrangebyscore +zrangebylex +zscore +zlexcount +llen +lrange +lpop +rpop +rpush";
 
 #[tokio::test]
 async fn a_user_with_no_more_rights_than_needed() {

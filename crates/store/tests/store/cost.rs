@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Calls as _, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
-    RedisStore, Sessions as _, Store, Told,
+    Batch, Calls as _, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
+    RedisStore, Sessions as _, Store, Told, Whose,
 };
 
 use crate::arrangements::{connected, unhurried};
@@ -124,8 +124,13 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     let detail = object(json!({"transport": "webrtc"}));
     cost!("claim, duplicate", store.claim(service, &request("k3x9a1b2c3", &["a"])));
     cost!("report", store.report(service, &owner, claim.ticket, Phase::Active, &detail));
-    cost!("append", store.append(service, &owner, claim.ticket, &format!("\"{}\"", "x".repeat(98))));
-    cost!("outputs", store.outputs(service, &id("k3x9a1b2c3"), 0));
+    let text: std::sync::Arc<str> = format!("\"{}\"", "x".repeat(98)).into();
+    let many = vec![text; 21];
+    let one = Batch { mark: 7, earlier: &[], first: 1, oldest: 1, texts: &many[..1] };
+    cost!("append", store.append(service, &owner, claim.ticket, &one));
+    cost!("outputs", store.outputs(service, Whose::Session(&id("k3x9a1b2c3")), None));
+    let more = Batch { first: 2, texts: &many[1..], ..one };
+    cost!("append, 20", store.append(service, &owner, claim.ticket, &more));
     cost!("enter_call", store.enter_call(service, 7, &id("MZ0123456789abcdef0123456789abcdef")));
     cost!("session_of_call", store.session_of_call(service, 7));
     let contexts = std::sync::Arc::new(store.clone()).contexts(service);

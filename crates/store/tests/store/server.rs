@@ -65,12 +65,16 @@ impl Clock {
 fn shim() -> &'static Path {
     static SHIM: OnceLock<PathBuf> = OnceLock::new();
     SHIM.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        // Where it is part of a library's own tests there is no such directory.
+        let directory = option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         // Another run may be loading the one that is there: it is replaced whole.
         let (path, fresh) = (directory.join("clock.so"), directory.join(format!("clock-{}.so", std::process::id())));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/clock.c");
-        let made = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(source).status().unwrap();
+        let source = directory.join(format!("clock-{}.c", std::process::id()));
+        fs::write(&source, include_str!("clock.c")).unwrap();
+        let made =
+            Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&fresh).arg(&source).status().unwrap();
         assert!(made.success(), "clock.c does not compile");
+        fs::remove_file(source).unwrap();
         fs::rename(&fresh, &path).unwrap();
         path
     })

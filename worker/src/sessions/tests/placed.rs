@@ -1,8 +1,9 @@
 //! Sessions that a router places here, over HTTP; the test is the router.
 
 use axum::http::HeaderMap;
-use streamfleet_session::ResumeToken;
+use futures_util::StreamExt as _;
 use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Standing};
+use streamfleet_session::{ResumeToken, UserId};
 use streamfleet_store::{
     Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Outcome, Sessions as _, Store, Terms, Ticket,
     Told, WorkerId, settle,
@@ -14,6 +15,7 @@ use crate::fleet::{Fate, Member, Surroundings, run};
 
 struct Fleet {
     store: Arc<Memory>,
+    name: WorkerId,
     worker: Worker,
     stop: CancellationToken,
     running: JoinSet<Fate>,
@@ -25,10 +27,15 @@ fn service() -> ServiceName {
 
 impl Fleet {
     async fn new() -> Self {
-        let store = Arc::<Memory>::default();
+        Self::on(&Arc::default(), "w").await
+    }
+
+    /// A worker of this name, with others on one store.
+    async fn on(store: &Arc<Memory>, name: &'static str) -> Self {
+        let store = store.clone();
         let (media, sessions) = Worker::sessions();
-        let name: WorkerId = "w".parse().unwrap();
-        let member = Arc::new(Member::new(service(), name, store.clone()));
+        let name: WorkerId = name.parse().unwrap();
+        let member = Arc::new(Member::new(service(), name.clone(), store.clone()));
         sessions.join(HashMap::from([(service(), member.clone())]));
         let beat = || Heartbeat {
             capacity: 9,
@@ -47,14 +54,14 @@ impl Fleet {
         let mut worker = Worker::with(sessions);
         let halt = worker.stop.clone();
         worker.running = Some(std::thread::spawn(move || media.run(&halt).unwrap()));
-        let fleet = Fleet { store, worker, stop, running };
+        let fleet = Fleet { store, name, worker, stop, running };
         fleet
             .until(async |fleet| {
                 !streamfleet_store::Directory::workers(&*fleet.store, &service())
                     .await
                     .unwrap()
                     .iter()
-                    .all(|w| w.said.is_none())
+                    .all(|w| w.owner.worker != fleet.name || w.said.is_none())
             })
             .await;
         fleet
@@ -70,11 +77,16 @@ impl Fleet {
     }
 
     async fn claim(&self, ticket: u64, id: &str, token: Option<ResumeToken>) -> Placed {
+        self.claim_by(None, ticket, id, token).await
+    }
+
+    /// A place for a user whom somebody vouches for.
+    async fn claim_by(&self, user: Option<UserId>, ticket: u64, id: &str, token: Option<ResumeToken>) -> Placed {
         let request = ClaimRequest {
             ticket: Ticket::from_random(ticket),
             session: id.parse().unwrap(),
-            user: None,
-            claim: Claim { token, user: None },
+            user: user.clone(),
+            claim: Claim { token, user: user.clone() },
             context: ContextId::from_random(u128::from(ticket)),
             token: ResumeToken::from_random([ticket as u8; ResumeToken::LEN]),
             delivery: Delivery::Known,
@@ -83,7 +95,7 @@ impl Fleet {
             pin: None,
             quotas: Vec::new(),
             retention: Duration::from_secs(60),
-            ranked: vec!["w".parse().unwrap()],
+            ranked: vec![self.name.clone()],
         };
         let claimed = self.store.claim(&service(), &request).await.unwrap();
         let Claimed::Placed(placement) = claimed else { panic!("{claimed:?}") };
@@ -93,8 +105,8 @@ impl Fleet {
             ticket,
             epoch: placement.epoch.0,
             session: id.parse().unwrap(),
-            user: None,
-            verified: false,
+            verified: user.is_some(),
+            user,
             metadata: serde_json::Map::new(),
             claims: serde_json::Map::new(),
             variant: None,
@@ -130,6 +142,25 @@ impl Fleet {
     async fn lives(&self, id: &str) -> bool {
         let seen = self.store.session(&service(), &id.parse().unwrap()).await.unwrap();
         matches!(seen, Some(streamfleet_store::SessionView::Live(_)))
+    }
+
+    /// Has the session's handler put something out.
+    fn put_out(&self, id: &str, values: &[u32]) {
+        let reached = self.worker.sessions.reached(&service(), &id.parse().unwrap()).unwrap();
+        values.iter().for_each(|value| reached.shared.output(&json!(value)).unwrap());
+    }
+
+    /// The status of a stream of outputs, and its next piece.
+    async fn outputs(&self, id: &str, token: Option<&str>, seen: Option<&str>) -> (u16, String) {
+        let query = token.map(|token| format!("&access_token={token}")).unwrap_or_default();
+        let mut request = Request::get(format!("/{}/outputs?webrtc_id={id}{query}", service()));
+        if let Some(seen) = seen {
+            request = request.header("last-event-id", seen);
+        }
+        let response = self.worker.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let piece = response.into_body().into_data_stream().next().await;
+        (status, piece.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap()).unwrap_or_default())
     }
 }
 
@@ -198,4 +229,112 @@ async fn a_handler_ends_a_session_of_another_worker() {
     assert_eq!(seen, Some(streamfleet_store::SessionView::Over(CloseReason::EndStream)));
     fleet.stop.cancel();
     assert_eq!(fleet.running.join_next().await.unwrap().unwrap(), Fate::Left);
+}
+
+#[tokio::test]
+async fn a_session_is_controlled_at_any_worker() {
+    let (here, there) = {
+        let here = Fleet::new().await;
+        let there = Fleet::on(&here.store, "v").await;
+        (here, there)
+    };
+    let placed = here.claim(1, "a", None).await;
+    assert_eq!(here.send("a", offer(), Some(&placed)).await.0, 200);
+    // Its worker has said what it is.
+    here.until(async |here| {
+        let seen = here.store.session(&service(), &"a".parse().unwrap()).await.unwrap();
+        matches!(seen, Some(streamfleet_store::SessionView::Live(live)) if !live.detail.is_empty())
+    })
+    .await;
+    let path = |rest: &str| format!("/{}/sessions{rest}", service());
+    let own = placed.context.token.reveal();
+    let at =
+        async |method: &str, rest: &str, token: &str| ask(&there.worker, method, &path(rest), token, json!({})).await;
+    for fleet in [&here, &there] {
+        let (status, list) = ask(&fleet.worker, "GET", &path("?user=nobody"), TOKEN, Value::Null).await;
+        assert_eq!((status, list), (200, json!({ "sessions": [] })));
+        let (status, list) = ask(&fleet.worker, "GET", &path(""), TOKEN, Value::Null).await;
+        let sessions = list["sessions"].as_array().unwrap();
+        assert_eq!((status, sessions.len()), (200, 1));
+        assert_eq!((&sessions[0]["id"], &sessions[0]["worker"]), (&json!("a"), &json!("w")));
+    }
+    assert_eq!(at("GET", "?limit=0", TOKEN).await.0, 422);
+    for token in [TOKEN, &own] {
+        let (status, shown) = at("GET", "/a", token).await;
+        assert_eq!((status, &shown["worker"], &shown["transport"]), (200, &json!("w"), &json!("webrtc")), "{shown}");
+    }
+    assert_eq!(at("GET", "/a", "nobody-s-token-0123456789").await.0, 401);
+    assert_eq!(at("DELETE", "/nobody", TOKEN).await.0, 404);
+    let (status, data) = ask(&there.worker, "PATCH", &path("/a/data"), &own, json!({ "n": 1 })).await;
+    assert_eq!((status, data), (200, json!({ "n": 1 })));
+    assert_eq!(ask(&here.worker, "GET", &path("/a/data"), &own, Value::Null).await.1, json!({ "n": 1 }));
+    assert_eq!(at("DELETE", "/a/tracks/nope", TOKEN).await.0, 404);
+    assert_eq!(at("DELETE", "/a/tracks/%20", TOKEN).await.0, 404);
+    let (status, ended) = at("DELETE", "/a", &own).await;
+    assert_eq!((status, &ended["reason"]), (200, &json!("ended_by_control")), "{ended}");
+    assert_eq!((here.worker.occupancy.live(), at("DELETE", "/a", TOKEN).await.0), (0, 404));
+}
+
+#[tokio::test]
+async fn outputs_are_followed_at_any_worker_and_go_on_with_a_client_that_comes_to_another() {
+    let here = Fleet::new().await;
+    let there = Fleet::on(&here.store, "v").await;
+    let placed = here.claim(1, "a", None).await;
+    assert_eq!(here.send("a", offer(), Some(&placed)).await.0, 200);
+    assert_eq!(there.outputs("nobody", None, None).await.0, 404);
+    here.put_out("a", &[1, 2]);
+    let (status, text) = there.outputs("a", None, None).await;
+    let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    assert_eq!((status, ids.len()), (200, 2), "{text}");
+    let context = ContextId::from_random(placed.context.id);
+    let document = json!({ "n": 1 }).as_object().unwrap().clone();
+    let contexts = here.store.clone().contexts(&service());
+    contexts.write(context, document, streamfleet_store::Expected::Anything).await.unwrap();
+    here.put_out("a", &[3]);
+    let id: SessionId = "a".parse().unwrap();
+    here.worker.sessions.end(&id, context, CloseReason::EndedByControl).await.unwrap();
+    here.until(async |here| !here.lives("a").await).await;
+    // It is over, and what it said last is there for who has missed it.
+    let (status, text) = there.outputs("a", None, Some(ids[1])).await;
+    assert_eq!((status, text.trim_end().lines().last()), (200, Some("data: 3")), "{text}");
+    let last = text.strip_prefix("id: ").unwrap().lines().next().unwrap();
+    assert_eq!(there.outputs("a", None, Some(last)).await.0, 204);
+    let again = there.claim(2, "a", Some(placed.context.token)).await;
+    assert!(again.context.resumed);
+    assert_eq!(there.send("a", offer(), Some(&again)).await.0, 200);
+    there.put_out("a", &[4]);
+    for fleet in [&there, &here] {
+        let (status, text) = fleet.outputs("a", None, Some(ids[1])).await;
+        let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        assert_eq!(status, 200);
+        assert!(data == ["3", "4"] || fleet.name == here.name && data == ["3"], "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_verified_user_s_outputs_are_nobody_else_s_at_any_worker() {
+    let here = Fleet::new().await;
+    let there = Fleet::on(&here.store, "v").await;
+    let placed = here.claim_by(Some("ann".parse().unwrap()), 1, "a", None).await;
+    assert_eq!(here.send("a", offer(), Some(&placed)).await.0, 200);
+    here.put_out("a", &[1]);
+    let own = placed.context.token.reveal();
+    for over in [false, true] {
+        if over {
+            let context = ContextId::from_random(placed.context.id);
+            let document = json!({ "n": 1 }).as_object().unwrap().clone();
+            let contexts = here.store.clone().contexts(&service());
+            contexts.write(context, document, streamfleet_store::Expected::Anything).await.unwrap();
+            here.worker.sessions.end(&"a".parse().unwrap(), context, CloseReason::EndedByControl).await.unwrap();
+            here.until(async |here| !here.lives("a").await).await;
+        }
+        for fleet in [&here, &there] {
+            assert_eq!(fleet.outputs("a", None, None).await.0, 401, "{over}");
+            assert_eq!(fleet.outputs("a", Some("nobody-s-token-0123456789"), None).await.0, 401, "{over}");
+            for token in [TOKEN, &own] {
+                let (status, text) = fleet.outputs("a", Some(token), None).await;
+                assert_eq!((status, text.trim_end().lines().last()), (200, Some("data: 1")), "{over} {text}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use streamfleet_session::{CloseReason, SessionId};
 use super::{Fleet, Session, Table};
 use crate::context::{ContextId, ContextKey};
 use crate::directory::{Demand, FleetError};
-use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES};
+use crate::outputs::{Appended, Batch, MAX_EARLIER, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
 use crate::sessions::{Held, Outcome, Pending, Phase, Restoration, Restored, Told, TrackResult};
 use crate::wake::Topic;
 use crate::words::{Owner, Ticket, TrackId};
@@ -157,12 +157,12 @@ impl Fleet {
             return over.filter(|over| is_meant(over.context)).map_or(Told::Unknown, |over| Told::Over(over.reason));
         };
         self.want(ticket, demand);
-        if let (Demand::End(_), Some(taker)) = (demand, self.moving.get(session).copied()) {
+        if let (Demand::End(_) | Demand::EndStream(_), Some(taker)) = (demand, self.moving.get(session).copied()) {
             self.want(taker, demand);
         }
         let Some(holder) = self.sessions.get(&ticket) else { return Told::Unknown };
         let track = match demand {
-            Demand::End(_) => None,
+            Demand::End(_) | Demand::EndStream(_) => None,
             Demand::CloseTrack(track) => Some(track.clone()),
         };
         Told::Pending(Pending { ticket, session: session.clone(), track, at: self.reach(&holder.worker) })
@@ -202,22 +202,53 @@ impl Fleet {
 
     pub(in crate::memory) fn append(
         &mut self,
+        contexts: &Table,
         owner: &Owner,
         ticket: Ticket,
-        json: &str,
-    ) -> Result<Option<u64>, FleetError> {
+        batch: &Batch<'_>,
+    ) -> Result<Appended, FleetError> {
         self.fenced(owner)?;
-        let Some(session) = self.owned(owner, ticket) else { return Ok(None) };
-        let topic = Topic::Session(session.id.clone());
-        let kept = self.outputs.entry(ticket).or_default();
-        kept.last += 1;
-        kept.bytes += json.len();
-        kept.texts.push_back(json.to_owned());
+        let Some(session) = self.owned(owner, ticket) else { return Ok(Appended::Over) };
+        let (topic, context) = (Topic::Session(session.id.clone()), session.context);
+        let is_known = self.outputs.contains_key(&context);
+        let kept = self.outputs.entry(context).or_default();
+        let is_another = is_known && kept.mark != batch.mark;
+        // The client has gone on to another session, which writes.
+        if is_another && kept.earlier.iter().any(|before| before.mark == batch.mark) {
+            return Ok(Appended::Over);
+        }
+        if batch.first > kept.last + 1 {
+            if batch.first > batch.oldest {
+                let last = kept.last;
+                if !is_known {
+                    self.outputs.remove(&context);
+                }
+                return Ok(Appended::Missing(last));
+            }
+            kept.texts.clear();
+            (kept.last, kept.bytes) = (batch.first - 1, 0);
+        } else if is_another {
+            // What the session before has said after this one had begun.
+            while kept.last >= batch.first {
+                kept.last -= 1;
+                kept.bytes -= kept.texts.pop_back().map_or(0, |text| text.len());
+            }
+        }
+        let known = usize::try_from(kept.last + 1 - batch.first).unwrap_or(usize::MAX);
+        for text in batch.texts.iter().take(MAX_READ).skip(known) {
+            kept.last += 1;
+            kept.bytes += text.len();
+            kept.texts.push_back(text.as_ref().to_owned());
+        }
         while kept.texts.len() > MAX_OUTPUTS || kept.bytes > MAX_OUTPUTS_BYTES && kept.texts.len() > 1 {
             kept.bytes -= kept.texts.pop_front().map_or(0, |text| text.len());
         }
-        let number = kept.last;
+        kept.mark = batch.mark;
+        kept.earlier = batch.earlier[batch.earlier.len().saturating_sub(MAX_EARLIER)..].to_vec();
+        kept.user = contexts.user_of(context).cloned().or(kept.user.take());
+        kept.due = None;
+        let last = kept.last;
         self.wakes.insert(topic);
-        Ok(Some(number))
+        Ok(Appended::Upto(last))
     }
 }

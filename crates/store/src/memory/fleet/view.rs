@@ -6,7 +6,7 @@ use std::time::Instant;
 use streamfleet_session::SessionId;
 
 use super::{Fleet, Table};
-use crate::outputs::{MAX_READ, Read};
+use crate::outputs::{MAX_READ, Read, Seen, Whose, translate};
 use crate::sessions::{Filter, LiveSession, MAX_PAGE, Page, SessionView};
 use crate::words::Ticket;
 
@@ -65,20 +65,42 @@ impl Fleet {
     pub(in crate::memory) fn outputs(
         &mut self,
         contexts: &mut Table,
-        id: &SessionId,
-        after: u64,
+        whose: Whose<'_>,
+        seen: Option<Seen>,
         now: Instant,
     ) -> Option<Read> {
         self.sweep(contexts, now);
-        let ticket = self.ids.get(id).or_else(|| self.last.get(id))?;
-        let over = !self.sessions.contains_key(ticket);
-        let Some(kept) = self.outputs.get(ticket) else { return Some(Read { outputs: Vec::new(), over }) };
+        let (context, has_ended) = match whose {
+            Whose::Session(id) => {
+                let ticket = self.ids.get(id).or_else(|| self.last.get(id))?;
+                let live = self.sessions.get(ticket).map(|session| session.context);
+                let context = live.or_else(|| self.over.get(ticket).map(|over| over.context))?;
+                (context, live.is_none())
+            }
+            Whose::Context(context) => (context, false),
+        };
+        let kept = self.outputs.get(&context).filter(|kept| kept.due.is_none_or(|due| due > now));
+        let Some(kept) = kept else {
+            let user = contexts.user_of(context).cloned();
+            let nothing =
+                Read { context, user, mark: None, earlier: Vec::new(), outputs: Vec::new(), last: 0, over: has_ended };
+            return matches!(whose, Whose::Session(_)).then_some(nothing);
+        };
+        let after = translate(kept.mark, &kept.earlier, seen);
         let first = kept.last - kept.texts.len() as u64 + 1;
         let skipped = usize::try_from(after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
         let numbered = (first..).zip(&kept.texts).skip(skipped);
         let outputs: Vec<(u64, String)> = numbered.take(MAX_READ).map(|(n, text)| (n, text.clone())).collect();
         // While some are left to be read it is not the end.
         let read_all = outputs.last().is_none_or(|(number, _)| *number == kept.last);
-        Some(Read { outputs, over: over && read_all })
+        Some(Read {
+            context,
+            user: kept.user.clone(),
+            mark: Some(kept.mark),
+            earlier: kept.earlier.clone(),
+            outputs,
+            last: kept.last,
+            over: has_ended && read_all,
+        })
     }
 }

@@ -219,14 +219,15 @@ end
 
 local function http(name) return call('HGET', worker(name), 'http') or '' end
 
--- Asks something of a session's owner: `{"End": reason}` or `{"CloseTrack": track}`, merged with what is asked already.
-local function want(ticket, record, kind, value)
+-- Asks something of a session's owner, merged with what is asked already: its end, for a reason and with a last word for its
+-- client, or a track's.
+local function want(ticket, record, kind, value, message)
   local key = at('wants:' .. record.worker)
   local text = call('HGET', key, ticket)
   local wants = text and cjson.decode(text) or {}
   if kind == 'End' then
     -- The first reason stays: the owner may have acted on it already.
-    wants.reason = wants.reason or value
+    if not wants.reason then wants.reason, wants.message = value, message end
   else
     call('HDEL', P .. 'acks', ticket .. ' ' .. value)
     local tracks = without(wants.tracks or {}, value)
@@ -287,8 +288,12 @@ local function finish(ticket, reason)
   call('HSET', at('over'), ticket, cjson.encode({ id = id, context = record.context, reason = reason }))
   call('ZADD', at('over-at'), int(now + AFTERLIFE), ticket)
   call('HSET', at('last'), id, ticket)
-  call('PEXPIRE', P .. 'outputs:' .. ticket, AFTERLIFE)
-  call('PEXPIRE', P .. 'outputs-at:' .. ticket, AFTERLIFE)
+  -- Another session may hold the context, and its outputs.
+  local kept = stored_context(record.context)
+  if not kept or kept.holders == 0 then
+    call('PEXPIRE', P .. 'outputs:' .. record.context, AFTERLIFE)
+    call('PEXPIRE', P .. 'outputs-at:' .. record.context, AFTERLIFE)
+  end
   wake('wake:session:' .. id)
 end
 

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Asked, ClaimRequest, Claimed, Demand, Filter, Outcome, Pending, Phase, Told, Topic, TrackId, TrackResult, settle,
+    Asked, ClaimRequest, Claimed, Demand, Filter, LastWords, Outcome, Pending, Phase, Told, Topic, TrackId,
+    TrackResult, settle,
 };
 
 use crate::world::{Scene, World, end_of, id, object, request, user, with_token, with_user};
@@ -88,6 +89,23 @@ pub(super) async fn a_session_that_is_being_ended_is_taken_over_by_nobody(world:
         matches!(scene.claim(&with_token("k3x9", &["b"], again.token)).await, Claimed::Placed(_)),
         "when it is over"
     );
+}
+
+pub(super) async fn last_words_go_with_the_end(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let claim = request("k3x9", &["a"]);
+    scene.active(&a, &claim).await;
+    let words = LastWords::cut("Auf Wiederhören: \"bye\"").unwrap();
+    let asked = pending(&scene, "k3x9", &Demand::EndStream(words.clone())).await;
+    // Whoever asks later for another reason changes neither.
+    pending(&scene, "k3x9", &END).await;
+    let demand = Demand::EndStream(words);
+    let expected = Asked { ticket: claim.ticket, session: id("k3x9"), demand };
+    assert_eq!(scene.asked(&a).await, [expected]);
+    scene.store.end(&scene.service, &a, claim.ticket, CloseReason::EndStream).await.unwrap();
+    let outcome = scene.store.outcome(&scene.service, &asked).await.unwrap();
+    assert_eq!(outcome, Some(Outcome::Ended(CloseReason::EndStream)));
 }
 
 pub(super) async fn the_first_reason_stays(world: &World) {

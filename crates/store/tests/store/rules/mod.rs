@@ -25,7 +25,7 @@ macro_rules! rules {
 }
 
 rules! {
-    workers: epochs_grow_and_fence, leases_run_out, readiness_comes_with_the_first_renewal, gates_close_and_open,
+    workers: epochs_grow_and_fence, leases_run_out, readiness_comes_with_the_first_renewal, gates_close_and_open, a_worker_is_asked_to_leave,
         a_second_process_of_a_name_replaces_the_first, leaving_ends_what_is_left;
     claims: one_id_has_one_session, limits_hold, quotas_hold, the_first_with_room_is_taken, pins_bind, reservations_run_out,
         a_claim_is_replayed, a_released_claim_is_free;
@@ -33,10 +33,11 @@ rules! {
         a_second_try_replaces_the_first, a_holder_that_ends_leaves_the_id_to_its_taker,
         what_was_shown_stays_good_until_its_client_has_arrived, a_taker_whose_client_has_gone_back_is_superseded;
     demands: ends_are_asked_and_acknowledged, who_is_meant_is_said_by_its_context,
-        a_session_that_is_being_ended_is_taken_over_by_nobody, the_first_reason_stays, tracks_are_closed, what_is_unknown_is_said,
+        a_session_that_is_being_ended_is_taken_over_by_nobody, the_first_reason_stays, last_words_go_with_the_end, tracks_are_closed, what_is_unknown_is_said,
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored, the_younger_goes;
-    outputs: outputs_are_numbered_and_bounded, outputs_outlive_their_session;
+    outputs: outputs_are_numbered_and_bounded, outputs_that_a_store_has_missed_are_asked_for, outputs_outlive_their_session,
+        outputs_go_on_with_their_context;
     calls: a_call_is_entered_once;
     contexts: only_the_token_or_the_verified_user_resumes, tokens_are_good_once,
         a_token_is_good_once_more_while_its_successor_may_be_lost, tokens_are_numbered_in_their_order,

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use streamfleet_session::CloseReason;
-use streamfleet_store::{Claimed, FleetError, Gate, Heartbeat, Owner, SessionView, Topic};
+use streamfleet_store::{Batch, Claimed, FleetError, Gate, Heartbeat, Owner, SessionView, Topic};
 
 use crate::world::{World, beat, name, request};
 
@@ -16,7 +16,8 @@ pub(super) async fn epochs_grow_and_fence(world: &World) {
     let (store, service) = (&scene.store, &scene.service);
     assert_eq!(store.renew(service, &old, &beat(1)).await.map(|_| ()), fenced);
     assert_eq!(store.end(service, &old, session.ticket, CloseReason::EndStream).await, fenced);
-    assert_eq!(store.append(service, &old, session.ticket, "1").await.map(|_| ()), fenced);
+    let nothing_said = Batch { mark: 1, earlier: &[], first: 1, oldest: 1, texts: &[] };
+    assert_eq!(store.append(service, &old, session.ticket, &nothing_said).await.map(|_| ()), fenced);
     assert_eq!(
         store.restore(service, &old, &[crate::world::restored(&session, Duration::ZERO)]).await.map(|_| ()),
         fenced
@@ -79,6 +80,23 @@ pub(super) async fn gates_close_and_open(world: &World) {
     assert_eq!(store.renew(service, &owner, &draining).await.unwrap().gate, Gate::Open, "nobody else wants it");
     takes(false, "it drains of its own accord").await;
     assert!(!store.ask_gate(service, &name("b"), Gate::Draining).await.unwrap());
+}
+
+pub(super) async fn a_worker_is_asked_to_leave(world: &World) {
+    let scene = world.scene();
+    let owner = scene.worker("a", 8).await;
+    let (store, service) = (&scene.store, &scene.service);
+    let seen = async || store.workers(service).await.unwrap().remove(0).gate;
+    for gate in [Gate::Leaving, Gate::Draining, Gate::Leaving] {
+        assert!(store.ask_gate(service, &name("a"), gate).await.unwrap());
+        assert_eq!((scene.renew(&owner, 8).await.gate, seen().await), (gate, gate));
+    }
+    let draining = Heartbeat { gate: Gate::Draining, ..beat(8) };
+    store.renew(service, &owner, &draining).await.unwrap();
+    assert_eq!(seen().await, Gate::Leaving, "what is more is what is so");
+    assert!(!matches!(scene.claim(&request("k3x9", &["a"])).await, Claimed::Placed(_)));
+    assert!(store.ask_gate(service, &name("a"), Gate::Open).await.unwrap());
+    assert_eq!(seen().await, Gate::Draining);
 }
 
 pub(super) async fn a_second_process_of_a_name_replaces_the_first(world: &World) {
