@@ -269,7 +269,15 @@ impl Server {
     /// # Errors
     /// When the process is gone.
     pub fn terminate(&self) -> Result<()> {
-        signal(&self.child, "TERM")
+        self.signal("TERM")
+    }
+
+    /// Sends a signal by its name (`STOP`).
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        signal(&self.child, name)
     }
 
     /// Kills it as a crash would, and waits until it is gone.

@@ -9,6 +9,7 @@ mod conformance;
 mod control;
 mod cost;
 mod drain;
+mod leftovers;
 mod races;
 mod redis_lost;
 mod router_lost;
