@@ -239,7 +239,7 @@ SERVICES = {
     "/arguments": (Arguments(), {}),
     "/bye": (Script([*tone_parts(660, 10), CloseStream("bye")]), {}),
     "/bye-at-once": (Script([(sine(660, 1), CloseStream())]), {}),
-    "/outputs": (Script([AdditionalOutputs("ready"), (sine(660, 0.5), AdditionalOutputs("with audio", 2))]), {}),
+    "/told": (Script([AdditionalOutputs("ready"), (sine(660, 0.5), AdditionalOutputs("with audio", 2))]), {}),
     "/eager": (Eager([AdditionalOutputs("early"), *tone_parts(660, 10)]), {}),
     "/error": (BrokenReceive(), {}),
     "/error-emit": (BrokenEmit(), {}),

@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny browser aiortc network conversation conformance process hostile)
+all=(tools fmt clippy build unit deny browser aiortc network conversation conformance process fleet hostile)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -43,6 +43,7 @@ stage_network() { suite network; }
 stage_conversation() { suite conversation; }
 stage_conformance() { suite conformance; }
 stage_process() { suite process; }
+stage_fleet() { suite fleet; }
 stage_hostile() { suite hostile; }
 stage_deny() {
     install_deny() {

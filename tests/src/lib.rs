@@ -5,22 +5,32 @@
 //! [`Nat`] is a bad network between the two.
 
 mod events;
+mod fleet;
 pub mod http;
 mod lines;
+mod link;
 pub mod metrics;
 mod nat;
 mod program;
+mod redis;
+mod replicas;
 mod scratch;
 mod script;
+mod sdp;
 mod server;
 pub mod services;
 mod signalling;
 mod websocket;
 
 pub use events::{Events, ServerEvent};
+pub use fleet::{Fleet, Part, Shape, Wires};
+pub use link::Link;
 pub use nat::{Figures, Loss, Nat};
 pub use program::{root, streamfleet, tool, worker};
+pub use redis::{Monitor, Redis, Sent};
+pub use replicas::{Passed, Replicas};
 pub use script::Script;
+pub use sdp::browser_offer;
 pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;
 pub use websocket::{Received, WebSocket};

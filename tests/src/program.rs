@@ -34,6 +34,14 @@ pub fn worker() -> Result<PathBuf> {
     built("streamfleet-worker")
 }
 
+/// The `streamfleet-router` program, likewise.
+///
+/// # Errors
+/// When there is none yet.
+pub(crate) fn router() -> Result<PathBuf> {
+    built("streamfleet-router")
+}
+
 /// The worker with the suites' handlers, likewise.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The server process under test.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -98,26 +99,45 @@ impl Server {
     }
 
     fn run(program: PathBuf, arguments: &[&str], settings: &[(&str, &str)]) -> Result<Self> {
-        let mut command = Command::new(&program);
+        let mut command = Command::new(program);
         command.args(arguments);
         command.args(["--listen", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.envs(settings.iter().copied());
+        Self::spawn(command, Scratch::new()?, None)
+    }
+
+    /// Starts a part of a fleet by a configuration that has its addresses and the operator's token.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub(crate) fn start_part(program: PathBuf, config: &Value, token: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
+        // JSON is YAML.
+        let path = scratch.path().join("config.yaml");
+        fs::write(&path, config.to_string())?;
+        let mut command = Command::new(program);
+        command.arg("--config").arg(path).env("RUST_BACKTRACE", "0");
+        Self::spawn(command, scratch, Some(token.to_owned()))
+    }
+
+    fn spawn(mut command: Command, scratch: Scratch, token: Option<String>) -> Result<Self> {
         command.env("TMPDIR", scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| program.display().to_string())?;
+        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let tail = Tail::default();
         let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let (stdout, stderr) = (Lines::read(stdout, &tail), Lines::read(stderr, &tail));
-        let (url, admin, token) = (String::new(), String::new(), String::new());
-        let mut server = Self { child, stdout, stderr, tail, url, admin, media: Vec::new(), token, _scratch: scratch };
-        server.await_addresses()?;
+        let (url, admin, media) = (String::new(), String::new(), Vec::new());
+        let mut server =
+            Self { child, stdout, stderr, tail, url, admin, media, token: String::new(), _scratch: scratch };
+        server.await_addresses(token)?;
         Ok(server)
     }
 
-    fn await_addresses(&mut self) -> Result<()> {
+    /// `token` is the operator's where it is configured: nothing is printed of it then.
+    fn await_addresses(&mut self, token: Option<String>) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
-        let mut printed = Printed::default();
+        let mut printed = Printed { token, ..Printed::default() };
         while let Some(line) = self.stdout.next_before(deadline) {
             printed.line(&line);
             if let Printed { url: Some(url), admin: Some(admin), token: Some(token), media } = &printed {
@@ -249,9 +269,44 @@ impl Server {
     /// # Errors
     /// When the process is gone.
     pub fn terminate(&self) -> Result<()> {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
-        ensure!(status.success(), "kill: {status}");
+        self.signal("TERM")
+    }
+
+    /// Sends a signal by its name (`STOP`).
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        signal(&self.child, name)
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
+    }
+
+    /// Its own ports of the TCP connections that it has.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn tcp_ports(&self) -> Result<HashSet<u16>> {
+        let mut sockets = HashSet::new();
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
+            // A descriptor may be closed while they are read.
+            let Ok(target) = fs::read_link(entry?.path()) else { continue };
+            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
+            sockets.extend(inode.map(str::to_owned));
+        }
+        // proc(5): `sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode`, addresses as HEX:HEX.
+        let table = fs::read_to_string("/proc/net/tcp")?;
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let ours = rows.filter(|row| row.get(9).is_some_and(|inode| sockets.contains(*inode)));
+        Ok(ours.filter_map(|row| u16::from_str_radix(row[1].split_once(':')?.1, 16).ok()).collect())
     }
 
     /// Waits for the exit, at most `limit`.
@@ -297,6 +352,13 @@ impl Server {
             thread::sleep(Duration::from_millis(200));
         }
     }
+}
+
+/// Sends a process a signal by its name.
+pub(crate) fn signal(child: &Child, name: &str) -> Result<()> {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status()?;
+    ensure!(status.success(), "kill: {status}");
+    Ok(())
 }
 
 impl Drop for Server {

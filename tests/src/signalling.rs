@@ -84,14 +84,16 @@ fn pass_on(mut stream: TcpStream, server: &str) -> Result<()> {
     Ok(stream.write_all(&[head.as_bytes(), &response.body].concat())?)
 }
 
-fn read_request(stream: &mut TcpStream) -> Result<(String, Vec<u8>)> {
+/// A request's head, as it was sent, and its body.
+pub(crate) fn read_request(stream: &mut TcpStream) -> Result<(String, Vec<u8>)> {
     let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
         if let Some(end) = request.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).context("no length")?;
+            let head = String::from_utf8_lossy(&request[..end]).into_owned();
+            let lower = head.to_ascii_lowercase();
+            // Without a body nothing need be said of its length.
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or("0");
             if request.len() >= end + 4 + length.trim().parse::<usize>()? {
-                // Paths are lower-case here.
                 return Ok((head, request.split_off(end + 4)));
             }
         }
@@ -102,7 +104,7 @@ fn read_request(stream: &mut TcpStream) -> Result<(String, Vec<u8>)> {
     }
 }
 
-fn without_candidates(sdp: &str) -> String {
+pub(crate) fn without_candidates(sdp: &str) -> String {
     let candidate = |line: &&str| line.starts_with("a=candidate:") || line.starts_with("a=end-of-candidates");
     sdp.split_inclusive('\n').filter(|line| !candidate(line)).collect()
 }
@@ -132,7 +134,7 @@ mod tests {
         let response = http::request("POST", &format!("{}/echo", between.url()), &[], body.as_bytes()).unwrap();
         assert_eq!((response.status, response.body.as_slice()), (503, &b"{}"[..]));
         let (head, body) = serve.join().unwrap();
-        assert!(head.starts_with("post /echo http/1.1"), "{head}");
+        assert!(head.starts_with("POST /echo HTTP/1.1"), "{head}");
         assert_eq!(body, r#"{"sdp":"v=0\r\n"}"#);
     }
 }

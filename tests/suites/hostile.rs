@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_tests::{EXACT_HEAP, Server, http};
+use streamfleet_tests::{EXACT_HEAP, Server, browser_offer, http};
 
 /// Offers of a round; a round is compared with the one before it.
 const ROUND: u32 = 5_000;
@@ -30,25 +30,6 @@ const HEAP_GROWTH: u64 = 64 << 10;
 const RESIDENT_GROWTH: u64 = 32 << 20;
 /// How long the process may take to be again what it was: connections close and idle threads end after the last answer.
 const SETTLE: Duration = Duration::from_secs(20);
-
-/// What a browser offers: Opus and a data channel, on one transport, with a fingerprint nobody has the key of.
-fn good_sdp(seed: u32) -> String {
-    let fingerprint: Vec<String> =
-        (0..32_u32).map(|i| format!("{:02X}", (seed.wrapping_mul(31) + i * 7) % 256)).collect();
-    let transport = format!(
-        "c=IN IP4 0.0.0.0\r\na=ice-ufrag:u{seed:05}\r\na=ice-pwd:abandoned0abandoned0ab{seed:05}\r\na=ice-options:trickle\r\n\
-         a=fingerprint:sha-256 {}\r\na=setup:actpass\r\n",
-        fingerprint.join(":")
-    );
-    format!(
-        "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=extmap-allow-mixed\r\n\
-         a=msid-semantic: WMS stream\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111 0 8\r\n{transport}a=mid:0\r\na=sendrecv\r\n\
-         a=msid:stream track\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n\
-         a=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=ssrc:{} cname:x\r\n\
-         m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n{transport}a=mid:1\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n",
-        seed.max(1)
-    )
-}
 
 /// One bad request and what wire.md promises for it: the status, and the failure's name where there is one.
 struct Bad {
@@ -92,19 +73,19 @@ const BAD: &[Bad] = &[
     },
     Bad {
         name: "no fingerprint",
-        body: |n| offer(&format!("f{n}"), &good_sdp(n).replace("a=fingerprint:", "a=fingerprint-was:")),
+        body: |n| offer(&format!("f{n}"), &browser_offer(n).replace("a=fingerprint:", "a=fingerprint-was:")),
         status: 400,
         error: "invalid_offer",
     },
     Bad {
         name: "no credentials",
-        body: |n| offer(&format!("i{n}"), &good_sdp(n).replace("a=ice-", "a=ice-not-")),
+        body: |n| offer(&format!("i{n}"), &browser_offer(n).replace("a=ice-", "a=ice-not-")),
         status: 400,
         error: "invalid_offer",
     },
     Bad {
         name: "a cut offer",
-        body: |n| offer(&format!("h{n}"), &good_sdp(n)[..180 + n as usize % 60]),
+        body: |n| offer(&format!("h{n}"), &browser_offer(n)[..180 + n as usize % 60]),
         status: 400,
         error: "invalid_offer",
     },
@@ -125,7 +106,7 @@ fn post(server: &Server, body: &[u8]) -> Result<http::Response> {
 /// One offer of a round: a good one that is abandoned, a connection that breaks off, or a row of the table.
 fn one(server: &Server, n: u32) -> Result<()> {
     if n.is_multiple_of(GOOD_EVERY) {
-        let response = post(server, &offer(&format!("g{n}"), &good_sdp(n)))?;
+        let response = post(server, &offer(&format!("g{n}"), &browser_offer(n)))?;
         ensure!(response.status == 200 && response.json()?["type"] == "answer", "a good offer: {response:?}");
         return Ok(());
     }
@@ -292,7 +273,7 @@ fn ten_thousand_bad_or_abandoned_offers_leave_nothing() -> Result<()> {
         }
     }
     // It still serves.
-    assert_eq!(post(&server, &offer("after", &good_sdp(1)))?.status, 200);
+    assert_eq!(post(&server, &offer("after", &browser_offer(1)))?.status, 200);
     assert_eq!(server.admin_status("/readyz")?, 200);
     Ok(())
 }
@@ -342,7 +323,7 @@ fn await_dropped(server: &Server, count: u32) -> Result<()> {
 #[test]
 fn datagrams_of_strangers_are_not_amplified() -> Result<()> {
     let server = Server::start(&[])?;
-    let answer = post(&server, &offer("victim", &good_sdp(7)))?.json()?;
+    let answer = post(&server, &offer("victim", &browser_offer(7)))?.json()?;
     let sdp = answer["sdp"].as_str().context("no answer")?;
     let candidate = sdp
         .lines()

@@ -101,6 +101,8 @@ enum State {
 enum Old {
     Alive,
     Dead,
+    /// The server has closed it.
+    Closed,
 }
 
 /// The state machine. Feed it with [`Life::handle_input`] and [`Life::handle_timeout`], drain it with
@@ -149,6 +151,8 @@ impl Life {
             (ending @ State::Ending { .. }, _) => ending,
             (_, Input::HangUp) => self.finish(EndReason::HungUp),
             (_, Input::EndStream(message)) => ending(now, EndReason::EndStream(message)),
+            // The server knows that the next connection is up before this client does, and is done with this one.
+            (State::Rejoining { .. }, Input::CloseAsked) => State::Rejoining { old: Old::Closed },
             (_, Input::CloseAsked) => ending(now, EndReason::ClosedByServer),
             (_, Input::Broken(why)) => self.finish(EndReason::Lost(why)),
 
@@ -164,6 +168,7 @@ impl Life {
                 (Loss::Vanished, Reconnect::Never) => self.finish(EndReason::Lost("the server vanished".to_owned())),
                 (Loss::Vanished, Reconnect::Follow) => self.rejoin(None, Old::Dead),
             },
+            (closed @ State::Rejoining { old: Old::Closed }, Input::Lost(_)) => closed,
             (State::Rejoining { .. }, Input::Lost(_)) => State::Rejoining { old: Old::Dead },
 
             (State::Rejoining { .. }, Input::Rejoined) => {
@@ -172,6 +177,7 @@ impl Life {
             }
             (State::Rejoining { old: Old::Alive }, Input::RejoinFailed(_)) => State::Live,
             (State::Rejoining { old: Old::Dead }, Input::RejoinFailed(why)) => self.finish(EndReason::Lost(why)),
+            (State::Rejoining { old: Old::Closed }, Input::RejoinFailed(_)) => self.finish(EndReason::ClosedByServer),
             // An answer to a question that nobody asked any more.
             (other, Input::Rejoined | Input::RejoinFailed(_)) => other,
         }
@@ -247,6 +253,11 @@ mod tests {
         check(Follow, &[(0, drain(0)), (9, failed()), (20, Input::HangUp)], &[rejoin(Some("t")), Finish(HungUp)]);
         // Both are gone.
         check(Follow, &[(0, drain(0)), (9, closed()), (20, failed())], &[rejoin(Some("t")), Finish(Lost("no".into()))]);
+        // The server closes it because the new one is up, and says so first; or it closes both.
+        let moved = [(0, drain(0)), (9, Input::CloseAsked), (10, closed())];
+        let and = |last: (u64, Input)| [&moved[..], &[last]].concat();
+        check(Follow, &and((20, Input::Rejoined)), &[rejoin(Some("t")), Adopt]);
+        check(Follow, &and((20, failed())), &[rejoin(Some("t")), Finish(ClosedByServer)]);
         // The worker died.
         check(Follow, &[(0, vanished()), (900, Input::Rejoined)], &[rejoin(None), Adopt]);
         check(Follow, &[(0, vanished()), (900, failed())], &[rejoin(None), Finish(Lost("no".into()))]);

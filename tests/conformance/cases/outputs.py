@@ -26,9 +26,9 @@ async def read(server, path, id, count, seconds=3):
     {"announced": [[], []], "names": ["output", "output"], "data": EMITTED, **tone(660)},
 )
 async def webrtc(server):
-    async with Call(server, "/outputs") as call:
+    async with Call(server, "/told") as call:
         await call.open()
-        got, samples = await asyncio.gather(read(server, "/outputs", call.id, 2), call.hear(0.35))
+        got, samples = await asyncio.gather(read(server, "/told", call.id, 2), call.hear(0.35))
         return {
             "announced": await call.text("fetch_output", count=2),
             "names": [event.get("event") for event in got.events],
@@ -43,9 +43,9 @@ async def webrtc(server):
     {"data": EMITTED, "ended": True},
 )
 async def end(server):
-    async with Call(server, "/outputs") as call:
+    async with Call(server, "/told") as call:
         await call.open()
-        reading = asyncio.ensure_future(read(server, "/outputs", call.id, 3, seconds=6))
+        reading = asyncio.ensure_future(read(server, "/told", call.id, 3, seconds=6))
         await call.text("fetch_output", count=2)
         await asyncio.sleep(0.5)
     got = await reading
@@ -59,12 +59,12 @@ async def end(server):
     wire={"ids_differ": True, "missed": [EMITTED[1]]},
 )
 async def ids(server):
-    async with Call(server, "/outputs") as call:
+    async with Call(server, "/told") as call:
         await call.open()
-        got = await read(server, "/outputs", call.id, 2)
+        got = await read(server, "/told", call.id, 2)
         seen = [event.get("id") for event in got.events]
         last = {"last-event-id": seen[0]} if seen and seen[0] else {}
-        again = await web.events(url(server, "/outputs", call.id), 1, 1.5, last)
+        again = await web.events(url(server, "/told", call.id), 1, 1.5, last)
         return {
             "ids": seen,
             "ids_differ": None not in seen and len(set(seen)) == len(seen) == 2,
@@ -79,13 +79,13 @@ async def ids(server):
     wire={"second": [204, True]},
 )
 async def after_end(server):
-    async with Call(server, "/outputs") as call:
+    async with Call(server, "/told") as call:
         await call.open()
         await call.text("fetch_output", count=2)
     await asyncio.sleep(1)
-    first = await read(server, "/outputs", call.id, 9, seconds=1)
+    first = await read(server, "/told", call.id, 9, seconds=1)
     last = {"last-event-id": first.events[-1]["id"]} if first.events and "id" in first.events[-1] else {}
-    second = await web.events(url(server, "/outputs", call.id), 9, 1, last)
+    second = await web.events(url(server, "/told", call.id), 9, 1, last)
     return {"first": [first.status, first.ended], "second": [second.status, second.ended]}
 
 
@@ -96,7 +96,7 @@ async def after_end(server):
     wire={"status": 404, "ended": True},
 )
 async def unknown_id(server):
-    got = await read(server, "/outputs", new_id(), 1, seconds=1)
+    got = await read(server, "/told", new_id(), 1, seconds=1)
     return {"status": got.status, "ended": got.ended}
 
 
@@ -107,9 +107,9 @@ async def unknown_id(server):
     wire={"announced": [[], []], "data": EMITTED},
 )
 async def socket(server):
-    async with Socket(server, "/outputs") as socket:
+    async with Socket(server, "/told") as socket:
         await socket.begin()
-        got = await read(server, "/outputs", socket.id, 2)
+        got = await read(server, "/told", socket.id, 2)
         return {
             "announced": await socket.text("fetch_output", count=2, within=0.5),
             "data": [web.data_of(event) for event in got.events],

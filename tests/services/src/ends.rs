@@ -1,10 +1,11 @@
 //! A second of a tone and then the end, by each of the ways in which an application can end a session.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::Mutex;
 use serde_json::json;
-use streamfleet_handler::{Emit, Handler, HandlerError, Input, Registry, Session, async_trait};
+use streamfleet_handler::{AudioFrame, Emit, Handler, HandlerError, Input, Queue, Registry, Session, async_trait};
 
 use crate::add;
 use crate::sound::{audio, tenth};
@@ -20,6 +21,7 @@ pub(crate) fn register(registry: &mut Registry) {
         Ends::new(Way::Never)
     });
     add(registry, "end-other", "Ends the session that the metadata's `end` names.", || EndsOther);
+    add(registry, "end-named", "Says back what it hears, and ends the session that an argument names.", EndsNamed::new);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,5 +115,43 @@ impl Handler for EndsOther {
 
     async fn emit(&self) -> Result<Emit, HandlerError> {
         std::future::pending().await
+    }
+}
+
+struct EndsNamed {
+    frames: Queue<AudioFrame>,
+}
+
+impl EndsNamed {
+    /// A second of 20 ms frames.
+    const WAITING: NonZeroUsize = NonZeroUsize::new(50).expect("fifty is not zero");
+
+    fn new() -> Self {
+        Self { frames: Queue::new(Self::WAITING) }
+    }
+}
+
+#[async_trait]
+impl Handler for EndsNamed {
+    fn copy(&self) -> Box<dyn Handler> {
+        Box::new(Self::new())
+    }
+
+    async fn receive(&self, input: Input) -> Result<(), HandlerError> {
+        match input {
+            Input::Audio(frame) => drop(self.frames.push(frame)),
+            Input::Args(args) => {
+                let named = args.first().and_then(serde_json::Value::as_str);
+                let id = named.ok_or_else(|| HandlerError::new("the argument names no session"))?;
+                let session = Session::current().ok_or_else(|| HandlerError::new("nobody's session"))?;
+                session.end_other(&id.parse().map_err(HandlerError::new)?, "bye").map_err(HandlerError::new)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn emit(&self) -> Result<Emit, HandlerError> {
+        Ok(Emit::Audio(self.frames.next().await))
     }
 }
