@@ -1,5 +1,5 @@
 // The demo page as a person uses it: opens it, presses start, waits until it says that it is connected, presses stop.
-//   url, transport: "webrtc" | "websocket"
+//   url, transport: "webrtc" | "websocket"; fleet: whether the page is to say which worker serves the call
 import { dismissed, options, report, withPage } from "./chromium.mjs";
 
 await withPage(async (page) => {
@@ -20,10 +20,12 @@ await withPage(async (page) => {
   report("connected");
   // Media, not only a connection: the fake microphone beeps once a second.
   await page.waitForFunction(() => document.querySelector("[data-step=media]").dataset.status === "done" && Number(document.querySelector("#level-out").getAttribute("aria-valuenow")) > -40, null, { timeout: 20000 });
+  if (options.fleet) await page.waitForFunction(() => !document.querySelector("#row-worker").hidden, null, { timeout: 20000 });
+  const worker = await page.evaluate(() => (document.querySelector("#row-worker").hidden ? null : document.querySelector("#stat-worker").textContent));
   const steps = await page.evaluate(() => [...document.querySelectorAll("#steps li:not([hidden])")].map(({ dataset }) => `${dataset.step} ${dataset.status}`));
   await page.click("#start");
   await page.waitForFunction(() => document.querySelector("#state").dataset.state !== "connected", null, { timeout: 10000 });
-  report("stopped", { state: await page.getAttribute("#state", "data-state"), steps, foreign, broken });
+  report("stopped", { state: await page.getAttribute("#state", "data-state"), steps, worker, foreign, broken });
   report("done");
   await gone;
 });

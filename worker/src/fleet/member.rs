@@ -79,7 +79,7 @@ impl Member {
         &self.service
     }
 
-    pub(super) fn worker(&self) -> &WorkerId {
+    pub(crate) fn worker(&self) -> &WorkerId {
         &self.worker
     }
 
