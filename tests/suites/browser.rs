@@ -5,6 +5,8 @@
 
 #[path = "browser/conversation.rs"]
 mod conversation;
+#[path = "browser/moving.rs"]
+mod moving;
 
 use std::process::Command;
 use std::time::Duration;

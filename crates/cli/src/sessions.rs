@@ -108,6 +108,7 @@ struct Which {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StateName {
+    Reserved,
     Connecting,
     Active,
     Ending,
@@ -116,6 +117,7 @@ enum StateName {
 impl StateName {
     fn word(self) -> &'static str {
         match self {
+            Self::Reserved => "reserved",
             Self::Connecting => "connecting",
             Self::Active => "active",
             Self::Ending => "ending",
