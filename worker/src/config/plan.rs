@@ -47,11 +47,14 @@ pub struct Surroundings<'a> {
     pub random: [u8; 32],
     /// Whether a handler can be made of this name and configuration.
     pub handler: HandlerCheck<'a>,
-    /// Reads manifests: files, or folders of them.
-    pub manifests: &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>,
+    /// Reads manifests.
+    pub manifests: ManifestReader<'a>,
     /// The store of a fleet that lives in this process; it goes before the configured one.
     pub store: Option<&'a Backend>,
 }
+
+/// Reads manifests: files, or folders of them.
+pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;
