@@ -15,8 +15,8 @@ SECONDS_SOAK ?= 600
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## build and serve the demo on http://127.0.0.1:8080 (ARGS="--help" shows what it takes)
-	@source tests/setup/build-tools.sh && exec cargo run --release --locked -p streamfleet-cli --bin streamfleet -- dev $(ARGS)
+run: ## build and serve the demo, through a router, on http://127.0.0.1:8080 (ARGS="--help" shows what it takes)
+	@source tests/setup/build-tools.sh && exec cargo run --release --locked -p streamfleet-cli --bin streamfleet -- fleet $(ARGS)
 
 test: ## install what the tests need, then run all of them (STAGES="fmt unit": some of them)
 	@tests/setup/test.sh $(STAGES)

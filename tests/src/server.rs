@@ -46,17 +46,20 @@ struct Printed {
 
 impl Printed {
     fn line(&mut self, line: &str) {
-        let word_after =
-            |mark: &str| line.split_once(mark).and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned);
+        // Of a fleet's parts, clients know the router.
+        if line.starts_with("worker ") {
+            return;
+        }
+        let word_after = |mark: &str| {
+            let (_, rest) = line.split_once(mark)?;
+            Some(rest.split_whitespace().next()?.trim_end_matches(',').to_owned())
+        };
         if let Some(media) = line.strip_prefix("media on ") {
             self.media = media.split_whitespace().filter_map(|address| address.parse().ok()).collect();
-        } else if let Some(token) = word_after("admin token: ") {
-            self.token = Some(token);
-        } else if let Some(url) = word_after("admin on ") {
-            self.admin = Some(url);
-        } else if let Some(url) = word_after("listening on ") {
-            self.url = Some(url);
         }
+        self.token = word_after("admin token: ").or(self.token.take());
+        self.admin = word_after("admin on ").or(self.admin.take());
+        self.url = word_after("listening on ").or(self.url.take());
     }
 }
 
@@ -72,6 +75,15 @@ impl Server {
     /// When the program is missing, exits, or is not ready within 30 s.
     pub fn start(settings: &[(&str, &str)]) -> Result<Self> {
         Self::run(program::streamfleet()?, &["dev"], settings)
+    }
+
+    /// Starts `streamfleet fleet` with these arguments, likewise: its router's addresses, and every built-in handler at its name.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_fleet(arguments: &[&str], settings: &[(&str, &str)]) -> Result<Self> {
+        let arguments: Vec<_> = std::iter::once("fleet").chain(arguments.iter().copied()).collect();
+        Self::run(program::streamfleet()?, &arguments, settings)
     }
 
     /// Starts `streamfleet-worker` with these services (the list of its configuration), and otherwise likewise.
@@ -392,5 +404,20 @@ mod tests {
         assert_eq!(printed.admin.as_deref(), Some("http://127.0.0.1:9091"));
         assert_eq!(printed.token.as_deref(), Some("abc"));
         assert_eq!(printed.media, ["127.0.0.2:5000".parse().unwrap(), "[::1]:5000".parse().unwrap()]);
+    }
+
+    #[test]
+    fn of_a_fleet_the_router_is_known() {
+        let mut printed = Printed::default();
+        for line in [
+            "worker w1-aa, media on 127.0.0.1:5000, admin on http://127.0.0.1:9091",
+            "router 1, listening on http://127.0.0.1:8080, admin on http://127.0.0.1:9090",
+            "worker w2-aa, media on 127.0.0.1:5001, admin on http://127.0.0.1:9092",
+        ] {
+            printed.line(line);
+        }
+        assert_eq!(printed.url.as_deref(), Some("http://127.0.0.1:8080"));
+        assert_eq!(printed.admin.as_deref(), Some("http://127.0.0.1:9090"));
+        assert!(printed.media.is_empty());
     }
 }

@@ -5,6 +5,8 @@
 
 #[path = "browser/conversation.rs"]
 mod conversation;
+#[path = "browser/moving.rs"]
+mod moving;
 
 use std::process::Command;
 use std::time::Duration;
@@ -199,9 +201,11 @@ fn a_browser_that_vanishes_leaves_no_session() -> Result<()> {
     Ok(())
 }
 
-fn the_demo_page_talks(transport: &str, steps: &[&str]) -> Result<()> {
-    let server = Server::start(&[])?;
-    let mut script = Script::browser("demo", &json!({ "url": server.url(), "transport": transport }))?;
+/// Returns the name of the worker that the page says it talks to.
+fn the_demo_page_talks(server: &Server, how: &Value, steps: &[&str]) -> Result<Value> {
+    let mut options = how.clone();
+    options["url"] = json!(server.url());
+    let mut script = Script::browser("demo", &options)?;
     let opened = script.expect("opened", LIMIT)?;
     assert_ne!(opened["state"], "connected", "{opened}");
     script.expect("connected", LIMIT)?;
@@ -212,18 +216,38 @@ fn the_demo_page_talks(transport: &str, steps: &[&str]) -> Result<()> {
     script.expect("done", LIMIT)?;
     script.finish(LIMIT)?;
     server.await_no_sessions(&["", "/echo", "/echo-frames"], Duration::from_secs(10))?;
+    Ok(stopped["worker"].clone())
+}
+
+const STEPS: [&str; 6] = ["source done", "offer done", "ice done", "dtls done", "channel done", "media done"];
+
+#[test]
+fn the_demo_page_talks_to_its_server_and_to_nobody_else() -> Result<()> {
+    let server = Server::start(&[])?;
+    assert_eq!(
+        the_demo_page_talks(&server, &json!({ "transport": "webrtc" }), &STEPS)?,
+        Value::Null,
+        "a worker alone has no name"
+    );
+    Ok(())
+}
+
+/// What `make run` serves: the page comes from the router, and says which worker it has found.
+#[test]
+fn the_demo_page_talks_through_a_router() -> Result<()> {
+    let server = Server::start_fleet(&["--workers", "2"], &[])?;
+    let worker = the_demo_page_talks(&server, &json!({ "transport": "webrtc", "fleet": true }), &STEPS)?;
+    let printed = server.printed();
+    let name = worker.as_str().unwrap_or_default();
+    ensure!(!name.is_empty() && printed.contains(&format!("worker {name}, ")), "{name:?} is none of these:\n{printed}");
     Ok(())
 }
 
 #[test]
-fn the_demo_page_talks_to_its_server_and_to_nobody_else() -> Result<()> {
-    let steps = ["source done", "offer done", "ice done", "dtls done", "channel done", "media done"];
-    the_demo_page_talks("webrtc", &steps)
-}
-
-#[test]
 fn the_demo_page_talks_over_a_websocket() -> Result<()> {
-    the_demo_page_talks("websocket", &["source done", "socket done", "session done", "media done"])
+    let steps = ["source done", "socket done", "session done", "media done"];
+    the_demo_page_talks(&Server::start(&[])?, &json!({ "transport": "websocket" }), &steps)?;
+    Ok(())
 }
 
 /// What the page computes, without a browser.

@@ -33,7 +33,7 @@ use streamfleet_session::wire::{Answer, Failure};
 use streamfleet_session::{CloseReason, ServiceName, SessionId};
 use streamfleet_socket::protocol::CallResume;
 use streamfleet_socket::telephone::CallLeg;
-use streamfleet_store::{ContextId, ContextStore, Issued, Memory};
+use streamfleet_store::{ContextId, ContextStore, Issued, Memory, WorkerId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -177,6 +177,11 @@ impl Sessions {
         self.inner.members.get()?.get(service)
     }
 
+    /// This worker's name in the fleet, where it has one.
+    fn worker_of(&self, service: &ServiceName) -> Option<WorkerId> {
+        self.member_of(service).map(|member| member.worker().clone())
+    }
+
     /// Where what is remembered of this service's sessions is.
     pub(crate) fn contexts_of(&self, service: &ServiceName) -> Arc<dyn ContextStore> {
         match self.member_of(service) {
@@ -307,11 +312,12 @@ impl Host for Sessions {
         let of_service = table.values().filter(|live| live.shared.service() == service);
         let found: Vec<(Arc<Shared>, ContextId)> = of_service.map(|live| (live.shared.clone(), live.context)).collect();
         drop(table);
-        found.iter().map(|(shared, context)| view(shared, *context)).collect()
+        let worker = self.worker_of(service);
+        found.iter().map(|(shared, context)| view(shared, *context, worker.clone())).collect()
     }
 
     fn session(&self, id: &SessionId) -> Option<SessionView> {
-        self.live(id).map(|live| view(&live.shared, live.context))
+        self.live(id).map(|live| view(&live.shared, live.context, self.worker_of(live.shared.service())))
     }
 
     fn reach(&self, service: &ServiceName, id: &SessionId) -> Option<Reached> {

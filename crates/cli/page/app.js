@@ -87,6 +87,7 @@ async function begin() {
   started.addEventListener("progress", ours(showProgress));
   started.addEventListener("message", ours(onMessage));
   started.addEventListener("stream", ours(onStream));
+  started.addEventListener("worker", ours(view.showWorker));
   mine.timers.push(setInterval(onSecond, FIGURES_EVERY_MS), setInterval(lookForLatency, LATENCY_EVERY_MS));
   requestAnimationFrame(function frame(now) {
     if (run !== mine || mine.over) return;

@@ -17,7 +17,7 @@ pub(crate) use self::scratch::Scratch;
 const MELODY: &str = "melody.wav";
 
 #[derive(clap::Args, Debug, Default)]
-pub(crate) struct Args {
+pub(crate) struct Choices {
     /// The handler that is also at /; default: echo
     #[arg(long, value_name = "NAME")]
     default: Option<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Offered {
     pub(crate) config: Value,
 }
 
-impl Args {
+impl Choices {
     /// Whether nothing is said.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { default, play, record } = self;

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDR")]
     admin_listen: String,
     #[command(flatten)]
-    demo: demo::Args,
+    demo: demo::Choices,
     /// HTTPS with a certificate made on the spot
     #[arg(long)]
     tls: bool,

@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     services: Vec<PathBuf>,
     #[command(flatten)]
-    demo: demo::Args,
+    demo: demo::Choices,
     /// Address of the first router's probes and metrics; each further router, then each worker takes the next port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
     admin_listen: SocketAddr,

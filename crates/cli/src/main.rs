@@ -7,6 +7,7 @@ mod dev;
 mod fleet;
 mod load;
 mod part;
+mod sessions;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Command {
     Fleet(Box<fleet::Args>),
     Call(Box<call::Args>),
     Load(Box<load::Args>),
+    Sessions(Box<sessions::Args>),
     Worker(Box<part::WorkerArgs>),
     Router(Box<part::RouterArgs>),
     Completions(completions::Args),
@@ -49,8 +51,19 @@ fn main() -> ExitCode {
         Command::Fleet(args) => fleet::run(&args),
         Command::Call(args) => call::run(&args),
         Command::Load(args) => load::run(&args),
+        Command::Sessions(args) => sessions::run(*args),
         Command::Worker(args) => part::worker(*args),
         Command::Router(args) => part::router(*args),
         Command::Completions(args) => completions::run::<Cli>(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -53,7 +53,7 @@ pub struct Surroundings<'a> {
     pub store: Option<&'a Backend>,
 }
 
-/// Reads the manifests of files, or of folders of them.
+/// Reads manifests: files, or folders of them.
 pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".

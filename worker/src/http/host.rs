@@ -18,7 +18,7 @@ use streamfleet_session::{
 
 use streamfleet_socket::protocol::{CallResume, Resume};
 use streamfleet_socket::telephone::CallLeg;
-use streamfleet_store::{ContextId, ContextStore};
+use streamfleet_store::{ContextId, ContextStore, WorkerId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -248,6 +248,9 @@ pub struct SessionView {
     pub context: ContextId,
     /// The service it belongs to.
     pub service: ServiceName,
+    /// The worker that has it, where it is part of a fleet.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "worker_name")]
+    pub worker: Option<WorkerId>,
     /// How the client is connected: `webrtc`, `websocket`, `telephone`.
     #[serde(serialize_with = "transport_label")]
     pub transport: Transport,
@@ -324,6 +327,10 @@ pub struct ChangeView {
     /// Why it ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<CloseReason>,
+}
+
+fn worker_name<S: Serializer>(worker: &Option<WorkerId>, serializer: S) -> Result<S::Ok, S::Error> {
+    worker.as_ref().map(WorkerId::as_str).serialize(serializer)
 }
 
 fn transport_label<S: Serializer>(transport: &Transport, serializer: S) -> Result<S::Ok, S::Error> {

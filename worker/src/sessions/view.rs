@@ -1,14 +1,14 @@
 //! A session as control shows it.
 
 use streamfleet_handler::Transport;
-use streamfleet_store::ContextId;
+use streamfleet_store::{ContextId, WorkerId};
 
 use super::quality::quality;
 use crate::http::{ChangeView, SessionView, TrackInfo};
 use crate::media::{Change, Shared, TrackView};
 use crate::sockets::session::TRACK;
 
-pub(super) fn view(shared: &Shared, context: ContextId) -> SessionView {
+pub(super) fn view(shared: &Shared, context: ContextId, worker: Option<WorkerId>) -> SessionView {
     let figures = shared.quality();
     let change = |Change { at, event }| ChangeView { at, change: event.as_str(), reason: event.reason() };
     let tracks = match shared.transport() {
@@ -22,6 +22,7 @@ pub(super) fn view(shared: &Shared, context: ContextId) -> SessionView {
         id: shared.id().clone(),
         context,
         service: shared.service().clone(),
+        worker,
         transport: shared.transport(),
         user_id: shared.user().cloned(),
         verified: shared.verified().is_verified(),

@@ -10,7 +10,7 @@
 /** The command line is named as the person typed it, with what was missing. */
 const TLS_STEPS = ({ origin }) => [
   `On this machine itself, open http://localhost:${portOf(origin)} instead: browsers trust localhost.`,
-  "From another device, start the server with streamfleet dev --tls, open the https address it prints, and accept the self-signed certificate once.",
+  "From another device, start the server with --tls (streamfleet dev --tls), open the https address it prints, and accept the self-signed certificate once.",
   "Or go on with the test tone: it needs no permission.",
 ];
 

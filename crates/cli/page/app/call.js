@@ -6,7 +6,7 @@
  */
 import { Peer } from "./peer.js";
 import { Problem, pause } from "./problem.js";
-import { postInputs, postTrigger, rtcConfiguration } from "./signalling.js";
+import { postInputs, postTrigger, readSession, rtcConfiguration } from "./signalling.js";
 import { SocketPeer } from "./socket.js";
 
 /** Waits between tries, ms. The sum outlasts the server's own clearing up after a client that vanished. */
@@ -31,6 +31,12 @@ const WORTH_WAITING_IN_CALL = new Set([
   "socket_closed",
 ]);
 
+/**
+ * When it is asked which worker has the session, ms after a connection stands. A session that moves is its new worker's in the
+ * fleet's eyes a moment after its client has arrived there.
+ */
+const LOCATE_AFTER_MS = [0, 1_500];
+
 /** Nothing was reachable: the network is to blame, not what was asked. */
 const AWAY = new Set(["unreachable", "ice_failed", "socket_failed", "socket_closed"]);
 
@@ -49,12 +55,14 @@ const AWAY = new Set(["unreachable", "ice_failed", "socket_failed", "socket_clos
  */
 
 /**
- * Events: `state` (detail: {state, reason?, problem?}), `progress`, `stream` (detail: MediaStream),
+ * Events: `state` (detail: {state, reason?, problem?}), `progress`, `stream` (detail: MediaStream), `worker` (detail: its name),
  * `message` (detail: {from: "server" | "page" | "you", kind, text}).
  */
 export class Call extends EventTarget {
   state = "idle";
   id = "";
+  /** The worker that serves the call, once it is known. */
+  worker;
   /** @type {Wanted} */
   #wanted;
   #configuration = {};
@@ -176,6 +184,26 @@ export class Call extends EventTarget {
     old?.close();
     this.#set("connected");
     this.#emit("stream", peer.remoteStream());
+    this.#locate(peer);
+  }
+
+  /** Which worker of a fleet serves the call; a worker that stands alone has no name. */
+  async #locate(peer) {
+    const { signal } = this.#abort;
+    for (const wait of LOCATE_AFTER_MS) {
+      try {
+        await pause(wait, signal);
+      } catch {
+        return;
+      }
+      if (peer !== this.#peer || !this.#resume || this.#moving) return;
+      const session = await readSession(this.#wanted.path, { id: this.id, token: this.#resume, signal });
+      if (peer !== this.#peer || signal.aborted || typeof session?.worker !== "string") return;
+      if (session.worker !== this.worker) {
+        this.worker = session.worker;
+        this.#emit("worker", session.worker);
+      }
+    }
   }
 
   /** A move that came to nothing leaves the call where it was, if that still stands. */

@@ -11,7 +11,7 @@ export async function diagnostics({ call, run, config, choices }) {
     browser: navigator.userAgent,
     choices,
     handlers: config.handlers.map(({ name, path, modality }) => ({ name, path, modality })),
-    session: call && { id: call.id, state: call.state },
+    session: call && { id: call.id, state: call.state, worker: call.worker },
     states: peer?.states(),
     history: run?.log,
     figures: run?.figures,

@@ -39,6 +39,20 @@ export function postTrigger(path, { id, signal }) {
   return post(`${path}/trigger_response`, { webrtc_id: id }, signal);
 }
 
+/**
+ * A session as its own client may see it, with the session's token.
+ * @returns {Promise<{worker?: string} | undefined>} nothing where the server does not show it
+ */
+export async function readSession(path, { id, token, signal }) {
+  try {
+    const headers = { Authorization: `Bearer ${token}` };
+    const reply = await fetch(`${path}/sessions/${encodeURIComponent(id)}`, { headers, signal: within(signal) });
+    return reply.ok ? await reply.json() : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** The service's ICE servers. A server without the route gets the browser's defaults: the offer tells what is wrong. */
 export async function rtcConfiguration(path, signal) {
   try {

@@ -133,7 +133,14 @@ export function showLatency(ms, note) {
   setText(id("stat-latency-note"), note);
 }
 
+/** @param {string | undefined} name of the worker that serves the call; a worker that stands alone has none */
+export function showWorker(name) {
+  id("row-worker").hidden = name === undefined;
+  setText(id("stat-worker"), name ?? "—");
+}
+
 export function clearFigures() {
+  showWorker(undefined);
   for (const points of Object.values(sparks)) points.length = 0;
   showFigures({});
   for (const name of Object.keys(sparks)) id(`spark-${name}`).replaceChildren();

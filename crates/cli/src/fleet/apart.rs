@@ -39,7 +39,7 @@ enum Place {
 
 /// What a part's thread tells.
 enum Event {
-    /// Its first process serves; at this address, if it is a router.
+    /// Its first process serves; the page is at this address, if it is the first router.
     Ready(Option<String>),
     /// Its first process has ended before it served.
     Failed(u8),
@@ -216,7 +216,7 @@ impl Keeper {
                 break;
             }
             let pause = restarts.pause(began.elapsed());
-            say(&format!("{name} has died ({how}); the next one starts in {:.1} s", pause.as_secs_f64()));
+            say(&format!("{name} has ended ({how}); the next one starts in {:.1} s", pause.as_secs_f64()));
             self.halt.pause(pause);
         }
         // Nobody listens when the fleet has run out of patience.
@@ -257,7 +257,9 @@ impl Keeper {
             let Some(known) = facts.hear(&line) else { continue };
             say(&format!("{name}, pid {}, {known}", child.id()));
             if !std::mem::replace(has_served, true) {
-                let page = facts.public().map(|(scheme, address)| page_url(scheme, address));
+                // Every router has the page; people are told of one.
+                let first = facts.public().filter(|_| self.place == Place::Router(0));
+                let page = first.map(|(scheme, address)| page_url(scheme, address));
                 let _ = self.events.send(Event::Ready(page));
             }
         }

@@ -105,14 +105,15 @@ async fn serve(
     let mut bound = Vec::new();
     for (name, plan) in plans.workers {
         let metrics = Metrics::new("streamfleet-worker", VERSION);
-        let worker = Worker::bind(plan, registry, metrics).map_err(|error| format!("worker {name}: {error}"))?;
-        bound.push((name, worker));
+        let worker =
+            Worker::bind(plan, registry, metrics.clone()).map_err(|error| format!("worker {name}: {error}"))?;
+        bound.push((name, worker, metrics));
     }
     let mut parts = JoinSet::new();
     // Each part says once that it is ready.
     let (ready, mut said) = mpsc::unbounded_channel();
     let mut workers = Vec::new();
-    for (name, worker) in bound {
+    for (name, worker, metrics) in bound {
         let (teller, told) = Signals::told();
         workers.push(teller);
         let addresses = worker.addresses();
@@ -120,7 +121,12 @@ async fn serve(
         let line = format!("worker {name}, media on {}, admin on http://{}", media.join(" "), addresses.admin);
         let ready = ready.clone();
         let run = worker.run(Router::new(), handlers.clone(), told, move || drop(ready.send((line, None))));
-        parts.spawn(async move { (Part::Worker, run.await.map_err(|error| format!("worker {name}: {error}"))) });
+        parts.spawn(async move {
+            let ended = run.await.map_err(|error| format!("worker {name}: {error}"));
+            // Done twice it is done as well.
+            let _ = metrics.shutdown();
+            (Part::Worker, ended)
+        });
     }
     let (router, told) = Signals::told();
     let pages = page::routes(fleet.page.clone());

@@ -53,7 +53,10 @@ impl Metrics {
 
     /// Nothing is measured any more. A provider that is dropped without this says so in the log, wherever its last
     /// instrument happens to go.
-    pub(super) fn shutdown(&self) -> OTelSdkResult {
+    ///
+    /// # Errors
+    /// It was done before.
+    pub fn shutdown(&self) -> OTelSdkResult {
         self.provider.shutdown()
     }
 }

@@ -223,6 +223,7 @@ impl Host for FakeHost {
             id: id.clone(),
             context: session.context,
             service: session.service.clone(),
+            worker: None,
             transport: Transport::WebRtc,
             user_id: session.identity.user_id.clone(),
             verified: session.identity.verified.is_verified(),
