@@ -9,6 +9,7 @@ use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId};
 use tokio::time::Instant;
 
 use crate::Store;
+use crate::calls::Calls;
 use crate::context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
 };
@@ -123,6 +124,11 @@ observed! { Sessions,
 observed! { Outputs,
     append(service: &ServiceName, owner: &Owner, ticket: Ticket, batch: &Batch<'_>) -> Result<Appended, FleetError>;
     outputs(service: &ServiceName, whose: Whose<'_>, seen: Option<Seen>) -> Result<Option<Read>, StoreError>;
+}
+
+observed! { Calls,
+    enter_call(service: &ServiceName, call: u128, session: &SessionId) -> Result<bool, StoreError>;
+    session_of_call(service: &ServiceName, call: u128) -> Result<Option<SessionId>, StoreError>;
 }
 
 observed! { ContextStore,

@@ -3,9 +3,7 @@
 use serde_json::{Value, json};
 
 use streamfleet_session::{CloseReason, ResumeToken};
-use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Phase, Sessions as _, Ticket,
-};
+use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Phase, Ticket};
 
 use super::world::{ADMIN, SOON, World, answer, error, service};
 
@@ -111,6 +109,7 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
         service_limit: None,
         user_limit: None,
         pin: None,
+        quotas: Vec::new(),
         retention: std::time::Duration::from_secs(60),
         ranked: vec![gone.worker.clone()],
     };
