@@ -3,11 +3,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Map;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Standing};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Share, Standing};
 use streamfleet_session::{ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
-    Bounds, Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory, Memory, Outcome, Phase, SessionView,
-    Sessions as _, Told, WorkerId, settle,
+    Bounds, Claim, ClaimRequest, Claimed, ContextId, ContextStore as _, Delivery, Directory, Memory, Outcome, Phase,
+    SessionView, Sessions as _, Told, WorkerId, settle,
 };
 
 use super::*;
@@ -155,6 +155,41 @@ impl World {
         Ok(())
     }
 
+    /// A session that a router has placed here without a claim, and that has begun.
+    fn provide(&self, ticket: u64, id: &str) -> Result<(), Refused> {
+        let context = PlacedContext {
+            id: u128::from(ticket),
+            version: 0,
+            data: Map::new(),
+            resumed: false,
+            token: ResumeToken::from_random([ticket as u8; ResumeToken::LEN]),
+            generation: 0,
+        };
+        let placed = Placed {
+            v: Form,
+            ticket,
+            // Of a registration that is over.
+            epoch: 0,
+            session: id.parse().unwrap(),
+            user: None,
+            verified: false,
+            metadata: Map::new(),
+            claims: Map::new(),
+            variant: None,
+            pin: None,
+            standing: Standing::Provisional(Share::default()),
+            context,
+            takes_over: None,
+            client: "127.0.0.1:9".parse().unwrap(),
+            retention: LONG,
+        };
+        let place = self.member.take(placed)?;
+        let reporter = place.reporter();
+        self.owned.0.lock().push((place, id.parse().unwrap()));
+        reporter.say(Phase::Active);
+        Ok(())
+    }
+
     async fn seen(&self, id: &str) -> Option<SessionView> {
         self.store.session(&service(), &id.parse().unwrap()).await.unwrap()
     }
@@ -206,6 +241,29 @@ async fn what_is_asked_of_a_session_is_done_at_once_and_told() {
     let outcome = settle(&*world.store, &service(), &pending, LONG).await.unwrap();
     assert_eq!(outcome, Some(Outcome::Ended(CloseReason::EndedByControl)));
     assert!(before.elapsed() < Duration::from_millis(100), "woken, not by the next renewal: {:?}", before.elapsed());
+}
+
+/// Two routers that could not ask the store have given one id to two workers: it has one session when the store is told.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_has_claimed_is_made_known_and_the_second_of_an_id_ends() {
+    let store = Arc::default();
+    let (a, b) = (World::new(&store, "a"), World::new(&store, "b"));
+    assert_eq!(a.provide(1, "s"), Err(Refused::Stale), "it is no member yet");
+    a_moment().await;
+    a.provide(1, "s").unwrap();
+    let data = Map::from_iter([("n".to_owned(), 7.into())]);
+    let context = ContextId::from_random(1);
+    a.member.contexts().write(context, data.clone(), streamfleet_store::Expected::Anything).await.unwrap();
+    a_moment().await;
+    b.provide(2, "s").unwrap();
+    b.provide(3, "t").unwrap();
+    tokio::time::sleep(LONG).await;
+    let Some(SessionView::Live(live)) = a.seen("s").await else { panic!("it has been lost") };
+    assert_eq!((live.ticket, live.phase), (Ticket::from_random(1), Phase::Active));
+    assert!(b.owned.0.lock().iter().all(|(place, _)| place.ticket() == Ticket::from_random(3)), "the second has ended");
+    assert!(matches!(b.seen("t").await, Some(SessionView::Live(_))), "the other one lives");
+    let known = store.clone().contexts(&service()).read(context).await.unwrap();
+    assert_eq!(known.unwrap().data, data, "with what was written before the store knew of it");
 }
 
 #[tokio::test(start_paused = true)]
