@@ -49,6 +49,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
                 service_limit: None,
                 user_limit: None,
                 pin: None,
+                quotas: Vec::new(),
                 retention: Duration::from_secs(60),
                 ranked: vec![owner.worker.clone()],
             };
