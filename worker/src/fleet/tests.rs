@@ -46,7 +46,8 @@ macro_rules! scenes {
 scenes! {
     outputs: any_worker_reads_them_and_they_outlive_their_worker, a_store_that_has_lost_them_is_given_them_again,
         a_client_that_moves_goes_on_where_it_was;
-    duplicates: the_younger_of_two_ends, a_client_that_moves_to_another_worker_ends_its_old_session;
+    duplicates: the_younger_of_two_ends, what_nobody_has_claimed_is_made_known_and_the_second_of_an_id_ends,
+        a_client_that_moves_to_another_worker_ends_its_old_session;
     drain: a_worker_that_is_asked_to_leave_asks_its_clients_and_says_when_it_is_empty,
         a_handler_s_last_words_reach_a_session_of_another_worker;
 }

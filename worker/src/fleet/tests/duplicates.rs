@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use serde_json::Map;
 use streamfleet_session::CloseReason;
-use streamfleet_store::Claimed;
+use streamfleet_store::{Claimed, ContextId, ContextStore as _, Expected};
 
 use super::world::{Ground, id, service};
 
@@ -32,6 +33,29 @@ pub(super) async fn the_younger_of_two_ends(ground: Ground) {
     // It says so, and keeps nothing of the id.
     b.until("nobody is left at b", async |b| b.member.ledger(|ledger| ledger.counts().0 == 0)).await;
     assert!(matches!(b.claim(10, "s", None).await, Claimed::Duplicate { at } if at.worker.as_str() == "a"));
+}
+
+/// Two routers that could not ask the store have given one id to two workers: it has one session when the store is told.
+pub(super) async fn what_nobody_has_claimed_is_made_known_and_the_second_of_an_id_ends(ground: Ground) {
+    let (a, b) = (ground.worker("a").await, ground.worker("b").await);
+    a.provide(1, "s").unwrap();
+    let (context, data) = (ContextId::from_random(1), Map::from_iter([("n".to_owned(), 7.into())]));
+    a.member.contexts().write(context, data.clone(), Expected::Anything).await.unwrap();
+    // Enough that nobody takes the one for the other.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    b.provide(2, "s").unwrap();
+    b.provide(3, "t").unwrap();
+    b.until("the second has ended", async |b| b.owned.ids() == [id("t")]).await;
+    a.until("both are known", async |a| {
+        a.active_at("s").await.as_deref() == Some("a") && a.active_at("t").await.as_deref() == Some("b")
+    })
+    .await;
+    assert_eq!(*b.owned.ended.lock(), [(id("s"), CloseReason::Superseded, None)]);
+    let contexts = a.store.clone().contexts(&service());
+    a.until("with what was written before the store knew of it", async |_| {
+        contexts.read(context).await.unwrap().is_some_and(|known| known.data == data)
+    })
+    .await;
 }
 
 pub(super) async fn a_client_that_moves_to_another_worker_ends_its_old_session(ground: Ground) {

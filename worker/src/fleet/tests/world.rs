@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Map;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Standing};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Share, Standing};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
     Arrangement, Claim, ClaimRequest, Claimed, ContextId, Delivery, Gate, Heartbeat, Kept, LastWords, LiveSession,
@@ -263,6 +263,42 @@ impl World {
         place.reporter().say(Phase::Active);
         self.owned.seats.lock().push(Seat { place, id: id(session), begun: Instant::now(), history });
         Ok(opened.token)
+    }
+
+    /// A session that a router has placed here without a claim, and that has begun.
+    pub(super) fn provide(&self, ticket: u64, session: &str) -> Result<(), Refused> {
+        let context = PlacedContext {
+            id: u128::from(ticket),
+            version: 0,
+            data: Map::new(),
+            resumed: false,
+            token: ResumeToken::from_random([ticket as u8; ResumeToken::LEN]),
+            generation: 0,
+        };
+        let placed = Placed {
+            v: Form,
+            ticket,
+            // Of a registration that is over.
+            epoch: 0,
+            session: id(session),
+            user: None,
+            verified: false,
+            metadata: Map::new(),
+            claims: Map::new(),
+            variant: None,
+            pin: None,
+            standing: Standing::Provisional(Share::default()),
+            context,
+            takes_over: None,
+            client: "127.0.0.1:9".parse().unwrap(),
+            retention: LONG,
+        };
+        let place = self.member.take(placed)?;
+        let (reporter, history) = (place.reporter(), Arc::new(History::default()));
+        place.publish(history.clone());
+        self.owned.seats.lock().push(Seat { place, id: id(session), begun: Instant::now(), history });
+        reporter.say(Phase::Active);
+        Ok(())
     }
 
     /// As if it were killed: nobody hears of it.

@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use futures_util::StreamExt as _;
-use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Standing};
+use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Share, Standing};
 use streamfleet_session::{ResumeToken, UserId};
 use streamfleet_store::{
     Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Outcome, Sessions as _, Store, Terms, Ticket,
@@ -210,6 +210,42 @@ async fn a_place_that_is_not_taken_is_refused_and_one_that_fails_is_given_back()
     fleet.worker.occupancy.drain();
     let (status, headers, _) = fleet.send("d", offer(), Some(&placed)).await;
     assert_eq!((status, refused(&headers).as_deref()), (503, Some("draining")));
+}
+
+/// While nobody else can decide, this worker does, and its client is told what it has decided.
+#[tokio::test]
+async fn a_session_that_nobody_has_claimed_is_taken_and_made_known() {
+    let fleet = Fleet::new().await;
+    let claimed = fleet.claim(1, "a", None).await;
+    fleet.store.release(&service(), Ticket::from_random(1)).await.unwrap();
+    let share = Share { sessions: NonZeroU32::new(2), of_user: NonZeroU32::new(1) };
+    let provisional = |ticket: u64, id: &str, user: &str| Placed {
+        ticket,
+        session: id.parse().unwrap(),
+        user: Some(user.parse().unwrap()),
+        standing: Standing::Provisional(share),
+        context: PlacedContext { id: ticket.into(), ..claimed.context.clone() },
+        ..claimed.clone()
+    };
+    let send = async |ticket, id: &str, user| {
+        let (status, _, body) = fleet.send(id, offer(), Some(&provisional(ticket, id, user))).await;
+        (status, body["meta"]["error"].as_str().map(str::to_owned))
+    };
+    let told = |error: &str| (200, Some(error.to_owned()));
+    assert_eq!(send(2, "a", "ann").await, (200, None));
+    assert_eq!(send(3, "a", "bob").await, told("connection_already_exists"));
+    assert_eq!(send(4, "b", "ann").await, told("user_limit_reached"));
+    assert_eq!(send(5, "b", "bob").await, (200, None));
+    assert_eq!(send(6, "c", "cid").await, told("concurrency_limit_reached"));
+    fleet.until(async |fleet| fleet.lives("a").await && fleet.lives("b").await).await;
+    assert!(!fleet.lives("c").await);
+    // It is a session as any other from now on.
+    let id: SessionId = "a".parse().unwrap();
+    let demand = Demand::End(CloseReason::EndedByControl);
+    let Told::Pending(pending) = fleet.store.ask(&service(), &id, None, &demand).await.unwrap() else { panic!() };
+    let outcome = settle(&*fleet.store, &service(), &pending, PATIENCE).await.unwrap();
+    assert_eq!(outcome, Some(Outcome::Ended(CloseReason::EndedByControl)));
+    assert_eq!(send(7, "c", "ann").await, (200, None), "its place is free");
 }
 
 #[tokio::test]
