@@ -20,7 +20,7 @@ use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
 pub use self::fleet::{FleetConfig, FleetPlan};
-pub use self::plan::{HandlerCheck, Surroundings, TokenOrigin, WorkerPlan};
+pub use self::plan::{HandlerCheck, ReadManifests, Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
 use crate::http::{IceConfig, Telephone};

@@ -48,13 +48,16 @@ pub struct Surroundings<'a> {
     /// Whether a handler can be made of this name and configuration.
     pub handler: HandlerCheck<'a>,
     /// Reads manifests: files, or folders of them.
-    pub manifests: &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>,
+    pub manifests: ReadManifests<'a>,
     /// The store of a fleet that lives in this process; it goes before the configured one.
     pub store: Option<&'a Backend>,
 }
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;
+
+/// Reads the manifests in files, or in folders of them.
+pub type ReadManifests<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>;
 
 /// A configuration without mistakes, in terms of the parts that use it.
 #[derive(Debug)]
