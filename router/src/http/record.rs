@@ -98,7 +98,6 @@ impl Record {
         let octets = sockets.octets().clone();
         let _ = meter
             .u64_observable_counter("streamfleet_router_spliced_octets")
-            .with_unit("By")
             .with_description("Bytes of sockets that were passed on, by direction.")
             .with_callback(move |observer| {
                 let (up, down) = octets.read();

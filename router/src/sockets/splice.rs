@@ -84,7 +84,7 @@ where
 {
     let up = Flow::new(&octets.up, read);
     let down = Flow::new(&octets.down, Vec::new());
-    Pair { client, worker, up, down }.run(stop).await
+    Pair { client, worker, up, down, closed_by: None }.run(stop).await
 }
 
 /// How one direction ended.
@@ -220,6 +220,8 @@ struct Pair<'a, C, W> {
     worker: W,
     up: Flow<'a>,
     down: Flow<'a>,
+    /// Whose close frame came first; the other one is its answer.
+    closed_by: Option<Parted>,
 }
 
 impl<C, W> Pair<'_, C, W>
@@ -237,11 +239,8 @@ where
                     self.client.shutdown().await
                 };
                 let _ = timeout(END_TIME, rest).await;
-                match (self.up.trace.has_ended(), self.down.trace.has_ended()) {
-                    (false, false) => Parted::ClientLost,
-                    (true, _) => Parted::Client,
-                    (false, true) => Parted::Worker,
-                }
+                self.look();
+                self.closed_by.unwrap_or(Parted::ClientLost)
             }
             Turn::Up(Over::Unread) | Turn::Down(Over::Unwritten) => Parted::ClientLost,
             // The worker takes nothing any more, and may have said why.
@@ -273,10 +272,14 @@ where
     async fn first(&mut self, stop: &CancellationToken) -> Turn {
         loop {
             let passed = poll_fn(|cx| {
-                if let Poll::Ready(over) = self.up.poll(cx, &mut self.client, &mut self.worker) {
+                let up = self.up.poll(cx, &mut self.client, &mut self.worker);
+                self.look();
+                if let Poll::Ready(over) = up {
                     return Poll::Ready(Turn::Up(over));
                 }
-                self.down.poll(cx, &mut self.worker, &mut self.client).map(Turn::Down)
+                let down = self.down.poll(cx, &mut self.worker, &mut self.client);
+                self.look();
+                down.map(Turn::Down)
             });
             tokio::select! {
                 turn = passed => return turn,
@@ -294,11 +297,23 @@ where
         }
     }
 
+    /// Notes who closes it.
+    fn look(&mut self) {
+        if self.closed_by.is_none() {
+            self.closed_by = match (self.up.trace.has_ended(), self.down.trace.has_ended()) {
+                (true, _) => Some(Parted::Client),
+                (false, true) => Some(Parted::Worker),
+                (false, false) => None,
+            };
+        }
+    }
+
     /// Nothing more comes from the worker.
     async fn after_worker(&mut self) -> Parted {
+        self.look();
         if self.down.trace.has_ended() {
             hang_up(&mut self.client).await;
-            return if self.up.trace.has_ended() { Parted::Client } else { Parted::Worker };
+            return self.closed_by.unwrap_or(Parted::Worker);
         }
         self.say(CloseCode::Internal, "worker_lost").await;
         Parted::WorkerLost

@@ -89,6 +89,17 @@ async fn the_last_words_of_either_side_arrive() {
     };
     let (parted, ()) = join!(splice(near.0, near.1, Vec::new(), &stop, &octets), ends);
     assert_eq!(parted, Parted::Client);
+    let Scene { mut client, mut worker, octets, stop, near } = scene(1 << 10);
+    let ends = async move {
+        worker.write_all(CLOSE).await.unwrap();
+        let mut heard = [0; CLOSE.len()];
+        client.read_exact(&mut heard).await.unwrap();
+        client.write_all(b"\x88\x82\0\0\0\0\x03\xe8").await.unwrap();
+        worker.read_exact(&mut [0; 8]).await.unwrap();
+        drop((client, worker));
+    };
+    let (parted, ()) = join!(splice(near.0, near.1, Vec::new(), &stop, &octets), ends);
+    assert_eq!(parted, Parted::Worker, "its client has answered");
     let Scene { client, mut worker, octets, stop, near } = scene(1 << 10);
     let ends = async {
         drop(client);
@@ -194,7 +205,7 @@ proptest! {
                     worker_read.read_exact(&mut above),
                     client_read.read_exact(&mut below),
                 );
-                (above_read.unwrap(), below_read.unwrap());
+                above_read.and(below_read).unwrap();
                 drop((worker_read, worker_write, client_read, client_write));
             };
             let (_, ()) = join!(splice(near.0, near.1, Vec::new(), &stop, &octets), talk);
