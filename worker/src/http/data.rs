@@ -134,6 +134,8 @@ impl Door {
         let holder = self.holder(authority, &id).await;
         let context = match holder.inspect_err(|failure| self.denied(&id, source, failure))? {
             Holder::Client(context) => context,
+            // Where the session itself is, nobody else need be asked: its store may be away.
+            Holder::Operator if let Some(live) = self.session(&id) => live.context,
             Holder::Operator => {
                 let found = self.api.host.contexts(&self.service.name).find(&self.context_key(&id)).await;
                 found.map_err(unavailable)?.ok_or(Failure::NotFound)?
