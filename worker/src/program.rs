@@ -119,7 +119,7 @@ pub fn plan(config: WorkerConfig, registry: &Registry, store: Option<&Backend>) 
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         random: rand::random(),
         handler: &handler,
-        manifests: &|paths| files::services(&files::texts("manifests", paths)?),
+        manifests: &|paths| files::located(&files::texts("manifests", paths)?),
         store,
     })
 }

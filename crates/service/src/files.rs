@@ -33,11 +33,19 @@ pub fn texts(key: &str, paths: &[PathBuf]) -> Result<Vec<(String, String)>, Mist
 /// # Errors
 /// Every mistake in each of them, with the field, and the file that it is in.
 pub fn services(texts: &[(String, String)]) -> Result<Vec<Service>, Mistakes> {
+    Ok(located(texts)?.into_iter().map(|(_, service)| service).collect())
+}
+
+/// Likewise, each with the file that it is in: for whoever finds mistakes in it that a manifest alone does not show.
+///
+/// # Errors
+/// As of [`services`].
+pub fn located(texts: &[(String, String)]) -> Result<Vec<(String, Service)>, Mistakes> {
     let mut mistakes = Mistakes::new();
     let mut services = Vec::new();
     for (name, text) in texts {
         match manifest::read(name, text) {
-            Ok(found) => services.extend(found),
+            Ok(found) => services.extend(found.into_iter().map(|service| (name.clone(), service))),
             Err(found) => mistakes.extend(found),
         }
     }

@@ -18,7 +18,7 @@ const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// What these manifests say, for a worker of a fleet.
 pub(super) fn services(
-    manifests: Vec<Manifest>,
+    manifests: Vec<(String, Manifest)>,
     handler: HandlerCheck<'_>,
     mistakes: &mut Mistakes,
 ) -> Vec<Arc<Service>> {
@@ -27,20 +27,20 @@ pub(super) fn services(
     }
     let mut names = BTreeSet::new();
     let mut services = Vec::new();
-    for manifest in manifests {
+    for (file, manifest) in manifests {
         if !names.insert(manifest.name.clone()) {
-            mistakes.push("metadata.name", format!("there are two services {}", manifest.name));
+            mistakes.push("metadata.name", format!("there are two services {} ({file})", manifest.name));
             continue;
         }
         if let Err(problem) = handler(&manifest.handler.name, &manifest.handler.config) {
-            mistakes.push("spec.handler", format!("{problem} (service {})", manifest.name));
+            mistakes.push("spec.handler", format!("{problem} (service {} in {file})", manifest.name));
         }
-        services.push(Arc::new(service(manifest, mistakes)));
+        services.push(Arc::new(service(manifest, &file, mistakes)));
     }
     services
 }
 
-fn service(manifest: Manifest, mistakes: &mut Mistakes) -> Service {
+fn service(manifest: Manifest, file: &str, mistakes: &mut Mistakes) -> Service {
     let said = manifest.identity.user_id_from.into_iter().filter_map(|source| match source {
         IdentitySource::Said(said) => Some(said),
         // Only a router verifies tokens, and tells of their users.
@@ -52,7 +52,7 @@ fn service(manifest: Manifest, mistakes: &mut Mistakes) -> Service {
         before: spec.before.unwrap_or(defaults.before),
         after: spec.after.unwrap_or(defaults.after),
         callers: spec.auth_token.map_or(Callers::Anybody, |source| {
-            let token = secret(&source).map_err(|problem| format!("{problem} (service {})", manifest.name));
+            let token = secret(&source).map_err(|problem| format!("{problem} (service {} in {file})", manifest.name));
             let token = mistakes.check("spec.telephone.authToken", token);
             Callers::Signed(token.unwrap_or_default().into())
         }),

@@ -53,8 +53,8 @@ pub struct Surroundings<'a> {
     pub store: Option<&'a Backend>,
 }
 
-/// Reads manifests: files, or folders of them.
-pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<Manifest>, Mistakes>;
+/// Reads manifests, files or folders of them: each with the name of its file.
+pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<(String, Manifest)>, Mistakes>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;

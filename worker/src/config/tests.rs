@@ -279,7 +279,7 @@ fn build_with(yaml: &str, manifests: &str) -> Result<WorkerPlan, Vec<String>> {
     let texts = [("fleet.yaml".to_owned(), manifests.to_owned())];
     let manifests = |paths: &[PathBuf]| {
         assert_eq!(paths, [PathBuf::from("fleet.yaml")]);
-        streamfleet_service::files::services(&texts)
+        streamfleet_service::files::located(&texts)
     };
     let Loaded { config, mistakes, .. } = WorkerConfig::layers().yaml("w.yaml", yaml).load::<WorkerConfig>();
     assert_eq!(mistakes.to_string(), "", "{yaml}");
@@ -346,9 +346,9 @@ fn what_is_wrong_with_manifests_is_told() {
         &listed,
         &(manifest("a", spec) + &manifest("a", "")).replace("name: echo", "name: nothing"),
         &[
-            "spec.handler: there is no handler \"nothing\" (service a)",
-            "spec.telephone.authToken: there is no variable STREAMFLEET_NO_SUCH (service a)",
-            "metadata.name: there are two services a",
+            "spec.handler: there is no handler \"nothing\" (service a in fleet.yaml)",
+            "spec.telephone.authToken: there is no variable STREAMFLEET_NO_SUCH (service a in fleet.yaml)",
+            "metadata.name: there are two services a (fleet.yaml)",
         ],
     );
 }

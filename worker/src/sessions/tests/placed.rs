@@ -178,6 +178,9 @@ async fn a_placed_session_begins_with_what_the_claim_has_opened_and_ends_at_anyb
     assert_eq!(written.0, 200);
     assert_eq!(data.read(reached.context).await.unwrap().unwrap().data["n"], 1);
 
+    let shown = ask(&fleet.worker, "GET", &format!("/{}/sessions/a", service()), TOKEN, Value::Null).await;
+    assert_eq!((shown.0, &shown.1["worker"]), (200, &json!("w")), "who has it in the fleet");
+
     let id: SessionId = "a".parse().unwrap();
     let demand = Demand::End(CloseReason::EndedByControl);
     let Told::Pending(pending) = fleet.store.ask(&service(), &id, None, &demand).await.unwrap() else { panic!() };
