@@ -10,6 +10,7 @@ mod control;
 mod cost;
 mod drain;
 mod leftovers;
+mod outage;
 mod races;
 mod redis_lost;
 mod router_lost;

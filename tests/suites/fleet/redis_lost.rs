@@ -13,10 +13,10 @@ use crate::caller::{Caller, Plan, SAID_HZ};
 use crate::{HEARTBEAT, LEASE, PATIENCE, SLACK, World, blocking, in_a_fleet, measured, plain, shape, until};
 
 /// Longer than a lease and any deadline of the store's.
-const OUTAGE: Duration = Duration::from_secs(10);
+pub(crate) const OUTAGE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outage {
+pub(crate) enum Outage {
     /// It does not answer, and has all that it had.
     Stopped,
     /// It is gone, and comes back with nothing.
@@ -26,7 +26,7 @@ enum Outage {
 }
 
 impl Outage {
-    fn begin(self, world: &mut World) -> Result<()> {
+    pub(crate) fn begin(self, world: &mut World) -> Result<()> {
         match self {
             Self::Stopped => world.fleet.redis.signal("STOP"),
             Self::Restarted => world.fleet.redis.kill(),
@@ -34,7 +34,7 @@ impl Outage {
         }
     }
 
-    fn end(self, world: &mut World) -> Result<()> {
+    pub(crate) fn end(self, world: &mut World) -> Result<()> {
         match self {
             Self::Stopped => world.fleet.redis.signal("CONT"),
             Self::Restarted => blocking(|| world.fleet.redis.restart()),
@@ -55,9 +55,9 @@ fn link(part: &Part) -> Result<&streamfleet_tests::Link> {
 }
 
 /// What makes a session that session, by its id.
-type Known = BTreeMap<String, (Ticket, ContextId, String, Phase)>;
+pub(crate) type Known = BTreeMap<String, (Ticket, ContextId, String, Phase)>;
 
-async fn known(world: &World) -> Result<Known> {
+pub(crate) async fn known(world: &World) -> Result<Known> {
     let held = world.held("memory").await?;
     let entry = |live: streamfleet_store::LiveSession| {
         (live.session.to_string(), (live.ticket, live.context, live.at.worker.to_string(), live.phase))
