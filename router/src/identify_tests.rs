@@ -7,7 +7,7 @@ use streamfleet_service::Service;
 
 use super::*;
 
-#[path = "../tests/fleet/token.rs"]
+#[path = "../tests/doubles/token.rs"]
 mod token;
 
 const SECRET: &[u8] = b"a secret of thirty-two bytes or more";
