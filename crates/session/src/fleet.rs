@@ -5,6 +5,7 @@
 //! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks |
 //! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
 //! | [`VOUCHED_HEADER`] | to the worker, with what is asked of a session | that whoever asks may: the router has seen to it |
+//! | [`HERE_HEADER`] | to the worker, with a question for a session | that it shall say what it knows itself, and ask nobody |
 //! | [`PATH_HEADER`] | to the worker, with every request | the path under which the client asked, query included |
 //! | [`CLIENT_HEADER`] | to the worker, with every request | whose request it is |
 //! | [`REFUSED_HEADER`] | to the router, with a 503 | that the worker does not take it, and has kept nothing: [`Refused`] |
@@ -35,6 +36,8 @@ pub const PLACED_HEADER: &str = "streamfleet-placed";
 pub const VOUCHED_HEADER: &str = "streamfleet-vouched";
 /// The value of [`VOUCHED_HEADER`].
 pub const VOUCHED: &str = "operator";
+/// Asks for what the worker itself has: a router that cannot ask the store looks for whoever has a session. Any value.
+pub const HERE_HEADER: &str = "streamfleet-here";
 /// The path and query that the client asked for.
 pub const PATH_HEADER: &str = "streamfleet-path";
 /// Carries the address that a request has come from, without a port: routers write it anew, whatever a client says there.

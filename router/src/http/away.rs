@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde::Deserialize;
-use streamfleet_session::fleet::{PlacedContext, Share, Standing, VOUCHED, VOUCHED_HEADER};
+use streamfleet_session::fleet::{HERE_HEADER, PlacedContext, Share, Standing, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
 use streamfleet_store::{Reach, Ticket};
@@ -112,6 +112,7 @@ impl Api {
         let nobody = ([0, 0, 0, 0], 0).into();
         let mut request = onward(Method::GET, target, &headers, nobody, Body::empty());
         request.headers_mut().insert(HeaderName::from_static(VOUCHED_HEADER), HeaderValue::from_static(VOUCHED));
+        request.headers_mut().insert(HeaderName::from_static(HERE_HEADER), HeaderValue::from_static("1"));
         let Ok(answer) = self.parts.upstream.ask_whole(&at.http, request, SEARCH_TIME).await else {
             return Said::Nothing;
         };

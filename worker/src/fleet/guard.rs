@@ -6,7 +6,7 @@ use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use streamfleet_session::fleet::{CLIENT_HEADER, PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
+use streamfleet_session::fleet::{CLIENT_HEADER, HERE_HEADER, PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, FleetSecret};
 
@@ -30,6 +30,10 @@ impl Keeper {
     }
 }
 
+/// Of a request that asks for what this worker has itself, and nobody else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OnlyHere;
+
 /// Lets a request through that shows the secret, once and whole.
 pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, next: Next) -> Response {
     let shown = {
@@ -51,6 +55,9 @@ pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, ne
     let client = request.headers().get(CLIENT_HEADER).and_then(|value| value.to_str().ok());
     if let Some(client) = client.and_then(|client| client.parse::<IpAddr>().ok()) {
         request.extensions_mut().insert(ConnectInfo(SocketAddr::new(client, 0)));
+    }
+    if request.headers_mut().remove(HERE_HEADER).is_some() {
+        request.extensions_mut().insert(OnlyHere);
     }
     if request.headers_mut().remove(VOUCHED_HEADER).is_some_and(|value| value == VOUCHED) {
         request.headers_mut().insert(header::AUTHORIZATION, keeper.operator.clone());

@@ -18,6 +18,7 @@ use streamfleet_store::{Demand, Listed, LiveSession};
 use super::access::{Authority, bearer};
 use super::origin::{self, Strange};
 use super::{Audit, Door, Ended, SessionView, reply, source};
+use crate::fleet::guard::OnlyHere;
 
 /// Lets a request through to the control routes if it comes from nobody else's page, by no strange name, and with what may
 /// be a token of somebody's. The order keeps a foreign page from trying tokens; whose it is, each route asks.
@@ -70,7 +71,12 @@ pub(super) async fn show(
     extensions: Extensions,
     id: Result<Path<String>, PathRejection>,
 ) -> Response {
-    match door.find(authority, id, source(&extensions)).await {
+    let source = source(&extensions);
+    let found = match extensions.get::<OnlyHere>() {
+        Some(OnlyHere) => door.find_here(authority, id, source).await.map(Found::here),
+        None => door.find(authority, id, source).await,
+    };
+    match found {
         Ok(Found::Here(session)) => {
             door.api.record.control("shown");
             reply::json(StatusCode::OK, &session)
@@ -142,6 +148,16 @@ enum Found {
     Elsewhere(Box<LiveSession>),
 }
 
+impl Found {
+    fn here(session: SessionView) -> Self {
+        Self::Here(Box::new(session))
+    }
+}
+
+fn named(id: &Result<Path<String>, PathRejection>) -> Result<SessionId, Failure> {
+    id.as_ref().ok().and_then(|id| id.0.parse().ok()).ok_or(Failure::NotFound)
+}
+
 impl Door {
     /// The session of that id, if this service has it and the caller may control it. An id that is none is an id that
     /// nobody has.
@@ -151,13 +167,23 @@ impl Door {
         id: Result<Path<String>, PathRejection>,
         source: SocketAddr,
     ) -> Result<Found, Failure> {
-        let id: SessionId = id.ok().and_then(|id| id.0.parse().ok()).ok_or(Failure::NotFound)?;
+        let named = named(&id)?;
         // Nobody's here may be somebody's elsewhere.
-        if self.member.is_some() && self.session(&id).is_none() {
-            return self.elsewhere(authority, &id, source).await.map(Found::Elsewhere);
+        if self.member.is_some() && self.session(&named).is_none() {
+            return self.elsewhere(authority, &named, source).await.map(Found::Elsewhere);
         }
-        let found = self.controlled(authority, &id).await;
-        found.map(|session| Found::Here(Box::new(session))).inspect_err(|failure| self.denied(&id, source, failure))
+        self.find_here(authority, id, source).await.map(Found::here)
+    }
+
+    /// The same, of the sessions that this worker has.
+    async fn find_here(
+        &self,
+        authority: Authority,
+        id: Result<Path<String>, PathRejection>,
+        source: SocketAddr,
+    ) -> Result<SessionView, Failure> {
+        let id = named(&id)?;
+        self.controlled(authority, &id).await.inspect_err(|failure| self.denied(&id, source, failure))
     }
 
     fn not_controlled(&self, failure: &Failure) -> Response {
