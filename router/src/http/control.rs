@@ -107,7 +107,7 @@ impl Call {
         let live = match self.owner(id).await {
             Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await.map(|_| live),
             Ok(Owner::Said(found)) => return self.ask_there(parts, id, &authority, &found).await,
-            Ok(Owner::Last(_) | Owner::Over) => Err(Failure::NotFound),
+            Ok(Owner::Last(_) | Owner::Over | Owner::Nobody) => Err(Failure::NotFound),
             Err(failure) => Err(failure),
         };
         let live = match live {

@@ -38,6 +38,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::owner::Aspect;
 use self::record::Record;
 use self::socket::Dialect;
 use crate::forward::{Target, Upstream};
@@ -244,7 +245,8 @@ async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response
         Route::Input | Route::Trigger => call.told(request).await,
         Route::Sessions => call.list(request).await,
         Route::Session(id) if request.method() == Method::DELETE => call.end(request, id).await,
-        Route::Session(id) | Route::Data(id) => call.of_owner(request, id).await,
+        Route::Session(id) => call.of_owner(request, id, Aspect::View).await,
+        Route::Data(id) => call.of_owner(request, id, Aspect::Data).await,
         Route::Track(id, mid) => call.end_track(request, id, &mid).await,
     }
 }

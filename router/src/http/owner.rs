@@ -43,6 +43,17 @@ pub(super) enum Owner {
     Last(Reach),
     /// It is over, and nobody knows where it was.
     Over,
+    /// The store is away, and every worker says that it has none.
+    Nobody,
+}
+
+/// What is asked of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aspect {
+    /// How it is: while it lives.
+    View,
+    /// What is remembered of it: that outlives it.
+    Data,
 }
 
 impl Call {
@@ -88,6 +99,7 @@ impl Call {
                 Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
                 Owner::Last(at) => (at, Voucher::None),
                 // Any worker reads it in the store.
+                Owner::Nobody => return Err(Failure::NotFound),
                 Owner::Over => return self.read_anywhere(&parts, None).await,
             };
             match self.pass_on_for(&parts, Body::empty(), at.clone()).await {
@@ -131,7 +143,7 @@ impl Call {
                 Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
                 Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
                 Owner::Last(at) => (at, Voucher::None),
-                Owner::Over => return Err(Failure::NotFound),
+                Owner::Over | Owner::Nobody => return Err(Failure::NotFound),
             };
             self.pass_on_for(&parts, Body::from(body), at).await
         };
@@ -139,7 +151,7 @@ impl Call {
     }
 
     /// `sessions/{id}` and its data: its owner says, or of one that is over any worker, from the store.
-    pub(super) async fn of_owner(&self, request: Request, id: SessionId) -> Response {
+    pub(super) async fn of_owner(&self, request: Request, id: SessionId, what: Aspect) -> Response {
         let authority = match self.guard(request.headers(), request.uri(), request.version()) {
             Ok(authority) => authority,
             Err(strange) => return *strange,
@@ -154,6 +166,13 @@ impl Call {
                 Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await?,
                 Ok(Owner::Said(found)) => self.allowed_there(&authority, &parts, &found).await?,
                 Ok(Owner::Last(at)) => (at, authority.voucher()),
+                Ok(Owner::Nobody) => {
+                    return Err(match what {
+                        Aspect::View => Failure::NotFound,
+                        // What is kept of it is where nobody can look now.
+                        Aspect::Data => Failure::UpstreamUnavailable,
+                    });
+                }
                 Ok(Owner::Over) | Err(Failure::NotFound) => {
                     let any = self.some_workers().into_iter().next();
                     (any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, authority.voucher())
@@ -197,7 +216,7 @@ impl Call {
             Err(StoreError::Unavailable(_)) => match self.api.search(&self.desk, id).await {
                 Search::Found(found) => Ok(Owner::Said(found)),
                 // Its last outputs are still to be had there.
-                Search::Nobody => last().map(Owner::Last).ok_or(Failure::NotFound),
+                Search::Nobody => Ok(last().map_or(Owner::Nobody, Owner::Last)),
                 Search::Unsure => Err(Failure::UpstreamUnavailable),
             },
             Err(error) => Err(unavailable(&error)),
