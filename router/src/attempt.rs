@@ -85,8 +85,10 @@ impl Attempts {
         let failure = match outcome {
             Outcome::Taken => return Next::Reply { claim: Fate::Kept },
             Outcome::Declined => return Next::Reply { claim: Fate::Released },
-            Outcome::Refused(_) => Failure::NoCapacity { retry_after: FULL_RETRY },
-            Outcome::Gone | Outcome::TimedOut => Failure::UpstreamUnavailable,
+            Outcome::Refused(Refused::Stale | Refused::Draining | Refused::Full) => {
+                Failure::NoCapacity { retry_after: FULL_RETRY }
+            }
+            Outcome::Refused(Refused::Stranger) | Outcome::Gone | Outcome::TimedOut => Failure::UpstreamUnavailable,
         };
         if self.failed.is_some() {
             return Next::GiveUp(failure);

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 use streamfleet_edge::headers::{bearer, cookie, utf8};
-use streamfleet_identity::{Keys, TokenError, TokenPolicy, verify};
+use streamfleet_identity::{Keys, TokenError, TokenPolicy, key_id, verify};
 use streamfleet_service::IdentitySource;
 use streamfleet_service::service::{Identity as Rules, IdentityDemand};
 use streamfleet_session::wire::Failure;
@@ -155,7 +155,11 @@ impl Identifier {
     /// [`Unknown`].
     pub fn identify(&self, shown: Shown<'_>, keys: Option<&Keys>, now: SystemTime) -> Result<Caller, Unknown> {
         let claims = match (&self.tokens, shown.token()) {
-            (Some(policy), Some(token)) => Some(verify(token, keys.ok_or(Unknown::NoKeys)?, policy, now)?.claims),
+            (Some(policy), Some(token)) => {
+                // What is no token at all is refused with any key, and with none.
+                key_id(token)?;
+                Some(verify(token, keys.ok_or(Unknown::NoKeys)?, policy, now)?.claims)
+            }
             _ => None,
         };
         let mut caller = self.user(shown, claims.as_ref())?;

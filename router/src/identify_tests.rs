@@ -49,6 +49,18 @@ fn run(rules: &Identifier, headers: &HeaderMap, metadata: &Value) -> Result<(Opt
     Ok((caller.user.map(|user| user.to_string()), caller.verified.is_verified()))
 }
 
+/// An issuer that does not answer is no excuse for what is no token.
+#[test]
+fn what_is_no_token_needs_no_keys() {
+    let claims = Claims { metadata: None, candidate: None };
+    let ask = |token: &str| {
+        let headers = headers(&[("authorization", &format!("Bearer {token}"))]);
+        rules(&["jwt:sub"], false).identify(Shown { headers: &headers, query_token: None, claims }, None, now())
+    };
+    assert!(matches!(ask("garbage"), Err(Unknown::Token(_))));
+    assert_eq!(ask(&token(json!({ "sub": "tess" }))), Err(Unknown::NoKeys));
+}
+
 #[test]
 fn the_first_source_that_names_a_user_wins() {
     #[track_caller]
@@ -119,7 +131,7 @@ fn a_token_comes_by_header_query_or_cookie() {
 fn without_keys_nothing_is_verified_and_nothing_is_refused_that_shows_no_token() {
     let rules = rules(&["jwt:sub", "metadata:user_id"], false);
     let none = HeaderMap::new();
-    let with = headers(&[("authorization", "Bearer x.y.z")]);
+    let with = headers(&[("authorization", &format!("Bearer {}", token(json!({ "sub": "tess" }))))]);
     let run = |headers| {
         rules.identify(Shown { headers, query_token: None, claims: Claims::default() }, None, now()).map(|_| ())
     };

@@ -138,7 +138,9 @@ pub fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> Soc
     if !is_trusted(peer.ip()) {
         return peer;
     }
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    // A client's own line may hold anything, and a proxy appends to it: what cannot be read of it must not hide the rest.
+    let lines: Vec<_> =
+        headers.get_all("x-forwarded-for").iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
     let said = lines.iter().rev().flat_map(|line| line.rsplit(',')).take(MAX_HOPS).map(|hop| address(hop.trim()));
     let mut last = peer;
     for hop in said {

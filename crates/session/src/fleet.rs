@@ -154,6 +154,9 @@ pub struct PlacedContext {
     pub token: ResumeToken,
     /// That token's place among the context's tokens.
     pub generation: u64,
+    /// The verified user whose it is, where that gives it back: a store that has lost it is told so again.
+    #[serde(default)]
+    pub user: Option<UserId>,
 }
 
 /// A place that does not fit a header.
@@ -233,11 +236,13 @@ pub enum Refused {
     Draining,
     /// It has no room.
     Full,
+    /// It does not know whoever asks: its secret is another one. Said with 403 instead of 503.
+    Stranger,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Stale, Self::Draining, Self::Full];
+    pub const ALL: [Self; 4] = [Self::Stale, Self::Draining, Self::Full, Self::Stranger];
 
     /// The stable label.
     #[must_use]
@@ -246,6 +251,7 @@ impl Refused {
             Self::Stale => "stale",
             Self::Draining => "draining",
             Self::Full => "full",
+            Self::Stranger => "stranger",
         }
     }
 }

@@ -24,6 +24,7 @@ fn placed() -> Placed {
             resumed: true,
             token: ResumeToken::from_random([5; ResumeToken::LEN]),
             generation: 4,
+            user: None,
         },
         takes_over: Some(1),
         client: "[2001:db8::1]:4711".parse().unwrap(),
@@ -52,7 +53,8 @@ fn a_place_on_the_wire() {
             "data": {"turns": [1, 2]},
             "resumed": true,
             "token": "05050505050505050505050505050505",
-            "generation": 4
+            "generation": 4,
+            "user": null
         },
         "takesOver": "0000000000000001",
         "client": "[2001:db8::1]:4711",

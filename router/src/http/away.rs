@@ -166,6 +166,7 @@ impl Call {
                 resumed: false,
                 token: ResumeToken::from_random(rand::random()),
                 generation: 0,
+                user: self.context_user(&wanted.caller),
             },
             takes_over: None,
         };

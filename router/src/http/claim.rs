@@ -9,9 +9,9 @@ use axum::http::HeaderValue;
 use streamfleet_edge::rate::subscriber;
 use streamfleet_process::telemetry::trace;
 use streamfleet_service::spec::ResumeBy;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext, Standing};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Standing};
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{ResumeToken, SessionId};
+use streamfleet_session::{ResumeToken, SessionId, UserId};
 use streamfleet_store::{
     Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Quota, Reach, StoreError, Ticket,
 };
@@ -65,7 +65,8 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    fn of(ticket: Ticket, placement: Placement) -> Self {
+    /// `user` is whom its context is given back to.
+    fn of(ticket: Ticket, placement: Placement, user: Option<UserId>) -> Self {
         let Placement { at, epoch, opened, takes_over } = placement;
         let context = PlacedContext {
             id: opened.id.bits(),
@@ -74,6 +75,7 @@ impl Grant {
             resumed: opened.resumed,
             token: opened.token,
             generation: opened.generation.number(),
+            user,
         };
         Self { ticket, at, epoch, standing: Standing::Claimed, context, takes_over }
     }
@@ -203,7 +205,7 @@ impl Call {
             // From here on the claim is given back whatever happens, unless it has become a session.
             let claim = attempt::Claimed::new(ticket, |ticket| self.give_back(ticket));
             let (plan, grant) = match self.claim(wanted, ticket, &plan, &attempts).await {
-                Ok(placement) => (plan, Grant::of(ticket, *placement)),
+                Ok(placement) => (plan, Grant::of(ticket, *placement, self.context_user(&wanted.caller))),
                 Err(Unclaimed::Refused(failure)) => return Err(failure),
                 Err(Unclaimed::Away) => match (self.provision(wanted, &attempts).await, &or) {
                     (Ok(provided), _) => provided,
@@ -215,6 +217,9 @@ impl Call {
             let placed = self.placed(wanted, &plan, grant)?;
             let told = carrier.ask(Ask { at: at.clone(), placed }).await;
             self.api.record.attempt(told.outcome);
+            if told.outcome == Outcome::Refused(Refused::Stranger) {
+                tracing::error!(worker = %at.worker, "a worker does not know this router's secret: both need the same");
+            }
             match (attempts.after(&at.worker, told.outcome), told.answer) {
                 (Next::Reply { claim: fate }, Some(answer)) => {
                     // Behind a place without a claim there may be one whose answer was lost.
@@ -257,6 +262,12 @@ impl Call {
             }
         };
         self.api.parts.tasks.spawn(self.api.parts.stop.clone().run_until_cancelled_owned(release));
+    }
+
+    /// Whom a context is given back to without its token. Where the token alone gives it back that is nobody: a context that has a
+    /// user goes back to him without.
+    pub(super) fn context_user(&self, caller: &Caller) -> Option<UserId> {
+        caller.proved().filter(|_| self.desk.service.resume_by == ResumeBy::Identity).cloned()
     }
 
     /// Where it may go; waits for a worker where none is ready.
@@ -307,16 +318,11 @@ impl Call {
         attempts: &Attempts,
     ) -> Result<Box<Placement>, Unclaimed> {
         let service = &self.desk.service;
-        let proved = wanted.caller.proved();
-        // Where the token alone gives a context back, its user is not told: a context that has one goes back to him without.
         let request = ClaimRequest {
             ticket,
             session: wanted.session.clone(),
             user: wanted.caller.user.clone(),
-            claim: Claim {
-                token: wanted.resume,
-                user: proved.filter(|_| service.resume_by == ResumeBy::Identity).cloned(),
-            },
+            claim: Claim { token: wanted.resume, user: self.context_user(&wanted.caller) },
             context: ContextId::from_random(rand::random()),
             token: ResumeToken::from_random(rand::random()),
             delivery: wanted.delivery,
@@ -389,11 +395,7 @@ impl Call {
         Ok(value)
     }
 
-    pub(super) fn audit<'a>(
-        &'a self,
-        session: &'a SessionId,
-        user: Option<&'a streamfleet_session::UserId>,
-    ) -> Audit<'a> {
+    pub(super) fn audit<'a>(&'a self, session: &'a SessionId, user: Option<&'a UserId>) -> Audit<'a> {
         Audit { service: &self.desk.service.name, session, user, client: self.client }
     }
 }

@@ -107,7 +107,9 @@ impl Call {
         let live = match self.owner(id).await {
             Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await.map(|_| live),
             Ok(Owner::Said(found)) => return self.ask_there(parts, id, &authority, &found).await,
-            Ok(Owner::Last(_) | Owner::Over | Owner::Nobody) => Err(Failure::NotFound),
+            Ok(Owner::Last(_) | Owner::Over | Owner::Nobody) | Err(Failure::NotFound) => {
+                Err(self.absent(&authority, id).await)
+            }
             Err(failure) => Err(failure),
         };
         let live = match live {
@@ -118,6 +120,23 @@ impl Call {
         self.api.record.control(outcome);
         self.audit(id, live.user.as_ref()).controlled(outcome);
         response
+    }
+
+    /// What is said of a session that is not there: who holds nothing of it is not to learn that.
+    async fn absent(&self, authority: &Authority, id: &SessionId) -> Failure {
+        match authority {
+            Authority::Operator => Failure::NotFound,
+            Authority::User => Failure::Unauthorized,
+            Authority::Client(token) => {
+                let service = self.desk.service.name.clone();
+                let contexts = self.api.parts.store.clone().contexts(&service);
+                match contexts.verify(&ContextKey { service, session: id.clone() }, token).await {
+                    Ok(Some(_)) => Failure::NotFound,
+                    Ok(None) => Failure::Unauthorized,
+                    Err(error) => unavailable(&error),
+                }
+            }
+        }
     }
 
     /// Asks a session's worker itself, where nothing can be written down for it.

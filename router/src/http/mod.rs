@@ -27,7 +27,7 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
-use streamfleet_edge::origin::{Hosts, Origins, requested_host};
+use streamfleet_edge::origin::{Hosts, Origins, check, requested_host};
 use streamfleet_edge::{body, cors, reply};
 use streamfleet_process::tasks::panic_message;
 use streamfleet_service::Params;
@@ -213,7 +213,17 @@ async fn cors_where_public(origins: State<Origins>, request: Request, next: Next
     if is_control { next.run(request).await } else { cors::allow(origins, request, next).await }
 }
 
+/// Takes away what browsers send by themselves where another's page asks: it proves who sits before it, not that he means it.
+fn forget_cookies(request: &mut Request, access: &Access) {
+    let host = requested_host(request.version(), request.headers(), request.uri());
+    let is_own = host.is_ok_and(|host| check(request.headers(), &host, &Hosts::Any, &access.origins).is_ok());
+    if !is_own {
+        request.headers_mut().remove(header::COOKIE);
+    }
+}
+
 async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response {
+    forget_cookies(&mut request, &api.parts.access);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     // Only a router without a listener (a test) does not know.
     let peer = peer.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));

@@ -132,7 +132,7 @@ fn outcome(status: StatusCode, refused: Option<&HeaderValue>, body: &[u8]) -> Ou
         #[serde(borrow)]
         r#type: Option<std::borrow::Cow<'a, str>>,
     }
-    let refused = refused.filter(|_| status == StatusCode::SERVICE_UNAVAILABLE);
+    let refused = refused.filter(|_| matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::FORBIDDEN));
     if let Some(refused) = refused.and_then(|text| text.to_str().ok()).and_then(|text| text.parse::<Refused>().ok()) {
         return Outcome::Refused(refused);
     }

@@ -24,7 +24,7 @@ use streamfleet_session::fleet::{PLACED_HEADER, REFUSED_HEADER, Refused, VOUCHED
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, LiveSession, Phase, SessionView};
+use streamfleet_store::{ContextKey, Delivery, Gate, LiveSession, Phase, Reach, SessionView};
 use tracing::Instrument as _;
 
 use super::Call;
@@ -224,10 +224,22 @@ impl Call {
         if !is_here || is_anothers || !matches!(live.phase, Phase::Connecting | Phase::Active) {
             return Ok(None);
         }
+        // A client that was asked to go elsewhere would be asked again, and then cut off.
+        if earlier.otherwise == Otherwise::Begin && self.is_leaving(&live.at) {
+            return Ok(None);
+        }
         let contexts = store.clone().contexts(&service);
         let key = ContextKey { service, session: earlier.id.clone() };
         let context = contexts.verify(&key, &earlier.token).await.map_err(|error| unavailable(&error))?;
         Ok(Some(live).filter(|live| context == Some(live.context)))
+    }
+
+    /// Whether a worker takes no sessions, and another one does.
+    fn is_leaving(&self, at: &Reach) -> bool {
+        let snapshot = self.desk.directory.now();
+        let mut gates = snapshot.workers.iter().map(|view| (view.owner.worker == at.worker, view.gate));
+        let is_closed = gates.clone().any(|(is_it, gate)| is_it && gate != Gate::Open);
+        is_closed && gates.any(|(is_it, gate)| !is_it && gate == Gate::Open)
     }
 
     /// Brings a client back to its session.
@@ -284,7 +296,7 @@ fn told(opened: Result<Opened, Silence>) -> Told<Result<Upgraded, Failure>> {
 }
 
 fn is_full(head: &response::Parts) -> bool {
-    refused(head.status, &head.headers).is_some()
+    refused(head.status, &head.headers).is_some_and(|refused| refused != Refused::Stranger)
 }
 
 /// Why a worker does not take a socket, if another one may: one that says no more than that it has no room has none.
@@ -292,6 +304,7 @@ fn refused(status: StatusCode, headers: &HeaderMap) -> Option<Refused> {
     let said = headers.get(REFUSED_HEADER).and_then(|text| text.to_str().ok()).and_then(|text| text.parse().ok());
     match status {
         StatusCode::SERVICE_UNAVAILABLE => Some(said.unwrap_or(Refused::Full)),
+        StatusCode::FORBIDDEN => said.filter(|said| *said == Refused::Stranger),
         StatusCode::TOO_MANY_REQUESTS => Some(Refused::Full),
         _ => None,
     }

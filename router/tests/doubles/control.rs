@@ -43,6 +43,10 @@ async fn any_router_ends_any_session() {
     assert_eq!(ended, (200, json!({ "status": "success", "id": "x", "reason": "ended_by_control" })));
     assert_eq!(ask(&world, "DELETE", &url("y"), Some(ADMIN)).await.0, 200);
     assert_eq!(error(&ask(&world, "DELETE", &url("y"), Some(ADMIN)).await), (404, "not_found"));
+    for token in ["bogus", &"7".repeat(43)] {
+        let answer = ask(&world, "DELETE", &url("nosuch"), Some(token)).await;
+        assert_eq!(error(&answer), (401, "unauthorized"), "who holds nothing learns nothing: {token}");
+    }
     world.sessions_become(0).await;
 }
 

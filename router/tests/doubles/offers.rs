@@ -169,6 +169,7 @@ async fn strangers_learn_nothing_where_proof_is_required() {
     std::fs::write(&secret, "a secret of thirty-two bytes or more\n").unwrap();
     let router = world.router(json!({ "identity": { "required": true, "jwt": { "secret": { "file": secret } } } }));
     std::fs::remove_file(&secret).unwrap();
+    let own = router.strip_suffix("/a").unwrap().to_owned();
     let claims = json!({ "sub": "tess", "exp": 4_000_000_000_u64 });
     let token = crate::token::signed(&claims, b"a secret of thirty-two bytes or more");
     let url = format!("{router}/webrtc/offer?access_token={token}");
@@ -176,6 +177,19 @@ async fn strangers_learn_nothing_where_proof_is_required() {
     assert_eq!(world.post(&url, &body).await.1["type"], "answer");
     let placed = world.next().await.placed.unwrap();
     assert_eq!((placed.user.unwrap().as_str(), placed.verified, &placed.claims["sub"]), ("tess", true, &json!("tess")));
+    // A browser sends its cookies whichever page asks.
+    let url = format!("{router}/webrtc/offer");
+    for (origin, expected) in
+        [(None, 200), (Some(own.as_str()), 200), (Some("https://evil.example"), 401), (Some("null"), 401)]
+    {
+        let body = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": format!("cookie-{expected}-{origin:?}").replace(|c: char| !c.is_ascii_alphanumeric(), "-") });
+        let request = world.client.post(&url).header("cookie", format!("access_token={token}")).body(body.to_string());
+        let request = origin.into_iter().fold(request, |request, origin| request.header("origin", origin));
+        assert_eq!(request.send().await.unwrap().status(), expected, "{origin:?}");
+        if expected == 200 {
+            assert!(world.next().await.placed.unwrap().verified);
+        }
+    }
     for id in ["x", "y"] {
         assert_eq!(error(&world.offer(&router, id, &json!({})).await), (401, "unauthorized"));
         let candidate = json!({ "type": "ice-candidate", "webrtc_id": id, "candidate": null });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use streamfleet_session::ResumeToken;
+use streamfleet_session::{ResumeToken, SessionId};
 use streamfleet_store::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Document, Expected, Issued, Opened, Sharing, StoreError,
     Version, WriteError, checked,
@@ -22,6 +22,8 @@ const MAX_LEFT: usize = 1024;
 /// What is known of a context that a session of this worker has.
 #[derive(Debug, Clone)]
 struct Known {
+    /// Whose it is here.
+    session: SessionId,
     holders: usize,
     document: Document,
     /// What its client was given last by what is known here: good to reach a live session while nobody else can be asked.
@@ -48,9 +50,10 @@ impl Contexts {
     }
 
     /// A session here has this context.
-    pub(super) fn hold(&self, id: ContextId, document: Document, token: ResumeToken) {
+    pub(super) fn hold(&self, id: ContextId, document: Document, token: ResumeToken, session: &SessionId) {
         let mut known = self.known.lock();
         let entry = known.entry(id).or_insert_with(|| Known {
+            session: session.clone(),
             holders: 0,
             document: Document::default(),
             token: None,
@@ -98,7 +101,7 @@ impl Contexts {
         for (id, written) in unwritten {
             match self.write_again(id, &written).await {
                 Ok(document) => self.caught_up(id, written.unwritten, Some(document)),
-                Err(WriteError::Store(error)) => return Err(error),
+                Err(WriteError::Store(error)) if error != StoreError::Full => return Err(error),
                 // It has been forgotten, or does not fit any more: writing it again would not help.
                 Err(error) => {
                     tracing::warn!(?id, %error, "what was written while the store was away is lost");
@@ -231,7 +234,7 @@ impl ContextStore for Contexts {
         match self.store.verify(key, token).await {
             Err(error @ StoreError::Unavailable(_)) => {
                 let known = self.known.lock();
-                let mut live = known.iter().filter(|(_, known)| known.holders > 0);
+                let mut live = known.iter().filter(|(_, known)| known.holders > 0 && known.session == key.session);
                 live.find(|(_, known)| known.token.as_ref() == Some(token)).map(|(id, _)| Some(*id)).ok_or(error)
             }
             verified => verified,

@@ -65,7 +65,7 @@ async fn world() -> (Arc<Fickle>, Contexts, ContextId) {
 #[tokio::test]
 async fn what_is_written_while_the_store_is_away_is_written_when_it_is_back() {
     let (store, contexts, id) = world().await;
-    contexts.hold(id, Document::default(), TOKEN);
+    contexts.hold(id, Document::default(), TOKEN, &"a".parse().unwrap());
     assert_eq!(contexts.write(id, data(1), Expected::Anything).await, Ok(Version(1)));
     store.away.store(true, Relaxed);
     assert_eq!(contexts.read(id).await.unwrap().unwrap().data, data(1));
@@ -84,13 +84,13 @@ async fn what_is_written_while_the_store_is_away_is_written_when_it_is_back() {
 #[tokio::test]
 async fn the_last_words_of_a_session_outlive_it_and_are_bounded() {
     let (store, contexts, id) = world().await;
-    contexts.hold(id, Document::default(), TOKEN);
+    contexts.hold(id, Document::default(), TOKEN, &"a".parse().unwrap());
     store.away.store(true, Relaxed);
     contexts.write(id, data(7), Expected::Anything).await.unwrap();
     contexts.let_go(id);
     for n in 1..=MAX_LEFT as u128 {
         let other = ContextId::from_random(n);
-        contexts.hold(other, Document::default(), TOKEN);
+        contexts.hold(other, Document::default(), TOKEN, &"a".parse().unwrap());
         contexts.write(other, data(1), Expected::Anything).await.unwrap();
         contexts.let_go(other);
         assert!(contexts.known.lock().len() <= MAX_LEFT);
@@ -114,10 +114,12 @@ async fn a_stranger_s_context_is_not_made_up() {
 async fn who_holds_a_live_session_is_known_here() {
     let (store, contexts, id) = world().await;
     let key = ContextKey { service: "echo".parse().unwrap(), session: "a".parse().unwrap() };
-    contexts.hold(id, Document::default(), TOKEN);
+    contexts.hold(id, Document::default(), TOKEN, &"a".parse().unwrap());
     assert_eq!(contexts.verify(&key, &TOKEN).await, Ok(None), "the store's word counts where it has one");
     store.away.store(true, Relaxed);
     assert_eq!(contexts.verify(&key, &TOKEN).await, Ok(Some(id)));
+    let other = ContextKey { session: "b".parse().unwrap(), ..key.clone() };
+    assert!(contexts.verify(&other, &TOKEN).await.is_err(), "of its own session, and no other");
     assert!(contexts.verify(&key, &ResumeToken::from_random([8; ResumeToken::LEN])).await.is_err());
     contexts.let_go(id);
     assert!(contexts.verify(&key, &TOKEN).await.is_err());
@@ -128,7 +130,7 @@ async fn who_holds_a_live_session_is_known_here() {
 async fn what_others_write_meanwhile_stays_where_the_handler_has_not_written() {
     let object = |value: Value| value.as_object().cloned().unwrap();
     let (store, contexts, id) = world().await;
-    contexts.hold(id, Document::default(), TOKEN);
+    contexts.hold(id, Document::default(), TOKEN, &"a".parse().unwrap());
     contexts.write(id, object(json!({"a": 1, "b": 1})), Expected::Anything).await.unwrap();
     store.away.store(true, Relaxed);
     contexts.write(id, object(json!({"a": 2, "b": 1})), Expected::Anything).await.unwrap();

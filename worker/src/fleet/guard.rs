@@ -3,10 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, OriginalUri, Request, State};
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use streamfleet_session::fleet::{CLIENT_HEADER, HERE_HEADER, PATH_HEADER, SECRET_HEADER, VOUCHED, VOUCHED_HEADER};
+use streamfleet_session::fleet::{
+    CLIENT_HEADER, HERE_HEADER, PATH_HEADER, REFUSED_HEADER, Refused, SECRET_HEADER, VOUCHED, VOUCHED_HEADER,
+};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, FleetSecret};
 
@@ -41,7 +43,10 @@ pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, ne
         matches!((values.next(), values.next()), (Some(value), None) if keeper.secret.matches(value.as_bytes()))
     };
     if !shown {
-        return http::refusal(&Failure::Forbidden);
+        let mut response = http::refusal(&Failure::Forbidden);
+        let stranger = HeaderValue::from_static(Refused::Stranger.as_str());
+        response.headers_mut().insert(HeaderName::from_static(REFUSED_HEADER), stranger);
+        return response;
     }
     // Nothing behind this door needs it, and nothing can log it then.
     request.headers_mut().remove(SECRET_HEADER);

@@ -95,7 +95,7 @@ impl Member {
         }
         let context = ContextId::from_random(placed.context.id);
         let document = Document { data: placed.context.data.clone(), version: Version(placed.context.version) };
-        self.contexts.hold(context, document, placed.context.token);
+        self.contexts.hold(context, document, placed.context.token, &placed.session);
         Ok(Place { member: self.clone(), ticket, context, placed: Box::new(placed), parting: Parting::Unbegun })
     }
 

@@ -136,7 +136,7 @@ impl Registrar {
                 self.settled();
                 self.due = now;
             }
-            Err(error) => self.refused(&error, now),
+            Err(error) => self.failed(&error, now),
         }
     }
 
@@ -148,11 +148,19 @@ impl Registrar {
                 self.due = now + self.heartbeat;
                 self.speak = now;
             }
-            Err(error) => self.refused(&error, now),
+            Err(error) => self.failed(&error, now),
         }
     }
 
-    /// What was said of a session was not taken.
+    /// What keeps it a member was not taken.
+    fn failed(&mut self, error: &FleetError, now: Instant) {
+        self.refused(error, now);
+        if let FleetError::Store(_) = error {
+            self.due = now + RETRY;
+        }
+    }
+
+    /// What was said of a session was not taken. That moves no renewal: a word that is refused for ever must not cost the lease.
     pub(crate) fn refused(&mut self, error: &FleetError, now: Instant) {
         match error {
             FleetError::Unregistered => self.begin_again(now),
@@ -162,10 +170,7 @@ impl Registrar {
                 self.begin_again(now);
             }
             FleetError::Fenced { .. } => self.standing = Standing::Fenced,
-            FleetError::Store(_) => {
-                self.speak = now + RETRY;
-                self.due = self.due.max(now + RETRY).min(now + self.heartbeat);
-            }
+            FleetError::Store(_) => self.speak = now + RETRY,
         }
     }
 
@@ -239,6 +244,25 @@ mod tests {
         assert_eq!(registrar.poll(later + RETRY), Step::Renew(Epoch(1)));
         registrar.renewed(Err(FleetError::Unregistered), later);
         assert_eq!((registrar.epoch(), registrar.poll(later)), (None, Step::Register));
+    }
+
+    /// A word that the store refuses again and again, as one for which it has no room.
+    #[test]
+    fn words_that_are_refused_cost_no_renewal() {
+        let began = Instant::now();
+        let mut registrar = member(began);
+        let (mut now, mut renewals) = (began, 0);
+        while now < began + Duration::from_secs(20) {
+            if registrar.may_speak(now).is_ok() {
+                registrar.refused(&FleetError::Store(StoreError::Full), now);
+            }
+            if let Step::Renew(_) = registrar.poll(now) {
+                renewals += 1;
+                registrar.renewed(Ok(()), now);
+            }
+            now += Duration::from_millis(50);
+        }
+        assert_eq!(renewals, 9, "one every two seconds");
     }
 
     #[test]

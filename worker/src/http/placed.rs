@@ -52,7 +52,7 @@ impl From<Refused> for Unopened {
 fn refusal(refused: Refused) -> Response {
     let mut response = reply::failure(&match refused {
         Refused::Draining => Failure::Draining,
-        Refused::Stale | Refused::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
+        Refused::Stale | Refused::Full | Refused::Stranger => Failure::NoCapacity { retry_after: FULL_RETRY },
     });
     let value = HeaderValue::from_static(refused.as_str());
     response.headers_mut().insert(HeaderName::from_static(REFUSED_HEADER), value);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use streamfleet_handler as sdk;
-use streamfleet_session::{CloseReason, SessionId};
+use streamfleet_session::{CloseReason, SessionId, UserId};
 use streamfleet_store::{
     ContextId, Gate, Issued, Kept, LastWords, Phase, PinValue, Restored, Ticket, TrackId, TrackResult,
 };
@@ -42,6 +42,8 @@ pub(super) struct Settled {
     member: Arc<Member>,
     retention: std::time::Duration,
     pin: Option<PinValue>,
+    /// Whom its context is given back to.
+    kept_for: Option<UserId>,
     reporter: Reporter,
     cancel: CancellationToken,
     comes: Comes,
@@ -89,6 +91,7 @@ impl Begun {
             retention: place.placed().retention,
             // One that is no value of ours has pinned nothing here.
             pin: place.placed().pin.as_ref().and_then(|pin| pin.parse().ok()),
+            kept_for: place.placed().context.user.clone(),
             reporter: place.reporter(),
             cancel: self.guard.cancel().clone(),
             comes: if place.placed().takes_over.is_some() { Comes::FromAnother } else { Comes::Alone },
@@ -188,7 +191,6 @@ impl Owned for Sessions {
             let settled = self.inner.table.places.get(*ticket)?;
             let live = self.holder(settled.shared.id(), &settled)?;
             let (shared, document) = (&settled.shared, member.contexts().known(settled.context)?);
-            let verified = shared.verified().is_verified();
             Some(Restored {
                 ticket: *ticket,
                 session: shared.id().clone(),
@@ -200,7 +202,7 @@ impl Owned for Sessions {
                 detail: detail(shared),
                 context: Kept {
                     id: settled.context,
-                    user: shared.user().cloned().filter(|_| verified),
+                    user: settled.kept_for.clone(),
                     issued: live.resume.unwrap_or(settled.issued),
                     data: document.data,
                     version: document.version,

@@ -73,6 +73,8 @@ export class Call extends EventTarget {
   #outputs;
   #handlerError;
   #moving = false;
+  /** While moving: the server has closed the old connection, because it knows that the new one is up, or because all is over. */
+  #isLeft = false;
 
   /**
    * Starts; resolves when connected or failed (see the `state` event), never rejects.
@@ -181,6 +183,7 @@ export class Call extends EventTarget {
     this.#peer = peer;
     this.#coming = undefined;
     this.#moving = false;
+    this.#isLeft = false;
     old?.close();
     this.#set("connected");
     this.#emit("stream", peer.remoteStream());
@@ -209,6 +212,11 @@ export class Call extends EventTarget {
   /** A move that came to nothing leaves the call where it was, if that still stands. */
   #giveUp(coming, problem) {
     const was = this.#moving;
+    if (was && this.#isLeft) {
+      coming?.close();
+      this.#finish("server_closed");
+      return;
+    }
     if (was && this.#peer.states().connectionState === "connected") {
       coming?.close();
       this.#coming = undefined;
@@ -224,7 +232,7 @@ export class Call extends EventTarget {
   #listen(peer) {
     const current = () => peer === this.#peer && this.live && this.state !== "ending";
     peer.addEventListener("progress", () => this.#emit("progress"));
-    peer.addEventListener("message", ({ detail }) => this.#receive(detail));
+    peer.addEventListener("message", ({ detail }) => this.#receive(detail, peer));
     peer.addEventListener("candidatefailed", ({ detail }) => this.#note("page", "warning", `A candidate was refused (${detail.message}).`));
     peer.addEventListener("interrupted", () => current() && !this.#moving && this.#set("interrupted"));
     peer.addEventListener("restored", () => current() && this.state === "interrupted" && this.#set("connected"));
@@ -251,13 +259,17 @@ export class Call extends EventTarget {
     await this.#establish(WORTH_WAITING_IN_CALL);
   }
 
-  #receive(text) {
+  #receive(text, peer) {
     const message = parseMessage(text);
     this.#note("server", message.kind, message.text);
     const act = {
       end_stream: () => this.#playOut(message.text),
       log: () => message.text === "pause_detected" && this.#peer?.forget(),
-      update_connection: () => message.text === "closed" && this.state !== "ending" && this.#finish("server_closed"),
+      update_connection: () => {
+        if (message.text !== "closed" || this.state === "ending") return;
+        if (this.#moving && peer === this.#peer) this.#isLeft = true;
+        else this.#finish("server_closed");
+      },
       error: () => (this.#handlerError = message.text),
       fetch_output: () => this.#readOutputs(),
       reconnect: () => {

@@ -127,7 +127,8 @@ async fn keep_all(means: Arc<Means>) -> ExitCode {
                 }
                 Some(Event::Stopped(place)) => {
                     left.remove(&place);
-                    if !left.iter().any(is_worker) {
+                    // Once: a router that is told twice does not wait for its requests.
+                    if is_worker(&place) && !left.iter().any(is_worker) {
                         stop(is_router);
                     }
                 }

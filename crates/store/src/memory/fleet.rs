@@ -87,6 +87,15 @@ struct Session {
     seen_to: BTreeMap<TrackId, TrackResult>,
 }
 
+impl Session {
+    /// Whose its outputs are, beside whoever has its token: a verified user's, as its owner describes it; until it has, whoever
+    /// it counts for. Nobody's where the user is only said to be one.
+    fn owner_of_outputs(&self) -> Option<&UserId> {
+        let is_verified = self.phase == Phase::Reserved || self.detail.get("verified") == Some(&Value::Bool(true));
+        self.user.as_ref().filter(|_| is_verified)
+    }
+}
+
 #[derive(Debug)]
 struct Over {
     id: SessionId,

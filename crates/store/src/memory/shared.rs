@@ -156,7 +156,7 @@ impl Outputs for Memory {
         ticket: Ticket,
         batch: &Batch<'_>,
     ) -> Result<Appended, FleetError> {
-        self.step(service, |fleet, contexts, _| fleet.append(contexts, owner, ticket, batch))
+        self.step(service, |fleet, _, _| fleet.append(owner, ticket, batch))
     }
 
     async fn outputs(

@@ -323,11 +323,6 @@ impl Table {
         self.contexts.get(&id).is_some_and(|context| context.holders > 0)
     }
 
-    /// The verified user whose it is.
-    pub(super) fn user_of(&self, id: ContextId) -> Option<&UserId> {
-        self.contexts.get(&id)?.user.as_ref()
-    }
-
     /// A context that has not expired.
     fn known(&self, id: ContextId, now: Instant) -> Option<&Context> {
         self.contexts.get(&id).filter(|context| !context.has_expired(now))

@@ -235,6 +235,7 @@ impl World {
             resumed: opened.resumed,
             token: opened.token,
             generation: opened.generation.number(),
+            user: None,
         };
         let placed = Placed {
             v: Form,
@@ -274,6 +275,7 @@ impl World {
             resumed: false,
             token: ResumeToken::from_random([ticket as u8; ResumeToken::LEN]),
             generation: 0,
+            user: None,
         };
         let placed = Placed {
             v: Form,

@@ -119,6 +119,7 @@ impl Fleet {
                 resumed: opened.resumed,
                 token: opened.token,
                 generation: opened.generation.number(),
+                user: None,
             },
             takes_over: placement.takes_over.map(Ticket::bits),
             client: "192.0.2.1:9".parse().unwrap(),

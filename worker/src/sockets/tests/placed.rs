@@ -60,6 +60,7 @@ async fn placed(store: &Memory) -> Placed {
             resumed: opened.resumed,
             token: opened.token,
             generation: opened.generation.number(),
+            user: None,
         },
         takes_over: None,
         client: "192.0.2.1:9".parse().unwrap(),

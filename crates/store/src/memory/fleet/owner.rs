@@ -202,7 +202,6 @@ impl Fleet {
 
     pub(in crate::memory) fn append(
         &mut self,
-        contexts: &Table,
         owner: &Owner,
         ticket: Ticket,
         batch: &Batch<'_>,
@@ -210,6 +209,7 @@ impl Fleet {
         self.fenced(owner)?;
         let Some(session) = self.owned(owner, ticket) else { return Ok(Appended::Over) };
         let (topic, context) = (Topic::Session(session.id.clone()), session.context);
+        let user = session.owner_of_outputs().cloned();
         let is_known = self.outputs.contains_key(&context);
         let kept = self.outputs.entry(context).or_default();
         let is_another = is_known && kept.mark != batch.mark;
@@ -245,7 +245,7 @@ impl Fleet {
         }
         kept.mark = batch.mark;
         kept.earlier = batch.earlier[batch.earlier.len().saturating_sub(MAX_EARLIER)..].to_vec();
-        kept.user = contexts.user_of(context).cloned().or(kept.user.take());
+        kept.user = user.or(kept.user.take());
         kept.due = None;
         let last = kept.last;
         self.wakes.insert(topic);

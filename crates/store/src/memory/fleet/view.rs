@@ -70,20 +70,27 @@ impl Fleet {
         now: Instant,
     ) -> Option<Read> {
         self.sweep(contexts, now);
-        let (context, has_ended) = match whose {
+        let (context, owner, has_ended) = match whose {
             Whose::Session(id) => {
                 let ticket = self.ids.get(id).or_else(|| self.last.get(id))?;
-                let live = self.sessions.get(ticket).map(|session| session.context);
-                let context = live.or_else(|| self.over.get(ticket).map(|over| over.context))?;
-                (context, live.is_none())
+                match self.sessions.get(ticket) {
+                    Some(live) => (live.context, live.owner_of_outputs().cloned(), false),
+                    None => (self.over.get(ticket)?.context, None, true),
+                }
             }
-            Whose::Context(context) => (context, false),
+            Whose::Context(context) => (context, None, false),
         };
         let kept = self.outputs.get(&context).filter(|kept| kept.due.is_none_or(|due| due > now));
         let Some(kept) = kept else {
-            let user = contexts.user_of(context).cloned();
-            let nothing =
-                Read { context, user, mark: None, earlier: Vec::new(), outputs: Vec::new(), last: 0, over: has_ended };
+            let nothing = Read {
+                context,
+                user: owner,
+                mark: None,
+                earlier: Vec::new(),
+                outputs: Vec::new(),
+                last: 0,
+                over: has_ended,
+            };
             return matches!(whose, Whose::Session(_)).then_some(nothing);
         };
         let after = translate(kept.mark, &kept.earlier, seen);
@@ -95,7 +102,7 @@ impl Fleet {
         let read_all = outputs.last().is_none_or(|(number, _)| *number == kept.last);
         Some(Read {
             context,
-            user: kept.user.clone(),
+            user: kept.user.clone().or(owner),
             mark: Some(kept.mark),
             earlier: kept.earlier.clone(),
             outputs,

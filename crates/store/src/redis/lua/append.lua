@@ -36,7 +36,7 @@ while count > MAX_OUTPUTS or bytes > MAX_OUTPUTS_BYTES and count > 1 do
   count = count - 1
 end
 call('HSET', meta, 'mark', mark, 'earlier', ARGV[5], 'last', int(last), 'bytes', int(bytes))
-local kept = stored_context(record.context)
-if kept and kept.user then call('HSET', meta, 'user', kept.user) end
+local user = owner_of_outputs(ticket, record)
+if user then call('HSET', meta, 'user', user) end
 wake('wake:session:' .. record.id)
 return { 'upto', int(last) }

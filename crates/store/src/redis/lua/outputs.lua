@@ -2,10 +2,11 @@
 -- Returns '' if nothing is known of it, else '1' if the session is over, the context, its verified user, the mark, the
 -- earlier ones (JSON), the last number, the number of the first output, and the outputs.
 sweep()
-local context_id, ticket = ARGV[2], nil
+local context_id, ticket, live = ARGV[2], nil, nil
 if ARGV[1] == 'session' then
   ticket = call('HGET', P .. 'ids', ARGV[2]) or call('HGET', P .. 'last', ARGV[2])
   local record = ticket and session(ticket)
+  live = record
   local text = ticket and not record and call('HGET', P .. 'over', ticket)
   record = record or text and cjson.decode(text)
   if not record then return { '' } end
@@ -22,11 +23,7 @@ elseif known[2] then
     if before[1] == ARGV[3] then seen = math.min(before[2], tonumber(ARGV[4])) end
   end
 end
-local user = known[4]
-if not user then
-  local kept = stored_context(context_id)
-  user = kept and kept.user or ''
-end
+local user = known[4] or live and owner_of_outputs(ticket, live) or ''
 local first = last - call('LLEN', texts) + 1
 local from = math.max(first, seen + 1)
 local read = from <= last and call('LRANGE', texts, int(from - first), int(from - first + MAX_READ - 1)) or {}

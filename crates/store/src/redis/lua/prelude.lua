@@ -40,6 +40,15 @@ end
 
 local function put(ticket, record) call('HSET', at('sessions'), ticket, cjson.encode(record)) end
 
+-- Whose outputs a session's are, beside whoever has its token: a verified user's, as its owner describes it; until it has, whoever
+-- it counts for. Nobody's where the user is only said to be one.
+local function owner_of_outputs(ticket, record)
+  if not record.user then return nil end
+  local detail = call('HGET', P .. 'details', ticket)
+  if detail and cjson.decode(detail).verified ~= true then return nil end
+  return record.user
+end
+
 -- Contexts ------------------------------------------------------------------------------------------------------------
 
 local function stored_context(id)

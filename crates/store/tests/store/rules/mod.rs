@@ -37,7 +37,7 @@ rules! {
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored, the_younger_goes;
     outputs: outputs_are_numbered_and_bounded, outputs_that_a_store_has_missed_are_asked_for, outputs_outlive_their_session,
-        outputs_go_on_with_their_context;
+        outputs_are_their_verified_users, outputs_go_on_with_their_context;
     calls: a_call_is_entered_once;
     contexts: only_the_token_or_the_verified_user_resumes, tokens_are_good_once,
         a_token_is_good_once_more_while_its_successor_may_be_lost, tokens_are_numbered_in_their_order,

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Appended, Batch, ClaimRequest, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Owner, Read, Seen, SessionView, Ticket,
-    Topic, Whose,
+    Appended, Batch, ClaimRequest, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Owner, Phase, Read, Seen, SessionView,
+    Ticket, Topic, Whose,
 };
 
-use crate::world::{Scene, World, id, request, user, with_token};
+use crate::world::{Scene, World, id, object, request, user, with_token};
 
 /// Of the first history, and of one that follows it.
 const MARK: u32 = 0x0bad_cafe;
@@ -112,6 +113,29 @@ pub(super) async fn outputs_outlive_their_session(world: &World) {
     assert_eq!(kept, None);
 }
 
+/// Whether its context goes back to the user or to the token alone has nothing to do with it.
+pub(super) async fn outputs_are_their_verified_users(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let whose = async |name: &str| {
+        let read = scene.store.outputs(&scene.service, Whose::Session(&id(name)), None).await.unwrap();
+        read.unwrap().user
+    };
+    for (name, verified) in [("mine", true), ("said", false)] {
+        let claim = ClaimRequest { user: Some(user("ann")), ..request(name, &["a"]) };
+        scene.place(&claim).await;
+        assert_eq!(whose(name).await, Some(user("ann")), "nobody has said yet whether it is");
+        let detail = object(json!({ "verified": verified }));
+        scene.store.report(&scene.service, &a, claim.ticket, Phase::Active, &detail).await.unwrap();
+        let expected = verified.then(|| user("ann"));
+        assert_eq!(whose(name).await, expected, "{name}, before the first");
+        append(&scene, &a, claim.ticket, 1, &texts(&["1"])).await;
+        assert_eq!(whose(name).await, expected, "{name}");
+        scene.end(&a, claim.ticket).await;
+        assert_eq!(whose(name).await, expected, "{name}, when it is over");
+    }
+}
+
 pub(super) async fn outputs_go_on_with_their_context(world: &World) {
     let scene = world.scene();
     let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
@@ -121,6 +145,8 @@ pub(super) async fn outputs_go_on_with_their_context(world: &World) {
         ..request("k3x9", &["a"])
     };
     scene.active(&a, &old).await;
+    let verified = object(json!({ "verified": true }));
+    scene.store.report(&scene.service, &a, old.ticket, Phase::Active, &verified).await.unwrap();
     append(&scene, &a, old.ticket, 1, &texts(&["1", "2"])).await;
     let claim = with_token("k3x9", &["b"], old.token);
     let new = ClaimRequest {
