@@ -137,6 +137,13 @@ spec:
 ";
 
     #[test]
+    fn the_example_is_two_services() {
+        let services = read("services.yaml", include_str!("../../../examples/fleet/services.yaml")).unwrap();
+        let names: Vec<_> = services.iter().map(|service| service.name.as_str()).collect();
+        assert_eq!(names, ["assistant", "rooms"]);
+    }
+
+    #[test]
     fn documents_are_services() {
         let services =
             read("fleet.yaml", &format!("{ECHO}---\n---{}", ECHO.replace("name: echo, ", "name: a, namespace: b, ")))
