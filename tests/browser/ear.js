@@ -9,7 +9,7 @@ globalThis.ear = (() => {
   const marks = [];
   const tracks = [];
   const sources = [];
-  let node;
+  let node, began;
 
   // Seconds heard so far: what arrives with a message was heard with it, however late both are handled.
   const now = () => (received.length * 256) / RATE;
@@ -32,6 +32,7 @@ globalThis.ear = (() => {
   const ready = context.audioWorklet.addModule(URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }))).then(() => {
     node = new AudioWorkletNode(context, "ear", { numberOfInputs: 2, numberOfOutputs: 1, channelCount: 1, channelCountMode: "explicit" });
     node.port.onmessage = ({ data }) => {
+      began ??= performance.now();
       sent.push(data[0]);
       received.push(data[1]);
     };
@@ -82,8 +83,11 @@ globalThis.ear = (() => {
     for (let at = 0; at < bytes.length; at += 8192) text += String.fromCharCode(...bytes.subarray(at, at + 8192));
     return btoa(text);
   };
+  // Seconds that passed without sound: a browser whose cores are busy plays and records nothing, and never makes up for it.
+  const lost = () => (performance.now() - began) / 1000 - now();
   return {
     marks,
+    lost,
     take: () => ({ rate: RATE, marks, tracks: tracks.map(({ readyState }) => readyState), sent: packed(sent), received: packed(received) }),
   };
 })();

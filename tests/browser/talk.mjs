@@ -36,10 +36,10 @@ await withPage(async (page) => {
   await page.goto(`${url}/?handler=${handler}&transport=${transport}&source=microphone`);
   await page.waitForFunction((name) => document.querySelector("#handler").value === name, handler);
   await page.click("#start");
-  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "connected", null, { timeout: 20000 });
+  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "connected", null, { timeout: 60000 });
   report("connected", { chosen: await page.evaluate(() => document.querySelector("input[name=transport]:checked").value) });
   for (const { row, wait_s, send, press } of acts) {
-    if (row) await page.waitForSelector(`#turns [data-event=${row}]`, { timeout: 20000 });
+    if (row) await page.waitForSelector(`#turns [data-event=${row}]`, { timeout: 60000 });
     await page.waitForTimeout(wait_s * 1000);
     if (send) {
       await page.selectOption("#compose-kind", send.kind);
@@ -50,12 +50,12 @@ await withPage(async (page) => {
     if (press) await page.click(press);
   }
   if (turns > 0) {
-    await page.waitForFunction((count) => document.querySelectorAll("#turns [data-event=silent], #turns [data-event=interrupted]").length >= count, turns, { timeout: 45000 });
+    await page.waitForFunction((count) => document.querySelectorAll("#turns [data-event=silent], #turns [data-event=interrupted]").length >= count, turns, { timeout: 150000 });
     // The page takes a gap of a busy machine for the end; this waits until it must be.
     await page.waitForTimeout(1500);
     await page.click("#start");
   }
-  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "ended", null, { timeout: 45000 });
+  await page.waitForFunction(() => document.querySelector("#state").dataset.state === "ended", null, { timeout: 150000 });
   // The recording's own last blocks.
   await page.waitForTimeout(300);
   const shown = await page.evaluate(() => ({
@@ -68,7 +68,8 @@ await withPage(async (page) => {
     })),
     messages: [...document.querySelectorAll("#messages li")].map((item) => ({ ...item.dataset, text: item.querySelector(".text").textContent })),
   }));
-  report("talked", { ...figures(await page.evaluate(() => ear.take())), shown, broken });
+  const lost_s = await page.evaluate(() => ear.lost());
+  report("talked", { ...figures(await page.evaluate(() => ear.take())), lost_s, shown, broken });
   report("done");
   await gone;
 }, prepare);
