@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use streamfleet_edge::origin::{Hosts, Origins, parse_origin};
+use streamfleet_edge::origin::{Hosts, Origins};
 use streamfleet_process::config::{Layers, Mistakes, Secret, duration};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::{LogConfig, OtlpConfig, TelemetryConfig};
-use streamfleet_process::tls::Certificate;
+use streamfleet_process::tls::{Certificate, TlsConfig};
 use streamfleet_session::{AdminToken, FleetSecret};
 use streamfleet_store::Backend;
 use streamfleet_store::config::StoreConfig;
@@ -60,18 +60,6 @@ impl Default for RouterConfig {
             otlp: OtlpConfig::default(),
         }
     }
-}
-
-/// TLS of a listener; without any key, plain HTTP. The files are read again when they change.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct TlsConfig {
-    /// PEM file with the certificate chain, leaf first.
-    pub certificate: Option<PathBuf>,
-    /// PEM file with its private key.
-    pub key: Option<PathBuf>,
-    /// Names and addresses for a certificate made at the start, instead of the files.
-    pub self_signed: Vec<String>,
 }
 
 /// HTTP beyond its address.
@@ -224,26 +212,17 @@ impl RouterConfig {
         let secret = secret.and_then(|text| mistakes.check("secret", text.parse::<FleetSecret>()));
         let token = needed("admin.token", &self.admin.token, &mut mistakes);
         let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
-        let certificate = match (self.tls.certificate, self.tls.key, self.tls.self_signed) {
-            (None, None, names) if names.is_empty() => None,
-            (None, None, names) => Some(Certificate::SelfSigned { names }),
-            (Some(chain), Some(key), names) if names.is_empty() => Some(Certificate::Files { chain, key }),
-            (Some(_), Some(_), _) => {
-                mistakes.push("tls.selfSigned", "files are given already; choose one");
-                None
-            }
-            _ => {
-                mistakes.push("tls", "a certificate and its key come together");
-                None
-            }
-        };
+        let certificate = self.tls.build("tls", &mut mistakes);
         let notice = self.drain.notice();
         if notice > self.drain.termination_grace {
             mistakes.push("drain.notice", "must be no longer than drain.terminationGrace, of which it is a part");
         }
         let front = if certificate.is_some() { Front::Tls } else { Front::Plain };
-        let origins = origins(&self.http.origins, &mut mistakes);
-        let hosts = hosts(&self.http.hosts, &mut mistakes);
+        let origins = Origins::read(&self.http.origins, |n, wrong| {
+            mistakes.push(format!("http.origins[{n}]"), wrong.to_string())
+        });
+        let hosts =
+            Hosts::read(&self.http.hosts, |n, wrong| mistakes.push(format!("http.hosts[{n}]"), wrong.to_string()));
         let trusted = self.http.trusted_proxies.iter().enumerate();
         let trusted =
             trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
@@ -263,24 +242,6 @@ impl RouterConfig {
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
-}
-
-fn origins(texts: &[String], mistakes: &mut Mistakes) -> Origins {
-    if texts.iter().any(|text| text == "*") {
-        return Origins::Any;
-    }
-    let texts = texts.iter().enumerate();
-    Origins::Only(
-        texts.filter_map(|(n, text)| mistakes.check(format!("http.origins[{n}]"), parse_origin(text))).collect(),
-    )
-}
-
-fn hosts(texts: &[String], mistakes: &mut Mistakes) -> Hosts {
-    if texts.iter().any(|text| text == "*") {
-        return Hosts::Any;
-    }
-    let texts = texts.iter().enumerate();
-    Hosts::Only(texts.filter_map(|(n, text)| mistakes.check(format!("http.hosts[{n}]"), text.parse())).collect())
 }
 
 #[cfg(test)]
@@ -320,7 +281,7 @@ http: {trustedProxies: [10.0.0.0/8], origins: [https://app.example.com]}
             "secret: ",
             "admin.token: ",
             "store.redis: ",
-            "tls: ",
+            "tls.certificate: ",
             "http.trustedProxies[0]: ",
             "drain.notice: ",
         ] {

@@ -8,6 +8,7 @@
 //! | [`origin`], [`cors`] | which pages may ask what |
 //! | [`rate`] | how often one source may |
 //! | [`reply`] | every outcome as a response |
+//! | [`unknown`] | paths that are nobody's |
 //!
 //! What is absent: routes, sessions, listeners and TLS (`streamfleet_process::serve`).
 
@@ -18,3 +19,4 @@ pub mod lobby;
 pub mod origin;
 pub mod rate;
 pub mod reply;
+pub mod unknown;

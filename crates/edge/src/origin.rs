@@ -34,6 +34,11 @@ pub enum Origins {
 }
 
 impl Origins {
+    /// Those of a configuration; `wrong` is told of each text that is none, by its place.
+    pub fn read(texts: &[String], wrong: impl FnMut(usize, InvalidOrigin)) -> Self {
+        if is_all(texts) { Self::Any } else { Self::Only(each(texts, parse_origin, wrong)) }
+    }
+
     /// Whether a script of `origin` may read our answer.
     fn allow(&self, origin: &str) -> bool {
         match self {
@@ -105,7 +110,26 @@ impl FromStr for HostName {
     }
 }
 
+/// Whether a configured list is the one that stands for everything.
+fn is_all(texts: &[String]) -> bool {
+    texts.iter().any(|text| text == "*")
+}
+
+fn each<T: Ord>(
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, InvalidOrigin>,
+    mut wrong: impl FnMut(usize, InvalidOrigin),
+) -> BTreeSet<T> {
+    let parsed = texts.iter().enumerate();
+    parsed.filter_map(|(n, text)| parse(text).map_err(|error| wrong(n, error)).ok()).collect()
+}
+
 impl Hosts {
+    /// Those of a configuration; `wrong` is told of each text that is none, by its place.
+    pub fn read(texts: &[String], wrong: impl FnMut(usize, InvalidOrigin)) -> Self {
+        if is_all(texts) { Self::Any } else { Self::Only(each(texts, str::parse, wrong)) }
+    }
+
     fn allow(&self, authority: &Authority) -> bool {
         let Hosts::Only(names) = self else { return true };
         let host = authority.host().to_ascii_lowercase();

@@ -12,6 +12,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Mistakes;
 
 /// Where a listener's certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,41 @@ pub enum Certificate {
         /// DNS names and IP addresses under which the server will be called.
         names: Vec<String>,
     },
+}
+
+/// TLS of a listener, as configured; without any key, plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsConfig {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its private key.
+    pub key: Option<PathBuf>,
+    /// Names and addresses for a certificate made at the start, instead of the files.
+    pub self_signed: Vec<String>,
+}
+
+impl TlsConfig {
+    /// Where the certificate comes from; `None` for plain HTTP. `key` is where these keys stand in the file.
+    pub fn build(&self, key: &str, mistakes: &mut Mistakes) -> Option<Certificate> {
+        match (&self.certificate, &self.key, self.self_signed.as_slice()) {
+            (None, None, []) => None,
+            (Some(chain), Some(key), []) => Some(Certificate::Files { chain: chain.clone(), key: key.clone() }),
+            (None, None, names) => Some(Certificate::SelfSigned { names: names.to_vec() }),
+            (Some(_), None, []) => {
+                mistakes.push(format!("{key}.key"), "a certificate needs its key");
+                None
+            }
+            (None, Some(_), []) => {
+                mistakes.push(format!("{key}.certificate"), "a key needs its certificate");
+                None
+            }
+            (_, _, _) => {
+                mistakes.push(format!("{key}.selfSigned"), "files are given already; choose one");
+                None
+            }
+        }
+    }
 }
 
 /// Why there is no TLS configuration.

@@ -28,10 +28,10 @@ use futures_util::FutureExt as _;
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_edge::origin::{Hosts, Origins, check, requested_host};
-use streamfleet_edge::{body, cors, reply};
+use streamfleet_edge::{cors, reply, unknown};
 use streamfleet_process::tasks::panic_message;
 use streamfleet_service::Params;
-use streamfleet_session::wire::{Failure, OfferBody};
+use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, FleetSecret, SessionId};
 use streamfleet_store::Store;
 use tokio::sync::{Semaphore, watch};
@@ -238,7 +238,7 @@ async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response
         let target = Target::new(&found.service.name, found.rest, request.uri());
         Some((desk, Route::parse(found.rest)?, found.params, target))
     });
-    let Some((desk, route, params, target)) = found else { return unknown_path(request).await };
+    let Some((desk, route, params, target)) = found else { return unknown::path(request).await };
     if !route.methods().contains(request.method()) {
         return not_allowed(route.methods());
     }
@@ -268,25 +268,6 @@ fn not_allowed(methods: &[Method]) -> Response {
         response.headers_mut().insert(header::ALLOW, allow);
     }
     response
-}
-
-/// An offer to a service that does not exist is read before it is refused: its client learns of a body that is too large or
-/// has the wrong shape wherever it sends it.
-async fn unknown_path(request: Request) -> Response {
-    match *request.method() {
-        _ if !request.uri().path().ends_with("/webrtc/offer") => return reply::failure(&Failure::NotFound),
-        Method::OPTIONS => return cors::preflight().await,
-        Method::POST => {}
-        _ => return reply::failure(&Failure::NotFound),
-    }
-    let body = match body::read(request.into_body()).await {
-        Ok(body) => body,
-        Err(fault) => return reply::body_fault(fault),
-    };
-    match OfferBody::parse(&body) {
-        Ok(_) => reply::failure(&Failure::ServiceNotFound),
-        Err(error) => reply::shape(&error),
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde_json::Value;
 use streamfleet_process::config::{Secret, duration};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::{LogConfig, OtlpConfig};
+use streamfleet_process::tls::TlsConfig;
 use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
@@ -84,18 +85,6 @@ impl Default for WorkerConfig {
 
 fn name(text: &str) -> ServiceName {
     text.parse().expect("invariant: our own names are valid")
-}
-
-/// TLS of a listener; without any key, plain HTTP.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct TlsConfig {
-    /// PEM file with the certificate chain, leaf first.
-    pub certificate: Option<PathBuf>,
-    /// PEM file with its private key.
-    pub key: Option<PathBuf>,
-    /// Names and addresses for a certificate made at the start, instead of the files.
-    pub self_signed: Vec<String>,
 }
 
 /// Media: UDP.

@@ -1,6 +1,6 @@
 //! From configuration to plan: what types cannot say is checked here, and every mistake is collected.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -18,10 +18,8 @@ use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 use streamfleet_store::Backend;
 
-use super::{
-    FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, TlsConfig, WorkerConfig, manifests,
-};
-use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone, parse_origin};
+use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, WorkerConfig, manifests};
+use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone};
 
 /// More loops than any machine has cores for; a larger number is a slip.
 const MAX_LOOPS: usize = 256;
@@ -139,9 +137,12 @@ impl WorkerConfig {
             let problem = format!("{handler_threads} threads are more than {MAX_HANDLER_THREADS}");
             mistakes.push("handlers.threads", problem);
         }
-        let certificate = certificate(&self.tls, &mut mistakes);
-        let origins = origins(&self.http.origins, &mut mistakes);
-        let hosts = hosts(&self.http.hosts, &mut mistakes);
+        let certificate = self.tls.build("tls", &mut mistakes);
+        let origins = Origins::read(&self.http.origins, |n, wrong| {
+            mistakes.push(format!("http.origins[{n}]"), wrong.to_string())
+        });
+        let hosts =
+            Hosts::read(&self.http.hosts, |n, wrong| mistakes.push(format!("http.hosts[{n}]"), wrong.to_string()));
         check_ice(&self.ice, &mut mistakes);
         let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
@@ -284,44 +285,6 @@ fn check_media(media: &MediaConfig, loops: NonZeroUsize, mistakes: &mut Mistakes
             mistakes.push(format!("media.advertise[{n}]"), format!("nobody can reach {address}"));
         }
     }
-}
-
-fn certificate(tls: &TlsConfig, mistakes: &mut Mistakes) -> Option<Certificate> {
-    match (&tls.certificate, &tls.key, tls.self_signed.as_slice()) {
-        (None, None, []) => None,
-        (Some(chain), Some(key), []) => Some(Certificate::Files { chain: chain.clone(), key: key.clone() }),
-        (None, None, names) => Some(Certificate::SelfSigned { names: names.to_vec() }),
-        (Some(_), None, []) => {
-            mistakes.push("tls.key", "a certificate needs its key");
-            None
-        }
-        (None, Some(_), []) => {
-            mistakes.push("tls.certificate", "a key needs its certificate");
-            None
-        }
-        (_, _, _) => {
-            mistakes.push("tls.selfSigned", "files are given already; choose one");
-            None
-        }
-    }
-}
-
-fn origins(texts: &[String], mistakes: &mut Mistakes) -> Origins {
-    if texts.iter().any(|text| text == "*") {
-        return Origins::Any;
-    }
-    let origins = texts.iter().enumerate();
-    let parsed = origins.filter_map(|(n, text)| mistakes.check(format!("http.origins[{n}]"), parse_origin(text)));
-    Origins::Only(parsed.collect())
-}
-
-fn hosts(texts: &[String], mistakes: &mut Mistakes) -> Hosts {
-    if texts.iter().any(|text| text == "*") {
-        return Hosts::Any;
-    }
-    let hosts = texts.iter().enumerate();
-    let parsed = hosts.filter_map(|(n, text)| mistakes.check(format!("http.hosts[{n}]"), text.parse()));
-    Hosts::Only(parsed.collect::<BTreeSet<_>>())
 }
 
 fn check_ice(ice: &IceConfig, mistakes: &mut Mistakes) {

@@ -29,17 +29,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::{Extensions, Method};
+use axum::extract::ConnectInfo;
+use axum::http::Extensions;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_edge::lobby::Lobby;
-pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins, parse_origin};
-use streamfleet_edge::{body, cors, origin, rate};
-use streamfleet_session::wire::{Failure, OfferBody};
+pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins};
+use streamfleet_edge::{body, cors, origin, rate, unknown};
+use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, EarlyCandidates, FleetSecret, Limits, PathPrefix, ServiceName, SessionId};
 use tokio::sync::Semaphore;
 
@@ -161,7 +161,7 @@ pub fn router(
         }
     }
     // A page that has mistyped a service's name is to read that, as it reads every other failure.
-    let unknown = any(unknown_path)
+    let unknown = any(unknown::path)
         .layer(from_fn_with_state(api.access.origins.clone(), cors::allow))
         .layer(from_fn(reply::private));
     router
@@ -191,25 +191,6 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
         .route(&path("/sessions/{id}/data"), get(data::read).patch(data::patch))
         .layer(from_fn_with_state(door.clone(), control::guard));
     public.merge(control).layer(from_fn(reply::private)).with_state(door.clone())
-}
-
-/// An offer to a service that does not exist is read before it is refused, as wire.md orders the checks: its client
-/// learns of a body that is too large or has the wrong shape wherever it sends it.
-async fn unknown_path(request: Request) -> Response {
-    match *request.method() {
-        _ if !request.uri().path().ends_with("/webrtc/offer") => return reply::failure(&Failure::NotFound),
-        Method::OPTIONS => return cors::preflight().await,
-        Method::POST => {}
-        _ => return reply::failure(&Failure::NotFound),
-    }
-    let body = match body::read(request.into_body()).await {
-        Ok(body) => body,
-        Err(fault) => return reply::body_fault(fault),
-    };
-    match OfferBody::parse(&body) {
-        Ok(_) => reply::failure(&Failure::ServiceNotFound),
-        Err(error) => reply::shape(&error),
-    }
 }
 
 /// A failure as the routes answer it, for what stands before them.
