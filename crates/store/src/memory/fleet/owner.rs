@@ -107,6 +107,8 @@ impl Fleet {
         let since = now.checked_sub(restored.age).unwrap_or(now);
         let holder = self.ids.get(&restored.session).copied();
         if let Some(other) = holder.and_then(|ticket| self.sessions.get(&ticket))
+            // What nobody has confirmed is nobody's call yet.
+            && other.phase != Phase::Reserved
             && other.since <= since
         {
             return Ok(Restoration::Superseded);

@@ -48,7 +48,8 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
   local since = now - tonumber(age)
   local holder = call('HGET', P .. 'ids', id)
   local held = holder and session(holder)
-  if held and held.since <= since then return 'superseded' end
+  -- What nobody has confirmed is nobody's call yet.
+  if held and held.phase ~= 'reserved' and held.since <= since then return 'superseded' end
   if not restore_context(id, ...) then return redis.error_reply('FULL no room') end
   if held then
     local taker = call('HGET', P .. 'moving', id)

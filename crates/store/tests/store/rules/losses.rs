@@ -81,6 +81,20 @@ pub(super) async fn sessions_are_restored(world: &World) {
     assert_eq!(placement.opened.document.data, object(json!({"note": "kept"})));
 }
 
+/// A call that was begun while the store was away, and the claim of one of its tries whose answer was lost.
+pub(super) async fn a_claim_that_nobody_confirmed_gives_way(world: &World) {
+    let scene = world.scene();
+    let (_, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    let tried = request("k3x9", &["a"]);
+    scene.place(&tried).await;
+    world.pass(Duration::from_secs(2)).await;
+    let lives = request("k3x9", &["b"]);
+    let sessions = [restored(&lives, Duration::from_secs(1))];
+    let outcome = scene.store.restore(&scene.service, &b, &sessions).await.unwrap();
+    assert_eq!((outcome, scene.holder("k3x9").await), (vec![Restoration::Kept], Some(lives.ticket)));
+    assert_eq!(scene.load("b").await, Some(1));
+}
+
 pub(super) async fn the_younger_goes(world: &World) {
     let scene = world.scene();
     let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
