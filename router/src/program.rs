@@ -223,6 +223,7 @@ pub async fn serve(
         sockets: sockets.clone(),
         http: web,
         access: plan.access,
+        streams: plan.serve.connections.get() / 2,
         tasks: tasks.clone(),
         stop: stop.clone(),
     };

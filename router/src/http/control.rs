@@ -3,7 +3,7 @@
 //!
 //! Who may: the operator with the admin token, a session's client with its token, a proven user with his own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -22,6 +22,7 @@ use super::Call;
 use super::away::Found;
 use super::claim::unavailable;
 use super::owner::{Owner, Voucher};
+use crate::limit::Kind;
 
 /// How long a caller waits for what it has asked: a session that plays its last words takes longer, and is told to be on
 /// its way.
@@ -103,6 +104,9 @@ impl Call {
             Ok(authority) => authority,
             Err(strange) => return *strange,
         };
+        if let Err(failure) = self.tried(&authority) {
+            return self.not_controlled(id, &failure);
+        }
         let (parts, _) = request.into_parts();
         let live = match self.owner(id).await {
             Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await.map(|_| live),
@@ -155,7 +159,15 @@ impl Call {
         }
     }
 
-    fn not_controlled(&self, id: &SessionId, failure: &Failure) -> Response {
+    /// Counts what may be a guess.
+    pub(super) fn tried(&self, authority: &Authority) -> Result<(), Failure> {
+        match authority {
+            Authority::Operator => Ok(()),
+            Authority::Client(_) | Authority::User => self.rated(Kind::Session, Instant::now()),
+        }
+    }
+
+    pub(super) fn not_controlled(&self, id: &SessionId, failure: &Failure) -> Response {
         self.api.record.control(failure.as_str());
         if *failure == Failure::Unauthorized {
             self.audit(id, None).denied(failure.as_str());

@@ -81,6 +81,8 @@ pub struct Parts {
     pub http: reqwest::Client,
     /// Who may do what.
     pub access: Access,
+    /// Streams of outputs at a time: they last, and must leave connections for everything else.
+    pub streams: usize,
     /// Owns what goes on beside requests: releases, the search for sessions of early candidates.
     pub tasks: TaskTracker,
     /// Ends it.
@@ -94,6 +96,7 @@ struct Api {
     hold: Hold,
     /// Searches under way.
     searches: Semaphore,
+    streams: Arc<Semaphore>,
     record: Record,
 }
 
@@ -189,7 +192,8 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let known = Arc::<Mutex<Known>>::default();
     let record = Record::new(meter, &hold, &known, &parts.roster, &parts.sockets);
     let searches = Semaphore::new(away::MAX_SEARCHES);
-    let api = Arc::new(Api { parts, known, hold, searches, record });
+    let streams = Arc::new(Semaphore::new(parts.streams.min(Semaphore::MAX_PERMITS)));
+    let api = Arc::new(Api { parts, known, hold, searches, streams, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
     public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
 }

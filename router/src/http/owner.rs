@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
+use http_body_util::BodyExt as _;
 use streamfleet_edge::headers::bearer;
 use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{VOUCHED, VOUCHED_HEADER};
@@ -95,21 +96,19 @@ impl Call {
         };
         let outcome = async {
             self.rated(Kind::Session, Instant::now())?;
-            let at = match self.owner(&id).await? {
-                Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
-                Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
-                Owner::Last(at) => (at, Voucher::None),
+            let owner = self.owner(&id).await?;
+            if let Owner::Over = owner {
                 // Any worker reads it in the store.
-                Owner::Nobody => return Err(Failure::NotFound),
-                Owner::Over => return self.read_anywhere(&parts, None).await,
-            };
+                return self.read_anywhere(&parts, None).await;
+            }
+            let at = self.way(&parts, owner).await.ok_or(Failure::NotFound)?;
             match self.pass_on_for(&parts, Body::empty(), at.clone()).await {
                 // An EventSource that is answered by a failure comes back no more.
                 Err(Failure::UpstreamUnavailable) => self.read_anywhere(&parts, Some(at)).await,
                 answered => answered,
             }
         };
-        self.answered(outcome.await)
+        self.answered(outcome.await.and_then(|answer| self.bounded(answer)))
     }
 
     /// Asks a worker that does not have the session, and not the one that is gone.
@@ -140,12 +139,8 @@ impl Call {
         };
         let outcome = async {
             self.rated(Kind::Session, Instant::now())?;
-            let at = match self.owner(&id).await? {
-                Owner::Live(live) => self.vouched(&parts, &live.at, live.user.as_ref()).await,
-                Owner::Said(found) => self.vouched(&parts, &found.at, found.user.as_ref()).await,
-                Owner::Last(at) => (at, Voucher::None),
-                Owner::Over | Owner::Nobody => return Err(Failure::NotFound),
-            };
+            let owner = self.owner(&id).await?;
+            let at = self.way(&parts, owner).await.ok_or(Failure::NotFound)?;
             self.pass_on_for(&parts, Body::from(body), at).await
         };
         self.answered(outcome.await)
@@ -157,6 +152,9 @@ impl Call {
             Ok(authority) => authority,
             Err(strange) => return *strange,
         };
+        if let Err(failure) = self.tried(&authority) {
+            return self.not_controlled(&id, &failure);
+        }
         let (parts, body) = request.into_parts();
         let body = match body::read(body).await {
             Ok(body) => body,
@@ -221,6 +219,32 @@ impl Call {
                 Search::Unsure => Err(Failure::UpstreamUnavailable),
             },
             Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// A stream of outputs, among as many as there may be: they last, and must leave connections for everything else.
+    fn bounded(&self, answer: Response) -> Result<Response, Failure> {
+        if answer.status() != StatusCode::OK {
+            return Ok(answer);
+        }
+        let place = self.api.streams.clone().try_acquire_owned();
+        let place = place.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })?;
+        Ok(answer.map(|body| {
+            // Given back with the connection.
+            Body::new(body.map_frame(move |frame| {
+                let _ = &place;
+                frame
+            }))
+        }))
+    }
+
+    /// Where what its client sends beside its media goes; `None` where there is no session that could take it.
+    async fn way(&self, parts: &Parts, owner: Owner) -> Option<(Reach, Voucher)> {
+        match owner {
+            Owner::Live(live) => Some(self.vouched(parts, &live.at, live.user.as_ref()).await),
+            Owner::Said(found) => Some(self.vouched(parts, &found.at, found.user.as_ref()).await),
+            Owner::Last(at) => Some((at, Voucher::None)),
+            Owner::Over | Owner::Nobody => None,
         }
     }
 

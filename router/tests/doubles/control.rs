@@ -96,6 +96,24 @@ async fn what_is_asked_of_a_session_goes_to_its_worker() {
     assert_eq!(world.next().await.line, "GET /a/rtc_configuration");
 }
 
+/// Streams last: they must leave connections for everything else.
+#[tokio::test]
+async fn streams_of_outputs_are_bounded() {
+    let mut world = World::new();
+    world.worker("w").await;
+    world.streams = 1;
+    let one = world.router(json!({}));
+    world.streams = 0;
+    let none = world.router(json!({}));
+    world.offer(&one, "x", &json!({})).await;
+    for _ in 0..3 {
+        let status = ask(&world, "GET", &format!("{one}/outputs?webrtc_id=x"), None).await.0;
+        assert_eq!(status, 200, "a place comes back with its connection");
+    }
+    let answer = ask(&world, "GET", &format!("{none}/outputs?webrtc_id=x"), None).await;
+    assert_eq!(error(&answer), (503, "no_capacity"));
+}
+
 /// An `EventSource` that is answered by a failure comes back no more: what a session has put out is read where it can be.
 #[tokio::test]
 async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {

@@ -83,6 +83,8 @@ pub(crate) struct World {
     stop: CancellationToken,
     pub(crate) sockets: Sockets,
     pub(crate) client: reqwest::Client,
+    /// Streams of outputs that a router has.
+    pub(crate) streams: usize,
     _ends: DropGuard,
 }
 
@@ -131,6 +133,7 @@ impl World {
             stop: stop.clone(),
             sockets,
             client,
+            streams: 9,
             _ends: stop.drop_guard(),
         }
     }
@@ -184,7 +187,8 @@ impl World {
         let meter = opentelemetry_sdk::metrics::SdkMeterProvider::default().meter("test");
         let secret = SECRET.parse().unwrap();
         let sockets = self.sockets.clone();
-        let parts = Parts { store, roster, upstream, secret, sockets, http, access, tasks, stop };
+        let parts =
+            Parts { store, roster, upstream, secret, sockets, http, access, streams: self.streams, tasks, stop };
         format!("http://{}/a", self.listen(router(parts, &meter)))
     }
 
