@@ -14,7 +14,7 @@ use streamfleet_store::{Address, Arrangement, Epoch, Gate, Heartbeat, Owner, Red
 
 use tokio_util::task::TaskTracker;
 
-use crate::http::{Answer, serve, whole};
+use crate::http::{Answer, sdp, serve, whole};
 
 /// As long as the answer of a real worker to `streamfleet call`.
 const SDP_BYTES: usize = 1_400;
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
     };
-    let answer: Arc<str> = json!({ "type": "answer", "sdp": "v=0\r\n".repeat(SDP_BYTES / 5) }).to_string().into();
+    let answer: Arc<str> = json!({ "type": "answer", "sdp": sdp(SDP_BYTES) }).to_string().into();
     let ends = TaskTracker::new();
     let served = serve(listen, move |request| {
         offered(request, store.clone(), owners.clone(), service.clone(), answer.clone(), ends.clone())

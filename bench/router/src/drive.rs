@@ -9,7 +9,7 @@ use hyper::{Method, Request, Uri, header};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::http::client;
+use crate::http::{client, sdp};
 
 /// As long as that of `streamfleet call`.
 const SDP_BYTES: usize = 1_600;
@@ -36,7 +36,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         let due = began + Duration::from_secs_f64(n as f64 / args.rate);
         tokio::time::sleep_until(due.into()).await;
         let body = json!({
-            "type": "offer", "sdp": "v=0\r\n".repeat(SDP_BYTES / 5), "webrtc_id": format!("{run:08x}-{n}"),
+            "type": "offer", "sdp": sdp(SDP_BYTES), "webrtc_id": format!("{run:08x}-{n}"),
             "metadata": { "user_id": format!("user-{}", n % 1_000), "plan": "gold" },
         });
         let request = Request::builder().method(Method::POST).uri(args.url.clone());

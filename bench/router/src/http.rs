@@ -66,3 +66,9 @@ where
         });
     }
 }
+
+/// A text of about that length whose lines, and so escapes, are as long as those of an SDP: 37 bytes on average.
+pub(crate) fn sdp(bytes: usize) -> String {
+    let pair = "a=rtpmap:111 opus/48000/2\r\na=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
+    pair.repeat(bytes / pair.len() + 1)
+}
