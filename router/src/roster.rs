@@ -228,6 +228,8 @@ mod tests {
         let page = Page::default();
         let writer = page.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
+        drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
         let _guard = tracing::subscriber::set_default(subscriber);
         let folder = std::env::temp_dir().join(format!("streamfleet-roster-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();

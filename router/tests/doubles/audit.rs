@@ -57,6 +57,8 @@ impl Page {
 async fn one_line_for_each_decision() {
     let page = Page::default();
     let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE).with_writer(page.clone());
+    // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
+    drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
     // Holds for this thread, which is the only one of the test's runtime.
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let world = World::new();
@@ -98,6 +100,8 @@ async fn one_line_for_each_decision() {
 async fn one_trace_from_the_client_to_the_worker() {
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
+    drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let mut world = World::new();
     world.worker("w").await;

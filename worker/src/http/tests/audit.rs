@@ -40,6 +40,8 @@ impl Page {
 async fn one_line_for_each_decision() {
     let page = Page::default();
     let subscriber = tracing_subscriber::fmt().json().with_writer(page.clone()).finish();
+    // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
+    drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
     // Holds for this thread, which is the only one of the test's runtime.
     let _guard = tracing::subscriber::set_default(subscriber);
     let world = World::new();
