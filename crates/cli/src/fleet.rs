@@ -42,7 +42,7 @@ const DEMO_SESSIONS: u32 = 10_000;
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Exit status:
   0   told to stop, and every session is over
-  1   a port is taken, or a part failed
+  1   a port is taken, the Redis does not answer, or a part failed
   64  the command line or the configuration cannot be used
 
 Examples:

@@ -56,7 +56,16 @@ pub(super) fn run(fleet: &Fleet, folder: &Path) -> ExitCode {
         (Ok(program), Ok(()), Ok(runtime)) => {
             let Fleet { layout, common, .. } = fleet;
             let means = Means { program, page, common: common.clone(), layout: layout.clone() };
-            runtime.block_on(keep_all(Arc::new(means)))
+            runtime.block_on(async {
+                // Parts wait for a Redis that goes away; one that was never there is a mistake of the command line.
+                if let Some(redis) = &common.redis
+                    && let Err(problem) = redis.answers().await
+                {
+                    tell(&problem);
+                    return ExitCode::from(EXIT_FAILED);
+                }
+                keep_all(Arc::new(means)).await
+            })
         }
         (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
             tell(&format!("cannot start processes: {error}"));

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 use streamfleet_process::config::{Mistakes, Secret};
-use streamfleet_store::config::address;
+use streamfleet_session::ServiceName;
+use streamfleet_store::config::{StoreConfig, address};
+use streamfleet_store::{Backend, RedisStore};
 
 /// A single Redis: `host:port`, or `redis[s]://[[user]:password@]host[:port]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +93,27 @@ impl RedisAt {
     }
 }
 
+/// Any service: what is asked is whether somebody answers.
+const PROBE: &str = "default/probe";
+
+impl RedisAt {
+    /// Whether it answers, in a form that this program reads.
+    ///
+    /// # Errors
+    /// A line that says where it was asked for and what is wrong.
+    pub(super) async fn answers(&self) -> Result<(), String> {
+        let failed = |error: &dyn fmt::Display| format!("the Redis at {} cannot be used: {error}", self.address);
+        let config: StoreConfig = serde_json::from_value(self.store()).map_err(|error| failed(&error))?;
+        let mut mistakes = Mistakes::new();
+        let backend = config.build("--redis", &mut mistakes);
+        let Some(Backend::Redis(config)) = backend else {
+            return Err(failed(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")));
+        };
+        let probe = PROBE.parse::<ServiceName>().map_err(|error| failed(&error))?;
+        RedisStore::new(*config).ping(&probe).await.map_err(|error| failed(&error))
+    }
+}
+
 /// Without escapes (RFC 3986, 2.1).
 fn unescaped(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -143,6 +166,14 @@ mod tests {
         }
         let shown = format!("{:?}", "redis://:s3cret@h".parse::<RedisAt>().unwrap());
         assert!(!shown.contains("s3cret"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_answer_is_named() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = format!("redis://:s3cret@{closed}").parse::<RedisAt>().unwrap().answers().await.unwrap_err();
+        assert!(error.starts_with(&format!("the Redis at {closed} cannot be used: ")), "{error}");
+        assert!(error.contains("refused") && !error.contains("s3cret"), "{error}");
     }
 
     proptest! {
