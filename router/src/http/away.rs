@@ -49,6 +49,10 @@ pub(super) struct Found {
     pub(super) at: Reach,
     /// Who it counts for.
     pub(super) user: Option<UserId>,
+    /// Whether that is proved: then it is his alone.
+    pub(super) verified: bool,
+    /// The transport that it goes over.
+    pub(super) transport: String,
 }
 
 /// What one worker says.
@@ -106,6 +110,8 @@ impl Api {
         #[derive(Deserialize)]
         struct View {
             user_id: Option<UserId>,
+            verified: bool,
+            transport: String,
         }
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
@@ -118,8 +124,9 @@ impl Api {
         };
         match answer.status() {
             StatusCode::NOT_FOUND => Said::NotHere,
-            StatusCode::OK => serde_json::from_slice::<View>(answer.body())
-                .map_or(Said::Nothing, |view| Said::Here(Found { at, user: view.user_id })),
+            StatusCode::OK => serde_json::from_slice(answer.body()).map_or(Said::Nothing, |view: View| {
+                Said::Here(Found { at, user: view.user_id, verified: view.verified, transport: view.transport })
+            }),
             _ => Said::Nothing,
         }
     }

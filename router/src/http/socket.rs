@@ -24,10 +24,11 @@ use streamfleet_session::fleet::{PLACED_HEADER, REFUSED_HEADER, Refused, VOUCHED
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, Gate, LiveSession, Phase, Reach, SessionView};
+use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, StoreError};
 use tracing::Instrument as _;
 
 use super::Call;
+use super::away::Search;
 use super::claim::{Ask, Carrier, Told, Wanted, trace_headers, unavailable};
 use super::offer::access_token;
 use crate::attempt::{FULL_RETRY, Outcome};
@@ -189,9 +190,9 @@ impl Call {
         }
         if let Some(earlier) = &hello.earlier {
             match self.own(earlier, &caller, dialect).await.map_err(told)? {
-                Some(live) => {
-                    let worker = self.attach(parts, &live).await.map_err(told)?;
-                    self.audit(&live.session, user.as_ref()).attached(&live.at.worker);
+                Some(at) => {
+                    let worker = self.attach(parts, &at).await.map_err(told)?;
+                    self.audit(&earlier.id, user.as_ref()).attached(&at.worker);
                     return Ok((worker, "attached"));
                 }
                 None if earlier.otherwise == Otherwise::Refuse => return Err(told(Failure::ConnectionClosed)),
@@ -205,18 +206,17 @@ impl Call {
         served.answer.map(|worker| (worker, "accepted"))
     }
 
-    /// The session that somebody says was his own, if it is, and lives over this kind of socket: its worker has it yet. One over
-    /// another transport is taken over, as by an offer.
-    async fn own(
-        &self,
-        earlier: &Earlier,
-        caller: &Caller,
-        dialect: Dialect,
-    ) -> Result<Option<Box<LiveSession>>, Failure> {
+    /// Who has the session that somebody says was his own, if it is, and lives over this kind of socket. One over another
+    /// transport is taken over, as by an offer.
+    async fn own(&self, earlier: &Earlier, caller: &Caller, dialect: Dialect) -> Result<Option<Reach>, Failure> {
         let store = &self.api.parts.store;
         let service = self.desk.service.name.clone();
-        let view = store.session(&service, &earlier.id).await.map_err(|error| unavailable(&error))?;
-        let Some(SessionView::Live(live)) = view else { return Ok(None) };
+        let live = match store.session(&service, &earlier.id).await {
+            Ok(Some(SessionView::Live(live))) => live,
+            Ok(_) => return Ok(None),
+            Err(StoreError::Unavailable(_)) => return self.own_there(earlier, caller, dialect).await,
+            Err(error) => return Err(unavailable(&error)),
+        };
         let says = |key: &str| live.detail.get(key);
         let is_here = says("transport").and_then(Value::as_str) == Some(dialect.transport());
         // A token is no way around an identity: a verified user's session is his alone.
@@ -231,7 +231,20 @@ impl Call {
         let contexts = store.clone().contexts(&service);
         let key = ContextKey { service, session: earlier.id.clone() };
         let context = contexts.verify(&key, &earlier.token).await.map_err(|error| unavailable(&error))?;
-        Ok(Some(live).filter(|live| context == Some(live.context)))
+        Ok((context == Some(live.context)).then_some(live.at))
+    }
+
+    /// The same while the store is away, as the worker says that has it: it also knows the token, and judges it.
+    async fn own_there(&self, earlier: &Earlier, caller: &Caller, dialect: Dialect) -> Result<Option<Reach>, Failure> {
+        match self.api.search(&self.desk, &earlier.id).await {
+            Search::Found(found) => {
+                let is_here = found.transport == dialect.transport();
+                let is_anothers = found.verified && caller.proved() != found.user.as_ref();
+                Ok((is_here && !is_anothers).then_some(found.at))
+            }
+            Search::Unsure if earlier.otherwise == Otherwise::Refuse => Err(Failure::UpstreamUnavailable),
+            Search::Nobody | Search::Unsure => Ok(None),
+        }
     }
 
     /// Whether a worker takes no sessions, and another one does.
@@ -243,10 +256,10 @@ impl Call {
     }
 
     /// Brings a client back to its session.
-    async fn attach(&self, parts: &Parts, live: &LiveSession) -> Result<Upgraded, Failure> {
+    async fn attach(&self, parts: &Parts, at: &Reach) -> Result<Upgraded, Failure> {
         let mut request = self.handshake(parts);
         request.headers_mut().insert(HeaderName::from_static(VOUCHED_HEADER), HeaderValue::from_static(VOUCHED));
-        match self.api.parts.upstream.open(&live.at.http, request, HANDSHAKE_TIME).await {
+        match self.api.parts.upstream.open(&at.http, request, HANDSHAKE_TIME).await {
             Ok(Opened::Yes(worker)) => Ok(worker),
             Ok(Opened::No(head)) if is_full(&head) => Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
             Ok(Opened::No(_)) | Err(_) => Err(Failure::UpstreamUnavailable),

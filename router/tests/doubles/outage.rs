@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt as _;
 use serde_json::json;
 use streamfleet_session::fleet::{Refused, Standing};
 
 use super::redis::Redis;
+use super::sockets::{begin, closed, end, open, start, text};
 use super::world::{ADMIN, Act, SOON, Seen, World, answer, error};
 
 /// Two routers and two workers; everybody has seen everybody.
@@ -122,4 +124,28 @@ async fn candidates_find_their_session_without_the_store() {
             break;
         }
     }
+}
+
+/// A socket that has broken off comes back to its worker, which knows its token; nobody else's does.
+#[tokio::test]
+async fn who_comes_back_has_its_session_again_without_the_store() {
+    let mut redis = Redis::start();
+    let (mut world, one, other) = fleet(&redis, json!({})).await;
+    let (socket, token) = begin(&one, "x").await;
+    let worker = offered(&mut world).await.worker;
+    drop(socket);
+    redis.stop();
+    let mut back = open(&other).await;
+    back.send(start("x", &json!({ "resume": token }))).await.unwrap();
+    assert_eq!(text(&mut back).await, format!("{worker}: attached"));
+    // One over WebRTC is no socket's, and its id is taken.
+    let mut stranger = open(&other).await;
+    stranger.send(start("first", &json!({ "resume": token }))).await.unwrap();
+    let (said, frame) = end(&mut stranger).await;
+    assert!(said[0].contains("connection_already_exists"), "{said:?}");
+    assert_eq!(frame, closed(1000, "refused"));
+    // One that is over begins anew.
+    let mut over = open(&other).await;
+    over.send(start("y", &json!({ "resume": token }))).await.unwrap();
+    assert!(matches!(offered(&mut world).await.placed.unwrap().standing, Standing::Provisional(_)));
 }

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::world::{Act, SECRET, SOON, World, error, service};
 
-type Socket = WebSocketStream<TcpStream>;
+pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// A socket at a router, from this address of ours.
 async fn open_from(router: &str, route: &str, from: [u8; 4]) -> Result<Socket, Error> {
@@ -29,11 +29,11 @@ async fn open_from(router: &str, route: &str, from: [u8; 4]) -> Result<Socket, E
     tokio_tungstenite::client_async(url, stream).await.map(|(socket, _)| socket)
 }
 
-async fn open(router: &str) -> Socket {
+pub(super) async fn open(router: &str) -> Socket {
     open_from(router, "/websocket/offer", [127, 0, 0, 1]).await.unwrap()
 }
 
-fn start(id: &str, more: &Value) -> Message {
+pub(super) fn start(id: &str, more: &Value) -> Message {
     let mut text = json!({ "event": "start", "websocket_id": id });
     for (key, value) in more.as_object().into_iter().flatten() {
         text[key] = value.clone();
@@ -42,7 +42,7 @@ fn start(id: &str, more: &Value) -> Message {
 }
 
 /// A session, and the token for it.
-async fn begin(router: &str, id: &str) -> (Socket, String) {
+pub(super) async fn begin(router: &str, id: &str) -> (Socket, String) {
     let mut socket = open(router).await;
     socket.send(start(id, &json!({ "resume": true }))).await.unwrap();
     let session: Value = serde_json::from_str(&text(&mut socket).await).unwrap();
@@ -53,7 +53,7 @@ async fn next(socket: &mut Socket) -> Option<Result<Message, Error>> {
     timeout(SOON, socket.next()).await.expect("something comes")
 }
 
-async fn text(socket: &mut Socket) -> String {
+pub(super) async fn text(socket: &mut Socket) -> String {
     match next(socket).await {
         Some(Ok(Message::Text(text))) => text.to_string(),
         other => panic!("{other:?}"),
@@ -61,7 +61,7 @@ async fn text(socket: &mut Socket) -> String {
 }
 
 /// The last messages, and how the socket is closed.
-async fn end(socket: &mut Socket) -> (Vec<String>, Option<(u16, String)>) {
+pub(super) async fn end(socket: &mut Socket) -> (Vec<String>, Option<(u16, String)>) {
     let mut said = Vec::new();
     loop {
         match next(socket).await {
@@ -75,7 +75,7 @@ async fn end(socket: &mut Socket) -> (Vec<String>, Option<(u16, String)>) {
     }
 }
 
-fn closed(code: u16, reason: &str) -> Option<(u16, String)> {
+pub(super) fn closed(code: u16, reason: &str) -> Option<(u16, String)> {
     Some((code, reason.to_owned()))
 }
 

@@ -94,7 +94,7 @@ struct Double {
     owner: Mutex<Owner>,
     store: Arc<dyn Store>,
     /// Its sessions, by id.
-    held: Mutex<HashMap<String, Placed>>,
+    held: Mutex<HashMap<String, Held>>,
     told: mpsc::UnboundedSender<Seen>,
 }
 
@@ -317,7 +317,7 @@ impl Double {
                 Ok(orders) => {
                     for asked in orders.asked {
                         if let Demand::End(reason) = asked.demand {
-                            self.held.lock().retain(|_, placed| placed.ticket != asked.ticket.bits());
+                            self.held.lock().retain(|_, held| held.placed.ticket != asked.ticket.bits());
                             self.store.end(&service(), &owner, asked.ticket, reason).await.unwrap();
                         }
                     }
@@ -325,7 +325,7 @@ impl Double {
                 Err(FleetError::Unregistered) => {
                     let Ok(epoch) = self.store.register(&service(), &owner.worker).await else { continue };
                     self.owner.lock().epoch = epoch;
-                    let all: Vec<Restored> = self.held.lock().values().map(restored).collect();
+                    let all: Vec<Restored> = self.held.lock().values().map(|held| restored(&held.placed)).collect();
                     let owner = self.owner.lock().clone();
                     let _ = self.store.restore(&service(), &owner, &all).await;
                     continue;
@@ -339,13 +339,21 @@ impl Double {
     /// What it says of one of its sessions.
     fn session(&self, method: &axum::http::Method, id: &str) -> Response {
         let mut held = self.held.lock();
-        let Some(placed) = held.get(id) else { return StatusCode::NOT_FOUND.into_response() };
-        let body = json!({ "id": id, "user_id": placed.user, "worker": self.name });
+        let Some(Held { placed, transport }) = held.get(id) else { return StatusCode::NOT_FOUND.into_response() };
+        let (user, verified) = (&placed.user, placed.verified);
+        let body =
+            json!({ "id": id, "user_id": user, "verified": verified, "transport": transport, "worker": self.name });
         if method == axum::http::Method::DELETE {
             held.remove(id);
         }
         body.to_string().into_response()
     }
+}
+
+/// A session of a double.
+struct Held {
+    placed: Placed,
+    transport: &'static str,
 }
 
 fn restored(placed: &Placed) -> Restored {
@@ -407,7 +415,7 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
                 let failed = json!({ "status": "failed", "meta": { "error": "connection_already_exists" } });
                 return failed.to_string().into_response();
             }
-            double.held.lock().insert(id, placed.clone());
+            double.held.lock().insert(id, Held { placed: placed.clone(), transport: "webrtc" });
             let answer = json!({ "sdp": double.name, "type": "answer", "resume": placed.context.token });
             (StatusCode::OK, [("content-type", "application/json")], answer.to_string()).into_response()
         }
@@ -443,10 +451,13 @@ async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
     }
     let transport = if parts.uri.path().contains("telephone") { "telephone" } else { "websocket" };
     if let (Some(placed), Act::Answer) = (&placed, act) {
-        let ticket = Ticket::from_random(placed.ticket);
-        let detail: Map<String, Value> = [("transport".to_owned(), json!(transport))].into_iter().collect();
-        let owner = double.owner.lock().clone();
-        double.store.report(&service(), &owner, ticket, Phase::Active, &detail).await.unwrap();
+        double.held.lock().insert(placed.session.to_string(), Held { placed: placed.clone(), transport });
+        if placed.standing == Standing::Claimed {
+            let ticket = Ticket::from_random(placed.ticket);
+            let detail: Map<String, Value> = [("transport".to_owned(), json!(transport))].into_iter().collect();
+            let owner = double.owner.lock().clone();
+            double.store.report(&service(), &owner, ticket, Phase::Active, &detail).await.unwrap();
+        }
     }
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap();
     upgrade.on_upgrade(move |mut socket| async move {

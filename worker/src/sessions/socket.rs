@@ -143,7 +143,9 @@ impl Sessions {
             return Attached::Refused(Failure::ConnectionClosed, Box::new(line));
         }
         let live = live.filter(|live| is_here(&live.shared));
-        let Some(Live { via: Via::Socket(commands), shared, .. }) = live else { return Attached::No(Box::new(line)) };
+        let Some(Live { via: Via::Socket(commands), shared, resume, .. }) = live else {
+            return Attached::No(Box::new(line));
+        };
         // A token is no way around an identity: a verified user's session is his alone.
         let owned = shared.verified().is_verified();
         let is_owner = match owner {
@@ -173,6 +175,11 @@ impl Sessions {
             }
             // Not its token: to anybody else the id is simply in use.
             Ok(None) => Attached::No(Box::new(line)),
+            // What the store gave out last is known here too, and stays good until it can give out another.
+            Err(_) if resume.is_some_and(|issued| issued.token == token) => {
+                permit.send(Command::Attach(Box::new(line), token));
+                Attached::Yes
+            }
             Err(error) => {
                 tracing::warn!(%error, "a resume token cannot be verified");
                 Attached::Refused(Failure::UpstreamUnavailable, Box::new(line))
