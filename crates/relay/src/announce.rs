@@ -1,0 +1,226 @@
+//! What relays tell each other: flows whose clients are really there, so that any of them can go on with any flow.
+//!
+//! One datagram holds up to [`MOST`] flows, sealed with ChaCha20-Poly1305 (RFC 8439) under a key that only relays have: who reads
+//! it could send headers in a session's name. It is lost now and then, and nothing waits for it: every flow is told again
+//! while it lasts. One that is played back later is too old; until then it says what is true.
+//!
+//! ```text
+//! form 1 │ key id 1 │ nonce 12 │ sealed: unix time in ms 8 │ flows of 66 … │ tag 16
+//! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ mark 8 │ session 4
+//! ```
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use crate::flows::{SessionMark, Target};
+use crate::header::{HeaderKey, SessionHandle};
+use crate::relay::Announced;
+
+/// Flows in one datagram, which then has 1 226 octets: every path that carries WebRTC carries it.
+pub const MOST: usize = 18;
+/// How far the clocks of relays may differ, and how long what was said may be on its way.
+pub const SKEW: Duration = Duration::from_secs(120);
+
+const FORM: u8 = 0xA1;
+const HEAD: usize = 2 + NONCE_LEN;
+const FLOW: usize = 66;
+const TAG: usize = 16;
+
+/// Seals what one relay says.
+pub struct Announcer {
+    id: u8,
+    key: LessSafeKey,
+    /// Unlike every other relay's, and unlike its own after a restart: drawn at random.
+    prefix: [u8; 8],
+    said: u32,
+}
+
+/// Opens what other relays say; two keys while they change from one to the other.
+pub struct Listener(Vec<(u8, LessSafeKey)>);
+
+/// Why a datagram says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Unheard {
+    /// Too short or too long, or of another form.
+    #[error("not of this form")]
+    Form,
+    /// Sealed under a key that is not ours.
+    #[error("unknown key")]
+    Key,
+    /// Not sealed by a relay of ours.
+    #[error("forged")]
+    Forged,
+    /// Said too long ago, or by a clock that is wrong.
+    #[error("too old, or from the future")]
+    Time,
+}
+
+fn key(octets: &[u8; 32]) -> LessSafeKey {
+    let unbound = UnboundKey::new(&CHACHA20_POLY1305, octets).ok();
+    LessSafeKey::new(unbound.unwrap_or_else(|| unreachable!("a key of 32 octets")))
+}
+
+impl Announcer {
+    /// `prefix` is to be drawn at random for each announcer.
+    #[must_use]
+    pub fn new(id: u8, octets: &[u8; 32], prefix: [u8; 8]) -> Self {
+        Self { id, key: key(octets), prefix, said: 0 }
+    }
+
+    /// One datagram for at most [`MOST`] flows; those beyond are left out. `None` after 4 294 967 295 of them: a nonce is used once,
+    /// and a new announcer has to be made.
+    pub fn say(&mut self, flows: &[Announced], unix: Duration) -> Option<Vec<u8>> {
+        self.said = self.said.checked_add(1)?;
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..8].copy_from_slice(&self.prefix);
+        nonce[8..].copy_from_slice(&self.said.to_be_bytes());
+        let mut datagram = Vec::with_capacity(HEAD + 8 + MOST * FLOW + TAG);
+        datagram.extend([FORM, self.id]);
+        datagram.extend(nonce);
+        datagram.extend(millis(unix).to_be_bytes());
+        for flow in flows.iter().take(MOST) {
+            write(flow, &mut datagram);
+        }
+        let aad = Aad::from([FORM, self.id]);
+        let (_, sealed) = datagram.split_at_mut(HEAD);
+        let tag = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, sealed).ok()?;
+        datagram.extend(tag.as_ref());
+        Some(datagram)
+    }
+}
+
+impl Listener {
+    /// Opens what is sealed under any of these keys.
+    pub fn new(keys: impl IntoIterator<Item = (u8, [u8; 32])>) -> Self {
+        Self(keys.into_iter().map(|(id, octets)| (id, key(&octets))).collect())
+    }
+
+    /// The flows that a datagram tells of.
+    ///
+    /// # Errors
+    /// [`Unheard`].
+    pub fn hear(&self, datagram: &mut [u8], unix: Duration) -> Result<Vec<Announced>, Unheard> {
+        let len = datagram.len();
+        if len > HEAD + 8 + MOST * FLOW + TAG {
+            return Err(Unheard::Form);
+        }
+        let (head, sealed) = datagram.split_at_mut_checked(HEAD).ok_or(Unheard::Form)?;
+        let &mut [FORM, id, ref nonce @ ..] = head else { return Err(Unheard::Form) };
+        let (_, key) = self.0.iter().find(|(known, _)| *known == id).ok_or(Unheard::Key)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unheard::Form)?;
+        let opened = key.open_in_place(nonce, Aad::from([FORM, id]), sealed).map_err(|_| Unheard::Forged)?;
+        let (time, flows) = opened.split_first_chunk::<8>().ok_or(Unheard::Form)?;
+        if u64::from_be_bytes(*time).abs_diff(millis(unix)) > millis(SKEW) {
+            return Err(Unheard::Time);
+        }
+        let (flows, []) = flows.as_chunks::<FLOW>() else { return Err(Unheard::Form) };
+        Ok(flows.iter().map(read).collect())
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn write(flow: &Announced, out: &mut Vec<u8>) {
+    let address = |out: &mut Vec<u8>, address: SocketAddr| {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        out.extend(ip.octets());
+        out.extend(address.port().to_be_bytes());
+    };
+    address(out, flow.client);
+    out.extend(flow.door.to_be_bytes());
+    address(out, flow.target.worker);
+    out.extend(flow.target.key.0);
+    out.extend(flow.target.mark.0);
+    out.extend(flow.session.0.to_be_bytes());
+}
+
+fn read(flow: &[u8; FLOW]) -> Announced {
+    fn part<const N: usize>(flow: &[u8; FLOW], from: usize) -> [u8; N] {
+        std::array::from_fn(|n| flow[from + n])
+    }
+    let address = |from: usize| {
+        let ip = Ipv6Addr::from(part::<16>(flow, from)).to_canonical();
+        SocketAddr::new(ip, u16::from_be_bytes(part(flow, from + 16)))
+    };
+    Announced {
+        client: address(0),
+        door: u16::from_be_bytes(part(flow, 18)),
+        target: Target { worker: address(20), key: HeaderKey(part(flow, 38)), mark: SessionMark(part(flow, 54)) },
+        session: SessionHandle(u32::from_be_bytes(part(flow, 62))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
+
+    fn flow() -> impl Strategy<Value = Announced> {
+        let ip = || prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
+        let address = || (ip(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
+        (address(), any::<u16>(), address(), any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u32>()).prop_map(
+            |(client, door, worker, key, mark, session)| Announced {
+                client,
+                door,
+                target: Target { worker, key: HeaderKey(key), mark: SessionMark(mark) },
+                session: SessionHandle(session),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_heard(flows in proptest::collection::vec(flow(), 0..MOST + 3), bit in any::<prop::sample::Index>()) {
+            let mut announcer = Announcer::new(3, &KEY, [1; 8]);
+            let said = announcer.say(&flows, NOW).unwrap();
+            prop_assert!(said.len() <= 1_226);
+            let listener = Listener::new([(2, [9; 32]), (3, KEY)]);
+            prop_assert_eq!(listener.hear(&mut said.clone(), NOW).unwrap(), &flows[..flows.len().min(MOST)]);
+            let mut changed = said.clone();
+            let bit = bit.index(changed.len() * 8);
+            changed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(listener.hear(&mut changed, NOW).is_err());
+            prop_assert_ne!(announcer.say(&flows, NOW).unwrap(), said, "no nonce is used twice");
+        }
+
+        #[test]
+        fn no_octets_panic(mut octets in proptest::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(Listener::new([(0, KEY)]).hear(&mut octets, NOW).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_heard() {
+        let said = Announcer::new(3, &KEY, [1; 8]).say(&[], NOW).unwrap();
+        #[track_caller]
+        fn check(keys: &[(u8, [u8; 32])], said: &[u8], now: Duration, expected: Unheard) {
+            assert_eq!(Listener::new(keys.iter().copied()).hear(&mut said.to_vec(), now).unwrap_err(), expected);
+        }
+        check(&[], &said, NOW, Unheard::Key);
+        check(&[(3, [8; 32])], &said, NOW, Unheard::Forged);
+        check(&[(3, KEY)], &said, NOW + SKEW + Duration::from_millis(1), Unheard::Time);
+        check(&[(3, KEY)], &said, NOW - SKEW - Duration::from_millis(1), Unheard::Time);
+        check(&[(3, KEY)], &said[..13], NOW, Unheard::Form);
+        check(&[(3, KEY)], &[&said[..], &[0; 1_300]].concat(), NOW, Unheard::Form);
+        check(&[(3, KEY)], &[0], NOW, Unheard::Form);
+    }
+
+    #[test]
+    fn a_nonce_is_used_once() {
+        let mut announcer = Announcer::new(3, &KEY, [1; 8]);
+        announcer.said = u32::MAX - 1;
+        assert!(announcer.say(&[], NOW).is_some());
+        assert!(announcer.say(&[], NOW).is_none());
+    }
+}

@@ -1,0 +1,399 @@
+//! The flows of one thread: a bounded table of clients' addresses, and who they talk to.
+//!
+//! A flow is known by the client's address and the door at which its packets arrive. Nothing keeps others from sending in its
+//! name, so that one address may have two: the one that holds, and a *rival* that names another session and has not shown yet
+//! that it is there. Only a worker's word that it is makes it the one that holds.
+
+use std::hash::BuildHasher as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::header::{Direction, FlowId, HEADER, Header, HeaderKey, SessionHandle, Standing, client_of};
+
+/// The part of a sealed header that says which flow it is: the client's address and port, and the door.
+const KEY: std::ops::Range<usize> = 4..24;
+/// A flow without a rival, the end of the list of free places.
+const NONE: u32 = u32::MAX;
+/// Places that are looked at for one that may be given up, when all are taken. More would let whoever fills the table also
+/// hold up its thread.
+const LOOKED_AT: usize = 64;
+
+/// What names a flow: the octets of a header that say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey([u8; 20]);
+
+impl FlowKey {
+    /// That of a client's address and a door.
+    #[must_use]
+    pub fn new(client: SocketAddr, door: u16) -> Self {
+        let octets = header(client, door, 0, FlowId(0), SessionHandle(0)).unsealed();
+        let mut key = [0; 20];
+        key.copy_from_slice(&octets[KEY]);
+        Self(key)
+    }
+}
+
+/// Tells the session that a ufrag names from every other, without all of the ufrag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionMark(pub [u8; 8]);
+
+/// Where a flow leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The worker's media loop.
+    pub worker: SocketAddr,
+    /// Seals the headers of the session.
+    pub key: HeaderKey,
+    /// The session.
+    pub mark: SessionMark,
+}
+
+/// How long, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Flows at a time.
+    pub flows: usize,
+    /// A flow whose client has not been heard for so long is forgotten, unless it has proven itself: a client whose checks are
+    /// answered goes on within a second.
+    pub unproven: Duration,
+    /// One that has: clients check their consent every 5 s (RFC 7675, 5.1), and may lose a few.
+    pub proven: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { flows: 1 << 17, unproven: Duration::from_secs(10), proven: Duration::from_secs(30) }
+    }
+}
+
+/// One client at one door, and its session. 120 octets.
+#[derive(Debug, Clone)]
+pub(crate) struct Flow {
+    /// What stands before its datagrams, sealed; its [`KEY`] says who it is.
+    header: [u8; HEADER],
+    worker: SocketAddr,
+    key: HeaderKey,
+    mark: SessionMark,
+    standing: Standing,
+    /// When the client was heard last, on the thread's clock.
+    heard: u32,
+    /// Octets from and to the client, counted while nothing is known of it.
+    received: u32,
+    sent: u32,
+    /// The other flow of this address.
+    rival: u32,
+    session: SessionHandle,
+}
+
+/// Why there is no place for a flow: all are taken by clients that are really there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+/// The table of one thread.
+pub(crate) struct Flows {
+    places: Vec<Option<Flow>>,
+    free: Vec<u32>,
+    /// The place of the flow that holds an address.
+    index: HashTable<u32>,
+    /// Seeded at random: clients choose their addresses.
+    hasher: RandomState,
+    bounds: Bounds,
+    return_port: u16,
+    /// Where the next search for places to give up begins.
+    hand: usize,
+}
+
+impl Flow {
+    pub(crate) fn name(&self) -> FlowKey {
+        let mut key = [0; 20];
+        key.copy_from_slice(&self.header[KEY]);
+        FlowKey(key)
+    }
+
+    pub(crate) fn header(&self) -> &[u8; HEADER] {
+        &self.header
+    }
+
+    pub(crate) fn worker(&self) -> SocketAddr {
+        self.worker
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target { worker: self.worker, key: self.key, mark: self.mark }
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    pub(crate) fn session(&self) -> SessionHandle {
+        self.session
+    }
+
+    /// The client was heard.
+    pub(crate) fn hear(&mut self, octets: usize, now: Duration) {
+        self.heard = seconds(now);
+        if self.standing == Standing::Unknown {
+            self.received = self.received.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Whether so many octets may go to the client; counts them.
+    pub(crate) fn spend(&mut self, octets: usize) -> bool {
+        if self.standing > Standing::Unknown {
+            return true;
+        }
+        let sent = self.sent.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
+        let may = sent <= self.received;
+        if may {
+            self.sent = sent;
+        }
+        may
+    }
+
+    fn is_over(&self, bounds: &Bounds, now: Duration) -> bool {
+        let silent = seconds(now).saturating_sub(self.heard);
+        let limit = if self.standing == Standing::Proven { bounds.proven } else { bounds.unproven };
+        silent > seconds(limit)
+    }
+}
+
+impl Flows {
+    pub(crate) fn new(bounds: Bounds, return_port: u16) -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: RandomState::default(),
+            bounds,
+            return_port,
+            hand: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// The flow that holds an address.
+    pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
+        let (places, hash) = (&self.places, self.hasher.hash_one(key));
+        self.index.find(hash, |place| at(places, *place).is_some_and(|flow| flow.name() == *key)).copied().map(FlowId)
+    }
+
+    pub(crate) fn get(&self, flow: FlowId) -> Option<&Flow> {
+        at(&self.places, flow.0)
+    }
+
+    pub(crate) fn get_mut(&mut self, flow: FlowId) -> Option<&mut Flow> {
+        self.places.get_mut(flow.0 as usize).and_then(Option::as_mut)
+    }
+
+    /// The flow that has challenged this one.
+    pub(crate) fn rival(&self, flow: FlowId) -> Option<FlowId> {
+        self.get(flow).map(|flow| flow.rival).filter(|rival| *rival != NONE).map(FlowId)
+    }
+
+    /// Enters the flow of an address that none holds.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(crate) fn enter(
+        &mut self,
+        client: SocketAddr,
+        door: u16,
+        target: Target,
+        now: Duration,
+    ) -> Result<FlowId, Full> {
+        let place = self.place(now)?;
+        let key = FlowKey::new(client, door);
+        debug_assert!(self.find(&key).is_none(), "one holds it");
+        self.fill(place, client, door, target, now);
+        let (places, hasher) = (&self.places, &self.hasher);
+        let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
+        self.index.insert_unique(hasher.hash_one(key), place, hash);
+        Ok(FlowId(place))
+    }
+
+    /// Enters a flow beside the one that holds its address, in the place of an earlier rival.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub(crate) fn challenge(&mut self, held: FlowId, target: Target, now: Duration) -> Result<FlowId, Full> {
+        let Some((client, door)) = self.get(held).map(|flow| (flow.client(), flow.door())) else { return Err(Full) };
+        let place = match self.rival(held) {
+            Some(earlier) => earlier.0,
+            None => self.place(now)?,
+        };
+        // The search for a place may have given up the one that holds.
+        if self.get(held).is_none_or(|flow| flow.client() != client) {
+            self.free.push(place);
+            return Err(Full);
+        }
+        self.fill(place, client, door, target, now);
+        if let Some(flow) = self.get_mut(FlowId(place)) {
+            flow.rival = held.0;
+        }
+        if let Some(flow) = self.get_mut(held) {
+            flow.rival = place;
+        }
+        Ok(FlowId(place))
+    }
+
+    /// Takes the word of a worker. A rival that has proven itself holds the address from then on, and the other goes.
+    pub(crate) fn raise(&mut self, id: FlowId, standing: Standing, session: SessionHandle) -> Raised {
+        let return_port = self.return_port;
+        let Some(flow) = self.get_mut(id) else { return Raised::No };
+        let before = flow.standing;
+        flow.standing = before.max(standing);
+        if session != SessionHandle::default() && flow.session != session {
+            flow.session = session;
+            flow.reseal(id, return_port);
+        }
+        if before == Standing::Proven || standing != Standing::Proven {
+            return Raised::No;
+        }
+        let name = flow.name();
+        if let Some(held) = self.find(&name).filter(|held| *held != id) {
+            self.forget_alone(held);
+            let (places, hasher) = (&self.places, &self.hasher);
+            let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
+            self.index.insert_unique(hasher.hash_one(name), id.0, hash);
+            if let Some(flow) = self.get_mut(id) {
+                flow.rival = NONE;
+            }
+        }
+        Raised::Proven
+    }
+
+    /// Forgets flows whose clients are silent, looking at so many places.
+    pub(crate) fn sweep(&mut self, places: usize, now: Duration) -> usize {
+        let mut forgotten = 0;
+        for _ in 0..places.min(self.places.len()) {
+            let place = self.next_place();
+            let is_over = at(&self.places, place).is_some_and(|flow| flow.is_over(&self.bounds, now));
+            if is_over {
+                self.forget(FlowId(place));
+                forgotten += 1;
+            }
+        }
+        forgotten
+    }
+
+    fn next_place(&mut self) -> u32 {
+        self.hand = if self.hand + 1 >= self.places.len() { 0 } else { self.hand + 1 };
+        self.hand as u32
+    }
+
+    /// A free place: a new one, else that of a flow that is over, else that of a client of which nothing is known.
+    fn place(&mut self, now: Duration) -> Result<u32, Full> {
+        if let Some(place) = self.free.pop() {
+            return Ok(place);
+        }
+        if self.places.len() < self.bounds.flows.min(NONE as usize) {
+            self.places.push(None);
+            return Ok((self.places.len() - 1) as u32);
+        }
+        for _ in 0..LOOKED_AT {
+            let place = self.next_place();
+            let gives_way = at(&self.places, place)
+                .is_some_and(|flow| flow.standing == Standing::Unknown || flow.is_over(&self.bounds, now));
+            if gives_way {
+                self.forget(FlowId(place));
+                return self.free.pop().ok_or(Full);
+            }
+        }
+        Err(Full)
+    }
+
+    fn fill(&mut self, place: u32, client: SocketAddr, door: u16, target: Target, now: Duration) {
+        let Target { worker, key, mark } = target;
+        let session = SessionHandle::default();
+        let header = header(client, door, self.return_port, FlowId(place), session).seal(&key);
+        let standing = Standing::Unknown;
+        let heard = seconds(now);
+        let flow = Flow { header, worker, key, mark, standing, heard, received: 0, sent: 0, rival: NONE, session };
+        self.places[place as usize] = Some(flow);
+    }
+
+    /// Forgets a flow. Its rival holds the address then.
+    pub(crate) fn forget(&mut self, id: FlowId) {
+        let Some((name, rival)) = self.get(id).map(|flow| (flow.name(), flow.rival)) else { return };
+        let held = self.find(&name) == Some(id);
+        self.forget_alone(id);
+        if let Some(flow) = self.get_mut(FlowId(rival)) {
+            flow.rival = NONE;
+            if held {
+                let (places, hasher) = (&self.places, &self.hasher);
+                let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
+                self.index.insert_unique(hasher.hash_one(name), rival, hash);
+            }
+        }
+    }
+
+    /// Forgets a flow, and says nothing to its rival.
+    fn forget_alone(&mut self, id: FlowId) {
+        let Some(flow) = self.get(id) else { return };
+        let hash = self.hasher.hash_one(flow.name());
+        if let Ok(entry) = self.index.find_entry(hash, |place| *place == id.0) {
+            entry.remove();
+        }
+        self.places[id.0 as usize] = None;
+        self.free.push(id.0);
+    }
+}
+
+/// What a worker's word has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Raised {
+    /// Nothing that others need to know.
+    No,
+    /// The client is there: other relays may be told.
+    Proven,
+}
+
+impl Flow {
+    pub(crate) fn client(&self) -> SocketAddr {
+        client_of(&self.header)
+    }
+
+    pub(crate) fn door(&self) -> u16 {
+        u16::from_be_bytes([self.header[22], self.header[23]])
+    }
+
+    pub(crate) fn key(&self) -> &HeaderKey {
+        &self.key
+    }
+
+    fn reseal(&mut self, id: FlowId, return_port: u16) {
+        self.header = header(self.client(), self.door(), return_port, id, self.session).seal(&self.key);
+    }
+}
+
+fn at(places: &[Option<Flow>], place: u32) -> Option<&Flow> {
+    places.get(place as usize).and_then(Option::as_ref)
+}
+
+fn header(client: SocketAddr, door: u16, return_port: u16, flow: FlowId, session: SessionHandle) -> Header {
+    Header { direction: Direction::ToWorker, standing: Standing::Unknown, return_port, client, door, flow, session }
+}
+
+/// The table counts whole seconds: it forgets after many.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a relay with 100 000 clients needs: with the lists and the index at their fullest, under 200 octets a flow.
+    #[test]
+    fn a_flow_is_small() {
+        // An index of a power of two places of 5 octets is 7/8 full at most, and less than half full just after it has grown.
+        assert!(size_of::<Option<Flow>>() + size_of::<u32>() + 5 * 16 / 7 <= 150, "{}", size_of::<Option<Flow>>());
+    }
+}

@@ -1,0 +1,22 @@
+//! A UDP relay between clients and media workers, without its sockets: whose packet is this, and may it pass?
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`announce`] | what relays tell each other of flows |
+//! | [`header`] | what relay and worker put before each datagram |
+//! | [`flows`] | clients' addresses and where they lead, bounded |
+//! | [`relay`] | the decision for each datagram |
+//! | [`told`] | flows of other relays, bounded |
+//!
+//! What is absent: sockets, clocks, threads, and the installation's key. Time is an argument.
+
+pub mod announce;
+pub mod flows;
+pub mod header;
+pub mod relay;
+mod strangers;
+pub mod told;
+
+pub use flows::{Bounds, FlowKey, SessionMark, Target};
+pub use header::{Direction, FlowId, HEADER, Header, HeaderKey, NotAHeader, Sealed, SessionHandle, Standing};
+pub use relay::{Announced, Drop, Elsewhere, Homeward, Onward, Relay, Ufrags};

@@ -1,0 +1,377 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use streamfleet_net::stun::{BindingRequest, BindingSuccess, Nomination, Role, TransactionId};
+
+use super::*;
+use crate::flows::SessionMark;
+use crate::header::{Header, HeaderKey};
+
+const DOOR: u16 = 3478;
+const RETURN: u16 = 40_000;
+const DTLS: &[u8] = &[22, 254, 253, 0, 1, 2, 3];
+const RTP: &[u8] = &[128, 111, 0, 1, 2, 3, 4, 5];
+
+/// Sessions are called by one letter; each is at a worker of its own.
+struct Minted;
+
+fn target(letter: u8) -> Target {
+    Target {
+        worker: SocketAddr::from(([10, 0, 0, letter], 5000)),
+        key: HeaderKey([letter; 16]),
+        mark: SessionMark([letter; 8]),
+    }
+}
+
+impl Ufrags for Minted {
+    fn open(&self, ufrag: &str) -> Option<Target> {
+        match ufrag.as_bytes() {
+            [letter @ b'a'..=b'z', rest @ ..] if rest.len() == 31 => Some(target(*letter)),
+            _ => None,
+        }
+    }
+}
+
+/// What other relays have told.
+#[derive(Default)]
+struct Told(HashMap<FlowKey, Announced>);
+
+impl Elsewhere for Told {
+    fn find(&self, key: &FlowKey) -> Option<Announced> {
+        self.0.get(key).copied()
+    }
+}
+
+fn client(n: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, n], 1000 + u16::from(n)))
+}
+
+fn check(session: &str) -> Vec<u8> {
+    let request = BindingRequest {
+        transaction: TransactionId([7; 12]),
+        remote_ufrag: &session.repeat(32),
+        local_ufrag: "theirs",
+        priority: 1,
+        role: Role::Controlling(1),
+        nomination: Nomination::None,
+    };
+    let mut datagram = Vec::new();
+    request.write(b"a password of the session", &mut datagram).unwrap();
+    datagram
+}
+
+fn response() -> Vec<u8> {
+    let mut datagram = Vec::new();
+    BindingSuccess { transaction: TransactionId([7; 12]), mapped: client(1) }.write(b"key", &mut datagram);
+    datagram
+}
+
+fn relay(bounds: Bounds) -> Relay<Minted> {
+    Relay::new(Minted, bounds, RETURN)
+}
+
+const NOW: Duration = Duration::from_secs(100);
+
+impl Relay<Minted> {
+    fn hears(&mut self, n: u8, datagram: &[u8]) -> Result<Onward, Drop> {
+        self.from_client(client(n), DOOR, datagram, NOW, &Told::default())
+    }
+
+    /// The worker answers what came with this header.
+    fn told(
+        &mut self,
+        to: &(SocketAddr, [u8; HEADER]),
+        standing: Standing,
+        datagram: &[u8],
+    ) -> Result<SocketAddr, Drop> {
+        let sent = answer(to, standing, datagram);
+        self.from_worker(&sent).map(|homeward| homeward.to)
+    }
+}
+
+/// What a worker sends back to where a datagram came from.
+fn answer((worker, header): &(SocketAddr, [u8; HEADER]), standing: Standing, datagram: &[u8]) -> Vec<u8> {
+    let letter = match worker.ip() {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(_) => panic!("all are IPv4"),
+    };
+    let came = Sealed::split(header).unwrap().0.open(&target(letter).key).expect("sealed for this worker");
+    assert_eq!((came.direction, came.return_port, came.door), (Direction::ToWorker, RETURN, DOOR));
+    let session = SessionHandle(u32::from(letter));
+    let back = Header { direction: Direction::ToClient, standing, session, ..came };
+    [&back.seal(&target(letter).key)[..], datagram].concat()
+}
+
+#[test]
+fn a_call_through_it() {
+    let mut relay = relay(Bounds::default());
+    assert_eq!(relay.hears(1, RTP), Err(Drop::UnknownFlow));
+    let first = relay.hears(1, &check("a")).unwrap();
+    assert_eq!((first.to.0, first.also), (target(b'a').worker, None));
+    assert_eq!(relay.hears(1, DTLS), Err(Drop::Unconfirmed), "its worker has not answered yet");
+    assert_eq!(relay.told(&first.to, Standing::Confirmed, &response()), Ok(client(1)));
+    // The worker has said what it calls the session, and hears it from now on.
+    for datagram in [DTLS, RTP, &response()] {
+        let onward = relay.hears(1, datagram).unwrap();
+        assert_eq!(onward.to.0, target(b'a').worker);
+        assert_eq!(Sealed::split(&onward.to.1).unwrap().0.said().session, SessionHandle(u32::from(b'a')));
+    }
+    assert_eq!(relay.told(&first.to, Standing::Proven, &[0; 1200]), Ok(client(1)));
+    assert_eq!(relay.hears(2, RTP), Err(Drop::UnknownFlow), "another client's address is another flow");
+    assert_eq!(relay.flows(), 1);
+}
+
+#[test]
+fn what_is_told_to_others_is_told_once() {
+    let mut relay = relay(Bounds::default());
+    let first = relay.hears(1, &check("a")).unwrap();
+    let said =
+        |relay: &mut Relay<Minted>, standing| relay.from_worker(&answer(&first.to, standing, &[1])).unwrap().announce;
+    assert_eq!(said(&mut relay, Standing::Confirmed), None);
+    let session = SessionHandle(u32::from(b'a'));
+    let announced = Announced { client: client(1), door: DOOR, target: target(b'a'), session };
+    assert_eq!(said(&mut relay, Standing::Proven), Some(announced));
+    assert_eq!(said(&mut relay, Standing::Proven), None);
+    // The first packet of any kind goes on at another relay.
+    let mut other = Relay::new(Minted, Bounds::default(), RETURN);
+    let told = Told([(FlowKey::new(client(1), DOOR), announced)].into());
+    for datagram in [RTP, DTLS, &response(), &check("a")] {
+        let onward = other.from_client(client(1), DOOR, datagram, NOW, &told).unwrap();
+        assert_eq!((onward.to.0, onward.also), (target(b'a').worker, None));
+        assert_eq!(Sealed::split(&onward.to.1).unwrap().0.open(&target(b'a').key).unwrap().session, session);
+    }
+    assert_eq!(other.flows(), 1);
+}
+
+#[test]
+fn a_forged_source_takes_nobodys_call() {
+    let mut relay = relay(Bounds::default());
+    let held = relay.hears(1, &check("a")).unwrap();
+    relay.told(&held.to, Standing::Proven, &[1]).unwrap();
+    // Somebody with a session of his own sends in its name.
+    let forged = relay.hears(1, &check("b")).unwrap();
+    assert_eq!(forged.to.0, target(b'b').worker);
+    // His worker answers, and asks: both is told to whoever is there.
+    assert_eq!(relay.told(&forged.to, Standing::Confirmed, &[1]), Ok(client(1)));
+    assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'a').worker);
+    // An answer may be either's.
+    let answered = relay.hears(1, &response()).unwrap();
+    assert_eq!((answered.to.0, answered.also.unwrap().0), (target(b'a').worker, target(b'b').worker));
+    // A third one has the place of the second.
+    relay.hears(1, &check("c")).unwrap();
+    assert_eq!(relay.told(&forged.to, Standing::Proven, &[1]), Err(Drop::Forged), "its place is the third one's now");
+    assert_eq!(relay.flows(), 2);
+    // Who is really there has proven it, and has the address.
+    let moved = relay.hears(1, &check("c")).unwrap();
+    relay.told(&moved.to, Standing::Proven, &[1]).unwrap();
+    assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'c').worker);
+    assert_eq!(relay.told(&held.to, Standing::Proven, &[1]), Err(Drop::StrangeFlow));
+    assert_eq!(relay.flows(), 1);
+}
+
+#[test]
+fn nobody_is_flooded_through_it() {
+    let mut relay = relay(Bounds::default());
+    let asked = check("a");
+    let flow = relay.hears(1, &asked).unwrap();
+    let large = vec![1; asked.len() + 1];
+    assert_eq!(relay.told(&flow.to, Standing::Unknown, &large), Err(Drop::Amplified));
+    assert_eq!(relay.told(&flow.to, Standing::Unknown, &large[1..]), Ok(client(1)));
+    assert_eq!(relay.told(&flow.to, Standing::Unknown, &[1]), Err(Drop::Amplified));
+    relay.hears(1, &asked).unwrap();
+    assert_eq!(relay.told(&flow.to, Standing::Unknown, &large[1..]), Ok(client(1)));
+}
+
+#[test]
+fn what_a_worker_may_not_send() {
+    let mut relay = relay(Bounds::default());
+    let (a, b) = (relay.hears(1, &check("a")).unwrap().to, relay.hears(2, &check("b")).unwrap().to);
+    let sent = answer(&a, Standing::Confirmed, &[1, 2, 3]);
+    assert_eq!(relay.from_worker(&sent[..HEADER]), Err(Drop::Malformed), "nothing in it");
+    assert_eq!(relay.from_worker(&sent[..20]), Err(Drop::Malformed));
+    let towards_it = [&a.1[..], &[1]].concat();
+    assert_eq!(relay.from_worker(&towards_it), Err(Drop::Malformed), "its own header comes back");
+    // Another session's worker, with another session's key.
+    let of_a = Header { direction: Direction::ToClient, ..*Sealed::split(&a.1).unwrap().0.said() };
+    let forged = [&of_a.seal(&target(b'b').key)[..], &[1]].concat();
+    assert_eq!(relay.from_worker(&forged), Err(Drop::Forged));
+    // Its own flow, and another's client.
+    let elsewhere = Header { client: client(9), ..of_a };
+    let sealed = [&elsewhere.seal(&target(b'a').key)[..], &[1]].concat();
+    assert_eq!(relay.from_worker(&sealed), Err(Drop::StrangeFlow));
+    let unknown = Header { flow: FlowId(77), ..of_a };
+    let sealed = [&unknown.seal(&target(b'a').key)[..], &[1]].concat();
+    assert_eq!(relay.from_worker(&sealed), Err(Drop::StrangeFlow));
+    assert_eq!(relay.told(&b, Standing::Confirmed, &[1]), Ok(client(2)));
+}
+
+#[test]
+fn what_a_client_may_not_send() {
+    let mut relay = relay(Bounds::default());
+    for noise in [&[][..], &[0], &[0; 20], &[64, 0, 0, 0], &[200, 1, 2], &response()[..19]] {
+        assert_eq!(relay.hears(1, noise), Err(Drop::Noise), "{noise:?}");
+    }
+    assert_eq!(relay.hears(1, &response()), Err(Drop::UnknownFlow));
+    for _ in 0..50 {
+        assert_eq!(relay.hears(1, &check("A")), Err(Drop::UnknownUfrag));
+    }
+    assert_eq!(relay.hears(1, &check("A")), Err(Drop::Stranger));
+    assert_eq!(relay.hears(1, &check("a")), Err(Drop::Stranger), "for the rest of the second");
+    assert!(relay.hears(2, &check("a")).is_ok());
+    // Whose call is up is not shut out by who sends in its name.
+    for _ in 0..60 {
+        assert_eq!(relay.hears(2, &check("A")), Err(Drop::UnknownUfrag));
+    }
+    assert!(relay.hears(2, &check("a")).is_ok());
+}
+
+#[test]
+fn silent_flows_are_forgotten() {
+    let bounds = Bounds { flows: 3, ..Bounds::default() };
+    let mut relay = relay(bounds);
+    let proven = relay.hears(1, &check("a")).unwrap();
+    relay.told(&proven.to, Standing::Proven, &[1]).unwrap();
+    relay.hears(2, &check("b")).unwrap();
+    assert_eq!(relay.sweep(10, NOW + bounds.unproven), 0);
+    assert_eq!(relay.sweep(10, NOW + bounds.unproven + Duration::from_secs(1)), 1);
+    assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'a').worker);
+    assert_eq!(relay.sweep(10, NOW + bounds.proven + Duration::from_secs(1)), 1);
+    assert_eq!((relay.flows(), relay.hears(1, RTP)), (0, Err(Drop::UnknownFlow)));
+}
+
+#[test]
+fn a_full_table_gives_up_those_of_whom_nothing_is_known() {
+    let mut relay = relay(Bounds { flows: 3, ..Bounds::default() });
+    for (n, letter) in [(1, "a"), (2, "b")] {
+        let flow = relay.hears(n, &check(letter)).unwrap();
+        relay.told(&flow.to, Standing::Proven, &[1]).unwrap();
+    }
+    for n in 3..9 {
+        relay.hears(n, &check("c")).unwrap();
+        assert_eq!(relay.flows(), 3);
+    }
+    assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'a').worker);
+    let last = relay.hears(8, &check("c")).unwrap();
+    relay.told(&last.to, Standing::Confirmed, &[1]).unwrap();
+    assert_eq!(relay.hears(9, &check("d")), Err(Drop::Full), "all are there");
+    assert_eq!(relay.hears(1, &check("d")), Err(Drop::Full));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Check {
+        client: u8,
+        session: u8,
+    },
+    Data {
+        client: u8,
+    },
+    Response {
+        client: u8,
+    },
+    /// The worker answers the datagram that came to it so long ago.
+    Answer {
+        ago: usize,
+        standing: Standing,
+        octets: usize,
+    },
+    Pass {
+        seconds: u64,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let (client, session) = (1..6u8, b'a'..b'd');
+    let standing = prop_oneof![Just(Standing::Unknown), Just(Standing::Confirmed), Just(Standing::Proven)];
+    let step = prop_oneof![
+        4 => (client.clone(), session).prop_map(|(client, session)| Step::Check { client, session }),
+        3 => client.clone().prop_map(|client| Step::Data { client }),
+        1 => client.prop_map(|client| Step::Response { client }),
+        5 => (0..6usize, standing, 1..200usize).prop_map(|(ago, standing, octets)| Step::Answer { ago, standing, octets }),
+        1 => (0..20u64).prop_map(|seconds| Step::Pass { seconds }),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+proptest! {
+    /// Whatever comes in whatever order: nothing but checks reaches a worker that has not answered this client, nobody who is
+    /// proven loses his address to somebody who is not, nobody gets more than he sent before a worker knows him, and the table
+    /// stays within its bounds.
+    #[test]
+    fn no_packet_goes_where_it_does_not_belong(steps in steps(), places in 2..8usize) {
+        let mut relay = relay(Bounds { flows: places, ..Bounds::default() });
+        let mut now = NOW;
+        let mut arrived: Vec<(u8, (SocketAddr, [u8; HEADER]))> = Vec::new();
+        // Who has answered whom, who has proven himself where last, and what came and went before anybody knew.
+        let mut confirmed: HashMap<(u8, SocketAddr), Standing> = HashMap::new();
+        let mut holds: HashMap<u8, SocketAddr> = HashMap::new();
+        let (mut came, mut went): (HashMap<u8, usize>, HashMap<u8, usize>) = Default::default();
+        for step in steps {
+            match step {
+                Step::Check { client: n, session } => {
+                    let datagram = check(&char::from(session).to_string());
+                    if let Ok(onward) = relay.from_client(client(n), DOOR, &datagram, now, &Told::default()) {
+                        prop_assert_eq!((onward.to.0, onward.also), (target(session).worker, None));
+                        *came.entry(n).or_default() += datagram.len();
+                        arrived.push((n, onward.to));
+                    }
+                }
+                Step::Data { client: n } => {
+                    if let Ok(onward) = relay.from_client(client(n), DOOR, RTP, now, &Told::default()) {
+                        prop_assert!(confirmed.get(&(n, onward.to.0)).is_some_and(|known| *known > Standing::Unknown));
+                        prop_assert!(onward.also.is_none());
+                        if let Some(holder) = holds.get(&n) {
+                            prop_assert_eq!(*holder, onward.to.0, "who has proven himself keeps his address");
+                        }
+                    }
+                }
+                Step::Response { client: n } => {
+                    if let Ok(onward) = relay.from_client(client(n), DOOR, &response(), now, &Told::default()) {
+                        prop_assert!(onward.also.is_none_or(|also| also.0 != onward.to.0));
+                        *came.entry(n).or_default() += response().len();
+                    }
+                }
+                Step::Answer { ago, standing, octets } => {
+                    let Some((n, to)) = arrived.iter().rev().nth(ago).copied() else { continue };
+                    let sent = answer(&to, standing, &vec![0; octets]);
+                    let went_on = match relay.from_worker(&sent) {
+                        Ok(homeward) => {
+                            prop_assert_eq!((homeward.to, homeward.datagram.len()), (client(n), octets));
+                            octets
+                        }
+                        // A worker's word counts also where its datagram does not pass.
+                        Err(Drop::Amplified) => 0,
+                        Err(drop) => {
+                            prop_assert!(matches!(drop, Drop::StrangeFlow | Drop::Forged), "{:?}", drop);
+                            continue;
+                        }
+                    };
+                    let known = confirmed.entry((n, to.0)).or_default();
+                    *known = (*known).max(standing);
+                    if standing == Standing::Proven {
+                        holds.insert(n, to.0);
+                    }
+                    if *known == Standing::Unknown {
+                        *went.entry(n).or_default() += went_on;
+                        prop_assert!(went[&n] <= came[&n], "{} of {}", went[&n], came[&n]);
+                    }
+                }
+                Step::Pass { seconds } => {
+                    now += Duration::from_secs(seconds);
+                    relay.sweep(places, now);
+                    // Whoever is silent may be forgotten from now on.
+                    holds.clear();
+                }
+            }
+            prop_assert!(relay.flows() <= places);
+        }
+    }
+
+    #[test]
+    fn no_datagram_panics(datagram in proptest::collection::vec(any::<u8>(), 0..120)) {
+        let mut relay = relay(Bounds::default());
+        let _ = relay.hears(1, &datagram);
+        let _ = relay.from_worker(&datagram);
+    }
+}
