@@ -13,6 +13,7 @@ use streamfleet_handler::{
 use super::counters::{Counters, Drop};
 use super::frames::{Frames, Listening};
 use super::io::Io;
+use super::outlet::Outlet;
 use super::pace::Pace;
 use super::peer::{MessageSent, Peer};
 use super::tracks::Media;
@@ -256,7 +257,7 @@ pub(crate) struct Sink<'a> {
     pub(crate) touched: &'a mut bool,
     pub(crate) to: SocketAddr,
     pub(crate) now: Instant,
-    pub(crate) out: &'a mut streamfleet_net::Outbox,
+    pub(crate) out: &'a mut Outlet,
     pub(crate) counters: &'a Counters,
 }
 

@@ -12,6 +12,8 @@ pub enum Drop {
     NotMedia,
     /// Names no session, or comes from an address of none.
     UnknownPeer,
+    /// From a relay, and not sealed for the session that it names, or for none.
+    NotRelayed,
     /// STUN that is malformed.
     StunMalformed,
     /// STUN without valid MESSAGE-INTEGRITY.
@@ -48,9 +50,10 @@ pub enum Drop {
 
 impl Drop {
     /// Every reason, for the metrics endpoint.
-    pub const ALL: [Drop; 18] = [
+    pub const ALL: [Drop; 19] = [
         Drop::NotMedia,
         Drop::UnknownPeer,
+        Drop::NotRelayed,
         Drop::StunMalformed,
         Drop::StunIntegrity,
         Drop::StunUnasked,
@@ -75,6 +78,7 @@ impl Drop {
         match self {
             Drop::NotMedia => "not_media",
             Drop::UnknownPeer => "unknown_peer",
+            Drop::NotRelayed => "not_relayed",
             Drop::StunMalformed => "stun_malformed",
             Drop::StunIntegrity => "stun_integrity",
             Drop::StunUnasked => "stun_unasked",

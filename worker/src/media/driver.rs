@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver as CommandReceiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use streamfleet_net::{Outbox, Poller, SocketOptions, UdpSocket, Waker, set_timer_slack};
+use streamfleet_net::{Poller, SocketOptions, UdpSocket, Waker, set_timer_slack};
 use streamfleet_rtp::rtcp::WallClock;
 
 use super::counters::Counters;
+use super::outlet::Outlet;
 use super::session::NewSession;
 use super::shard::{Command, Ready, Shard};
 use super::shared::Token;
@@ -120,7 +121,7 @@ impl Loop {
         // Without it ticks are longer than meant, which costs delay but nothing else.
         drop(set_timer_slack(TIMER_SLACK));
         let (mut receiver, mut sender) = self.socket.split();
-        let mut out = Outbox::new();
+        let mut out = Outlet::new();
         let mut ready: Vec<Token> = Vec::new();
         let mut ticker = Ticker::default();
         let mut last = Instant::now();

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde_json::Value;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{LinkConfig, Media, PcmFormat, Registered, Registry, TaskEnd, Transport, link};
-use streamfleet_net::{Outbox, stun};
+use streamfleet_net::stun;
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::Identity;
 use streamfleet_session::lifecycle::{CloseReason, LifeLimits};
 
 use super::answer::{AnswerRequest, Answered, IceCredentials, MAX_REMOTE_CANDIDATES, PeerFactory, Wants};
 use super::counters::Counters;
+use super::outlet::Outlet;
 use super::sdp::{self, SectionKind};
 use super::session::{Endpoint, NewSession};
 use super::shard::{Command, Shard};
@@ -211,7 +212,7 @@ struct Live {
     now: Instant,
     until: Instant,
     shard: Shard,
-    out: Outbox,
+    out: Outlet,
     client: Client,
     client_ufrag: String,
     shared: Arc<Shared>,
@@ -228,7 +229,7 @@ impl Live {
         let now = Instant::now();
         let clock = WallClock::new(now, UNIX_EPOCH + Duration::from_secs(1_800_000_000));
         let mut shard = Shard::new(Arc::new(Counters::default()), clock);
-        let mut out = Outbox::new();
+        let mut out = Outlet::new();
         let (mut client, offer) = Client::new(HOME, now);
         let answered = answered(&offer, now).expect("the client's offer is a good one");
         client.accept(&answered.sdp, now);
@@ -259,6 +260,7 @@ impl Live {
             bounds: DelayBounds::default(),
             shared: shared.clone(),
             provider: factory().provider().clone(),
+            relay: None,
             guard: Box::new(()),
         };
         shard.handle_command(Command::Open(Box::new(new)), now, &mut out);

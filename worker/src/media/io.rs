@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use streamfleet_net::Outbox;
 use streamfleet_net::stun::TransactionId;
 use streamfleet_rtp::rtcp::WallClock;
 
 use super::counters::Counters;
+use super::outlet::Outlet;
 
 /// What a session needs of its loop while it works.
 pub(crate) struct Io<'a> {
     pub(crate) now: Instant,
     pub(crate) clock: &'a WallClock,
-    pub(crate) out: &'a mut Outbox,
+    pub(crate) out: &'a mut Outlet,
     pub(crate) counters: &'a Counters,
     pub(crate) routes: &'a mut Vec<Route>,
     /// Room for one packet's payload.

@@ -11,6 +11,7 @@ mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod io;
+mod outlet;
 mod pace;
 mod path;
 mod peer;

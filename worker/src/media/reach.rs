@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use streamfleet_net::stun::{self, TransactionId};
+use streamfleet_relay::Standing;
 
 use super::addresses::Addresses;
 use super::answer::IceCredentials;
@@ -122,6 +123,7 @@ impl Reach {
         if !self.claim(from, data.len(), io) {
             return Outcome::Done;
         }
+        io.out.stands(from, Standing::Confirmed);
         let nominates = if message.use_candidate() { Nominates::Yes } else { Nominates::No };
         let allowance = self.addresses.allowance(from);
         let Some(connected) = &mut self.connected else {
@@ -276,6 +278,7 @@ impl Reach {
     fn prove(&mut self, address: SocketAddr, io: &mut Io<'_>) {
         let paths = self.connected.as_ref().map(|c| &c.paths);
         let evicted = self.addresses.prove(address, |a| paths.is_some_and(|p| p.knows(a)));
+        io.out.stands(address, Standing::Proven);
         io.routes.extend(evicted.map(Route::Forgotten));
         io.routes.push(Route::Proven(address));
     }

@@ -2,12 +2,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::UNIX_EPOCH;
 
 use proptest::prelude::*;
-use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
 
 use super::*;
 use crate::media::addresses::MAX_ADDRESSES;
 use crate::media::counters::Counters;
+use crate::media::outlet::Outlet;
 
 const OUR_PASSWORD: &[u8] = b"password of the worker..";
 const THEIR_PASSWORD: &[u8] = b"password of the client..";
@@ -25,7 +25,7 @@ struct Bench {
     reach: Reach,
     now: Instant,
     clock: WallClock,
-    out: Outbox,
+    out: Outlet,
     counters: Counters,
     routes: Vec<Route>,
     payload: Vec<u8>,
@@ -38,7 +38,7 @@ impl Bench {
             reach: Reach::new(credentials("ufragoftheworker", OUR_PASSWORD), credentials("abcd", THEIR_PASSWORD)),
             now,
             clock: WallClock::new(now, UNIX_EPOCH),
-            out: Outbox::new(),
+            out: Outlet::new(),
             counters: Counters::default(),
             routes: vec![],
             payload: vec![],

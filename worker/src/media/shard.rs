@@ -1,6 +1,6 @@
 //! One media loop without its socket and its clock: sessions, the tables that find them, and their timers.
 //!
-//! Fed with datagrams, commands and time, it fills an [`Outbox`]. The driver does the same with real sockets as the
+//! Fed with datagrams, commands and time, it fills an [`Outlet`]. The driver does the same with real sockets as the
 //! tests do with a simulated network.
 
 use std::cmp::Reverse;
@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use streamfleet_net::demux::{Kind, classify};
-use streamfleet_net::{Outbox, stun};
+use streamfleet_net::stun;
+use streamfleet_relay::{HEADER, Sealed, SessionHandle};
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::candidate::RemoteCandidate;
 use streamfleet_session::lifecycle::CloseReason;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::counters::{Counters, Drop};
 use super::io::{Io, Route};
+use super::outlet::Outlet;
 use super::session::{NewSession, Session};
 use super::shared::{Token, TrackEnd};
 
@@ -94,9 +96,9 @@ impl Shard {
     }
 
     /// Carries out a command. What follows from it is done by [`Self::settle`].
-    pub(crate) fn handle_command(&mut self, command: Command, now: Instant, out: &mut Outbox) {
+    pub(crate) fn handle_command(&mut self, command: Command, now: Instant, out: &mut Outlet) {
         match command {
-            Command::Open(new) => self.open(*new, now),
+            Command::Open(new) => self.open(*new, now, out),
             Command::Candidate(token, candidate) => {
                 self.with(token, |session| {
                     session.add_candidate(&candidate);
@@ -127,7 +129,8 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, new: NewSession, now: Instant) {
+    fn open(&mut self, new: NewSession, now: Instant, out: &mut Outlet) {
+        let relay = new.relay;
         let session = Box::new(Session::new(new, now));
         let i = match self.free.pop() {
             Some(i) => i,
@@ -136,6 +139,9 @@ impl Shard {
                 u32::try_from(self.sessions.len() - 1).expect("fewer than 2^32 sessions fit in memory")
             }
         };
+        if let Some(key) = relay {
+            out.open(i, key);
+        }
         self.by_ufrag.insert(session.ufrag().into(), i);
         self.by_token.insert(session.shared.token(), i);
         self.sessions[i as usize] = Some(session);
@@ -160,69 +166,75 @@ impl Shard {
     }
 
     /// One datagram; it is decrypted where it lies.
-    pub(crate) fn handle_datagram(&mut self, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outbox) {
-        match classify(data) {
-            Kind::Stun => self.stun(from, data, now, out),
-            Kind::Dtls => {
-                let Some(i) = self.by_address(from) else { return };
-                self.run(i, now, out, |session, io| session.dtls(from, data, io));
-            }
-            Kind::Rtcp => {
-                let Some(i) = self.by_address(from) else { return };
-                self.run(i, now, out, |session, io| session.rtcp(from, data, io));
-            }
-            Kind::Rtp => self.rtp(from, data, now, out),
-            _ => self.counters.dropped(Drop::NotMedia),
-        }
-    }
-
-    fn stun(&mut self, from: SocketAddr, data: &[u8], now: Instant, out: &mut Outbox) {
-        let Ok(message) = stun::Message::parse(data) else {
-            self.counters.dropped(Drop::StunMalformed);
-            return;
+    pub(crate) fn handle_datagram(&mut self, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outlet) {
+        let found = match classify(data) {
+            Kind::Stun => match stun::Message::parse(data) {
+                Ok(message) => self.named(&message),
+                Err(_) => return self.counters.dropped(Drop::StunMalformed),
+            },
+            Kind::Dtls | Kind::Rtcp => self.by_address.get(&from).copied(),
+            // A client whose NAT gave it a new port is known by its source, if the packet then proves to be its.
+            Kind::Rtp => self.by_address.get(&from).copied().or_else(|| {
+                let ssrc = data.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)?;
+                self.by_source.get(&ssrc).copied()
+            }),
+            Kind::Unknown if Sealed::split(data).is_ok() => return self.relayed(from, data, now, out),
+            Kind::Unknown | Kind::TurnChannel => return self.counters.dropped(Drop::NotMedia),
         };
-        // Requests name the session; answers to our own checks do not.
-        let named = message.username().and_then(|name| name.split_once(':')).map(|(local, _)| local);
-        let found = match named {
-            Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
-            None => self.by_check.get(&message.transaction().0).copied(),
-        };
-        match found {
-            Some(i) => self.run(i, now, out, |session, io| session.stun(from, data, &message, io)),
+        // Whoever has a relay is not to be reached past it.
+        match found.filter(|i| !out.is_relayed(*i)) {
+            Some(i) => self.deliver(i, from, data, now, out),
             None => self.counters.dropped(Drop::UnknownPeer),
         }
     }
 
-    fn rtp(&mut self, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outbox) {
-        let known = self.by_address.get(&from).copied();
-        // A client whose NAT gave it a new port is known by its source, if the packet then proves to be its.
-        let found = known.or_else(|| {
-            let ssrc = data.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes)?;
-            self.by_source.get(&ssrc).copied()
-        });
-        let Some(i) = found else {
-            self.counters.dropped(Drop::UnknownPeer);
-            return;
+    /// One datagram that came by a relay.
+    fn relayed(&mut self, relay: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outlet) {
+        let Some((head, data)) = data.split_at_mut_checked(HEADER) else { return };
+        let Ok((sealed, _)) = Sealed::split(head) else { return };
+        // A relay that has not heard yet what the session is called here has a check, which says whose it is.
+        let found = match sealed.said().session {
+            SessionHandle(0) => stun::Message::parse(data).ok().and_then(|message| self.named(&message)),
+            SessionHandle(n) => Some(n - 1),
         };
-        // Most packets change nothing but their track: the session is not put on the list of those to settle.
-        let wants = self.contained(i, now, out, |session, io| {
-            session.rtp(from, data, io);
-            session.wants_settling()
-        });
-        if wants == Some(true) {
-            self.mark(i);
+        let Some((i, from)) = found.and_then(|i| Some((i, out.arrived(i, relay, &sealed)?))) else {
+            return self.counters.dropped(Drop::NotRelayed);
+        };
+        self.deliver(i, from, data, now, out);
+    }
+
+    /// The session that a STUN message is for. Requests name it; answers to our own checks do not.
+    fn named(&self, message: &stun::Message<'_>) -> Option<u32> {
+        match message.local_ufrag() {
+            Some(ufrag) => self.by_ufrag.get(ufrag).copied(),
+            None => self.by_check.get(&message.transaction().0).copied(),
         }
     }
 
-    fn by_address(&self, from: SocketAddr) -> Option<u32> {
-        let found = self.by_address.get(&from).copied();
-        if found.is_none() {
-            self.counters.dropped(Drop::UnknownPeer);
+    /// Gives a session what is its own.
+    fn deliver(&mut self, i: u32, from: SocketAddr, data: &mut [u8], now: Instant, out: &mut Outlet) {
+        match classify(data) {
+            Kind::Stun => match stun::Message::parse(data) {
+                Ok(message) => self.run(i, now, out, |session, io| session.stun(from, data, &message, io)),
+                Err(_) => self.counters.dropped(Drop::StunMalformed),
+            },
+            Kind::Dtls => self.run(i, now, out, |session, io| session.dtls(from, data, io)),
+            Kind::Rtcp => self.run(i, now, out, |session, io| session.rtcp(from, data, io)),
+            Kind::Rtp => {
+                // Most packets change nothing but their track: the session is not put on the list of those to settle.
+                let wants = self.contained(i, now, out, |session, io| {
+                    session.rtp(from, data, io);
+                    session.wants_settling()
+                });
+                if wants == Some(true) {
+                    self.mark(i);
+                }
+            }
+            Kind::Unknown | Kind::TurnChannel => self.counters.dropped(Drop::NotMedia),
         }
-        found
     }
 
-    fn run(&mut self, i: u32, now: Instant, out: &mut Outbox, f: impl FnOnce(&mut Session, &mut Io<'_>)) {
+    fn run(&mut self, i: u32, now: Instant, out: &mut Outlet, f: impl FnOnce(&mut Session, &mut Io<'_>)) {
         self.contained(i, now, out, f);
         self.mark(i);
     }
@@ -250,7 +262,7 @@ impl Shard {
 
     /// Puts a session on the list of those to settle, once.
     fn mark(&mut self, i: u32) {
-        if let Some(session) = self.sessions[i as usize].as_deref_mut()
+        if let Some(session) = self.sessions.get_mut(i as usize).and_then(Option::as_deref_mut)
             && !session.queued
         {
             session.queued = true;
@@ -263,10 +275,11 @@ impl Shard {
         &mut self,
         i: u32,
         now: Instant,
-        out: &mut Outbox,
+        out: &mut Outlet,
         work: impl FnOnce(&mut Session, &mut Io<'_>) -> T,
     ) -> Option<T> {
-        let session = self.sessions[i as usize].as_deref_mut()?;
+        let session = self.sessions.get_mut(i as usize)?.as_deref_mut()?;
+        out.turn(i);
         let mut io = Io {
             now,
             clock: &self.clock,
@@ -281,13 +294,13 @@ impl Shard {
         }
         if done.is_none() {
             tracing::error!(session = i, "a session panicked on the media loop");
-            self.remove(i, CloseReason::InternalError);
+            self.remove(i, CloseReason::InternalError, out);
         }
         done
     }
 
     /// Runs timers that are due and everything that the inputs since the last call led to.
-    pub(crate) fn settle(&mut self, now: Instant, out: &mut Outbox) {
+    pub(crate) fn settle(&mut self, now: Instant, out: &mut Outlet) {
         while let Some(Reverse((at, i))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -324,14 +337,15 @@ impl Shard {
             match closed {
                 // Its last words wait for room in the outbox.
                 _ if more => self.mark(i),
-                Some(reason) => self.remove(i, reason),
+                Some(reason) => self.remove(i, reason, out),
                 None => {}
             }
         }
     }
 
-    fn remove(&mut self, i: u32, reason: CloseReason) {
+    fn remove(&mut self, i: u32, reason: CloseReason, out: &mut Outlet) {
         let Some(session) = self.sessions[i as usize].take() else { return };
+        out.close(i);
         self.by_ufrag.remove(session.ufrag());
         self.by_token.remove(&session.shared.token());
         for route in session.routes() {

@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use streamfleet_handler::{CodecName, Packet, TrackKind};
-use streamfleet_net::Outbox;
 use streamfleet_rtp::Index;
 use streamfleet_rtp::header::Extensions;
 use streamfleet_rtp::rtcp::{self, Event, Feedback, Packets, Reception, RtcpInbox, Transmission, WallClock};
 use streamfleet_rtp::srtp::{Outgoing, Refused, Rx, Tx};
 
 use super::answer::NegotiatedTrack;
+use super::outlet::Outlet;
 use super::path::Newest;
 use super::shared::{TrackView, millis};
 
@@ -135,7 +135,7 @@ impl Media {
     }
 
     /// Sends a packet on the track of its kind. False if there is none, its index was used, or the outbox is full.
-    pub(crate) fn send(&mut self, packet: &Packet<'_>, to: SocketAddr, now: Instant, out: &mut Outbox) -> bool {
+    pub(crate) fn send(&mut self, packet: &Packet<'_>, to: SocketAddr, now: Instant, out: &mut Outlet) -> bool {
         let Some(track) = self.tracks.iter_mut().find(|t| {
             t.negotiated.sends && !t.closed && t.negotiated.kind == packet.kind && t.negotiated.codec == packet.codec
         }) else {

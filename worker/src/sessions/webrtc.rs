@@ -84,6 +84,7 @@ impl Sessions {
             bounds: inner.bounds,
             shared: shared.clone(),
             provider: inner.factory.provider().clone(),
+            relay: None,
             guard: Box::new(guard),
         });
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use rtc::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{LinkConfig, Media, Transport, link};
-use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::candidate::RemoteCandidate;
 use streamfleet_session::lifecycle::LifeLimits;
@@ -18,6 +17,7 @@ use super::hand::Hand;
 use super::network::{Conditions, Network, is_rtp};
 use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
 use crate::media::counters::Counters;
+use crate::media::outlet::Outlet;
 use crate::media::session::{Endpoint, NewSession};
 use crate::media::shard::{Command, Ready, Shard};
 use crate::media::shared::{Shared, Token};
@@ -68,7 +68,7 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) clients: Vec<Client>,
     factory: PeerFactory,
-    pub(crate) out: Outbox,
+    pub(crate) out: Outlet,
     tokens: Token,
     /// Datagrams that the worker sent to addresses of no client, and those that no client has any more.
     pub(crate) astray: Vec<(SocketAddr, usize)>,
@@ -110,7 +110,7 @@ impl World {
             network: Network::new(seed, conditions),
             clients: vec![],
             factory,
-            out: Outbox::new(),
+            out: Outlet::new(),
             tokens: 0,
             astray: vec![],
             handler: None,
@@ -186,6 +186,7 @@ impl World {
             bounds: DelayBounds::default(),
             shared: shared.clone(),
             provider: self.factory.provider().clone(),
+            relay: None,
             guard: (opening.guard)(&shared),
         };
         self.shard.handle_command(Command::Open(Box::new(new)), self.now, &mut self.out);

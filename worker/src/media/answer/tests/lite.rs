@@ -13,13 +13,13 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use serde_json::Value;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{Registered, Transport};
-use streamfleet_net::Outbox;
 use streamfleet_rtp::rtcp::WallClock;
 use streamfleet_session::Identity;
 use streamfleet_session::lifecycle::LifeLimits;
 
 use super::*;
 use crate::media::counters::Counters;
+use crate::media::outlet::Outlet;
 use crate::media::session::{Endpoint, NewSession};
 use crate::media::shard::{Command, Shard};
 use crate::media::shared::{Shared, Stage};
@@ -77,7 +77,7 @@ fn a_lite_client_connects_and_stays() {
 
     let mut shard =
         Shard::new(Arc::new(Counters::default()), WallClock::new(now, UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
-    let mut out = Outbox::new();
+    let mut out = Outlet::new();
     let (id, service) = ("a".parse().unwrap(), "echo".parse().unwrap());
     let shared = Arc::new(Shared::new(1, id, service, Transport::WebRtc, &Identity::default()));
     let Registered::Packets(echo) = streamfleet_handler::Registry::builtin().get("echo", Value::Null).unwrap() else {
@@ -92,6 +92,7 @@ fn a_lite_client_connects_and_stays() {
         bounds: DelayBounds::default(),
         shared: shared.clone(),
         provider: factory.provider().clone(),
+        relay: None,
         guard: Box::new(()),
     };
     shard.handle_command(Command::Open(Box::new(new)), now, &mut out);
