@@ -17,6 +17,7 @@ mod proving;
 mod quality;
 mod reasons;
 mod rebinding;
+mod relayed;
 mod sharing;
 mod speaking;
 mod world;

@@ -15,6 +15,7 @@ use super::allocations::{Spent, spent};
 use super::client::{Client, Offering};
 use super::hand::Hand;
 use super::network::{Conditions, Network, is_rtp};
+use super::relayed::Relays;
 use crate::media::answer::{AnswerRequest, IceCredentials, PeerFactory, Wants, answer};
 use crate::media::counters::Counters;
 use crate::media::outlet::Outlet;
@@ -85,6 +86,8 @@ pub(crate) struct World {
     pub(crate) for_turns: Vec<Spent>,
     /// The most datagrams that one turn sent.
     pub(crate) most_sent: usize,
+    /// What clients reach the worker by; without, they reach it directly.
+    pub(super) relays: Option<Relays>,
 }
 
 impl World {
@@ -120,6 +123,7 @@ impl World {
             for_packets: vec![],
             for_turns: vec![],
             most_sent: 0,
+            relays: None,
         }
     }
 
@@ -186,7 +190,7 @@ impl World {
             bounds: DelayBounds::default(),
             shared: shared.clone(),
             provider: self.factory.provider().clone(),
-            relay: None,
+            relay: self.relays.as_ref().map(|_| Relays::key(&self.ufrag())),
             guard: (opening.guard)(&shared),
         };
         self.shard.handle_command(Command::Open(Box::new(new)), self.now, &mut self.out);
@@ -221,7 +225,14 @@ impl World {
         self.for_turns.push(spent);
         self.most_sent = self.most_sent.max(self.out.len());
         for (to, data) in self.out.iter() {
-            self.network.send(self.now, server(), to, data);
+            match &mut self.relays {
+                None => self.network.send(self.now, server(), to, data),
+                Some(relays) => {
+                    if let Some((to, data)) = relays.outward(to, data) {
+                        self.network.send(self.now, server(), to, &data);
+                    }
+                }
+            }
             if self.sent.len() < MAX_OVERHEARD {
                 self.sent.push((to, data.to_vec()));
             }
@@ -257,7 +268,11 @@ impl World {
             let Some(at) = next.filter(|at| *at <= until) else { break };
             self.now = self.now.max(at);
             while let Some(mut datagram) = self.network.receive(self.now) {
-                if datagram.to == server() {
+                if let (true, Some(relays)) = (datagram.to == server(), &mut self.relays) {
+                    for (relay, mut data) in relays.inward(datagram.from, &datagram.data, self.now) {
+                        self.shard.handle_datagram(relay, &mut data, self.now, &mut self.out);
+                    }
+                } else if datagram.to == server() {
                     let (is_rtp, before) = (is_rtp(&datagram.data), spent());
                     self.shard.handle_datagram(datagram.from, &mut datagram.data, self.now, &mut self.out);
                     let spent = spent() - before;

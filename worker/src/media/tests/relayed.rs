@@ -1,0 +1,205 @@
+//! Clients that reach the worker by relays: the relays' own decisions and the loop's, in one virtual time.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, HeaderKey, Relay, SessionMark, Target, Ufrags};
+
+use super::echo::echo;
+use super::network::Conditions;
+use super::world::{World, server};
+use crate::media::shared::Stage;
+
+/// The port of the worker's loop, which no client knows.
+fn worker() -> SocketAddr {
+    ([10, 1, 0, 1], 5000).into()
+}
+
+const RETURN_PORT: u16 = 40_000;
+
+/// Where a relay's threads are to the worker.
+fn relay(n: usize) -> SocketAddr {
+    ([10, 2, 0, n as u8], RETURN_PORT).into()
+}
+
+/// Opens what [`World::ufrag`] has made.
+struct Minted;
+
+impl Ufrags for Minted {
+    fn open(&self, ufrag: &str) -> Option<Target> {
+        let number: u64 = ufrag.strip_prefix("ufrag")?.parse().ok()?;
+        let mut key = [7; 16];
+        key[..8].copy_from_slice(&number.to_be_bytes());
+        Some(Target { worker: worker(), key: HeaderKey(key), mark: SessionMark(number.to_be_bytes()) })
+    }
+}
+
+/// What relays have told each other.
+#[derive(Default)]
+struct Told(HashMap<FlowKey, Announced>);
+
+impl Elsewhere for Told {
+    fn find(&self, key: &FlowKey) -> Option<Announced> {
+        self.0.get(key).copied()
+    }
+}
+
+/// Relays behind one public address.
+pub(super) struct Relays {
+    relays: Vec<Relay<Minted>>,
+    /// Where the load balancer sends what comes now.
+    pub(super) serving: usize,
+    /// Whether relays tell each other of their flows.
+    pub(super) tell: bool,
+    told: Told,
+    started: Instant,
+    /// What they have dropped, by why.
+    pub(super) dropped: HashMap<streamfleet_relay::Drop, usize>,
+}
+
+impl Relays {
+    fn new(count: usize, started: Instant) -> Self {
+        let relays = (0..count).map(|_| Relay::new(Minted, Bounds::default(), RETURN_PORT)).collect();
+        Self { relays, serving: 0, tell: true, told: Told::default(), started, dropped: HashMap::new() }
+    }
+
+    pub(super) fn key(ufrag: &str) -> HeaderKey {
+        Minted.open(ufrag).unwrap().key
+    }
+
+    /// What the worker gets of a datagram of a client's: who from, and what.
+    pub(super) fn inward(&mut self, from: SocketAddr, data: &[u8], now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        let (serving, now) = (self.serving, now - self.started);
+        match self.relays[serving].from_client(from, server().port(), data, now, &self.told) {
+            Ok(onward) => {
+                let all = [Some(onward.to), onward.also];
+                all.into_iter().flatten().map(|(_, header)| (relay(serving), [&header[..], data].concat())).collect()
+            }
+            Err(why) => {
+                *self.dropped.entry(why).or_default() += 1;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Who gets what of a datagram of the worker's.
+    pub(super) fn outward(&mut self, to: SocketAddr, data: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let n = (0..self.relays.len()).find(|n| relay(*n) == to).expect("the worker sends to relays only");
+        // A relay that is gone says nothing.
+        if n != self.serving {
+            return None;
+        }
+        match self.relays[n].from_worker(data) {
+            Ok(homeward) => {
+                if let Some(announced) = homeward.announce.filter(|_| self.tell) {
+                    self.told.0.insert(FlowKey::new(announced.client, announced.door), announced);
+                }
+                Some((homeward.to, homeward.datagram.to_vec()))
+            }
+            Err(why) => {
+                *self.dropped.entry(why).or_default() += 1;
+                None
+            }
+        }
+    }
+}
+
+fn world(seed: u64, conditions: Conditions, relays: usize) -> World {
+    let mut world = World::new(seed, conditions);
+    world.relays = Some(Relays::new(relays, world.started));
+    world
+}
+
+fn gap(world: &World, client: usize, from: Instant) -> Duration {
+    let times: Vec<_> = world.clients[client].echoes.iter().map(|e| e.at).filter(|at| *at >= from).collect();
+    times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(Duration::MAX)
+}
+
+#[test]
+fn a_call_by_a_relay_is_as_good_as_a_direct_one() {
+    let mut world = world(1, Conditions::CLEAN, 1);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(30));
+    let client = &world.clients[c];
+    let connected = client.connected_at.expect("connected") - world.started;
+    assert!(connected < Duration::from_millis(400), "{connected:?}");
+    let sent = client.sent_at.len();
+    assert!(client.echoes.len() >= sent - 4, "{} of {sent}", client.echoes.len());
+    assert!(client.echoes.windows(2).all(|w| w[1].number == w[0].number + 1));
+    assert_eq!(shared.remote(), Some(client.outside), "the session knows its client, not its relay");
+    assert!(world.sent.iter().all(|(to, data)| *to == relay(0) && data.len() > HEADER), "and nobody else is sent to");
+}
+
+#[test]
+fn a_relay_that_dies_costs_what_was_on_its_way() {
+    let mut world = world(2, Conditions::CLEAN, 3);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(5));
+    for serving in [1, 2, 0] {
+        let before = world.now - Duration::from_millis(100);
+        world.relays.as_mut().unwrap().serving = serving;
+        world.run(Duration::from_secs(3));
+        // One packet, every 20 ms, may have been at the dead relay on its way back.
+        let gap = gap(&world, c, before);
+        assert!(gap <= Duration::from_millis(45), "{gap:?}");
+    }
+    assert_eq!(shared.stage(), Stage::Active);
+    assert_eq!(world.relays.unwrap().dropped, HashMap::new());
+}
+
+/// The next check finds the way without it: the client has consent to renew every few seconds.
+#[test]
+fn a_relay_that_was_told_nothing_learns_it_from_the_next_check() {
+    let mut world = world(3, Conditions::CLEAN, 2);
+    world.relays.as_mut().unwrap().tell = false;
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(5));
+    let before = world.now - Duration::from_millis(100);
+    world.relays.as_mut().unwrap().serving = 1;
+    world.run(Duration::from_secs(10));
+    let gap = gap(&world, c, before);
+    assert!((Duration::from_millis(50)..Duration::from_secs(6)).contains(&gap), "{gap:?}");
+    assert_eq!(shared.stage(), Stage::Active);
+}
+
+/// What comes from a new port is nobody's until a check has come from there.
+#[test]
+fn a_client_whose_nat_moves_it_is_found_by_its_next_check() {
+    let mut world = world(4, Conditions::CLEAN, 1);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(5));
+    let moved: SocketAddr = ([192, 0, 2, 10], 7777).into();
+    world.clients[c].outside = moved;
+    let before = world.now - Duration::from_millis(100);
+    world.run(Duration::from_secs(10));
+    let gap = gap(&world, c, before);
+    assert!(gap < Duration::from_secs(6), "{gap:?}");
+    assert_eq!((shared.remote(), shared.stage()), (Some(moved), Stage::Active));
+}
+
+/// Somebody with a session of his own sends in another client's name, and to the worker past the relay.
+#[test]
+fn nobody_takes_a_call_from_its_client() {
+    let mut world = world(5, Conditions::CLEAN, 1);
+    let (c, shared) = world.call(echo(), World::limits());
+    let (_, others) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(5));
+    let (victim, attacker) = (world.clients[c].outside, world.clients[c + 1].outside);
+    let overheard: Vec<_> = world.overheard.iter().filter(|(from, _)| *from == attacker).cloned().collect();
+    let from = world.now;
+    for (_, data) in &overheard {
+        let arrived = world.relays.as_mut().unwrap().inward(victim, data, world.now);
+        for (relay, data) in arrived {
+            world.inject(relay, &data);
+        }
+        world.inject(victim, data);
+        world.inject(attacker, data);
+        world.run(Duration::from_millis(5));
+    }
+    world.run(Duration::from_secs(3));
+    let gap = gap(&world, c, from);
+    assert!(gap <= Duration::from_millis(45), "{gap:?}");
+    assert_eq!((shared.remote(), others.remote()), (Some(victim), Some(attacker)));
+    assert!(world.sent.iter().all(|(to, _)| *to == relay(0)), "nobody is sent to past the relay");
+}
