@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::header::{Direction, FlowId, HEADER, Header, HeaderKey, SessionHandle, Standing, client_of};
+use crate::told::AGAIN;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
 const KEY: std::ops::Range<usize> = 4..24;
@@ -78,8 +79,9 @@ pub(crate) struct Flow {
     key: HeaderKey,
     mark: SessionMark,
     standing: Standing,
-    /// When the client was heard last, on the thread's clock.
+    /// When the client was heard last, and when others were told of it, on the thread's clock.
     heard: u32,
+    told: u32,
     /// Octets from and to the client, counted while nothing is known of it.
     received: u32,
     sent: u32,
@@ -139,6 +141,16 @@ impl Flow {
         if self.standing == Standing::Unknown {
             self.received = self.received.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
         }
+    }
+
+    /// Others have been told of it.
+    pub(crate) fn told(&mut self, now: Duration) {
+        self.told = seconds(now);
+    }
+
+    /// Whether others are to be told of it again.
+    fn is_to_be_told(&self, now: Duration) -> bool {
+        self.standing == Standing::Proven && seconds(now).saturating_sub(self.told) >= seconds(AGAIN)
     }
 
     /// Whether so many octets may go to the client; counts them.
@@ -269,15 +281,19 @@ impl Flows {
         Raised::Proven
     }
 
-    /// Forgets flows whose clients are silent, looking at so many places.
-    pub(crate) fn sweep(&mut self, places: usize, now: Duration) -> usize {
+    /// Looks at so many places: forgets flows whose clients are silent, and names those that others are to be told of.
+    pub(crate) fn tend(&mut self, places: usize, now: Duration, mut tell: impl FnMut(&Flow)) -> usize {
         let mut forgotten = 0;
         for _ in 0..places.min(self.places.len()) {
             let place = self.next_place();
-            let is_over = at(&self.places, place).is_some_and(|flow| flow.is_over(&self.bounds, now));
-            if is_over {
+            let bounds = self.bounds;
+            let Some(flow) = self.get_mut(FlowId(place)) else { continue };
+            if flow.is_over(&bounds, now) {
                 self.forget(FlowId(place));
                 forgotten += 1;
+            } else if flow.is_to_be_told(now) {
+                flow.told(now);
+                tell(flow);
             }
         }
         forgotten
@@ -315,7 +331,8 @@ impl Flows {
         let header = header(client, door, self.return_port, FlowId(place), session).seal(&key);
         let standing = Standing::Unknown;
         let heard = seconds(now);
-        let flow = Flow { header, worker, key, mark, standing, heard, received: 0, sent: 0, rival: NONE, session };
+        let flow =
+            Flow { header, worker, key, mark, standing, heard, told: 0, received: 0, sent: 0, rival: NONE, session };
         self.places[place as usize] = Some(flow);
     }
 

@@ -218,7 +218,7 @@ impl<U: Ufrags> Relay<U> {
     ///
     /// # Errors
     /// [`Drop`] says why it goes no further.
-    pub fn from_worker<'a>(&mut self, datagram: &'a [u8]) -> Result<Homeward<'a>, Drop> {
+    pub fn from_worker<'a>(&mut self, datagram: &'a [u8], now: Duration) -> Result<Homeward<'a>, Drop> {
         let (sealed, datagram) = Sealed::split(datagram).map_err(|_| Drop::Malformed)?;
         let said = *sealed.said();
         if said.direction != Direction::ToClient || datagram.is_empty() {
@@ -228,7 +228,10 @@ impl<U: Ufrags> Relay<U> {
         let flow = flow.ok_or(Drop::StrangeFlow)?;
         let said = sealed.open(flow.key()).ok_or(Drop::Forged)?;
         let announce = match self.flows.raise(said.flow, said.standing, said.session) {
-            Raised::Proven => self.announced(said.flow),
+            Raised::Proven => self.flows.get_mut(said.flow).map(|flow| {
+                flow.told(now);
+                announced(flow)
+            }),
             Raised::No => None,
         };
         let may = self.flows.get_mut(said.flow).is_some_and(|flow| flow.spend(datagram.len()));
@@ -238,16 +241,15 @@ impl<U: Ufrags> Relay<U> {
         Ok(Homeward { to: said.client, door: said.door, datagram, announce })
     }
 
-    fn announced(&self, flow: FlowId) -> Option<Announced> {
-        let flow = self.flows.get(flow)?;
-        let (client, door, target, session) = (flow.client(), flow.door(), flow.target(), flow.session());
-        Some(Announced { client, door, target, session })
+    /// Looks at so many places of the table: forgets flows whose clients are silent, and tells of those that other relays are to
+    /// hear of again. To be called so often that all places are looked at within seconds. Returns how many were forgotten.
+    pub fn tend(&mut self, places: usize, now: Duration, mut tell: impl FnMut(Announced)) -> usize {
+        self.flows.tend(places, now, |flow| tell(announced(flow)))
     }
+}
 
-    /// Forgets flows whose clients are silent; looks at so many places. Called often, it costs little each time.
-    pub fn sweep(&mut self, places: usize, now: Duration) -> usize {
-        self.flows.sweep(places, now)
-    }
+fn announced(flow: &Flow) -> Announced {
+    Announced { client: flow.client(), door: flow.door(), target: flow.target(), session: flow.session() }
 }
 
 fn onward(flow: &Flow) -> (SocketAddr, [u8; HEADER]) {

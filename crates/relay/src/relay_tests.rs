@@ -86,7 +86,7 @@ impl Relay<Minted> {
         datagram: &[u8],
     ) -> Result<SocketAddr, Drop> {
         let sent = answer(to, standing, datagram);
-        self.from_worker(&sent).map(|homeward| homeward.to)
+        self.from_worker(&sent, NOW).map(|homeward| homeward.to)
     }
 }
 
@@ -126,8 +126,9 @@ fn a_call_through_it() {
 fn what_is_told_to_others_is_told_once() {
     let mut relay = relay(Bounds::default());
     let first = relay.hears(1, &check("a")).unwrap();
-    let said =
-        |relay: &mut Relay<Minted>, standing| relay.from_worker(&answer(&first.to, standing, &[1])).unwrap().announce;
+    let said = |relay: &mut Relay<Minted>, standing| {
+        relay.from_worker(&answer(&first.to, standing, &[1]), NOW).unwrap().announce
+    };
     assert_eq!(said(&mut relay, Standing::Confirmed), None);
     let session = SessionHandle(u32::from(b'a'));
     let announced = Announced { client: client(1), door: DOOR, target: target(b'a'), session };
@@ -142,6 +143,23 @@ fn what_is_told_to_others_is_told_once() {
         assert_eq!(Sealed::split(&onward.to.1).unwrap().0.open(&target(b'a').key).unwrap().session, session);
     }
     assert_eq!(other.flows(), 1);
+}
+
+#[test]
+fn what_lasts_is_told_again() {
+    let mut relay = relay(Bounds::default());
+    let (a, b) = (relay.hears(1, &check("a")).unwrap(), relay.hears(2, &check("b")).unwrap());
+    relay.told(&a.to, Standing::Proven, &[1]).unwrap();
+    relay.told(&b.to, Standing::Confirmed, &[1]).unwrap();
+    let again = |relay: &mut Relay<Minted>, seconds| {
+        let mut told = Vec::new();
+        relay.tend(10, NOW + Duration::from_secs(seconds), |announced| told.push(announced.client));
+        told
+    };
+    assert_eq!(again(&mut relay, 9), []);
+    assert_eq!(again(&mut relay, 10), [client(1)]);
+    assert_eq!(again(&mut relay, 19), []);
+    assert_eq!(again(&mut relay, 20), [client(1)]);
 }
 
 #[test]
@@ -188,21 +206,21 @@ fn what_a_worker_may_not_send() {
     let mut relay = relay(Bounds::default());
     let (a, b) = (relay.hears(1, &check("a")).unwrap().to, relay.hears(2, &check("b")).unwrap().to);
     let sent = answer(&a, Standing::Confirmed, &[1, 2, 3]);
-    assert_eq!(relay.from_worker(&sent[..HEADER]), Err(Drop::Malformed), "nothing in it");
-    assert_eq!(relay.from_worker(&sent[..20]), Err(Drop::Malformed));
+    assert_eq!(relay.from_worker(&sent[..HEADER], NOW), Err(Drop::Malformed), "nothing in it");
+    assert_eq!(relay.from_worker(&sent[..20], NOW), Err(Drop::Malformed));
     let towards_it = [&a.1[..], &[1]].concat();
-    assert_eq!(relay.from_worker(&towards_it), Err(Drop::Malformed), "its own header comes back");
+    assert_eq!(relay.from_worker(&towards_it, NOW), Err(Drop::Malformed), "its own header comes back");
     // Another session's worker, with another session's key.
     let of_a = Header { direction: Direction::ToClient, ..*Sealed::split(&a.1).unwrap().0.said() };
     let forged = [&of_a.seal(&target(b'b').key)[..], &[1]].concat();
-    assert_eq!(relay.from_worker(&forged), Err(Drop::Forged));
+    assert_eq!(relay.from_worker(&forged, NOW), Err(Drop::Forged));
     // Its own flow, and another's client.
     let elsewhere = Header { client: client(9), ..of_a };
     let sealed = [&elsewhere.seal(&target(b'a').key)[..], &[1]].concat();
-    assert_eq!(relay.from_worker(&sealed), Err(Drop::StrangeFlow));
+    assert_eq!(relay.from_worker(&sealed, NOW), Err(Drop::StrangeFlow));
     let unknown = Header { flow: FlowId(77), ..of_a };
     let sealed = [&unknown.seal(&target(b'a').key)[..], &[1]].concat();
-    assert_eq!(relay.from_worker(&sealed), Err(Drop::StrangeFlow));
+    assert_eq!(relay.from_worker(&sealed, NOW), Err(Drop::StrangeFlow));
     assert_eq!(relay.told(&b, Standing::Confirmed, &[1]), Ok(client(2)));
 }
 
@@ -233,10 +251,10 @@ fn silent_flows_are_forgotten() {
     let proven = relay.hears(1, &check("a")).unwrap();
     relay.told(&proven.to, Standing::Proven, &[1]).unwrap();
     relay.hears(2, &check("b")).unwrap();
-    assert_eq!(relay.sweep(10, NOW + bounds.unproven), 0);
-    assert_eq!(relay.sweep(10, NOW + bounds.unproven + Duration::from_secs(1)), 1);
+    assert_eq!(relay.tend(10, NOW + bounds.unproven, drop), 0);
+    assert_eq!(relay.tend(10, NOW + bounds.unproven + Duration::from_secs(1), drop), 1);
     assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'a').worker);
-    assert_eq!(relay.sweep(10, NOW + bounds.proven + Duration::from_secs(1)), 1);
+    assert_eq!(relay.tend(10, NOW + bounds.proven + Duration::from_secs(1), drop), 1);
     assert_eq!((relay.flows(), relay.hears(1, RTP)), (0, Err(Drop::UnknownFlow)));
 }
 
@@ -335,7 +353,7 @@ proptest! {
                 Step::Answer { ago, standing, octets } => {
                     let Some((n, to)) = arrived.iter().rev().nth(ago).copied() else { continue };
                     let sent = answer(&to, standing, &vec![0; octets]);
-                    let went_on = match relay.from_worker(&sent) {
+                    let went_on = match relay.from_worker(&sent, now) {
                         Ok(homeward) => {
                             prop_assert_eq!((homeward.to, homeward.datagram.len()), (client(n), octets));
                             octets
@@ -359,7 +377,7 @@ proptest! {
                 }
                 Step::Pass { seconds } => {
                     now += Duration::from_secs(seconds);
-                    relay.sweep(places, now);
+                    relay.tend(places, now, drop);
                     // Whoever is silent may be forgotten from now on.
                     holds.clear();
                 }
@@ -372,6 +390,6 @@ proptest! {
     fn no_datagram_panics(datagram in proptest::collection::vec(any::<u8>(), 0..120)) {
         let mut relay = relay(Bounds::default());
         let _ = relay.hears(1, &datagram);
-        let _ = relay.from_worker(&datagram);
+        let _ = relay.from_worker(&datagram, NOW);
     }
 }

@@ -84,13 +84,13 @@ impl Relays {
     }
 
     /// Who gets what of a datagram of the worker's.
-    pub(super) fn outward(&mut self, to: SocketAddr, data: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+    pub(super) fn outward(&mut self, to: SocketAddr, data: &[u8], now: Instant) -> Option<(SocketAddr, Vec<u8>)> {
         let n = (0..self.relays.len()).find(|n| relay(*n) == to).expect("the worker sends to relays only");
         // A relay that is gone says nothing.
         if n != self.serving {
             return None;
         }
-        match self.relays[n].from_worker(data) {
+        match self.relays[n].from_worker(data, now - self.started) {
             Ok(homeward) => {
                 if let Some(announced) = homeward.announce.filter(|_| self.tell) {
                     self.told.0.insert(FlowKey::new(announced.client, announced.door), announced);

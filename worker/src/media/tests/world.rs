@@ -228,7 +228,7 @@ impl World {
             match &mut self.relays {
                 None => self.network.send(self.now, server(), to, data),
                 Some(relays) => {
-                    if let Some((to, data)) = relays.outward(to, data) {
+                    if let Some((to, data)) = relays.outward(to, data, self.now) {
                         self.network.send(self.now, server(), to, &data);
                     }
                 }
