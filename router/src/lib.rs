@@ -13,6 +13,7 @@
 //! | [`directory`], [`keyring`], [`roster`] | what is known of workers, keys and services, kept by tasks |
 //! | [`reached`] | how the world reaches this router |
 //! | [`sockets`] | clients' sockets, read until they have said who they are and passed on after that |
+//! | [`relay`] | media, through one port |
 //! | [`forward`], [`webhook`] | requests to workers, and to who is asked before a call is taken |
 //! | [`http`] | routes |
 //! | [`config`], [`program`] | the process |
@@ -32,6 +33,7 @@ pub mod limit;
 pub mod place;
 pub mod program;
 pub mod reached;
+mod relay;
 pub mod roster;
 pub mod sockets;
 pub mod webhook;

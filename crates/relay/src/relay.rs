@@ -100,6 +100,39 @@ pub struct Relay<U> {
     strangers: Strangers,
 }
 
+impl Drop {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 10] = [
+        Self::UnknownFlow,
+        Self::Noise,
+        Self::UnknownUfrag,
+        Self::Stranger,
+        Self::Unconfirmed,
+        Self::Full,
+        Self::Malformed,
+        Self::StrangeFlow,
+        Self::Forged,
+        Self::Amplified,
+    ];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownFlow => "unknown_flow",
+            Self::Noise => "noise",
+            Self::UnknownUfrag => "unknown_ufrag",
+            Self::Stranger => "stranger",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Full => "full",
+            Self::Malformed => "malformed",
+            Self::StrangeFlow => "strange_flow",
+            Self::Forged => "forged",
+            Self::Amplified => "amplified",
+        }
+    }
+}
+
 impl<U: Ufrags> Relay<U> {
     /// `return_port` is the port of this thread that workers send to.
     pub fn new(ufrags: U, bounds: Bounds, return_port: u16) -> Self {

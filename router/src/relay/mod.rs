@@ -1,0 +1,154 @@
+//! The relay: media of all clients through one UDP port.
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`thread`] | two sockets and the decisions of `streamfleet-relay` |
+//! | [`peers`] | what relays tell each other |
+//! | [`told`] | what this one has been told |
+//! | [`counters`] | what it counts |
+
+mod counters;
+mod peers;
+mod thread;
+mod told;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
+
+use opentelemetry::metrics::Meter;
+use streamfleet_relay::announce::{Announcer, Listener};
+use streamfleet_relay::{Bounds, Ufrags};
+use tokio::sync::{mpsc, oneshot};
+
+use self::counters::Counters;
+use self::peers::{Peers, WAITING};
+use self::thread::{Means, Thread};
+use self::told::Elsewhere;
+
+/// How a relay is to be.
+#[derive(Debug, Clone)]
+pub(crate) struct RelayPlan {
+    /// Where clients send to. Port 0 lets the kernel choose.
+    pub(crate) listen: SocketAddr,
+    /// Threads; each has a part of the clients.
+    pub(crate) threads: NonZeroUsize,
+    /// Flows of one thread.
+    pub(crate) bounds: Bounds,
+    /// Other relays.
+    pub(crate) peers: PeersPlan,
+}
+
+/// How relays find and know each other.
+#[derive(Clone)]
+pub(crate) struct PeersPlan {
+    /// Where they send to.
+    pub(crate) listen: SocketAddr,
+    /// `host:port` of each, or of all.
+    pub(crate) names: Vec<String>,
+    /// Seals what is said: an id and a key. The first is used, all are understood.
+    pub(crate) keys: Vec<(u8, [u8; 32])>,
+}
+
+impl std::fmt::Debug for PeersPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeersPlan").field("listen", &self.listen).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// A relay whose sockets are bound.
+pub(crate) struct Relay<U> {
+    threads: Vec<Thread<U>>,
+    peers: Peers,
+    flows: mpsc::Receiver<streamfleet_relay::Announced>,
+    plan: PeersPlan,
+    door: SocketAddr,
+}
+
+impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
+    /// Binds all sockets.
+    ///
+    /// # Errors
+    /// The kernel's, with the address that it is about.
+    pub(crate) async fn bind(plan: RelayPlan, ufrags: &U, meter: &Meter) -> io::Result<Self> {
+        let started = Instant::now();
+        let at =
+            |address: SocketAddr| move |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+        let elsewhere = Arc::new(Elsewhere::new(plan.bounds.flows * plan.threads.get(), started));
+        let (announce, flows) = mpsc::channel(WAITING);
+        let workers = SocketAddr::new(unspecified(plan.listen.ip()), 0);
+        let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
+        for _ in 0..plan.threads.get() {
+            let counts = Arc::new(Counters::default());
+            let means =
+                Means { started, elsewhere: elsewhere.clone(), announce: announce.clone(), counters: counts.clone() };
+            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means).map_err(at(door))?;
+            // The first has chosen the port, if nobody has.
+            door.set_port(thread.door().port());
+            threads.push(thread);
+            counters.push(counts);
+        }
+        let peers = Peers::bind(plan.peers.listen, plan.peers.names.clone(), elsewhere.clone()).await;
+        let peers = peers.map_err(at(plan.peers.listen))?;
+        counters::observe(meter, counters, elsewhere);
+        Ok(Self { threads, peers, flows, plan: plan.peers, door })
+    }
+
+    /// Where clients send to.
+    pub(crate) fn door(&self) -> SocketAddr {
+        self.door
+    }
+
+    /// Runs until it is dropped.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or has ended before it was told to; or no relay can be told anything any more.
+    pub(crate) async fn run(self) -> io::Result<()> {
+        let Self { threads, peers, flows, plan, door: _ } = self;
+        let stop = Arc::new(AtomicBool::new(false));
+        let _stop = Stop(stop.clone());
+        let mut ends = tokio::task::JoinSet::new();
+        for (n, thread) in threads.into_iter().enumerate() {
+            let (stop, (ended, end)) = (stop.clone(), oneshot::channel());
+            std::thread::Builder::new().name(format!("relay {n}")).spawn(move || {
+                // Nobody listens any more when it was told to stop.
+                let _ = ended.send(thread.run(&stop));
+            })?;
+            ends.spawn(end);
+        }
+        let listener = Listener::new(plan.keys.iter().copied());
+        let Some((id, key)) = plan.keys.first() else {
+            return Err(io::Error::other("a relay needs a key"));
+        };
+        let announcer = Announcer::new(*id, key, rand::random());
+        tokio::select! {
+            ended = ends.join_next() => match ended {
+                Some(Ok(Ok(result))) => result.and_then(|()| Err(io::Error::other("a thread of the relay has ended"))),
+                _ => Err(io::Error::other("a thread of the relay has panicked")),
+            },
+            result = peers.run(flows, announcer, listener) => result,
+        }
+    }
+}
+
+/// Ends the threads with whoever runs them: each looks several times a second.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::from([0; 4]),
+        IpAddr::V6(_) => IpAddr::from([0; 16]),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A relay on real sockets, between clients and workers that know what passes between them.
+
+use std::collections::HashSet;
+use std::net::UdpSocket as StdSocket;
+use std::time::Duration;
+
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
+use streamfleet_relay::{Direction, Header, HeaderKey, Sealed, SessionHandle, SessionMark, Standing, Target};
+
+use super::*;
+
+const KEY: HeaderKey = HeaderKey([7; 16]);
+const SOON: Duration = Duration::from_secs(20);
+
+/// Every session is at one worker.
+#[derive(Clone)]
+struct Minted(SocketAddr);
+
+impl Ufrags for Minted {
+    fn open(&self, ufrag: &str) -> Option<Target> {
+        let mark = SessionMark(ufrag.as_bytes().first_chunk::<8>().copied()?);
+        Some(Target { worker: self.0, key: KEY, mark })
+    }
+}
+
+fn check(session: &str) -> Vec<u8> {
+    let request = BindingRequest {
+        transaction: TransactionId([7; 12]),
+        remote_ufrag: session,
+        local_ufrag: "theirs",
+        priority: 1,
+        role: Role::Controlling(1),
+        nomination: Nomination::None,
+    };
+    let mut datagram = Vec::new();
+    request.write(b"a password of the session", &mut datagram).unwrap();
+    datagram
+}
+
+fn socket() -> StdSocket {
+    let socket = StdSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket
+}
+
+fn receive(socket: &StdSocket) -> (Vec<u8>, SocketAddr) {
+    let mut room = vec![0; 2_048];
+    let (len, from) = socket.recv_from(&mut room).expect("something comes");
+    room.truncate(len);
+    (room, from)
+}
+
+/// The worker's answer to what came.
+fn answer(worker: &StdSocket, came: &[u8], from: SocketAddr, standing: Standing, datagram: &[u8]) {
+    let (sealed, _) = Sealed::split(came).unwrap();
+    let said = sealed.open(&KEY).expect("sealed for this worker");
+    assert_eq!(said.return_port, from.port());
+    let back = Header { direction: Direction::ToClient, standing, session: SessionHandle(1), ..said };
+    worker.send_to(&[&back.seal(&KEY)[..], datagram].concat(), from).unwrap();
+}
+
+fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
+    RelayPlan {
+        listen,
+        threads: NonZeroUsize::new(2).unwrap(),
+        bounds: Bounds::default(),
+        peers: PeersPlan {
+            listen: SocketAddr::from(([127, 0, 0, 1], own)),
+            names: peers.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
+            keys: vec![(1, [9; 32])],
+        },
+    }
+}
+
+async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task::JoinHandle<io::Result<()>>) {
+    let meter = SdkMeterProvider::default().meter("test");
+    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &meter).await.unwrap();
+    (relay.door(), tokio::spawn(relay.run()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_passes_both_ways() {
+    let worker = socket();
+    let (door, running) = relay(plan(([127, 0, 0, 1], 0).into(), &[], 0), &worker).await;
+    let passed = tokio::task::spawn_blocking(move || {
+        let mut ports = HashSet::new();
+        for n in 0..32 {
+            let client = socket();
+            client.connect(door).unwrap();
+            client.send(&check(&format!("{n:08}"))).unwrap();
+            let (came, from) = receive(&worker);
+            ports.insert(from.port());
+            answer(&worker, &came, from, Standing::Confirmed, b"\x01\x01");
+            assert_eq!(receive(&client).0, b"\x01\x01");
+            let media = vec![128; 1_200];
+            for _ in 0..20 {
+                client.send(&media).unwrap();
+            }
+            for _ in 0..20 {
+                let (came, from) = receive(&worker);
+                let (sealed, datagram) = Sealed::split(&came).unwrap();
+                assert_eq!((datagram, sealed.said().session), (&media[..], SessionHandle(1)));
+                assert_eq!(sealed.said().client, client.local_addr().unwrap());
+                answer(&worker, &came, from, Standing::Confirmed, &media);
+            }
+            for _ in 0..20 {
+                assert_eq!(receive(&client), (media.clone(), door));
+            }
+        }
+        ports
+    });
+    assert_eq!(passed.await.unwrap().len(), 2, "both threads have clients");
+    running.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_goes_on_at_another_relay() {
+    let worker = socket();
+    // Ports that are free now.
+    let [one, other] = [socket(), socket()].map(|socket| socket.local_addr().unwrap().port());
+    let (first, dying) = relay(plan(([127, 0, 0, 2], 0).into(), &[other], one), &worker).await;
+    // Behind a load balancer all have one port.
+    let (second, running) = relay(plan(([127, 0, 0, 3], first.port()).into(), &[one], other), &worker).await;
+    let moved = tokio::task::spawn_blocking(move || {
+        let client = socket();
+        client.send_to(&check("a session"), first).unwrap();
+        let (came, from) = receive(&worker);
+        answer(&worker, &came, from, Standing::Proven, b"\x01\x01");
+        receive(&client);
+        // It has been told when media passes there: the first of it may come too early.
+        worker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let media = [128; 100];
+        let (mut room, mut tries) = ([0; 2_048], 0);
+        let (len, from) = loop {
+            client.send_to(&media, second).unwrap();
+            match worker.recv_from(&mut room) {
+                Ok(came) => break came,
+                Err(_) => tries += 1,
+            }
+            assert!(tries < 400, "it was never told");
+        };
+        dying.abort();
+        let (sealed, datagram) = Sealed::split(&room[..len]).unwrap();
+        assert_eq!(
+            (sealed.said().session, datagram),
+            (SessionHandle(1), &media[..]),
+            "it knows what the worker has said"
+        );
+        answer(&worker, &room[..len], from, Standing::Proven, &media);
+        assert_eq!(receive(&client), (media.to_vec(), second));
+    });
+    moved.await.unwrap();
+    running.abort();
+}
