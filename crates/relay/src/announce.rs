@@ -5,8 +5,8 @@
 //! while it lasts. One that is played back later is too old; until then it says what is true.
 //!
 //! ```text
-//! form 1 │ key id 1 │ nonce 12 │ sealed: unix time in ms 8 │ flows of 66 … │ tag 16
-//! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ mark 8 │ session 4
+//! form 1 │ key id 1 │ nonce 12 │ sealed: unix time in ms 8 │ flows of 58 … │ tag 16
+//! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ session 4
 //! ```
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,18 +14,18 @@ use std::time::Duration;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
-use crate::flows::{SessionMark, Target};
+use crate::flows::Target;
 use crate::header::{HeaderKey, SessionHandle};
 use crate::relay::Announced;
 
-/// Flows in one datagram, which then has 1 226 octets: every path that carries WebRTC carries it.
-pub const MOST: usize = 18;
+/// Flows in one datagram, which then has 1 198 octets: every path that carries WebRTC carries it.
+pub const MOST: usize = 20;
 /// How far the clocks of relays may differ, and how long what was said may be on its way.
 pub const SKEW: Duration = Duration::from_secs(120);
 
 const FORM: u8 = 0xA1;
 const HEAD: usize = 2 + NONCE_LEN;
-const FLOW: usize = 66;
+const FLOW: usize = 58;
 const TAG: usize = 16;
 
 /// Seals what one relay says.
@@ -137,7 +137,6 @@ fn write(flow: &Announced, out: &mut Vec<u8>) {
     out.extend(flow.door.to_be_bytes());
     address(out, flow.target.worker);
     out.extend(flow.target.key.0);
-    out.extend(flow.target.mark.0);
     out.extend(flow.session.0.to_be_bytes());
 }
 
@@ -152,8 +151,8 @@ fn read(flow: &[u8; FLOW]) -> Announced {
     Announced {
         client: address(0),
         door: u16::from_be_bytes(part(flow, 18)),
-        target: Target { worker: address(20), key: HeaderKey(part(flow, 38)), mark: SessionMark(part(flow, 54)) },
-        session: SessionHandle(u32::from_be_bytes(part(flow, 62))),
+        target: Target { worker: address(20), key: HeaderKey(part(flow, 38)) },
+        session: SessionHandle(u32::from_be_bytes(part(flow, 54))),
     }
 }
 
@@ -169,11 +168,11 @@ mod tests {
     fn flow() -> impl Strategy<Value = Announced> {
         let ip = || prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
         let address = || (ip(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
-        (address(), any::<u16>(), address(), any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u32>()).prop_map(
-            |(client, door, worker, key, mark, session)| Announced {
+        (address(), any::<u16>(), address(), any::<[u8; 16]>(), any::<u32>()).prop_map(
+            |(client, door, worker, key, session)| Announced {
                 client,
                 door,
-                target: Target { worker, key: HeaderKey(key), mark: SessionMark(mark) },
+                target: Target { worker, key: HeaderKey(key) },
                 session: SessionHandle(session),
             },
         )
@@ -184,7 +183,7 @@ mod tests {
         fn what_is_said_is_heard(flows in proptest::collection::vec(flow(), 0..MOST + 3), bit in any::<prop::sample::Index>()) {
             let mut announcer = Announcer::new(3, &KEY, [1; 8]);
             let said = announcer.say(&flows, NOW).unwrap();
-            prop_assert!(said.len() <= 1_226);
+            prop_assert!(said.len() <= 1_198);
             let listener = Listener::new([(2, [9; 32]), (3, KEY)]);
             prop_assert_eq!(listener.hear(&mut said.clone(), NOW).unwrap(), &flows[..flows.len().min(MOST)]);
             let mut changed = said.clone();

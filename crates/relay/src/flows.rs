@@ -37,19 +37,13 @@ impl FlowKey {
     }
 }
 
-/// Tells the session that a ufrag names from every other, without all of the ufrag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionMark(pub [u8; 8]);
-
 /// Where a flow leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
     /// The worker's media loop.
     pub worker: SocketAddr,
-    /// Seals the headers of the session.
+    /// Seals the headers of the session, and tells it from every other.
     pub key: HeaderKey,
-    /// The session.
-    pub mark: SessionMark,
 }
 
 /// How long, and how many.
@@ -70,14 +64,13 @@ impl Default for Bounds {
     }
 }
 
-/// One client at one door, and its session. 120 octets.
+/// One client at one door, and its session. 112 octets.
 #[derive(Debug, Clone)]
 pub(crate) struct Flow {
     /// What stands before its datagrams, sealed; its [`KEY`] says who it is.
     header: [u8; HEADER],
     worker: SocketAddr,
     key: HeaderKey,
-    mark: SessionMark,
     standing: Standing,
     /// When the client was heard last, and when others were told of it, on the thread's clock.
     heard: u32,
@@ -124,7 +117,7 @@ impl Flow {
     }
 
     pub(crate) fn target(&self) -> Target {
-        Target { worker: self.worker, key: self.key, mark: self.mark }
+        Target { worker: self.worker, key: self.key }
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -326,13 +319,12 @@ impl Flows {
     }
 
     fn fill(&mut self, place: u32, client: SocketAddr, door: u16, target: Target, now: Duration) {
-        let Target { worker, key, mark } = target;
+        let Target { worker, key } = target;
         let session = SessionHandle::default();
         let header = header(client, door, self.return_port, FlowId(place), session).seal(&key);
         let standing = Standing::Unknown;
         let heard = seconds(now);
-        let flow =
-            Flow { header, worker, key, mark, standing, heard, told: 0, received: 0, sent: 0, rival: NONE, session };
+        let flow = Flow { header, worker, key, standing, heard, told: 0, received: 0, sent: 0, rival: NONE, session };
         self.places[place as usize] = Some(flow);
     }
 

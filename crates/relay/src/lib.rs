@@ -17,6 +17,6 @@ pub mod relay;
 mod strangers;
 pub mod told;
 
-pub use flows::{Bounds, FlowKey, SessionMark, Target};
+pub use flows::{Bounds, FlowKey, Target};
 pub use header::{Direction, FlowId, HEADER, Header, HeaderKey, NotAHeader, Sealed, SessionHandle, Standing};
 pub use relay::{Announced, Drop, Elsewhere, Homeward, Onward, Relay, Ufrags};

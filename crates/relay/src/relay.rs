@@ -230,7 +230,7 @@ impl<U: Ufrags> Relay<U> {
         let Some(held) = held else {
             return self.flows.enter(from, door, target, now).map_err(|Full| Drop::Full);
         };
-        let is_of = |flow: Option<&Flow>| flow.is_some_and(|flow| flow.target().mark == target.mark);
+        let is_of = |flow: Option<&Flow>| flow.is_some_and(|flow| flow.target() == target);
         if is_of(self.flows.get(held)) {
             return Ok(held);
         }

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use streamfleet_net::stun::{BindingRequest, BindingSuccess, Nomination, Role, TransactionId};
 
 use super::*;
-use crate::flows::SessionMark;
 use crate::header::{Header, HeaderKey};
 
 const DOOR: u16 = 3478;
@@ -17,11 +16,7 @@ const RTP: &[u8] = &[128, 111, 0, 1, 2, 3, 4, 5];
 struct Minted;
 
 fn target(letter: u8) -> Target {
-    Target {
-        worker: SocketAddr::from(([10, 0, 0, letter], 5000)),
-        key: HeaderKey([letter; 16]),
-        mark: SessionMark([letter; 8]),
-    }
+    Target { worker: SocketAddr::from(([10, 0, 0, letter], 5000)), key: HeaderKey([letter; 16]) }
 }
 
 impl Ufrags for Minted {

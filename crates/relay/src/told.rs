@@ -87,15 +87,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::flows::{SessionMark, Target};
+    use crate::flows::Target;
     use crate::header::{HeaderKey, SessionHandle};
 
     fn flow(client: u16, session: u32) -> Announced {
-        let target = Target {
-            worker: SocketAddr::from(([10, 0, 0, 1], 5000)),
-            key: HeaderKey([1; 16]),
-            mark: SessionMark([2; 8]),
-        };
+        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: HeaderKey([1; 16]) };
         let client = SocketAddr::from(([192, 0, 2, 1], client));
         Announced { client, door: 3478, target, session: SessionHandle(session) }
     }

@@ -7,21 +7,20 @@ use std::time::Duration;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
-use streamfleet_relay::{Direction, Header, HeaderKey, Sealed, SessionHandle, SessionMark, Standing, Target};
+use streamfleet_relay::{Direction, Header, HeaderKey, Sealed, SessionHandle, Standing, Target};
 
 use super::*;
 
 const KEY: HeaderKey = HeaderKey([7; 16]);
 const SOON: Duration = Duration::from_secs(20);
 
-/// Every session is at one worker.
+/// All sessions are at one worker, and have one key.
 #[derive(Clone)]
 struct Minted(SocketAddr);
 
 impl Ufrags for Minted {
-    fn open(&self, ufrag: &str) -> Option<Target> {
-        let mark = SessionMark(ufrag.as_bytes().first_chunk::<8>().copied()?);
-        Some(Target { worker: self.0, key: KEY, mark })
+    fn open(&self, _: &str) -> Option<Target> {
+        Some(Target { worker: self.0, key: KEY })
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, HeaderKey, Relay, SessionMark, Target, Ufrags};
+use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, HeaderKey, Relay, Target, Ufrags};
 
 use super::echo::echo;
 use super::network::Conditions;
@@ -31,7 +31,7 @@ impl Ufrags for Minted {
         let number: u64 = ufrag.strip_prefix("ufrag")?.parse().ok()?;
         let mut key = [7; 16];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        Some(Target { worker: worker(), key: HeaderKey(key), mark: SessionMark(number.to_be_bytes()) })
+        Some(Target { worker: worker(), key: HeaderKey(key) })
     }
 }
 
