@@ -22,14 +22,18 @@ impl FromStr for Network {
         let (base, bits) = text.split_once('/').map_or((text, None), |(base, bits)| (base, Some(bits)));
         let base: IpAddr = base.parse().map_err(|_| InvalidNetwork)?;
         let most = if base.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
+        let bits: u8 = match bits {
             None => most,
             Some(bits) if !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) => {
                 bits.parse().ok().filter(|bits| *bits <= most).ok_or(InvalidNetwork)?
             }
             Some(_) => return Err(InvalidNetwork),
         };
-        Ok(Self { base, bits })
+        // As addresses are when they are compared: IPv4 that is written as IPv6 is IPv4.
+        Ok(match (base.to_canonical(), bits.checked_sub(96)) {
+            (v4 @ IpAddr::V4(_), Some(bits)) if base.is_ipv6() => Self { base: v4, bits },
+            _ => Self { base, bits },
+        })
     }
 }
 
@@ -79,6 +83,9 @@ mod tests {
         check("192.0.2.1", "192.0.2.0", false);
         check("0.0.0.0/0", "255.255.255.255", true);
         check("0.0.0.0/0", "::1", false);
+        check("::ffff:10.0.0.0/104", "10.1.1.1", true);
+        check("::ffff:10.0.0.0/104", "11.0.0.1", false);
+        check("::ffff:192.0.2.1", "::ffff:192.0.2.1", true);
         check("fd00::/8", "fdff::1", true);
         check("::/0", "2001:db8::1", true);
         for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/+8", "host"] {
