@@ -11,6 +11,8 @@
 //! | [`limits`] | what one service allows |
 //! | [`token`] | resume and admin tokens |
 //! | [`candidate`], [`early`] | trickled ICE candidates, and those that overtake their offer |
+//! | [`ufrag`] | where a session's media goes, sealed in its local ufrag; the relay's keys |
+//! | [`network`] | ranges of addresses |
 //! | [`fleet`] | what passes between a router and a worker |
 //! | [`wire`] | HTTP bodies and data-channel messages |
 
@@ -22,8 +24,10 @@ pub mod identity;
 pub mod lifecycle;
 pub mod limits;
 pub mod metadata;
+pub mod network;
 mod text;
 pub mod token;
+pub mod ufrag;
 pub mod wire;
 
 pub use candidate::{InvalidCandidate, ParsedCandidate, RemoteCandidate};
@@ -33,4 +37,6 @@ pub use identity::{Claims, Identity, IdentityPolicy, UserIdSource, Verification,
 pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 pub use limits::Limits;
 pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};
+pub use network::{InvalidNetwork, Network};
 pub use token::{AdminToken, FleetSecret, ResumeToken};
+pub use ufrag::Ufrag;

@@ -14,7 +14,7 @@ use crate::id::ParseError;
 
 /// Whether two byte strings are equal, looking at every byte of both. Lengths are not hidden: those of our tokens are
 /// public.
-fn equal(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn equal(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
@@ -22,7 +22,7 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     black_box(a.iter().zip(b).fold(0, |difference, (x, y)| black_box(difference | (x ^ y)))) == 0
 }
 
-fn write_hex(bytes: &[u8]) -> String {
+pub(crate) fn write_hex(bytes: &[u8]) -> String {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
@@ -33,6 +33,19 @@ fn hex_digit(digit: u8) -> Option<u8> {
         b'a'..=b'f' => Some(digit - b'a' + 10),
         _ => None,
     }
+}
+
+/// Exactly `N` bytes of lower-case hexadecimal digits.
+pub(crate) fn read_hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let (pairs, rest) = digits.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    }
+    Some(bytes)
 }
 
 /// What a client presents to take up its session again: 128 random bits, as 32 lower-case hexadecimal digits.
@@ -73,18 +86,7 @@ impl FromStr for ResumeToken {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = ParseError::Form { what: "a resume token", rule: "must be 32 hexadecimal digits" };
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        if pairs.len() != Self::LEN || !rest.is_empty() {
-            return Err(wrong);
-        }
-        let mut bytes = [0; Self::LEN];
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = match (hex_digit(*high), hex_digit(*low)) {
-                (Some(high), Some(low)) => high << 4 | low,
-                _ => return Err(wrong),
-            };
-        }
-        Ok(Self(bytes))
+        read_hex(text.as_bytes()).map(Self).ok_or(wrong)
     }
 }
 

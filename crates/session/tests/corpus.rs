@@ -42,3 +42,8 @@ fn metadata() {
 fn placed() {
     replay("placed", checks::placed);
 }
+
+#[test]
+fn ufrag() {
+    replay("ufrag", checks::ufrag);
+}

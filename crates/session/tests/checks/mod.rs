@@ -1,12 +1,17 @@
 //! What must hold for any input to the parsers. The fuzz targets and the replay of their corpus run these same
 //! functions.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
+
 use serde_json::Value;
 use streamfleet_session::candidate::MAX_LINE;
 use streamfleet_session::fleet::{Placed, Refused};
+use streamfleet_session::ufrag::{Minted, RelayKey, RelayKeys, Seal, WorkerNetworks, WorkerPrefix};
 use streamfleet_session::wire::{OfferBody, ServerMessage};
 use streamfleet_session::{
-    IdentityPolicy, Metadata, MetadataLimits, ParsedCandidate, RemoteCandidate, SessionId, UserId, identify,
+    IdentityPolicy, Metadata, MetadataLimits, Network, ParsedCandidate, RemoteCandidate, SessionId, Ufrag, UserId,
+    identify,
 };
 
 /// A body as it comes off the wire, and everything that an offer is put through before its SDP is read.
@@ -79,6 +84,72 @@ pub(crate) fn placed(bytes: &[u8]) {
     if let Ok(refused) = String::from_utf8_lossy(bytes).parse::<Refused>() {
         assert_eq!(refused.as_str().as_bytes(), bytes);
     }
+}
+
+/// Any installation; the keys are public, so that a corpus may hold ufrags that open.
+static SEAL: LazyLock<Seal> = LazyLock::new(|| {
+    let [current, previous] = [1, 2].map(|byte| RelayKey::from_random([byte; 32]));
+    let ranges = ["10.244.0.0/16", "fd00:10:244::/64"].map(|range| range.parse().expect("a range"));
+    let networks =
+        WorkerNetworks::new(ranges.into(), "fd00:10:244::/64".parse().ok()).expect("one prefix for one range");
+    Seal::new(&RelayKeys { current, previous: Some(previous) }, networks)
+});
+
+/// What a packet has in place of a ufrag; a ufrag for any target; and what is configured for them.
+pub(crate) fn ufrag(bytes: &[u8]) {
+    if let Ok(opened) = SEAL.open(bytes) {
+        assert!(is_worker(opened.target), "{} is no worker's", opened.target);
+        let text = str::from_utf8(bytes).expect("ice-chars are ASCII");
+        let ufrag: Ufrag = text.parse().expect("what opens is a ufrag");
+        assert_eq!(ufrag.as_str(), text);
+        // One sign further is another ufrag, and nobody's.
+        for at in 0..bytes.len() {
+            let mut other = bytes.to_vec();
+            other[at] = if other[at] == b'z' { b'0' } else { b'z' };
+            assert!(SEAL.open(&other).is_err(), "{} opens too", other.escape_ascii());
+        }
+    }
+    if let Some((random, rest)) = bytes.split_first_chunk()
+        && let Some((port, address)) = rest.split_first_chunk()
+    {
+        let port = u16::from_be_bytes(*port);
+        if let Some(address) = address.first_chunk() {
+            mint(SocketAddr::new(Ipv4Addr::from_octets(*address).into(), port), *random);
+        }
+        if let Some(address) = address.first_chunk() {
+            mint(SocketAddr::new(Ipv6Addr::from_octets(*address).into(), port), *random);
+        }
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(network) = text.parse::<Network>() {
+        // A range of IPv6 that IPv4 is a part of holds none of it: such addresses are IPv4.
+        assert_eq!(network.contains(network.base()), network.base().to_canonical() == network.base());
+        if let Ok(prefix) = text.parse::<WorkerPrefix>() {
+            assert!(WorkerNetworks::new(vec![network], Some(prefix)).is_ok_and(|both| both.contains(network.base())));
+        }
+    }
+    if let Ok(key) = text.parse::<RelayKey>() {
+        assert!(text.trim().len() > RelayKey::MIN_LEN && format!("{key:?}").len() < 24);
+    }
+}
+
+fn mint(target: SocketAddr, random: [u8; Seal::RANDOM]) {
+    let minted = SEAL.mint(target, random);
+    assert_eq!(minted.is_ok(), is_worker(target), "{target}");
+    if let Ok(Minted { ufrag, key }) = minted {
+        assert!(ufrag.as_str().bytes().all(|c| c.is_ascii_alphanumeric() || c == b'+' || c == b'/'));
+        let opened = SEAL.open(ufrag.as_str().as_bytes()).expect("what is minted opens");
+        assert_eq!((opened.target.ip(), opened.target.port()), (target.ip().to_canonical(), target.port()));
+        assert_eq!(opened.key, key);
+    }
+}
+
+fn is_worker(target: SocketAddr) -> bool {
+    let is_in_networks = match target.ip().to_canonical() {
+        IpAddr::V4(address) => matches!(address.octets(), [10, 244, ..]),
+        IpAddr::V6(address) => matches!(address.segments(), [0xfd00, 0x10, 0x244, 0, ..]),
+    };
+    is_in_networks && target.port() != 0
 }
 
 fn candidate_value(value: &Value) {
