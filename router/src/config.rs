@@ -11,12 +11,15 @@ use streamfleet_process::config::{Layers, Mistakes, Secret, duration};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::{LogConfig, OtlpConfig, TelemetryConfig};
 use streamfleet_process::tls::{Certificate, TlsConfig};
-use streamfleet_session::{AdminToken, FleetSecret};
+use streamfleet_relay::Bounds;
+use streamfleet_session::ufrag::{RelayKey, RelayKeys, WorkerNetworks, WorkerPrefix};
+use streamfleet_session::{AdminToken, FleetSecret, Network};
 use streamfleet_store::Backend;
 use streamfleet_store::config::StoreConfig;
 
 use crate::http::Access;
 use crate::reached::Front;
+use crate::relay::{PeersPlan, RelayPlan};
 use crate::sockets::SocketBounds;
 
 /// Everything an operator can say about a router. Keys are `camelCase`.
@@ -35,6 +38,8 @@ pub struct RouterConfig {
     pub secret: Option<Secret>,
     /// HTTP beyond its address.
     pub http: HttpConfig,
+    /// Media of all clients through one UDP port; without `relay.listen` clients are told the workers' own addresses.
+    pub relay: RelayConfig,
     /// Probes, metrics, and who may control sessions.
     pub admin: AdminConfig,
     /// The end of the process.
@@ -54,6 +59,7 @@ impl Default for RouterConfig {
             store: StoreConfig::default(),
             secret: None,
             http: HttpConfig::default(),
+            relay: RelayConfig::default(),
             admin: AdminConfig::default(),
             drain: DrainConfig::default(),
             log: LogConfig::default(),
@@ -93,6 +99,101 @@ impl Default for HttpConfig {
             sockets: open,
             sockets_per_address: per_address,
         }
+    }
+}
+
+/// Media of all clients through one UDP port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct RelayConfig {
+    /// Where media arrives: the same port at every router, which a load balancer has in front of it.
+    pub listen: Option<SocketAddr>,
+    /// Addresses and ports that clients are told to send to: the load balancer's. `listen`, if that is an address, when not said.
+    pub advertise: Vec<SocketAddr>,
+    /// What all routers of the installation share, and nobody else: 32 bytes or more, in base64 or hexadecimal digits.
+    pub key: Option<Secret>,
+    /// The other key while they are changed: the next one before every router has it, the last one until its sessions are over.
+    pub previous_key: Option<Secret>,
+    /// Networks of the workers: media goes nowhere else.
+    pub workers: Vec<String>,
+    /// What the IPv6 addresses of all workers begin with, such as `fd00:10:244::/64`; needed where `workers` has IPv6 networks.
+    pub worker_prefix: Option<String>,
+    /// Threads; one for each core if not said.
+    pub threads: Option<NonZeroUsize>,
+    /// Clients' addresses that one thread knows at a time.
+    pub flows: NonZeroUsize,
+    /// Where other relays tell of their flows.
+    pub peer_listen: SocketAddr,
+    /// Other relays, as `HOST:PORT`; a name stands for all of its addresses, and may be this relay's too.
+    pub peers: Vec<String>,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            advertise: Vec::new(),
+            key: None,
+            previous_key: None,
+            workers: Vec::new(),
+            worker_prefix: None,
+            threads: None,
+            flows: NonZeroUsize::new(Bounds::default().flows).unwrap_or(NonZeroUsize::MIN),
+            peer_listen: (Ipv4Addr::UNSPECIFIED, 3479).into(),
+            peers: Vec::new(),
+        }
+    }
+}
+
+impl RelayConfig {
+    /// The relay, if there is to be one.
+    fn build(&self, mistakes: &mut Mistakes) -> Option<RelayPlan> {
+        let Some(listen) = self.listen else {
+            // What is said of a relay that is not there would be believed to hold.
+            if *self != Self::default() {
+                mistakes.push("relay.listen", "a relay needs an address");
+            }
+            return None;
+        };
+        let key = |name: &str, key: &Option<Secret>, mistakes: &mut Mistakes| {
+            key.as_ref().and_then(|key| mistakes.check(name, key.reveal().parse::<RelayKey>()))
+        };
+        if self.key.is_none() {
+            mistakes.push("relay.key", "a relay needs it");
+        }
+        let (current, previous) =
+            (key("relay.key", &self.key, mistakes), key("relay.previousKey", &self.previous_key, mistakes));
+        let prefix = self.worker_prefix.as_ref();
+        let prefix = prefix.map(|text| mistakes.check("relay.workerPrefix", text.parse::<WorkerPrefix>()));
+        let ranges = self.workers.iter().enumerate();
+        let ranges: Vec<Option<Network>> =
+            ranges.map(|(n, text)| mistakes.check(format!("relay.workers[{n}]"), text.parse())).collect();
+        let ranges: Option<Vec<Network>> = ranges.into_iter().collect();
+        let networks = match (ranges, prefix) {
+            (Some(ranges), None) => mistakes.check("relay.workers", WorkerNetworks::new(ranges, None)),
+            (Some(ranges), Some(Some(prefix))) => {
+                mistakes.check("relay.workers", WorkerNetworks::new(ranges, Some(prefix)))
+            }
+            (None, _) | (_, Some(None)) => None,
+        };
+        for (n, address) in self.advertise.iter().enumerate() {
+            if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+                mistakes.push(format!("relay.advertise[{n}]"), format!("nobody can reach {address}"));
+            }
+        }
+        if self.advertise.is_empty() && listen.ip().is_unspecified() {
+            mistakes.push("relay.advertise", "clients need an address to send to: relay.listen is none");
+        }
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Some(RelayPlan {
+            listen,
+            advertise: self.advertise.clone(),
+            keys: RelayKeys { current: current?, previous },
+            networks: networks?,
+            threads: self.threads.unwrap_or(cores),
+            bounds: Bounds { flows: self.flows.get(), ..Bounds::default() },
+            peers: PeersPlan { listen: self.peer_listen, names: self.peers.clone() },
+        })
     }
 }
 
@@ -154,6 +255,8 @@ pub struct RouterPlan {
     pub store: Backend,
     /// What workers ask for.
     pub secret: FleetSecret,
+    /// Media of all clients through one port; `None` where clients are told the workers' own addresses.
+    pub(crate) relay: Option<RelayPlan>,
     /// Who may do what.
     pub access: Access,
     /// Admin address.
@@ -213,6 +316,7 @@ impl RouterConfig {
         let token = needed("admin.token", &self.admin.token, &mut mistakes);
         let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
         let certificate = self.tls.build("tls", &mut mistakes);
+        let relay = self.relay.build(&mut mistakes);
         let notice = self.drain.notice();
         if notice > self.drain.termination_grace {
             mistakes.push("drain.notice", "must be no longer than drain.terminationGrace, of which it is a part");
@@ -234,6 +338,7 @@ impl RouterConfig {
             services: self.services,
             store,
             secret,
+            relay,
             access: Access { origins, hosts, admin_token, trusted, front },
             admin_listen: self.admin.listen,
             sockets: SocketBounds { open: self.http.sockets, per_address: self.http.sockets_per_address },

@@ -33,7 +33,7 @@ pub mod limit;
 pub mod place;
 pub mod program;
 pub mod reached;
-mod relay;
+pub mod relay;
 pub mod roster;
 pub mod sockets;
 pub mod webhook;

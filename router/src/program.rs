@@ -19,6 +19,7 @@ use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
 use streamfleet_process::tls::Certificate;
 use streamfleet_process::{crypto, tls};
 use streamfleet_service::files;
+use streamfleet_session::ufrag::Seal;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ use crate::config::{RouterConfig, RouterPlan};
 use crate::forward::Upstream;
 use crate::http::{self, Parts};
 use crate::place::Freshness;
+use crate::relay::{Minting, Opening, Relay};
 use crate::roster::{self, Means, Roster};
 use crate::sockets::Sockets;
 
@@ -75,6 +77,8 @@ pub struct Addresses {
     pub http: SocketAddr,
     /// Probes and metrics.
     pub admin: SocketAddr,
+    /// Media of clients, if it comes by this router.
+    pub relay: Option<SocketAddr>,
 }
 
 /// Why a router does not serve, or no longer.
@@ -178,7 +182,20 @@ pub async fn serve(
         Some(made) => listener = listener.with_tls(tls::server_config(made).map_err(failed)?),
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
-    let addresses = Addresses { scheme: listener.scheme(), http: listener.address(), admin: admin.address() };
+    let mut relay = None;
+    if let Some(relay_plan) = plan.relay {
+        let seal = Arc::new(Seal::new(&relay_plan.keys, relay_plan.networks.clone()));
+        let told = relay_plan.advertise.clone();
+        let bound = Relay::bind(relay_plan, &Opening(seal.clone()), &metrics.meter("relay")).await.map_err(failed)?;
+        let candidates = if told.is_empty() { vec![bound.door()] } else { told };
+        relay = Some((bound, Arc::new(Minting { seal, candidates })));
+    }
+    let addresses = Addresses {
+        scheme: listener.scheme(),
+        http: listener.address(),
+        admin: admin.address(),
+        relay: relay.as_ref().map(|(relay, _)| relay.door()),
+    };
     let readiness = Readiness::new();
     let starting = readiness.hold("starting");
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -199,6 +216,11 @@ pub async fn serve(
             io::Result::Ok(())
         }
     });
+    let (relay, minting) = relay.unzip();
+    if let Some(relay) = relay {
+        let stop = stop.clone();
+        subsystems.spawn("relay", async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
+    }
     if let Some(renewal) = renewal {
         let stop = stop.clone();
         subsystems.spawn("certificate", async move {
@@ -223,6 +245,7 @@ pub async fn serve(
         sockets: sockets.clone(),
         http: web,
         access: plan.access,
+        relay: minting,
         streams: plan.serve.connections.get() / 2,
         tasks: tasks.clone(),
         stop: stop.clone(),
@@ -310,8 +333,9 @@ async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Read
 
 /// What the program says on standard output once it listens: one fact a line.
 fn announce(addresses: &Addresses) {
-    let Addresses { scheme, http, admin } = addresses;
-    let text = format!("listening on {scheme}://{http}\nadmin on http://{admin}\n");
+    let Addresses { scheme, http, admin, relay } = addresses;
+    let relay = relay.map(|relay| format!("media on {relay}\n")).unwrap_or_default();
+    let text = format!("listening on {scheme}://{http}\nadmin on http://{admin}\n{relay}");
     let mut out = io::stdout().lock();
     // Without a reader of standard output there is nobody to tell.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));

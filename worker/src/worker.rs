@@ -13,6 +13,7 @@ use axum::middleware::from_fn_with_state;
 use opentelemetry::metrics::Meter;
 use streamfleet_audio::DelayBounds;
 use streamfleet_handler::{ConfigError, Registered, Registry};
+use streamfleet_net::{Offload, SocketOptions};
 use streamfleet_process::admin::Admin;
 use streamfleet_process::readiness::Readiness;
 use streamfleet_process::serve::Listener;
@@ -117,13 +118,16 @@ impl Worker {
             listener = listener.with_tls(tls::server_config(certificate)?);
         }
         let admin = bind("the admin port", plan.admin_listen)?;
+        // A relay's datagrams all come from a few addresses, in runs.
+        let gro = if plan.fleet.is_some() { Offload::On } else { Offload::Off };
+        let options = SocketOptions { gro, ..SocketOptions::default() };
         let (mut loops, mut handles) = (Vec::new(), Vec::new());
         for i in 0..plan.loops.get() {
             // Port 0 takes a free port for each loop.
             let port = if plan.udp.port() == 0 { 0 } else { plan.udp.port() + u16::try_from(i).unwrap_or(u16::MAX) };
             let address = SocketAddr::new(plan.udp.ip(), port);
             let (media, handle) =
-                Loop::bind(address).map_err(|error| StartError::Bind { what: "media", address, error })?;
+                Loop::bind(address, options).map_err(|error| StartError::Bind { what: "media", address, error })?;
             loops.push(media);
             handles.push(handle);
         }

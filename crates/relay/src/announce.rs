@@ -15,8 +15,9 @@ use std::time::Duration;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::flows::Target;
-use crate::header::{HeaderKey, SessionHandle};
+use crate::header::SessionHandle;
 use crate::relay::Announced;
+use streamfleet_session::ufrag::SessionKey;
 
 /// Flows in one datagram, which then has 1 198 octets: every path that carries WebRTC carries it.
 pub const MOST: usize = 20;
@@ -136,7 +137,7 @@ fn write(flow: &Announced, out: &mut Vec<u8>) {
     address(out, flow.client);
     out.extend(flow.door.to_be_bytes());
     address(out, flow.target.worker);
-    out.extend(flow.target.key.0);
+    out.extend(flow.target.key.as_bytes());
     out.extend(flow.session.0.to_be_bytes());
 }
 
@@ -151,7 +152,7 @@ fn read(flow: &[u8; FLOW]) -> Announced {
     Announced {
         client: address(0),
         door: u16::from_be_bytes(part(flow, 18)),
-        target: Target { worker: address(20), key: HeaderKey(part(flow, 38)) },
+        target: Target { worker: address(20), key: SessionKey::from_bytes(part(flow, 38)) },
         session: SessionHandle(u32::from_be_bytes(part(flow, 54))),
     }
 }
@@ -172,7 +173,7 @@ mod tests {
             |(client, door, worker, key, session)| Announced {
                 client,
                 door,
-                target: Target { worker, key: HeaderKey(key) },
+                target: Target { worker, key: SessionKey::from_bytes(key) },
                 session: SessionHandle(session),
             },
         )

@@ -11,8 +11,9 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::header::{Direction, FlowId, HEADER, Header, HeaderKey, SessionHandle, Standing, client_of};
+use crate::header::{Direction, FlowId, HEADER, Header, SessionHandle, Standing, client_of};
 use crate::told::AGAIN;
+use streamfleet_session::ufrag::SessionKey;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
 const KEY: std::ops::Range<usize> = 4..24;
@@ -43,7 +44,7 @@ pub struct Target {
     /// The worker's media loop.
     pub worker: SocketAddr,
     /// Seals the headers of the session, and tells it from every other.
-    pub key: HeaderKey,
+    pub key: SessionKey,
 }
 
 /// How long, and how many.
@@ -70,7 +71,7 @@ pub(crate) struct Flow {
     /// What stands before its datagrams, sealed; its [`KEY`] says who it is.
     header: [u8; HEADER],
     worker: SocketAddr,
-    key: HeaderKey,
+    key: SessionKey,
     standing: Standing,
     /// When the client was heard last, and when others were told of it, on the thread's clock.
     heard: u32,
@@ -373,7 +374,7 @@ impl Flow {
         u16::from_be_bytes([self.header[22], self.header[23]])
     }
 
-    pub(crate) fn key(&self) -> &HeaderKey {
+    pub(crate) fn key(&self) -> &SessionKey {
         &self.key
     }
 

@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher as _;
+use streamfleet_session::ufrag::SessionKey;
 use subtle::ConstantTimeEq as _;
 
 /// Octets of a header.
@@ -27,16 +28,6 @@ const COVERED: usize = 32;
 /// The two forms. The lower bits are the version of the format: one that is not known is not read.
 const TO_WORKER: u8 = 0xC0;
 const TO_CLIENT: u8 = 0xE0;
-
-/// Authenticates the headers of one session (128 bits); router and worker have it from the session's ufrag and its offer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct HeaderKey(pub [u8; 16]);
-
-impl std::fmt::Debug for HeaderKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HeaderKey(…)")
-    }
-}
 
 /// Which way a datagram goes. A header of one way is no header of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,7 +101,7 @@ pub struct Sealed<'a> {
 impl Header {
     /// The octets, sealed.
     #[must_use]
-    pub fn seal(&self, key: &HeaderKey) -> [u8; HEADER] {
+    pub fn seal(&self, key: &SessionKey) -> [u8; HEADER] {
         let mut octets = self.unsealed();
         let tag = tag(&octets[..COVERED], key);
         octets[COVERED..].copy_from_slice(&tag);
@@ -181,7 +172,7 @@ impl<'a> Sealed<'a> {
 
     /// What it says, if it was sealed with this key.
     #[must_use]
-    pub fn open(&self, key: &HeaderKey) -> Option<Header> {
+    pub fn open(&self, key: &SessionKey) -> Option<Header> {
         let expected = tag(&self.octets[..COVERED], key);
         bool::from(expected.ct_eq(&self.octets[COVERED..])).then_some(self.said)
     }
@@ -194,8 +185,8 @@ pub(crate) fn client_of(octets: &[u8; HEADER]) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::from(address).to_canonical(), u16::from_be_bytes([octets[20], octets[21]]))
 }
 
-fn tag(covered: &[u8], key: &HeaderKey) -> [u8; 8] {
-    let mut hasher = SipHasher24::new_with_key(&key.0);
+fn tag(covered: &[u8], key: &SessionKey) -> [u8; 8] {
+    let mut hasher = SipHasher24::new_with_key(key.as_bytes());
     hasher.write(covered);
     hasher.finish().to_be_bytes()
 }

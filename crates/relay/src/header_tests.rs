@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const KEY: HeaderKey = HeaderKey(*b"a key of a table");
+const KEY: SessionKey = SessionKey::from_bytes(*b"a key of a table");
 
 fn header() -> impl Strategy<Value = Header> {
     let ip = prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
@@ -68,7 +68,7 @@ proptest! {
         let sent = [&header.seal(&KEY)[..], &datagram].concat();
         let (sealed, rest) = Sealed::split(&sent).unwrap();
         prop_assert_eq!((sealed.open(&KEY), sealed.said(), rest), (Some(header), &header, &datagram[..]));
-        prop_assert_eq!(sealed.open(&HeaderKey([0; 16])), None);
+        prop_assert_eq!(sealed.open(&SessionKey::from_bytes([0; 16])), None);
     }
 
     #[test]

@@ -18,5 +18,5 @@ mod strangers;
 pub mod told;
 
 pub use flows::{Bounds, FlowKey, Target};
-pub use header::{Direction, FlowId, HEADER, Header, HeaderKey, NotAHeader, Sealed, SessionHandle, Standing};
+pub use header::{Direction, FlowId, HEADER, Header, NotAHeader, Sealed, SessionHandle, Standing};
 pub use relay::{Announced, Drop, Elsewhere, Homeward, Onward, Relay, Ufrags};

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use streamfleet_net::stun::{BindingRequest, BindingSuccess, Nomination, Role, TransactionId};
 
 use super::*;
-use crate::header::{Header, HeaderKey};
+use crate::header::Header;
+use streamfleet_session::ufrag::SessionKey;
 
 const DOOR: u16 = 3478;
 const RETURN: u16 = 40_000;
@@ -16,7 +17,7 @@ const RTP: &[u8] = &[128, 111, 0, 1, 2, 3, 4, 5];
 struct Minted;
 
 fn target(letter: u8) -> Target {
-    Target { worker: SocketAddr::from(([10, 0, 0, letter], 5000)), key: HeaderKey([letter; 16]) }
+    Target { worker: SocketAddr::from(([10, 0, 0, letter], 5000)), key: SessionKey::from_bytes([letter; 16]) }
 }
 
 impl Ufrags for Minted {

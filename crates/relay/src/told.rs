@@ -88,10 +88,11 @@ mod tests {
 
     use super::*;
     use crate::flows::Target;
-    use crate::header::{HeaderKey, SessionHandle};
+    use crate::header::SessionHandle;
+    use streamfleet_session::ufrag::SessionKey;
 
     fn flow(client: u16, session: u32) -> Announced {
-        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: HeaderKey([1; 16]) };
+        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: SessionKey::from_bytes([1; 16]) };
         let client = SocketAddr::from(([192, 0, 2, 1], client));
         Announced { client, door: 3478, target, session: SessionHandle(session) }
     }

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 
 use crate::id::{SessionId, UserId};
 use crate::token::ResumeToken;
+use crate::ufrag::{SessionKey, Ufrag};
 
 /// Carries the secret that routers and workers share.
 pub const SECRET_HEADER: &str = "streamfleet-secret";
@@ -102,6 +103,23 @@ pub struct Placed {
     /// How long its context is kept after its end.
     #[serde(rename = "retentionMs", with = "millis")]
     pub retention: Duration,
+    /// How its media comes, where that is by relays; without, its client is told the worker's own addresses.
+    #[serde(default)]
+    pub media: Option<PlacedMedia>,
+}
+
+/// How a session's media comes by relays.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacedMedia {
+    /// What the session is called in its client's checks: it leads relays to the worker.
+    pub ufrag: Ufrag,
+    /// Seals what relays and worker put before each datagram of it.
+    pub key: SessionKey,
+    /// The UDP port of the worker's media loop that is to have it: the ufrag leads there.
+    pub port: u16,
+    /// Where its client is told to send to.
+    pub candidates: Vec<SocketAddr>,
 }
 
 /// What a place rests on.

@@ -29,6 +29,7 @@ fn placed() -> Placed {
         takes_over: Some(1),
         client: "[2001:db8::1]:4711".parse().unwrap(),
         retention: Duration::from_secs(600),
+        media: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn a_place_on_the_wire() {
         "session": "a1b2",
         "user": "ann",
         "verified": true,
+        "media": null,
         "metadata": {"plan": "gold"},
         "claims": {"sub": "ann"},
         "variant": "b",

@@ -9,7 +9,7 @@ use axum::http::HeaderValue;
 use streamfleet_edge::rate::subscriber;
 use streamfleet_process::telemetry::trace;
 use streamfleet_service::spec::ResumeBy;
-use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Standing};
+use streamfleet_session::fleet::{Form, Placed, PlacedContext, PlacedMedia, Refused, Standing};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
 use streamfleet_store::{
@@ -23,6 +23,7 @@ use crate::hold::Place;
 use crate::identify::{Caller, Shown, Unknown};
 use crate::limit::Kind;
 use crate::place::{NoPlan, Plan, Wish};
+use crate::relay::Unreachable;
 use crate::webhook;
 
 /// For the directory to be read again when all workers look full: as long as the store may take for an answer.
@@ -39,6 +40,17 @@ pub(super) struct Wanted<'a> {
     pub(super) caller: Caller,
     pub(super) resume: Option<ResumeToken>,
     pub(super) delivery: Delivery,
+    /// What its media comes over.
+    pub(super) medium: Medium,
+}
+
+/// What a session's media comes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Medium {
+    /// Datagrams of its client's.
+    Udp,
+    /// The socket that it was begun with.
+    Socket,
 }
 
 /// What a worker is asked with.
@@ -369,6 +381,21 @@ impl Call {
         [Some(address), user].into_iter().flatten().map(quota).collect()
     }
 
+    /// How a session's media comes to its worker, where there are relays. One that none leads to gets no session: its own address
+    /// is not for clients.
+    fn media(&self, wanted: &Wanted<'_>, at: &Reach) -> Result<Option<PlacedMedia>, Failure> {
+        let Some(relay) = self.api.parts.relay.as_ref().filter(|_| wanted.medium == Medium::Udp) else {
+            return Ok(None);
+        };
+        let snapshot = self.desk.directory.now();
+        let view = snapshot.workers.iter().find(|view| view.owner.worker == at.worker);
+        let loops = view.and_then(|view| view.said.as_ref()).map_or(&[][..], |said| &said.media);
+        relay.mint(loops).map(Some).map_err(|Unreachable| {
+            tracing::warn!(worker = %at.worker, ?loops, "no relay leads to its media: relay.workers does not have it");
+            Failure::UpstreamUnavailable
+        })
+    }
+
     /// What the worker is told of the session.
     fn placed(&self, wanted: &Wanted<'_>, plan: &Plan, grant: Grant) -> Result<HeaderValue, Failure> {
         let caller = &wanted.caller;
@@ -388,6 +415,7 @@ impl Call {
             takes_over: grant.takes_over.map(Ticket::bits),
             client: self.client,
             retention: self.desk.service.retention,
+            media: self.media(wanted, &grant.at)?,
         };
         let text = placed.encode().map_err(|error| Failure::InvalidMetadata { detail: error.to_string() })?;
         let mut value = HeaderValue::try_from(text).expect("invariant: base64url is a header's value");

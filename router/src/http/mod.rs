@@ -46,6 +46,7 @@ use crate::hold::Hold;
 use crate::known::Known;
 use crate::limit::{Network, client, is_trusted};
 use crate::reached::{self, Front};
+use crate::relay::Minting;
 use crate::roster::{Desk, Roster};
 use crate::sockets::Sockets;
 
@@ -81,6 +82,8 @@ pub struct Parts {
     pub http: reqwest::Client,
     /// Who may do what.
     pub access: Access,
+    /// How media comes by relays; without, clients are told the workers' own addresses.
+    pub relay: Option<Arc<Minting>>,
     /// Streams of outputs at a time: they last, and must leave connections for everything else.
     pub streams: usize,
     /// Owns what goes on beside requests: releases, the search for sessions of early candidates.

@@ -18,7 +18,7 @@ use streamfleet_store::Delivery;
 use tracing::Instrument as _;
 
 use super::Call;
-use super::claim::{Ask, Carrier, Told, Wanted, trace_headers};
+use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers};
 use crate::attempt::Outcome;
 use crate::forward::{ANSWER_TIME, Silence, onward, passed_on};
 use crate::identify::Shown;
@@ -73,7 +73,7 @@ impl Call {
         let shown = Shown { headers: &parts.headers, query_token: token.as_deref(), claims };
         let caller = self.identified(shown, &offer.webrtc_id, began).await?;
         let delivery = Delivery::Known;
-        let wanted = Wanted { session: &offer.webrtc_id, caller, resume: offer.resume, delivery };
+        let wanted = Wanted { session: &offer.webrtc_id, caller, resume: offer.resume, delivery, medium: Medium::Udp };
         let key = (self.desk.service.name.clone(), offer.webrtc_id.clone());
         let placing = self.placing(&key);
         let carrier = Posted { call: self, parts, body };

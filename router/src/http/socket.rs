@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 
 use super::Call;
 use super::away::Search;
-use super::claim::{Ask, Carrier, Told, Wanted, trace_headers, unavailable};
+use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers, unavailable};
 use super::offer::access_token;
 use crate::attempt::{FULL_RETRY, Outcome};
 use crate::forward::{Opened, Silence, onward};
@@ -199,7 +199,13 @@ impl Call {
                 None => {}
             }
         }
-        let wanted = Wanted { session: &hello.id, caller, resume: hello.shown(), delivery: Delivery::Sent };
+        let wanted = Wanted {
+            session: &hello.id,
+            caller,
+            resume: hello.shown(),
+            delivery: Delivery::Sent,
+            medium: Medium::Socket,
+        };
         let served = self.place(&wanted, &Shaken { call: self, parts }).await?;
         let key = (self.desk.service.name.clone(), hello.id.clone());
         self.api.known.lock().remember(&key, served.at, Instant::now());

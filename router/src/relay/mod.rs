@@ -21,7 +21,9 @@ use std::time::Instant;
 
 use opentelemetry::metrics::Meter;
 use streamfleet_relay::announce::{Announcer, Listener};
-use streamfleet_relay::{Bounds, Ufrags};
+use streamfleet_relay::{Bounds, Target, Ufrags};
+use streamfleet_session::fleet::PlacedMedia;
+use streamfleet_session::ufrag::{Minted, Opened, RelayKey, RelayKeys, Seal, WorkerNetworks};
 use tokio::sync::{mpsc, oneshot};
 
 use self::counters::Counters;
@@ -29,11 +31,53 @@ use self::peers::{Peers, WAITING};
 use self::thread::{Means, Thread};
 use self::told::Elsewhere;
 
+/// How sessions are given to relays: their names are minted here, and relays read them.
+#[derive(Debug)]
+pub struct Minting {
+    /// Mints and opens.
+    pub(crate) seal: Arc<Seal>,
+    /// Where clients are told to send to.
+    pub(crate) candidates: Vec<SocketAddr>,
+}
+
+/// No relay leads to any media loop of a worker: it has said none, or none in the workers' networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreachable;
+
+impl Minting {
+    /// How the media of a new session comes to a worker that listens there: by one of its loops, any of them.
+    pub(crate) fn mint(&self, loops: &[String]) -> Result<PlacedMedia, Unreachable> {
+        let loops: Vec<SocketAddr> = loops.iter().filter_map(|address| address.parse().ok()).collect();
+        let first = rand::random_range(0..loops.len().max(1));
+        let turns = loops.iter().cycle().skip(first).take(loops.len());
+        let mut minted = turns.filter_map(|to| Some((to, self.seal.mint(*to, rand::random()).ok()?)));
+        let (to, Minted { ufrag, key }) = minted.next().ok_or(Unreachable)?;
+        Ok(PlacedMedia { ufrag, key, port: to.port(), candidates: self.candidates.clone() })
+    }
+}
+
+/// Opens for the relay's threads.
+#[derive(Clone)]
+pub(crate) struct Opening(pub(crate) Arc<Seal>);
+
+impl Ufrags for Opening {
+    fn open(&self, ufrag: &str) -> Option<Target> {
+        let Opened { target: worker, key } = self.0.open(ufrag.as_bytes()).ok()?;
+        Some(Target { worker, key })
+    }
+}
+
 /// How a relay is to be.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayPlan {
     /// Where clients send to. Port 0 lets the kernel choose.
     pub(crate) listen: SocketAddr,
+    /// Where they are told to; nothing is where they do.
+    pub(crate) advertise: Vec<SocketAddr>,
+    /// What ufrags are sealed with.
+    pub(crate) keys: RelayKeys,
+    /// Where workers are.
+    pub(crate) networks: WorkerNetworks,
     /// Threads; each has a part of the clients.
     pub(crate) threads: NonZeroUsize,
     /// Flows of one thread.
@@ -42,21 +86,13 @@ pub(crate) struct RelayPlan {
     pub(crate) peers: PeersPlan,
 }
 
-/// How relays find and know each other.
-#[derive(Clone)]
+/// How relays find each other.
+#[derive(Debug, Clone)]
 pub(crate) struct PeersPlan {
     /// Where they send to.
     pub(crate) listen: SocketAddr,
     /// `host:port` of each, or of all.
     pub(crate) names: Vec<String>,
-    /// Seals what is said: an id and a key. The first is used, all are understood.
-    pub(crate) keys: Vec<(u8, [u8; 32])>,
-}
-
-impl std::fmt::Debug for PeersPlan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeersPlan").field("listen", &self.listen).field("names", &self.names).finish_non_exhaustive()
-    }
 }
 
 /// A relay whose sockets are bound.
@@ -64,7 +100,7 @@ pub(crate) struct Relay<U> {
     threads: Vec<Thread<U>>,
     peers: Peers,
     flows: mpsc::Receiver<streamfleet_relay::Announced>,
-    plan: PeersPlan,
+    keys: RelayKeys,
     door: SocketAddr,
 }
 
@@ -91,10 +127,10 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             threads.push(thread);
             counters.push(counts);
         }
-        let peers = Peers::bind(plan.peers.listen, plan.peers.names.clone(), elsewhere.clone()).await;
+        let peers = Peers::bind(plan.peers.listen, plan.peers.names, elsewhere.clone()).await;
         let peers = peers.map_err(at(plan.peers.listen))?;
         counters::observe(meter, counters, elsewhere);
-        Ok(Self { threads, peers, flows, plan: plan.peers, door })
+        Ok(Self { threads, peers, flows, keys: plan.keys, door })
     }
 
     /// Where clients send to.
@@ -107,7 +143,7 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
     /// # Errors
     /// A thread cannot be started, or has ended before it was told to; or no relay can be told anything any more.
     pub(crate) async fn run(self) -> io::Result<()> {
-        let Self { threads, peers, flows, plan, door: _ } = self;
+        let Self { threads, peers, flows, keys, door: _ } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = Stop(stop.clone());
         let mut ends = tokio::task::JoinSet::new();
@@ -119,11 +155,10 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             })?;
             ends.spawn(end);
         }
-        let listener = Listener::new(plan.keys.iter().copied());
-        let Some((id, key)) = plan.keys.first() else {
-            return Err(io::Error::other("a relay needs a key"));
-        };
-        let announcer = Announcer::new(*id, key, rand::random());
+        let sealed_by = |key: &RelayKey| (key.id().get(), key.among_relays());
+        let (id, key) = sealed_by(&keys.current);
+        let announcer = Announcer::new(id, &key, rand::random());
+        let listener = Listener::new([&keys.current].into_iter().chain(&keys.previous).map(sealed_by));
         tokio::select! {
             ended = ends.join_next() => match ended {
                 Some(Ok(Ok(result))) => result.and_then(|()| Err(io::Error::other("a thread of the relay has ended"))),

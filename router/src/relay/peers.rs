@@ -130,12 +130,13 @@ fn unix() -> Duration {
 mod tests {
     use std::time::Instant;
 
-    use streamfleet_relay::{Elsewhere as _, FlowKey, HeaderKey, SessionHandle, Target};
+    use streamfleet_relay::{Elsewhere as _, FlowKey, SessionHandle, Target};
+    use streamfleet_session::ufrag::SessionKey;
 
     use super::*;
 
     fn flow(client: u16) -> Announced {
-        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: HeaderKey([1; 16]) };
+        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: SessionKey::from_bytes([1; 16]) };
         Announced { client: ([192, 0, 2, 1], client).into(), door: 3478, target, session: SessionHandle(7) }
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
-use streamfleet_relay::{Direction, Header, HeaderKey, Sealed, SessionHandle, Standing, Target};
+use streamfleet_relay::{Direction, Header, Sealed, SessionHandle, Standing, Target};
+use streamfleet_session::ufrag::SessionKey;
 
 use super::*;
 
-const KEY: HeaderKey = HeaderKey([7; 16]);
+const KEY: SessionKey = SessionKey::from_bytes([7; 16]);
 const SOON: Duration = Duration::from_secs(20);
 
 /// All sessions are at one worker, and have one key.
@@ -63,12 +64,14 @@ fn answer(worker: &StdSocket, came: &[u8], from: SocketAddr, standing: Standing,
 fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
     RelayPlan {
         listen,
+        advertise: Vec::new(),
+        keys: RelayKey::from_random([9; 32]).into(),
+        networks: WorkerNetworks::new(vec!["127.0.0.0/8".parse().unwrap()], None).unwrap(),
         threads: NonZeroUsize::new(2).unwrap(),
         bounds: Bounds::default(),
         peers: PeersPlan {
             listen: SocketAddr::from(([127, 0, 0, 1], own)),
             names: peers.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
-            keys: vec![(1, [9; 32])],
         },
     }
 }

@@ -187,8 +187,19 @@ impl World {
         let meter = opentelemetry_sdk::metrics::SdkMeterProvider::default().meter("test");
         let secret = SECRET.parse().unwrap();
         let sockets = self.sockets.clone();
-        let parts =
-            Parts { store, roster, upstream, secret, sockets, http, access, streams: self.streams, tasks, stop };
+        let parts = Parts {
+            store,
+            roster,
+            upstream,
+            secret,
+            sockets,
+            http,
+            access,
+            relay: None,
+            streams: self.streams,
+            tasks,
+            stop,
+        };
         format!("http://{}/a", self.listen(router(parts, &meter)))
     }
 

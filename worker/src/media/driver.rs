@@ -96,8 +96,8 @@ impl Loop {
     ///
     /// # Errors
     /// The kernel's.
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<(Loop, LoopHandle)> {
-        let socket = UdpSocket::bind(address, SocketOptions::default())?;
+    pub(crate) fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<(Loop, LoopHandle)> {
+        let socket = UdpSocket::bind(address, options)?;
         let poller = Poller::new(&socket)?;
         let (sender, commands) = sync_channel(MAX_COMMANDS);
         let counters = Arc::new(Counters::default());

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 
 use streamfleet_net::Outbox;
-use streamfleet_relay::{Direction, HEADER, Header, HeaderKey, Sealed, SessionHandle, Standing};
+use streamfleet_relay::{Direction, HEADER, Header, Sealed, SessionHandle, Standing};
+use streamfleet_session::ufrag::SessionKey;
 
 use super::addresses::MAX_ADDRESSES;
 
@@ -25,7 +26,7 @@ pub(crate) struct Outlet {
 /// One session's.
 #[derive(Debug)]
 struct Ways {
-    key: HeaderKey,
+    key: SessionKey,
     /// The oldest first; as many as a session has addresses.
     ways: Vec<Way>,
 }
@@ -48,7 +49,7 @@ impl Outlet {
     }
 
     /// A session begins whose client comes by relays.
-    pub(crate) fn open(&mut self, session: u32, key: HeaderKey) {
+    pub(crate) fn open(&mut self, session: u32, key: SessionKey) {
         let place = session as usize;
         if self.ways.len() <= place {
             self.ways.resize_with(place + 1, || None);
@@ -153,7 +154,7 @@ impl DerefMut for Outlet {
     }
 }
 
-fn seal(came: &Header, session: u32, standing: Standing, key: &HeaderKey) -> [u8; HEADER] {
+fn seal(came: &Header, session: u32, standing: Standing, key: &SessionKey) -> [u8; HEADER] {
     // 0 is nobody's name.
     let session = SessionHandle(session + 1);
     Header { direction: Direction::ToClient, standing, session, ..*came }.seal(key)

@@ -2,7 +2,7 @@ use streamfleet_relay::FlowId;
 
 use super::*;
 
-const KEY: HeaderKey = HeaderKey([1; 16]);
+const KEY: SessionKey = SessionKey::from_bytes([1; 16]);
 
 fn client(n: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n], 5000))
@@ -25,7 +25,7 @@ fn header(n: u8) -> Header {
 }
 
 impl Outlet {
-    fn hears(&mut self, by: SocketAddr, header: &Header, key: &HeaderKey) -> Option<SocketAddr> {
+    fn hears(&mut self, by: SocketAddr, header: &Header, key: &SessionKey) -> Option<SocketAddr> {
         let octets = header.seal(key);
         self.arrived(0, by, &Sealed::split(&octets).unwrap().0)
     }
@@ -80,7 +80,7 @@ fn what_goes_to_a_client_goes_by_the_relay_that_it_came_by_last() {
 fn a_header_that_was_not_sealed_for_the_session_changes_nothing() {
     let mut out = relayed();
     out.hears(relay(1), &header(1), &KEY);
-    assert_eq!(out.hears(relay(2), &header(1), &HeaderKey([2; 16])), None);
+    assert_eq!(out.hears(relay(2), &header(1), &SessionKey::from_bytes([2; 16])), None);
     assert_eq!(out.hears(relay(2), &Header { direction: Direction::ToClient, ..header(1) }, &KEY), None, "its own");
     assert_eq!(out.sends(1).map(|(to, ..)| to.ip()), Some(relay(1).ip()));
 }

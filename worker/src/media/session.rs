@@ -46,7 +46,7 @@ pub(crate) struct NewSession {
     pub(crate) shared: Arc<Shared>,
     pub(crate) provider: Arc<dyn rtc::crypto::RTCCryptoProvider>,
     /// Seals what goes to its client by relays; without, the client is reached directly.
-    pub(crate) relay: Option<streamfleet_relay::HeaderKey>,
+    pub(crate) relay: Option<streamfleet_session::ufrag::SessionKey>,
     /// Kept until the session is over.
     pub(crate) guard: Box<dyn std::any::Any + Send>,
 }

@@ -131,6 +131,15 @@ impl Shard {
 
     fn open(&mut self, new: NewSession, now: Instant, out: &mut Outlet) {
         let relay = new.relay;
+        if self.by_ufrag.contains_key(new.answered.local.ufrag.as_str()) {
+            // Whoever minted it has had no luck: its client offers again, and gets another.
+            tracing::warn!(session = %new.shared.id(), "a ufrag came twice");
+            let shared = new.shared.clone();
+            shared.ending(CloseReason::InternalError);
+            drop(new);
+            shared.closed(CloseReason::InternalError);
+            return;
+        }
         let session = Box::new(Session::new(new, now));
         let i = match self.free.pop() {
             Some(i) => i,

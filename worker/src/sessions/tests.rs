@@ -58,7 +58,8 @@ impl Worker {
     }
 
     fn sessions() -> (Loop, Sessions) {
-        let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (media, handle) =
+            Loop::bind("127.0.0.1:0".parse().unwrap(), streamfleet_net::SocketOptions::default()).unwrap();
         let name: ServiceName = "echo".parse().unwrap();
         let echo = Registry::builtin().get("echo", Value::Null).unwrap();
         let sessions = Sessions::new(
@@ -371,7 +372,7 @@ impl Handler for Witness {
 
 /// A handler's task, of a session in the hands of the test.
 fn task(witness: &Witness) -> (HandlerTask, Arc<Shared>, CancellationToken, LoopEnd) {
-    let (_, to) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (_, to) = Loop::bind("127.0.0.1:0".parse().unwrap(), streamfleet_net::SocketOptions::default()).unwrap();
     let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
     let shared = Arc::new(Shared::new(1, id.clone(), service.clone(), sdk::Transport::WebRtc, &Identity::default()));
     let (loop_end, end) = link(LinkConfig::default(), Arc::new(|| {}));

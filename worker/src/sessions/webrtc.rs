@@ -32,16 +32,23 @@ impl Sessions {
             // Frames are audio: pictures travel on the encoded path only.
             video: modality != Modality::Audio && prototype.media() == sdk::Media::Packets,
         };
-        let on = self.least_loaded();
-        let port = inner.loops[on].port;
-        let advertised: Vec<SocketAddr> = inner.advertised.0.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-        let answer_request = AnswerRequest {
-            offer: &request.sdp,
-            credentials: credentials(),
-            advertised: &advertised,
-            wants,
-            early: &request.early,
+        let relayed = request.place.as_ref().and_then(|place| place.placed().media.clone());
+        let (on, credentials, advertised) = match &relayed {
+            Some(media) => {
+                let on = inner.loops.iter().position(|media_loop| media_loop.port == media.port);
+                // Its directory is of another life of this worker.
+                let on = on.ok_or(Failure::NoCapacity { retry_after: OVERLOADED })?;
+                let ufrag = media.ufrag.as_str().to_owned();
+                (on, IceCredentials { ufrag, ..credentials() }, media.candidates.clone())
+            }
+            None => {
+                let on = self.least_loaded();
+                let port = inner.loops[on].port;
+                (on, credentials(), inner.advertised.0.iter().map(|ip| SocketAddr::new(*ip, port)).collect())
+            }
         };
+        let answer_request =
+            AnswerRequest { offer: &request.sdp, credentials, advertised: &advertised, wants, early: &request.early };
         let answered = answer(&inner.factory, answer_request, Instant::now())
             .map_err(|error| Failure::InvalidOffer { detail: error.to_string() })?;
         let sdp = answered.sdp.clone();
@@ -84,7 +91,7 @@ impl Sessions {
             bounds: inner.bounds,
             shared: shared.clone(),
             provider: inner.factory.provider().clone(),
-            relay: None,
+            relay: relayed.map(|media| media.key),
             guard: Box::new(guard),
         });
         // Under one lock: from the moment that others can find the id, the loop has the session before what they ask of it.

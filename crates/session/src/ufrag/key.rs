@@ -49,6 +49,14 @@ impl RelayKey {
         self.id
     }
 
+    /// What the relays of an installation seal with what they tell each other.
+    #[must_use]
+    pub fn among_relays(&self) -> [u8; 32] {
+        let halves: [&[&[u8]]; 2] = [&[b"among relays", &[0]], &[b"among relays", &[1]]];
+        let [first, second] = halves.map(|label| self.derive(label));
+        std::array::from_fn(|n| if n < 16 { first[n] } else { second[n - 16] })
+    }
+
     /// A key of 128 bits for one purpose, which `label` names.
     pub(super) fn derive(&self, label: &[&[u8]]) -> [u8; 16] {
         derive(&self.extracted, label)
@@ -125,7 +133,9 @@ impl KeyId {
         Self(byte & Self::MAX)
     }
 
-    pub(super) const fn get(self) -> u8 {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u8 {
         self.0
     }
 }
@@ -162,7 +172,9 @@ impl SessionKey {
     /// Bytes of a key.
     pub const LEN: usize = 16;
 
-    pub(super) const fn new(bytes: [u8; Self::LEN]) -> Self {
+    /// The key of these bytes, as another relay has derived it.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
 

@@ -173,7 +173,7 @@ impl Derived {
     }
 
     fn session_key(&self, sealed: &[u8; SEALED]) -> SessionKey {
-        SessionKey::new(self.session.of(sealed).to_be_bytes())
+        SessionKey::from_bytes(self.session.of(sealed).to_be_bytes())
     }
 }
 

@@ -253,6 +253,7 @@ impl World {
             takes_over: placement.takes_over.map(Ticket::bits),
             client: "127.0.0.1:9".parse().unwrap(),
             retention: LONG,
+            media: None,
         };
         let place = self.member.take(placed)?;
         let history = Arc::new(if opened.resumed || placement.takes_over.is_some() {
@@ -294,6 +295,7 @@ impl World {
             takes_over: None,
             client: "127.0.0.1:9".parse().unwrap(),
             retention: LONG,
+            media: None,
         };
         let place = self.member.take(placed)?;
         let (reporter, history) = (place.reporter(), Arc::new(History::default()));

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, HeaderKey, Relay, Target, Ufrags};
+use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, Relay, Target, Ufrags};
+use streamfleet_session::ufrag::SessionKey;
 
 use super::echo::echo;
 use super::network::Conditions;
@@ -31,7 +32,7 @@ impl Ufrags for Minted {
         let number: u64 = ufrag.strip_prefix("ufrag")?.parse().ok()?;
         let mut key = [7; 16];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        Some(Target { worker: worker(), key: HeaderKey(key) })
+        Some(Target { worker: worker(), key: SessionKey::from_bytes(key) })
     }
 }
 
@@ -64,7 +65,7 @@ impl Relays {
         Self { relays, serving: 0, tell: true, told: Told::default(), started, dropped: HashMap::new() }
     }
 
-    pub(super) fn key(ufrag: &str) -> HeaderKey {
+    pub(super) fn key(ufrag: &str) -> SessionKey {
         Minted.open(ufrag).unwrap().key
     }
 

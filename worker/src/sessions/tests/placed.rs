@@ -124,6 +124,7 @@ impl Fleet {
             takes_over: placement.takes_over.map(Ticket::bits),
             client: "192.0.2.1:9".parse().unwrap(),
             retention: Duration::from_secs(60),
+            media: None,
         }
     }
 

@@ -21,6 +21,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use serde_json::Value;
 use streamfleet_audio::DelayBounds;
+use streamfleet_net::SocketOptions;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_service::spec::Modality;
@@ -121,7 +122,7 @@ impl World {
 
     /// One that takes offers, too.
     fn with_media(services: impl IntoIterator<Item = Service>) -> Self {
-        let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (media, handle) = Loop::bind("127.0.0.1:0".parse().unwrap(), SocketOptions::default()).unwrap();
         let mut world = Self::made(services, Setup { loops: vec![handle], ..Setup::default() });
         let stop = Arc::new(AtomicBool::new(false));
         let stops = stop.clone();

@@ -65,6 +65,7 @@ async fn placed(store: &Memory) -> Placed {
         takes_over: None,
         client: "192.0.2.1:9".parse().unwrap(),
         retention: Duration::from_secs(60),
+        media: None,
     }
 }
 
