@@ -14,6 +14,7 @@ use opentelemetry::metrics::MeterProvider as _;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use streamfleet_edge::origin::{Hosts, Origins};
+use streamfleet_edge::proxy::Network;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_router::forward::Upstream;
 use streamfleet_router::http::{Access, Parts, router};
@@ -85,6 +86,8 @@ pub(crate) struct World {
     pub(crate) client: reqwest::Client,
     /// Streams of outputs that a router has.
     pub(crate) streams: usize,
+    /// Proxies whom a router believes.
+    pub(crate) trusted: Vec<Network>,
     _ends: DropGuard,
 }
 
@@ -134,6 +137,7 @@ impl World {
             sockets,
             client,
             streams: 9,
+            trusted: Vec::new(),
             _ends: stop.drop_guard(),
         }
     }
@@ -173,7 +177,7 @@ impl World {
             origins: Origins::Any,
             hosts: Hosts::Any,
             admin_token: ADMIN.parse().unwrap(),
-            trusted: Vec::new(),
+            trusted: self.trusted.clone(),
             front: Front::Plain,
         };
         let upstream = Upstream::new(&SECRET.parse().unwrap());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use streamfleet_edge::proxy::Network;
 use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
@@ -84,6 +85,8 @@ pub struct WorkerPlan {
     pub hosts: Hosts,
     /// Sockets of one source address that may wait for their `start` where places are scarce.
     pub sockets_per_address: Option<NonZeroUsize>,
+    /// Proxies whose word is taken.
+    pub trusted: Vec<Network>,
     /// ICE servers for clients.
     pub ice: IceConfig,
     /// Admin address.
@@ -143,6 +146,9 @@ impl WorkerConfig {
         });
         let hosts =
             Hosts::read(&self.http.hosts, |n, wrong| mistakes.push(format!("http.hosts[{n}]"), wrong.to_string()));
+        let trusted = self.http.trusted_proxies.iter().enumerate();
+        let trusted =
+            trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
         check_ice(&self.ice, &mut mistakes);
         let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
@@ -165,6 +171,7 @@ impl WorkerConfig {
             origins,
             hosts,
             sockets_per_address: self.http.sockets_per_address,
+            trusted,
             ice: self.ice,
             admin_listen: self.admin.listen,
             admin_token,

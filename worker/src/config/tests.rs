@@ -163,10 +163,11 @@ fn every_mistake_is_named() {
         &["tls.selfSigned: files are given already; choose one"],
     );
     check(
-        "http: { origins: [\"https://a/b\"], hosts: [\"a b\"] }",
+        "http: { origins: [\"https://a/b\"], hosts: [\"a b\"], trustedProxies: [10.0.0.0/8, proxy] }",
         &[
             "http.origins[0]: must be \"*\" or an origin such as \"https://app.example.com\", without a path",
             "http.hosts[0]: must be \"*\" or a host such as \"voice.example.com\" or \"voice.example.com:8443\"",
+            "http.trustedProxies[1]: must be an address or a range such as 10.0.0.0/8 or fd00::/8",
         ],
     );
     check(
