@@ -52,8 +52,9 @@ pub struct Surroundings<'a> {
     pub store: Option<&'a Backend>,
 }
 
-/// Reads manifests, files or folders of them: each with the name of its file.
-pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<(String, Manifest)>, Mistakes>;
+/// Reads manifests, files or folders of them: each that can be used with the name of its file, no two for one service. What is wrong
+/// with the others is noted.
+pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf], &mut Mistakes) -> Vec<(String, Manifest)>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;
@@ -193,13 +194,13 @@ impl WorkerConfig {
         if self.fleet.is_none() {
             mistakes.push("manifests", "only a worker of a fleet can serve them: routers do what they say of callers");
         }
-        match (surroundings.manifests)(&self.manifests) {
-            Ok(found) => manifests::services(found, surroundings.handler, mistakes),
-            Err(found) => {
-                mistakes.extend(found);
-                Vec::new()
-            }
+        let mut unusable = Mistakes::new();
+        let found = (surroundings.manifests)(&self.manifests, &mut unusable);
+        if found.is_empty() && unusable.is_empty() {
+            mistakes.push("manifests", "there is no service in them");
         }
+        mistakes.extend(unusable);
+        manifests::services(found, surroundings.handler, mistakes)
     }
 }
 

@@ -27,7 +27,7 @@ fn surroundings() -> Surroundings<'static> {
         cores: NonZeroUsize::new(2).unwrap(),
         random: [7; 32],
         handler: &handler,
-        manifests: &|_| Ok(Vec::new()),
+        manifests: &|_, _| Vec::new(),
         store: None,
     }
 }
@@ -278,9 +278,9 @@ const FLEET: &str = "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secre
 /// A worker's configuration, and the manifests that it finds.
 fn build_with(yaml: &str, manifests: &str) -> Result<WorkerPlan, Vec<String>> {
     let texts = [("fleet.yaml".to_owned(), manifests.to_owned())];
-    let manifests = |paths: &[PathBuf]| {
+    let manifests = |paths: &[PathBuf], mistakes: &mut Mistakes| {
         assert_eq!(paths, [PathBuf::from("fleet.yaml")]);
-        streamfleet_service::files::located(&texts)
+        streamfleet_service::files::services(&texts, mistakes)
     };
     let Loaded { config, mistakes, .. } = WorkerConfig::layers().yaml("w.yaml", yaml).load::<WorkerConfig>();
     assert_eq!(mistakes.to_string(), "", "{yaml}");
@@ -336,10 +336,13 @@ fn what_is_wrong_with_manifests_is_told() {
     check(&listed, "", &["manifests: there is no service in them"]);
     check(
         &listed,
-        &(manifest("a", ", limits: {concurrency: 0}") + "kind: Pod"),
+        &(manifest("a", ", limits: {concurrency: 0}")
+            + &manifest("b", "").replace("name: echo", "name: nothing")
+            + "kind: Pod"),
         &[
             "spec.limits.concurrency: invalid value: integer `0`, expected a nonzero u32 (in fleet.yaml, document 1)",
-            "kind: \"Pod\" is not StreamService (fleet.yaml, document 2)",
+            "kind: \"Pod\" is not StreamService (fleet.yaml, document 3)",
+            "spec.handler: there is no handler \"nothing\" (service b in fleet.yaml)",
         ],
     );
     let spec = ", telephone: {authToken: {env: STREAMFLEET_NO_SUCH}}";
@@ -347,9 +350,9 @@ fn what_is_wrong_with_manifests_is_told() {
         &listed,
         &(manifest("a", spec) + &manifest("a", "")).replace("name: echo", "name: nothing"),
         &[
+            "metadata.name: there are two services a (fleet.yaml)",
             "spec.handler: there is no handler \"nothing\" (service a in fleet.yaml)",
             "spec.telephone.authToken: there is no variable STREAMFLEET_NO_SUCH (service a in fleet.yaml)",
-            "metadata.name: there are two services a (fleet.yaml)",
         ],
     );
 }
