@@ -267,6 +267,17 @@ fn a_part_in_a_fleet() {
     check("{sentinels: ['a:1']}", "fleet.store.redis.primary");
     check("{address: 'a:1', user: u}", "fleet.store.redis.password");
     check("{address: 'a:1', tls: {authorities: /nowhere/ca.pem}}", "fleet.store.redis.tls.authorities");
+    let check = |http: &str, expected: &str| {
+        let mistakes = build(&yaml.replace("10.0.0.7:8081", http)).err().map(|mistakes| mistakes.to_string());
+        assert_eq!(mistakes.unwrap_or_default(), expected, "{http}");
+    };
+    for reached in ["10.0.0.7:0", "[2001:db8::7]:8081", "127.0.0.1:0", "worker-7.voice:8081"] {
+        check(reached, "");
+    }
+    for nowhere in ["0.0.0.0:8081", "0.0.0.0:0", "[::]:8081", "[::ffff:0.0.0.0]:1", "224.0.0.1:1"] {
+        check(nowhere, "fleet.http: must be an address that routers can reach");
+    }
+    check("10.0.0.7", "fleet.http: \"10.0.0.7\" is not host:port");
     let mistakes = build("fleet: {}").unwrap_err().to_string();
     for key in ["fleet.worker", "fleet.http", "fleet.secret", "fleet.store.redis"] {
         assert!(mistakes.contains(key), "{key}: {mistakes}");
