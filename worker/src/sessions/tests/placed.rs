@@ -11,6 +11,7 @@ use streamfleet_store::{
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::fleet::guard::Proven;
 use crate::fleet::{Fate, Member, Surroundings, run};
 
 struct Fleet {
@@ -153,11 +154,23 @@ impl Fleet {
 
     /// The status of a stream of outputs, and its next piece.
     async fn outputs(&self, id: &str, token: Option<&str>, seen: Option<&str>) -> (u16, String) {
+        self.outputs_for(None, id, token, seen).await
+    }
+
+    /// Likewise, for a user whom a router has proved to ask.
+    async fn outputs_for(
+        &self,
+        user: Option<&str>,
+        id: &str,
+        token: Option<&str>,
+        seen: Option<&str>,
+    ) -> (u16, String) {
         let query = token.map(|token| format!("&access_token={token}")).unwrap_or_default();
         let mut request = Request::get(format!("/{}/outputs?webrtc_id={id}{query}", service()));
         if let Some(seen) = seen {
             request = request.header("last-event-id", seen);
         }
+        let request = user.into_iter().fold(request, |request, user| request.extension(Proven(user.parse().unwrap())));
         let response = self.worker.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         let piece = response.into_body().into_data_stream().next().await;
