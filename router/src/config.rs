@@ -79,7 +79,7 @@ pub struct HttpConfig {
     /// Connections at a time; further ones wait.
     pub connections: NonZeroUsize,
     /// Proxies in front, as addresses or ranges: what they say in `X-Forwarded-For` is taken for where a request is from, and in
-    /// `X-Forwarded-Proto`, `-Host` and `-Port` for how the world reaches this router.
+    /// `X-Forwarded-Proto`, `-Host` and `-Port` for how the world reaches this router. Traces that they bring are continued.
     pub trusted_proxies: Vec<String>,
     /// Sockets at a time.
     pub sockets: NonZeroUsize,

@@ -53,9 +53,6 @@ impl Keyring {
     /// [`NoKeyring`].
     pub fn new(source: Option<&KeySource>, http: &reqwest::Client, tasks: &TaskTracker) -> Result<Self, NoKeyring> {
         let source = match source {
-            None => Source::Fixed(None),
-            Some(KeySource::Pem(pem)) => Source::Fixed(Some(Keys::from_pem(pem.as_bytes())?)),
-            Some(KeySource::Secret(secret)) => Source::Fixed(Some(Keys::from_secret(&read(secret)?)?)),
             Some(KeySource::Jwks(url)) => Source::Issuer {
                 url: url.clone(),
                 cache: Mutex::default(),
@@ -63,8 +60,17 @@ impl Keyring {
                 http: http.clone(),
                 tasks: tasks.clone(),
             },
+            fixed => Source::Fixed(given(fixed)?),
         };
         Ok(Self(Arc::new(source)))
+    }
+
+    /// Whether the keys that a service names can be used, as far as nobody has to be asked.
+    ///
+    /// # Errors
+    /// [`NoKeyring`].
+    pub fn check(source: Option<&KeySource>) -> Result<(), NoKeyring> {
+        given(source).map(drop)
     }
 
     /// Keys for a token, fetched first if that is due. `None` if none can be had.
@@ -117,6 +123,15 @@ impl Keyring {
             Ok(Err(error)) => tracing::warn!(url, error, "the issuer's keys cannot be had"),
             Err(_) => tracing::warn!(url, "the issuer does not answer"),
         }
+    }
+}
+
+/// Keys that are there already; `None` for those of an issuer, and of nobody.
+fn given(source: Option<&KeySource>) -> Result<Option<Keys>, NoKeyring> {
+    match source {
+        None | Some(KeySource::Jwks(_)) => Ok(None),
+        Some(KeySource::Pem(pem)) => Ok(Some(Keys::from_pem(pem.as_bytes())?)),
+        Some(KeySource::Secret(secret)) => Ok(Some(Keys::from_secret(&read(secret)?)?)),
     }
 }
 

@@ -18,7 +18,6 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
 use streamfleet_process::tls::Certificate;
 use streamfleet_process::{crypto, tls};
-use streamfleet_service::files;
 use streamfleet_session::ufrag::Seal;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
@@ -132,7 +131,7 @@ pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
         .flag("--admin-listen", "admin.listen", flags.admin_listen)
         .flag("--log", "log.filter", flags.log)
         .flags("--services", "services", flags.services);
-    let plan = match layers.load::<RouterConfig>().build(RouterConfig::build) {
+    let plan = match layers.load::<RouterConfig>().build(plan) {
         Ok(plan) => plan,
         Err(mistakes) => return refuse(&mistakes),
     };
@@ -154,6 +153,22 @@ pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
     runtime.shutdown_background();
     telemetry.shutdown();
     code
+}
+
+/// Checks a configuration, and the services that it names.
+///
+/// # Errors
+/// Every mistake, by key.
+pub fn plan(config: RouterConfig) -> Result<RouterPlan, Mistakes> {
+    let services = roster::read(&config.services).map(drop);
+    match (config.build(), services) {
+        (Ok(plan), Ok(())) => Ok(plan),
+        (Err(mut mistakes), Err(found)) => {
+            mistakes.extend(found);
+            Err(mistakes)
+        }
+        (Err(mistakes), Ok(())) | (Ok(_), Err(mistakes)) => Err(mistakes),
+    }
 }
 
 /// Serves from a plan until `signals` say drain, then until what is under way is done or the grace is over.
@@ -204,8 +219,9 @@ pub async fn serve(
     let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let web = web.build().map_err(failed)?;
     let means = Means { store: store.clone(), http: web.clone(), tasks: tasks.clone(), stop: stop.clone() };
-    let texts = files::texts(roster::FILES, &plan.services)?;
-    let first = Roster::default().next(files::services(&texts)?, &means)?;
+    // Read again: what was looked at with the configuration may have changed.
+    let (texts, services) = roster::read(&plan.services)?;
+    let first = Roster::default().next(services, &means)?;
     let (sender, roster) = watch::channel(Arc::new(first));
     let mut subsystems = Subsystems::new();
     subsystems.spawn("services", {

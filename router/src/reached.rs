@@ -1,6 +1,8 @@
-//! How the world reaches this router: what it tells workers in `X-Forwarded-Proto`, `-Host` and `-Port`, which they believe.
+//! How a request has come: how the world reaches this router, which it tells workers in `X-Forwarded-Proto`, `-Host` and `-Port`,
+//! and which trace the request is part of. Workers believe both.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use streamfleet_process::telemetry::trace;
 
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// What proxies say of it.
@@ -22,6 +24,9 @@ pub enum Front {
 pub fn judge(headers: &mut HeaderMap, front: Front, is_trusted: bool) {
     if !is_trusted {
         for name in SAID {
+            headers.remove(name);
+        }
+        for name in trace::HEADERS {
             headers.remove(name);
         }
     }
@@ -50,11 +55,13 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "voice.example.com"),
             ("x-forwarded-port", "8443"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("tracestate", "a=1"),
             ("host", "router"),
         ];
         check(&said, Front::Plain, true, &said);
         check(&said, Front::Plain, false, &[("host", "router")]);
-        check(&said[3..], Front::Tls, false, &[("host", "router"), ("x-forwarded-proto", "https")]);
+        check(&said[5..], Front::Tls, false, &[("host", "router"), ("x-forwarded-proto", "https")]);
         let http = [("x-forwarded-proto", "http")];
         check(&http, Front::Tls, true, &http);
         check(&http, Front::Tls, false, &[("x-forwarded-proto", "https")]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamfleet_process::config::Mistakes;
-use streamfleet_service::files::{services, texts};
+use streamfleet_service::files::{self, Texts};
 use streamfleet_service::{Catalog, Service};
 use streamfleet_session::ServiceName;
 use streamfleet_store::Store;
@@ -79,6 +79,9 @@ impl Roster {
     /// # Errors
     /// Services that contradict each other, and keys that cannot be used.
     pub fn next(&self, services: Vec<Service>, means: &Means) -> Result<Self, Mistakes> {
+        let mut mistakes = Mistakes::new();
+        check(&services, &mut mistakes);
+        mistakes.or(())?;
         let catalog = Catalog::new(services)?;
         let mut mistakes = Mistakes::new();
         let mut desks = HashMap::new();
@@ -105,6 +108,33 @@ impl Roster {
     }
 }
 
+/// Notes what is wrong with services that a file alone does not show: those that contradict each other, and keys that cannot be used.
+pub fn check(services: &[Service], mistakes: &mut Mistakes) {
+    if let Err(found) = Catalog::new(services.iter().cloned()) {
+        mistakes.extend(found);
+    }
+    for service in services {
+        let keys = service.identity.tokens.as_ref().map(|tokens| &tokens.keys);
+        mistakes.check("spec.identity.jwt", Keyring::check(keys).map_err(|error| format!("{}: {error}", service.name)));
+    }
+}
+
+/// The texts of these files, and the services in them.
+///
+/// # Errors
+/// Every mistake in each of them, and what is wrong with them together.
+pub fn read(paths: &[PathBuf]) -> Result<(Texts, Vec<Service>), Mistakes> {
+    let mut mistakes = Mistakes::new();
+    let texts = files::texts(FILES, paths, &mut mistakes);
+    let services = services(&texts, &mut mistakes);
+    check(&services, &mut mistakes);
+    mistakes.or((texts, services))
+}
+
+fn services(texts: &[(String, String)], mistakes: &mut Mistakes) -> Vec<Service> {
+    files::services(texts, mistakes).into_iter().map(|(_, service)| service).collect()
+}
+
 impl Means {
     fn directory(&self, service: &ServiceName) -> (Directory, Arc<DropGuard>) {
         let (directory, keeper) = directory();
@@ -116,24 +146,29 @@ impl Means {
 }
 
 /// Reads the files again and again, until it is dropped.
-pub async fn follow(
-    paths: Vec<PathBuf>,
-    mut texts_before: Vec<(String, String)>,
-    means: Means,
-    roster: watch::Sender<Arc<Roster>>,
-) {
+pub async fn follow(paths: Vec<PathBuf>, mut texts_before: Texts, means: Means, roster: watch::Sender<Arc<Roster>>) {
     let mut told = None;
     loop {
         tokio::time::sleep(LOOK).await;
         let paths = paths.clone();
-        let Ok(read) = tokio::task::spawn_blocking(move || texts(FILES, &paths)).await else { continue };
-        let next = match read {
-            Ok(texts) if texts == texts_before => continue,
-            Ok(texts) => {
-                texts_before = texts;
-                services(&texts_before).and_then(|services| roster.borrow().next(services, &means))
-            }
-            Err(mistakes) => Err(mistakes),
+        let read = tokio::task::spawn_blocking(move || {
+            let mut mistakes = Mistakes::new();
+            (files::texts(FILES, &paths, &mut mistakes), mistakes)
+        });
+        let Ok((texts, mut mistakes)) = read.await else { continue };
+        let is_whole = mistakes.is_empty();
+        if is_whole && texts == texts_before {
+            continue;
+        }
+        let services = services(&texts, &mut mistakes);
+        if is_whole {
+            texts_before = texts;
+        }
+        let next = if mistakes.is_empty() {
+            roster.borrow().next(services, &means)
+        } else {
+            check(&services, &mut mistakes);
+            Err(mistakes)
         };
         match next {
             Ok(next) => {
@@ -176,13 +211,21 @@ mod tests {
         (format!("{name}.yaml"), text)
     }
 
+    /// The services in these texts, of which each can be used.
+    fn usable(texts: &[(String, String)]) -> Vec<Service> {
+        let mut mistakes = Mistakes::new();
+        let services = services(texts, &mut mistakes);
+        assert_eq!(mistakes, Mistakes::new());
+        services
+    }
+
     #[tokio::test]
     async fn what_has_not_changed_is_taken_over() {
         let means = means();
         let first = [text("a", ""), text("b", "")];
-        let first = Roster::default().next(services(&first).unwrap(), &means).unwrap();
+        let first = Roster::default().next(usable(&first), &means).unwrap();
         let second = [text("a", ""), text("b", ", limits: {concurrency: 3}")];
-        let second = first.next(services(&second).unwrap(), &means).unwrap();
+        let second = first.next(usable(&second), &means).unwrap();
         let desk = |roster: &Roster, name: &str| roster.desk(&name.parse().unwrap()).unwrap().clone();
         assert!(Arc::ptr_eq(&desk(&first, "a"), &desk(&second, "a")));
         assert!(!Arc::ptr_eq(&desk(&first, "b"), &desk(&second, "b")));
@@ -190,7 +233,7 @@ mod tests {
         assert_eq!(means.tasks.len(), 2);
         // With its last desk a directory is no longer kept.
         drop(first);
-        let third = second.next(services(&[text("a", "")]).unwrap(), &means).unwrap();
+        let third = second.next(usable(&[text("a", "")]), &means).unwrap();
         drop(second);
         while means.tasks.len() > 1 {
             tokio::task::yield_now().await;
@@ -201,11 +244,39 @@ mod tests {
     #[test]
     fn services_that_contradict_each_other_are_none() {
         let texts = [text("a", ", path: /x"), text("b", ", path: /x")];
-        let mistakes = Roster::default().next(services(&texts).unwrap(), &means()).unwrap_err();
+        let mistakes = Roster::default().next(usable(&texts), &means()).unwrap_err();
         assert!(mistakes.to_string().contains("/x of b is taken already"), "{mistakes}");
         let secret = text("a", ", identity: {jwt: {secret: {secretKeyRef: {name: a, key: b}}}}");
-        let mistakes = Roster::default().next(services(&[secret]).unwrap(), &means()).unwrap_err();
+        let mistakes = Roster::default().next(usable(&[secret]), &means()).unwrap_err();
         assert!(mistakes.to_string().contains("name a file or a variable"), "{mistakes}");
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_files_is_told_at_once() {
+        let folder = std::env::temp_dir().join(format!("streamfleet-mistakes-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let secret = ", path: /x, identity: {jwt: {secret: {env: STREAMFLEET_NO_SUCH}}}";
+        for (file, text) in [
+            text("a", ", limits: {concurrency: many}"),
+            text("b", ", path: /x"),
+            text("c", secret),
+            text("d", ", hosts: h"),
+        ] {
+            std::fs::write(folder.join(file), text).unwrap();
+        }
+        let mistakes = read(&[folder.clone(), "/nonexistent/e.yaml".into()]).unwrap_err();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let told: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        for part in [
+            "services: /nonexistent/e.yaml: ",
+            "spec.limits.concurrency: ",
+            "spec.hosts: ",
+            "spec.path: /x of c is taken already by /x of b",
+            "spec.identity.jwt: c: the variable STREAMFLEET_NO_SUCH",
+        ] {
+            assert_eq!(told.iter().filter(|told| told.starts_with(part)).count(), 1, "{part} of {told:#?}");
+        }
+        assert_eq!(told.len(), 5, "{told:#?}");
     }
 
     /// The log of this thread.
@@ -241,8 +312,8 @@ mod tests {
         };
         write("a", "");
         let (means, paths) = (means(), vec![folder.clone()]);
-        let texts = texts(FILES, &paths).unwrap();
-        let first = Roster::default().next(services(&texts).unwrap(), &means).unwrap();
+        let (texts, found) = read(&paths).unwrap();
+        let first = Roster::default().next(found, &means).unwrap();
         let (sender, mut roster) = watch::channel(Arc::new(first));
         let stop = means.stop.clone();
         means.tasks.spawn(stop.run_until_cancelled_owned(follow(paths, texts, means.clone(), sender)));

@@ -27,7 +27,7 @@ use streamfleet_service::files;
 use streamfleet_store::Backend;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
+use crate::config::{ManifestReader, Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
 use crate::metrics::observe_process;
 use crate::worker::{Addresses, Worker};
 
@@ -112,6 +112,23 @@ pub fn run_as(flags: Flags, registry: &Registry) -> ExitCode {
 /// # Errors
 /// Every mistake, by key.
 pub fn plan(config: WorkerConfig, registry: &Registry, store: Option<&Backend>) -> Result<WorkerPlan, Mistakes> {
+    let read = |paths: &[PathBuf], mistakes: &mut Mistakes| {
+        let texts = files::texts("manifests", paths, mistakes);
+        files::services(&texts, mistakes)
+    };
+    plan_with(config, registry, store, &read)
+}
+
+/// Likewise, with manifests that somebody else reads.
+///
+/// # Errors
+/// As of [`plan`].
+pub fn plan_with(
+    config: WorkerConfig,
+    registry: &Registry,
+    store: Option<&Backend>,
+    manifests: ManifestReader<'_>,
+) -> Result<WorkerPlan, Mistakes> {
     let handler = |name: &str, config: &serde_json::Value| {
         registry.get(name, config.clone()).map(|_| ()).map_err(|error| error.to_string())
     };
@@ -119,7 +136,7 @@ pub fn plan(config: WorkerConfig, registry: &Registry, store: Option<&Backend>) 
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         random: rand::random(),
         handler: &handler,
-        manifests: &|paths| files::located(&files::texts("manifests", paths)?),
+        manifests,
         store,
     })
 }

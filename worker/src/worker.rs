@@ -199,6 +199,7 @@ impl Worker {
             admin_token: self.plan.admin_token,
             newcomers: http::MAX_NEWCOMERS,
             newcomers_per_source: self.plan.sockets_per_address.map(NonZeroUsize::get),
+            trusted: self.plan.trusted.into(),
             fleet: fleet_secret,
             streams: self.plan.serve.connections.get() / 2,
         };

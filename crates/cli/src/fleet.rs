@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`layout`] | which part listens where |
 //! | [`parts`] | what each part is told: its environment |
+//! | [`check`] | what is wrong with that, before any part is started |
 //! | [`redis`] | where the store is |
 //! | [`together`] | all parts in this process, on a store in its memory |
 //! | [`apart`] | a process for each part, on a Redis |
 
 mod apart;
+mod check;
 mod layout;
 mod parts;
 mod redis;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use streamfleet_process::config::Mistakes;
-use streamfleet_service::{API_VERSION, KIND, files};
+use streamfleet_service::{API_VERSION, KIND, Service, files};
 use streamfleet_worker::program::{EXIT_CONFIG, EXIT_FAILED};
 
 use self::layout::{Layout, Wanted};
@@ -132,54 +134,64 @@ fn prepare(args: &Args, folder: &Scratch) -> Result<Fleet, Mistakes> {
         mistakes.push("--routers", format!("{} routers need a Redis that they share: --redis", args.routers));
     }
     let registry = streamfleet_pause::builtin::registry();
-    let offered = offered(args, &registry, folder);
-    let layout = take(layout, &mut mistakes);
-    let offered = take(offered, &mut mistakes);
-    let (Some(layout), Some((manifests, offered))) = (layout, offered) else { return Err(mistakes) };
+    let offer = offer(args, &registry, folder, &mut mistakes);
+    let layout = layout.map_err(|found| mistakes.extend(found)).ok();
+    let (Some(layout), Some(offer)) = (layout, offer) else { return Err(mistakes) };
     let common = Common {
         inherited: parts::inherited(std::env::vars_os()),
         random: rand::random(),
-        manifests,
+        manifests: offer.manifests,
         redis: args.redis.clone(),
         advertise: args.advertise.clone(),
         loops: layout.loops,
         names: if args.tls { demo::names(&args.advertise) } else { Vec::new() },
         log: args.log.clone(),
     };
-    mistakes.or(Fleet { layout, common, page: page::config(&registry, &offered) })
+    // Said once and here: each part would say it again, in its own words.
+    common.check(&layout, &registry, &offer.services, &mut mistakes);
+    mistakes.or(Fleet { layout, common, page: page::config(&registry, &offer.shown) })
 }
 
-fn take<T>(result: Result<T, Mistakes>, mistakes: &mut Mistakes) -> Option<T> {
-    result.map_err(|found| mistakes.extend(found)).ok()
+/// What is served.
+struct Offer {
+    /// The files that say so.
+    manifests: Vec<PathBuf>,
+    /// Those in them that can be used, each with its file.
+    services: Vec<(String, Service)>,
+    /// What of it the page offers.
+    shown: Vec<Offered>,
 }
 
-/// The files that say what is served, and what of it the page offers.
-fn offered(
+/// What is served, as far as there are no mistakes in it; `None` if the demo's services cannot be.
+fn offer(
     args: &Args,
     registry: &streamfleet_handler::Registry,
     folder: &Scratch,
-) -> Result<(Vec<PathBuf>, Vec<Offered>), Mistakes> {
-    let mut mistakes = Mistakes::new();
+    mistakes: &mut Mistakes,
+) -> Option<Offer> {
     if !args.services.is_empty() {
         if !args.demo.is_empty() {
             mistakes.push("--services", "--default, --play and --record are for the services of the demo");
         }
-        let services = files::services(&files::texts("--services", &args.services)?)?;
-        return mistakes.or((args.services.clone(), services.iter().filter_map(Offered::of).collect()));
+        let services = read(&args.services, mistakes);
+        let shown = services.iter().filter_map(|(_, service)| Offered::of(service)).collect();
+        return Some(Offer { manifests: args.services.clone(), services, shown });
     }
-    let offered = args.demo.services(registry, folder.path());
+    let shown = args.demo.services(registry, folder.path());
     let file = folder.path().join("services.yaml");
-    let offered = offered.and_then(|offered| {
-        let text: String = offered.iter().map(|service| format!("---\n{}\n", manifest(service))).collect();
-        std::fs::write(&file, text).map(|()| offered).map_err(|error| format!("{}: {error}", file.display()))
+    let shown = shown.and_then(|shown| {
+        let text: String = shown.iter().map(|service| format!("---\n{}\n", manifest(service))).collect();
+        std::fs::write(&file, text).map(|()| shown).map_err(|error| format!("{}: {error}", file.display()))
     });
-    match offered {
-        Ok(offered) => Ok((vec![file], offered)),
-        Err(problem) => {
-            mistakes.push("", problem);
-            Err(mistakes)
-        }
-    }
+    let shown = mistakes.check("", shown)?;
+    let manifests = vec![file];
+    let services = read(&manifests, mistakes);
+    Some(Offer { manifests, services, shown })
+}
+
+fn read(paths: &[PathBuf], mistakes: &mut Mistakes) -> Vec<(String, Service)> {
+    let texts = files::texts("--services", paths, mistakes);
+    files::services(&texts, mistakes)
 }
 
 /// JSON is YAML.
@@ -262,8 +274,38 @@ mod tests {
         for key in ["--routers: 3 routers need a Redis", "--default: there is no handler \"nothing\"", "--listen: "] {
             assert!(mistakes.iter().any(|mistake| mistake.contains(key)), "{key} of {mistakes:#?}");
         }
-        let mistakes = prepared("--services /nonexistent.yaml").err().unwrap();
-        assert!(mistakes[0].starts_with("--services: /nonexistent.yaml: "), "{mistakes:#?}");
+    }
+
+    #[test]
+    fn mistakes_of_services_are_told_at_once_and_once() {
+        let folder = Scratch::new(&std::env::temp_dir()).unwrap();
+        let file = |name: &str, spec: &str| {
+            let text = format!(
+                "apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata: {{name: {name}}}\nspec: {{handler: {{name: echo}}{spec}}}\n"
+            );
+            std::fs::write(folder.path().join(format!("{name}.yaml")), text).unwrap();
+        };
+        file("a", ", limits: {concurrency: many}");
+        file("b", ", hosts: h");
+        file("c", ", path: /x, handler: {name: nothing}");
+        file("d", ", path: /x, identity: {jwt: {secret: {env: STREAMFLEET_NO_SUCH}}}");
+        let c = std::fs::read_to_string(folder.path().join("c.yaml")).unwrap().replace("handler: {name: echo}, ", "");
+        std::fs::write(folder.path().join("c.yaml"), c).unwrap();
+        for more in ["", " --redis 127.0.0.1:1"] {
+            let line = format!("--services {},/nonexistent.yaml{more}", folder.path().display());
+            let told = prepared(&line).err().unwrap();
+            for part in [
+                "--services: /nonexistent.yaml: ",
+                "spec.limits.concurrency: ",
+                "spec.hosts: ",
+                "spec.handler: there is no handler `nothing` (service c in ",
+                "spec.path: /x of d is taken already by /x of c",
+                "spec.identity.jwt: d: the variable STREAMFLEET_NO_SUCH",
+            ] {
+                assert_eq!(told.iter().filter(|told| told.starts_with(part)).count(), 1, "{part} of {told:#?}");
+            }
+            assert_eq!(told.len(), 6, "{told:#?}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ const EXIT_PENDING: u8 = 3;
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = "Exit status:
   0   done
-  1   the server was not reached, or refused
+  1   the server was not reached or not trusted, refused, or cannot reach its store
   2   there is no such session
   3   the session was told to end, and has not ended yet
   64  the command line cannot be understood

@@ -6,6 +6,7 @@
 //! | [`headers`] | texts and tokens in headers |
 //! | [`lobby`] | the places of sockets that have not said who they are |
 //! | [`origin`], [`cors`] | which pages may ask what |
+//! | [`proxy`] | proxies whose word is taken, and whose request they bring |
 //! | [`rate`] | how often one source may |
 //! | [`reply`] | every outcome as a response |
 //! | [`unknown`] | paths that are nobody's |
@@ -17,6 +18,7 @@ pub mod cors;
 pub mod headers;
 pub mod lobby;
 pub mod origin;
+pub mod proxy;
 pub mod rate;
 pub mod reply;
 pub mod unknown;

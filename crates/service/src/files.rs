@@ -1,5 +1,6 @@
 //! Files and folders that hold manifests, as they are named in a configuration.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -11,12 +12,12 @@ use crate::service::Service;
 /// Files of a folder that are read: a folder with more is another one by mistake.
 const MAX_FILES: usize = 1_000;
 
-/// The texts of all files, by name; of a folder, of its `.yaml` and `.yml` files. `key` is where the configuration names them.
-///
-/// # Errors
-/// Every file that cannot be read.
-pub fn texts(key: &str, paths: &[PathBuf]) -> Result<Vec<(String, String)>, Mistakes> {
-    let mut mistakes = Mistakes::new();
+/// Texts, each with the name of its file.
+pub type Texts = Vec<(String, String)>;
+
+/// The texts of all files that can be read, by name; of a folder, of its `.yaml` and `.yml` files. `key` is where the configuration
+/// names them: each of the others is a mistake of its value.
+pub fn texts(key: &str, paths: &[PathBuf], mistakes: &mut Mistakes) -> Texts {
     let mut texts = Vec::new();
     for path in paths {
         let named = |error: std::io::Error| format!("{}: {error}", path.display());
@@ -25,31 +26,24 @@ pub fn texts(key: &str, paths: &[PathBuf]) -> Result<Vec<(String, String)>, Mist
             texts.extend(mistakes.check(key, text).map(|text| (file.display().to_string(), text)));
         }
     }
-    mistakes.or(texts)
+    texts
 }
 
-/// The services in these texts.
-///
-/// # Errors
-/// Every mistake in each of them, with the field, and the file that it is in.
-pub fn services(texts: &[(String, String)]) -> Result<Vec<Service>, Mistakes> {
-    Ok(located(texts)?.into_iter().map(|(_, service)| service).collect())
-}
-
-/// Likewise, each with the file that it is in: for whoever finds mistakes in it that a manifest alone does not show.
-///
-/// # Errors
-/// As of [`services`].
-pub fn located(texts: &[(String, String)]) -> Result<Vec<(String, Service)>, Mistakes> {
-    let mut mistakes = Mistakes::new();
+/// The services in these texts that can be used, each with the file that it is in; no two have one name. Every mistake of the others is
+/// noted with the field, and the file that it is in. Whoever asks can so go on, and find what else is wrong.
+pub fn services(texts: &[(String, String)], mistakes: &mut Mistakes) -> Vec<(String, Service)> {
+    let mut names = BTreeSet::new();
     let mut services = Vec::new();
     for (name, text) in texts {
-        match manifest::read(name, text) {
-            Ok(found) => services.extend(found.into_iter().map(|service| (name.clone(), service))),
-            Err(found) => mistakes.extend(found),
+        for service in manifest::usable(name, text, mistakes) {
+            if names.insert(service.name.clone()) {
+                services.push((name.clone(), service));
+            } else {
+                mistakes.push("metadata.name", format!("there are two services {} ({name})", service.name));
+            }
         }
     }
-    mistakes.or(services)
+    services
 }
 
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -96,18 +90,41 @@ spec: {handler: {name: echo}}
         ] {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        let found = services(&texts("manifests", std::slice::from_ref(&folder)).unwrap()).unwrap();
-        let names: Vec<_> = found.iter().map(|service| service.name.as_str()).collect();
+        let mut mistakes = Mistakes::new();
+        let found = services(&texts("manifests", std::slice::from_ref(&folder), &mut mistakes), &mut mistakes);
+        let names: Vec<_> = found.iter().map(|(_, service)| service.name.as_str()).collect();
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(names, ["echo", "b"]);
+        assert_eq!((names, mistakes), (vec!["echo", "b"], Mistakes::new()));
     }
 
     #[test]
     fn what_cannot_be_read_is_told_with_its_name() {
         let paths = ["/nonexistent/a.yaml", "/dev/zero"].map(PathBuf::from);
-        let mistakes = texts("manifests", &paths).unwrap_err();
+        let mut mistakes = Mistakes::new();
+        assert!(texts("manifests", &paths, &mut mistakes).is_empty());
         let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         assert!(mistakes[0].starts_with("manifests: /nonexistent/a.yaml: "), "{mistakes:?}");
         assert!(mistakes[1].starts_with("manifests: /dev/zero: "), "{mistakes:?}");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_and_what_is_right_is_read() {
+        let named = |name: &str| ECHO.replace("{name: echo}\nspec", &format!("{{name: {name}}}\nspec"));
+        let texts = [
+            ("a.yaml", ECHO.replace("handler:", "handlers:")),
+            ("b.yaml", format!("{}---{}---{}", named("b"), named("b"), named("B"))),
+            ("c.yaml", "a: [".to_owned()),
+            ("d.yaml", named("d")),
+        ];
+        let mut mistakes = Mistakes::new();
+        let found = services(&texts.map(|(name, text)| (name.to_owned(), text)), &mut mistakes);
+        let found: Vec<_> = found.iter().map(|(file, service)| (file.as_str(), service.name.as_str())).collect();
+        assert_eq!(found, [("b.yaml", "b"), ("d.yaml", "d")]);
+        let told = mistakes.to_string();
+        for part in
+            ["spec.handlers: ", "there are two services b (b.yaml)", "b.yaml, document 3", "c.yaml is not valid"]
+        {
+            assert_eq!(told.matches(part).count(), 1, "{part} in {told}");
+        }
     }
 }

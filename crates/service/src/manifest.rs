@@ -59,21 +59,27 @@ impl Meta {
 /// Every mistake of every document, with its key and the number of the document.
 pub fn read(origin: &str, text: &str) -> Result<Vec<Service>, Mistakes> {
     let mut mistakes = Mistakes::new();
+    let services = usable(origin, text, &mut mistakes);
+    mistakes.or(services)
+}
+
+/// Likewise: those that can be used, beside the mistakes of the others.
+pub(crate) fn usable(origin: &str, text: &str, mistakes: &mut Mistakes) -> Vec<Service> {
     if text.len() > MAX_TEXT {
         mistakes.push("", format!("{origin} is longer than {MAX_TEXT} bytes"));
-        return Err(mistakes);
+        return Vec::new();
     }
     let documents: Vec<Value> = match serde_saphyr::from_multiple(text) {
         Ok(documents) => documents,
         Err(error) => {
             let first = error.to_string().lines().next().unwrap_or_default().to_owned();
             mistakes.push("", format!("{origin} is not valid YAML: {first}"));
-            return Err(mistakes);
+            return Vec::new();
         }
     };
     if documents.len() > MAX_DOCUMENTS {
         mistakes.push("", format!("{origin} has more than {MAX_DOCUMENTS} documents"));
-        return Err(mistakes);
+        return Vec::new();
     }
     let many = documents.len() > 1;
     let mut services = Vec::new();
@@ -84,7 +90,7 @@ pub fn read(origin: &str, text: &str) -> Result<Vec<Service>, Mistakes> {
             Err(found) => mistakes.extend(found),
         }
     }
-    mistakes.or(services)
+    services
 }
 
 fn one(origin: &str, document: &Value) -> Result<Service, Mistakes> {

@@ -5,6 +5,7 @@
 //! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks |
 //! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
 //! | [`VOUCHED_HEADER`] | to the worker, with what is asked of a session | that whoever asks may: the router has seen to it |
+//! | [`USER_HEADER`] | to the worker, with what is asked of outputs | the user who is proved to ask: [`encode_user`] |
 //! | [`HERE_HEADER`] | to the worker, with a question for a session | that it shall say what it knows itself, and ask nobody |
 //! | [`PATH_HEADER`] | to the worker, with every request | the path under which the client asked, query included |
 //! | [`CLIENT_HEADER`] | to the worker, with every request | whose request it is |
@@ -37,6 +38,8 @@ pub const PLACED_HEADER: &str = "streamfleet-placed";
 pub const VOUCHED_HEADER: &str = "streamfleet-vouched";
 /// The value of [`VOUCHED_HEADER`].
 pub const VOUCHED: &str = "operator";
+/// Says which user asks, as a token has proved to the router: where only the worker knows whose a session was, which is over.
+pub const USER_HEADER: &str = "streamfleet-user";
 /// Asks for what the worker itself has: a router that cannot ask the store looks for whoever has a session. Any value.
 pub const HERE_HEADER: &str = "streamfleet-here";
 /// The path and query that the client asked for.
@@ -60,6 +63,20 @@ const FORM: u32 = 1;
 #[must_use]
 pub fn is_reserved(header: &str) -> bool {
     header.get(..RESERVED.len()).is_some_and(|start| start.eq_ignore_ascii_case(RESERVED))
+}
+
+/// A user's id as [`USER_HEADER`] says it: base64 for URLs, without padding (RFC 4648, 5), of its UTF-8.
+#[must_use]
+pub fn encode_user(user: &UserId) -> String {
+    URL_SAFE_NO_PAD.encode(user.as_str())
+}
+
+/// Reads what [`encode_user`] writes; `None` for anything else.
+#[must_use]
+pub fn decode_user(header: &[u8]) -> Option<UserId> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    // An id is what is left of a text: another one than was said is somebody else's.
+    text.parse::<UserId>().ok().filter(|user| user.as_str() == text)
 }
 
 /// A session's place, for the worker that is to have it: who its client is, and what the claim has opened.

@@ -33,6 +33,22 @@ fn placed() -> Placed {
     }
 }
 
+#[test]
+fn a_user_in_a_header() {
+    for id in ["ann", "Zoë 李", "a b,c", &"é".repeat(UserId::MAX_LEN)] {
+        let user: UserId = id.parse().unwrap();
+        let header = encode_user(&user);
+        assert!(header.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')), "{header}");
+        assert_eq!(decode_user(header.as_bytes()), Some(user), "{id}");
+    }
+    assert_eq!(encode_user(&"ann".parse().unwrap()), "YW5u");
+    // "ann " and "", what is no base64, and what is no UTF-8.
+    for none in ["YW5uIA", "", "ann!", "_w"] {
+        assert_eq!(decode_user(none.as_bytes()), None, "{none}");
+    }
+    assert!(is_reserved(USER_HEADER));
+}
+
 /// What routers and workers of different builds have to agree on.
 #[test]
 fn a_place_on_the_wire() {

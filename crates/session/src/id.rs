@@ -127,7 +127,8 @@ macro_rules! text_type {
     };
 }
 
-/// The id of a session, chosen by its client: 1 to 128 characters of `[A-Za-z0-9._~:@-]`.
+/// The id of a session, chosen by its client: 1 to 128 characters of `[A-Za-z0-9._~:@-]`, and neither `.` nor `..`, which no URL
+/// can name: clients and proxies remove such segments (RFC 3986, 5.2.4), escaped or not.
 ///
 /// Browsers make it of a few base-36 digits, so it can be guessed: it names a session and proves nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -147,6 +148,9 @@ impl FromStr for SessionId {
         check_ascii("a session id", text, Self::MAX_LEN, "A-Z a-z 0-9 . _ ~ : @ -", |c| {
             c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '~' | ':' | '@' | '-')
         })?;
+        if matches!(text, "." | "..") {
+            return Err(ParseError::Form { what: "a session id", rule: "must not be . or .." });
+        }
         Ok(Self(text.into()))
     }
 }

@@ -16,6 +16,12 @@ fn session_ids() {
     for accepted in ["a", "0f3k9x2ab1q", "user:42@host.example~x_y-z", "7d0e6d6e-33a5-4b0e-9c0f-3f8f1c1a7a10"] {
         check::<SessionId>(accepted, Ok(accepted));
     }
+    for accepted in ["...", ".a", "a..", "~"] {
+        check::<SessionId>(accepted, Ok(accepted));
+    }
+    for segment in [".", ".."] {
+        check::<SessionId>(segment, Err("a session id must not be . or .."));
+    }
     let longest = "x".repeat(128);
     check::<SessionId>(&longest, Ok(&longest));
     check::<SessionId>(&"x".repeat(129), Err("a session id must be at most 128 characters long"));
@@ -107,6 +113,7 @@ fn ids_are_json_strings_and_checked_when_read() {
 proptest! {
     #[test]
     fn accepted_session_ids_round_trip(text in "[A-Za-z0-9._~:@-]{1,128}") {
+        prop_assume!(text != "." && text != "..");
         let id: SessionId = text.parse().unwrap();
         prop_assert_eq!(id.to_string(), text);
         let json = serde_json::to_string(&id).unwrap();
@@ -116,7 +123,8 @@ proptest! {
     #[test]
     fn a_session_id_accepts_exactly_its_alphabet(text in "\\PC{0,140}") {
         let ok = (1..=128).contains(&text.chars().count())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._~:@-".contains(c));
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._~:@-".contains(c))
+            && ![".", ".."].contains(&text.as_str());
         prop_assert_eq!(text.parse::<SessionId>().is_ok(), ok);
     }
 

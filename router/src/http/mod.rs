@@ -28,6 +28,7 @@ use futures_util::FutureExt as _;
 use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_edge::origin::{Hosts, Origins, check, requested_host};
+use streamfleet_edge::proxy::{Network, client, is_trusted};
 use streamfleet_edge::{cors, reply, unknown};
 use streamfleet_process::tasks::panic_message;
 use streamfleet_service::Params;
@@ -44,7 +45,6 @@ use self::socket::Dialect;
 use crate::forward::{Target, Upstream};
 use crate::hold::Hold;
 use crate::known::Known;
-use crate::limit::{Network, client, is_trusted};
 use crate::reached::{self, Front};
 use crate::relay::Minting;
 use crate::roster::{Desk, Roster};
@@ -59,7 +59,7 @@ pub struct Access {
     pub hosts: Hosts,
     /// What the control routes demand. Workers are given the same.
     pub admin_token: AdminToken,
-    /// Proxies whose word on where a request is from is taken.
+    /// Proxies whose word is taken: on where a request is from, and on the trace that it is part of.
     pub trusted: Vec<Network>,
     /// What this router's own listener is.
     pub front: Front,

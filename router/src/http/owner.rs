@@ -10,7 +10,7 @@ use axum::response::Response;
 use http_body_util::BodyExt as _;
 use streamfleet_edge::headers::bearer;
 use streamfleet_edge::{body, reply};
-use streamfleet_session::fleet::{VOUCHED, VOUCHED_HEADER};
+use streamfleet_session::fleet::{USER_HEADER, VOUCHED, VOUCHED_HEADER, encode_user};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
 use streamfleet_session::{Claims, SessionId, UserId};
 use streamfleet_store::{Gate, LiveSession, Reach, SessionView, StoreError};
@@ -28,9 +28,11 @@ use crate::limit::Kind;
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Whether the router vouches for whoever asks: a worker knows neither the operator's token nor users'.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Voucher {
     Given,
+    /// This user asks. Whether he may, only the worker knows, which knows whose a session was that is over.
+    User(UserId),
     /// The worker judges by what it is shown.
     None,
 }
@@ -99,12 +101,13 @@ impl Call {
             let owner = self.owner(&id).await?;
             if let Owner::Over = owner {
                 // Any worker reads it in the store.
-                return self.read_anywhere(&parts, None).await;
+                let voucher = self.introduced(&parts).await;
+                return self.read_anywhere(&parts, voucher, None).await;
             }
             let at = self.way(&parts, owner).await.ok_or(Failure::NotFound)?;
             match self.pass_on_for(&parts, Body::empty(), at.clone()).await {
                 // An EventSource that is answered by a failure comes back no more.
-                Err(Failure::UpstreamUnavailable) => self.read_anywhere(&parts, Some(at)).await,
+                Err(Failure::UpstreamUnavailable) => self.read_anywhere(&parts, at.1, Some(at.0)).await,
                 answered => answered,
             }
         };
@@ -112,9 +115,8 @@ impl Call {
     }
 
     /// Asks a worker that does not have the session, and not the one that is gone.
-    async fn read_anywhere(&self, parts: &Parts, gone: Option<(Reach, Voucher)>) -> Result<Response, Failure> {
-        let voucher = gone.as_ref().map_or(Voucher::None, |(_, voucher)| *voucher);
-        let is_gone = |at: &Reach| gone.as_ref().is_some_and(|(gone, _)| gone.worker == at.worker);
+    async fn read_anywhere(&self, parts: &Parts, voucher: Voucher, gone: Option<Reach>) -> Result<Response, Failure> {
+        let is_gone = |at: &Reach| gone.as_ref().is_some_and(|gone| gone.worker == at.worker);
         let at = self.some_workers().into_iter().find(|at| !is_gone(at));
         let at = at.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?;
         self.pass_on_for(parts, Body::empty(), (at, voucher)).await
@@ -243,7 +245,7 @@ impl Call {
         match owner {
             Owner::Live(live) => Some(self.vouched(parts, &live.at, live.user.as_ref()).await),
             Owner::Said(found) => Some(self.vouched(parts, &found.at, found.user.as_ref()).await),
-            Owner::Last(at) => Some((at, Voucher::None)),
+            Owner::Last(at) => Some((at, self.introduced(parts).await)),
             Owner::Over | Owner::Nobody => None,
         }
     }
@@ -251,21 +253,36 @@ impl Call {
     /// Where a request goes, and whether the router vouches for it: it is the router that has seen whether a session's own
     /// user asks, or the operator.
     pub(super) async fn vouched(&self, parts: &Parts, at: &Reach, user: Option<&UserId>) -> (Reach, Voucher) {
-        let shown = bearer(&parts.headers).map(str::to_owned).or_else(|| access_token(parts));
-        let is_operator = shown.is_some_and(|shown| self.api.parts.access.admin_token.matches(&shown));
-        let is_own = is_operator || self.is_user(parts, user).await;
+        let is_own = self.is_operator(parts) || self.is_user(parts, user).await;
         (at.clone(), if is_own { Voucher::Given } else { Voucher::None })
+    }
+
+    /// What a worker is told of whoever asks for a session that is over: the router does not know any more whose it was.
+    async fn introduced(&self, parts: &Parts) -> Voucher {
+        if self.is_operator(parts) {
+            return Voucher::Given;
+        }
+        self.proved(parts).await.map_or(Voucher::None, Voucher::User)
+    }
+
+    fn is_operator(&self, parts: &Parts) -> bool {
+        let shown = bearer(&parts.headers).map(str::to_owned).or_else(|| access_token(parts));
+        shown.is_some_and(|shown| self.api.parts.access.admin_token.matches(&shown))
     }
 
     /// Whether a token proves that this is `user`, whose session it is.
     pub(super) async fn is_user(&self, parts: &Parts, user: Option<&UserId>) -> bool {
-        if user.is_none() || !self.desk.identifier.takes_tokens() {
-            return false;
+        user.is_some() && self.proved(parts).await.as_ref() == user
+    }
+
+    /// The user who asks, if a token proves one.
+    async fn proved(&self, parts: &Parts) -> Option<UserId> {
+        if !self.desk.identifier.takes_tokens() {
+            return None;
         }
         let token = access_token(parts);
         let shown = Shown { headers: &parts.headers, query_token: token.as_deref(), claims: Claims::default() };
-        let caller = self.known_caller(shown).await;
-        caller.is_ok_and(|caller| caller.proved().is_some_and(|proved| user == Some(proved)))
+        self.known_caller(shown).await.ok()?.proved().cloned()
     }
 
     /// Workers that serve, in any order.
@@ -292,9 +309,14 @@ impl Call {
         (at, voucher): (Reach, Voucher),
     ) -> Result<Response, Failure> {
         let mut request = onward(parts.method.clone(), &self.target, &parts.headers, self.client, body);
-        if voucher == Voucher::Given {
-            let header = HeaderName::from_static(VOUCHED_HEADER);
-            request.headers_mut().insert(header, HeaderValue::from_static(VOUCHED));
+        let said = match voucher {
+            Voucher::Given => Some((VOUCHED_HEADER, HeaderValue::from_static(VOUCHED))),
+            // Base64 is a header's value.
+            Voucher::User(user) => HeaderValue::try_from(encode_user(&user)).ok().map(|user| (USER_HEADER, user)),
+            Voucher::None => None,
+        };
+        if let Some((header, value)) = said {
+            request.headers_mut().insert(HeaderName::from_static(header), value);
         }
         self.send(request, &at).await
     }

@@ -95,9 +95,10 @@ async fn one_line_for_each_decision() {
     assert!(!all.contains(&token), "{all}");
 }
 
-/// The worker goes on with the trace that the client has begun.
+/// The worker goes on with the trace that a trusted proxy has begun, and with the router's own where a stranger has: he would
+/// decide whether it is recorded.
 #[tokio::test]
-async fn one_trace_from_the_client_to_the_worker() {
+async fn one_trace_from_a_trusted_proxy_to_the_worker() {
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
@@ -105,18 +106,28 @@ async fn one_trace_from_the_client_to_the_worker() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let mut world = World::new();
     world.worker("w").await;
-    let router = world.router(json!({}));
     let trace = "0af7651916cd43dd8448eb211c80319c";
-    let body = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": "x" }).to_string();
-    let request = world.client.post(format!("{router}/webrtc/offer")).body(body);
-    let request = request.header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"));
-    assert_eq!(request.send().await.unwrap().status(), 200);
-    let seen = world.next().await;
-    let passed: Vec<&str> = seen.headers.get_all("traceparent").iter().map(|value| value.to_str().unwrap()).collect();
-    let [passed] = passed[..] else { panic!("{passed:?}") };
-    assert!(passed.starts_with(&format!("00-{trace}-")) && !passed.contains("b7ad6b7169203331"), "{passed}");
-    // And begins one where there is none.
-    assert_eq!(world.offer(&router, "y", &json!({})).await.0, 200);
-    let begun = world.next().await;
-    assert_eq!(begun.headers["traceparent"].len(), 55);
+    let offer = async |world: &mut World, router: &str, id: &str| {
+        let body = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": id }).to_string();
+        let request = world.client.post(format!("{router}/webrtc/offer")).body(body);
+        let request = request.header("traceparent", format!("00-{trace}-b7ad6b7169203331-00"));
+        assert_eq!(request.header("tracestate", "a=1").send().await.unwrap().status(), 200);
+        let seen = world.next().await;
+        let passed: Vec<&str> =
+            seen.headers.get_all("traceparent").iter().map(|value| value.to_str().unwrap()).collect();
+        let [passed] = passed[..] else { panic!("{passed:?}") };
+        assert_eq!(passed.len(), 55, "{passed}");
+        (passed.to_owned(), seen.headers.contains_key("tracestate"))
+    };
+    let router = world.router(json!({}));
+    let (passed, has_state) = offer(&mut world, &router, "x").await;
+    assert!(!passed.contains(trace) && passed.ends_with("-01") && !has_state, "{passed}");
+    world.trusted = vec!["127.0.0.1".parse().unwrap()];
+    let router = world.router(json!({}));
+    let (passed, has_state) = offer(&mut world, &router, "y").await;
+    let is_continued = passed.starts_with(&format!("00-{trace}-")) && passed.ends_with("-00");
+    assert!(is_continued && !passed.contains("b7ad6b7169203331") && has_state, "{passed}");
+    // And one is begun where there is none.
+    assert_eq!(world.offer(&router, "z", &json!({})).await.0, 200);
+    assert_eq!(world.next().await.headers["traceparent"].len(), 55);
 }

@@ -153,3 +153,43 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
     assert_eq!(ask(&world, "GET", &url, None).await.0, 200, "it is over, and this router has never known it");
     assert_eq!(world.next().await.line, "GET /a/outputs?webrtc_id=x");
 }
+
+/// A session that is over has nobody whom the router could compare: its worker, or the one that reads the store, is told who asks.
+#[tokio::test]
+async fn a_proven_user_is_named_to_who_knows_whose_the_outputs_were() {
+    let mut world = World::new();
+    world.worker("w").await;
+    let secret = std::env::temp_dir().join(format!("streamfleet-outputs-{}", std::process::id()));
+    std::fs::write(&secret, "a secret of thirty-two bytes or more\n").unwrap();
+    let spec = json!({ "identity": { "jwt": { "secret": { "file": secret } } } });
+    let (one, other) = (world.router(spec.clone()), world.router(spec));
+    std::fs::remove_file(&secret).unwrap();
+    let claims = json!({ "sub": "tess", "exp": 4_000_000_000_u64 });
+    let token = crate::token::signed(&claims, b"a secret of thirty-two bytes or more");
+    let forged = crate::token::signed(&claims, b"another secret of thirty-two bytes, or more");
+    world.offer(&one, "x", &json!({})).await;
+    assert_eq!(ask(&world, "DELETE", &format!("{one}/sessions/x"), Some(ADMIN)).await.0, 200);
+    while let Ok(_earlier) = world.seen.try_recv() {}
+    // One knows where it was; the other reads of it in the store alone.
+    for router in [&one, &other] {
+        let url = format!("{router}/outputs?webrtc_id=x");
+        let read = async || while ask(&world, "GET", &url, None).await.0 != 200 {};
+        tokio::time::timeout(SOON, read()).await.expect("the router hears of a worker");
+        while let Ok(_earlier) = world.seen.try_recv() {}
+        for (shown, user, operator) in [
+            (Some(token.as_str()), Some("dGVzcw"), None),
+            (Some(&*forged), None, None),
+            (Some(ADMIN), None, Some("operator")),
+            (None, None, None),
+        ] {
+            // What a client says there itself goes no further.
+            let request = world.client.get(&url).header("streamfleet-user", "bWlh");
+            let request = shown.into_iter().fold(request, |request, token| request.bearer_auth(token));
+            assert_eq!(request.send().await.unwrap().status(), 200);
+            let seen = world.next().await;
+            let said = ["streamfleet-user", "streamfleet-vouched"]
+                .map(|name| seen.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>());
+            assert_eq!(said, [user, operator].map(|said| said.into_iter().collect::<Vec<_>>()), "{shown:?}");
+        }
+    }
+}

@@ -14,13 +14,15 @@ use opentelemetry::metrics::MeterProvider as _;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use streamfleet_edge::origin::{Hosts, Origins};
+use streamfleet_edge::proxy::Network;
+use streamfleet_process::config::Mistakes;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_router::forward::Upstream;
 use streamfleet_router::http::{Access, Parts, router};
 use streamfleet_router::reached::Front;
 use streamfleet_router::roster::{Means, Roster};
 use streamfleet_router::sockets::{SocketBounds, Sockets};
-use streamfleet_service::files::services;
+use streamfleet_service::files;
 use streamfleet_session::ServiceName;
 use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
 use streamfleet_store::{
@@ -85,6 +87,8 @@ pub(crate) struct World {
     pub(crate) client: reqwest::Client,
     /// Streams of outputs that a router has.
     pub(crate) streams: usize,
+    /// Proxies whom a router believes.
+    pub(crate) trusted: Vec<Network>,
     _ends: DropGuard,
 }
 
@@ -134,6 +138,7 @@ impl World {
             sockets,
             client,
             streams: 9,
+            trusted: Vec::new(),
             _ends: stop.drop_guard(),
         }
     }
@@ -167,13 +172,16 @@ impl World {
         let store = self.open();
         let (tasks, stop, http) = (self.tasks.clone(), self.stop.clone(), self.client.clone());
         let means = Means { store: store.clone(), http: http.clone(), tasks: tasks.clone(), stop: stop.clone() };
-        let services = services(&[("a.yaml".to_owned(), manifest.to_string())]).unwrap();
+        let mut mistakes = Mistakes::new();
+        let services = files::services(&[("a.yaml".to_owned(), manifest.to_string())], &mut mistakes);
+        assert_eq!(mistakes, Mistakes::new());
+        let services = services.into_iter().map(|(_, service)| service).collect();
         let roster = Roster::default().next(services, &means).unwrap();
         let access = Access {
             origins: Origins::Any,
             hosts: Hosts::Any,
             admin_token: ADMIN.parse().unwrap(),
-            trusted: Vec::new(),
+            trusted: self.trusted.clone(),
             front: Front::Plain,
         };
         let upstream = Upstream::new(&SECRET.parse().unwrap());

@@ -1,10 +1,12 @@
 //! A worker's part in a fleet, as configured.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use streamfleet_process::config::{Mistakes, Secret};
 use streamfleet_session::FleetSecret;
 use streamfleet_store::config::{StoreConfig, address};
-use streamfleet_store::{Backend, WorkerId};
+use streamfleet_store::{Address, Backend, WorkerId};
 
 /// A worker's part in a fleet. With it, sessions are placed here by routers, and nobody else is answered.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -50,7 +52,7 @@ impl FleetConfig {
         let http = needed("fleet.http", self.http.as_deref());
         let secret = needed("fleet.secret", self.secret.as_ref().map(Secret::reveal));
         let worker = worker.and_then(|name| mistakes.check("fleet.worker", name.parse::<WorkerId>()));
-        let http = http.filter(|http| address("fleet.http", http, mistakes).is_some());
+        let http = http.filter(|http| reachable("fleet.http", http, mistakes));
         let secret = secret.and_then(|secret| mistakes.check("fleet.secret", secret.parse::<FleetSecret>()));
         let store = match store {
             Some(store) => Some(store.clone()),
@@ -58,4 +60,17 @@ impl FleetConfig {
         };
         Some(FleetPlan { worker: worker?, variant: self.variant.clone(), http: http?, secret: secret?, store: store? })
     }
+}
+
+/// Whether this is `host:port`, and not what only a listener is given: each router would look for the worker on its own machine.
+fn reachable(key: &str, text: &str, mistakes: &mut Mistakes) -> bool {
+    let Some(Address { host, .. }) = address(key, text, mistakes) else { return false };
+    let is_nowhere = host.parse::<IpAddr>().is_ok_and(|ip| {
+        let ip = ip.to_canonical();
+        ip.is_unspecified() || ip.is_multicast()
+    });
+    if is_nowhere {
+        mistakes.push(key, "must be an address that routers can reach");
+    }
+    !is_nowhere
 }

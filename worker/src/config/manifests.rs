@@ -2,7 +2,6 @@
 //!
 //! Paths, hosts, who is calling, how often, contexts and routing are the routers' part.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use streamfleet_process::config::Mistakes;
@@ -22,16 +21,8 @@ pub(super) fn services(
     handler: HandlerCheck<'_>,
     mistakes: &mut Mistakes,
 ) -> Vec<Arc<Service>> {
-    if manifests.is_empty() {
-        mistakes.push("manifests", "there is no service in them");
-    }
-    let mut names = BTreeSet::new();
     let mut services = Vec::new();
     for (file, manifest) in manifests {
-        if !names.insert(manifest.name.clone()) {
-            mistakes.push("metadata.name", format!("there are two services {} ({file})", manifest.name));
-            continue;
-        }
         if let Err(problem) = handler(&manifest.handler.name, &manifest.handler.config) {
             mistakes.push("spec.handler", format!("{problem} (service {} in {file})", manifest.name));
         }

@@ -202,15 +202,24 @@ pub struct HttpConfig {
     pub hosts: Vec<String>,
     /// Connections at a time; further ones wait.
     pub connections: NonZeroUsize,
+    /// Proxies in front, as addresses or ranges: what they say in `X-Forwarded-For` is taken for where a request is from, and
+    /// traces that they bring are continued. Of no meaning in a fleet, where routers ask.
+    pub trusted_proxies: Vec<String>,
     /// Sockets of one source address that may wait for their `start` once half of all places for such sockets are taken;
-    /// absent: an eighth of the places. As many as there are where a proxy lends its address to every client.
+    /// absent: an eighth of the places. As many as there are where a proxy that is not trusted lends its address to every client.
     pub sockets_per_address: Option<NonZeroUsize>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         let connections = ServeLimits::default().connections;
-        Self { origins: vec!["*".to_owned()], hosts: Vec::new(), connections, sockets_per_address: None }
+        Self {
+            origins: vec!["*".to_owned()],
+            hosts: Vec::new(),
+            connections,
+            trusted_proxies: Vec::new(),
+            sockets_per_address: None,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use streamfleet_edge::proxy::Network;
 use streamfleet_process::config::{Layers, Mistakes, Secret};
 use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
@@ -51,8 +52,9 @@ pub struct Surroundings<'a> {
     pub store: Option<&'a Backend>,
 }
 
-/// Reads manifests, files or folders of them: each with the name of its file.
-pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Vec<(String, Manifest)>, Mistakes>;
+/// Reads manifests, files or folders of them: each that can be used with the name of its file, no two for one service. What is wrong
+/// with the others is noted.
+pub type ManifestReader<'a> = &'a dyn Fn(&[PathBuf], &mut Mistakes) -> Vec<(String, Manifest)>;
 
 /// Whether a handler can be made of a name and a configuration; the error completes "services[0].handler: …".
 pub type HandlerCheck<'a> = &'a dyn Fn(&str, &Value) -> Result<(), String>;
@@ -84,6 +86,8 @@ pub struct WorkerPlan {
     pub hosts: Hosts,
     /// Sockets of one source address that may wait for their `start` where places are scarce.
     pub sockets_per_address: Option<NonZeroUsize>,
+    /// Proxies whose word is taken.
+    pub trusted: Vec<Network>,
     /// ICE servers for clients.
     pub ice: IceConfig,
     /// Admin address.
@@ -143,6 +147,9 @@ impl WorkerConfig {
         });
         let hosts =
             Hosts::read(&self.http.hosts, |n, wrong| mistakes.push(format!("http.hosts[{n}]"), wrong.to_string()));
+        let trusted = self.http.trusted_proxies.iter().enumerate();
+        let trusted =
+            trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
         check_ice(&self.ice, &mut mistakes);
         let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
@@ -165,6 +172,7 @@ impl WorkerConfig {
             origins,
             hosts,
             sockets_per_address: self.http.sockets_per_address,
+            trusted,
             ice: self.ice,
             admin_listen: self.admin.listen,
             admin_token,
@@ -186,13 +194,13 @@ impl WorkerConfig {
         if self.fleet.is_none() {
             mistakes.push("manifests", "only a worker of a fleet can serve them: routers do what they say of callers");
         }
-        match (surroundings.manifests)(&self.manifests) {
-            Ok(found) => manifests::services(found, surroundings.handler, mistakes),
-            Err(found) => {
-                mistakes.extend(found);
-                Vec::new()
-            }
+        let mut unusable = Mistakes::new();
+        let found = (surroundings.manifests)(&self.manifests, &mut unusable);
+        if found.is_empty() && unusable.is_empty() {
+            mistakes.push("manifests", "there is no service in them");
         }
+        mistakes.extend(unusable);
+        manifests::services(found, surroundings.handler, mistakes)
     }
 }
 

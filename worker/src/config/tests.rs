@@ -27,7 +27,7 @@ fn surroundings() -> Surroundings<'static> {
         cores: NonZeroUsize::new(2).unwrap(),
         random: [7; 32],
         handler: &handler,
-        manifests: &|_| Ok(Vec::new()),
+        manifests: &|_, _| Vec::new(),
         store: None,
     }
 }
@@ -163,10 +163,11 @@ fn every_mistake_is_named() {
         &["tls.selfSigned: files are given already; choose one"],
     );
     check(
-        "http: { origins: [\"https://a/b\"], hosts: [\"a b\"] }",
+        "http: { origins: [\"https://a/b\"], hosts: [\"a b\"], trustedProxies: [10.0.0.0/8, proxy] }",
         &[
             "http.origins[0]: must be \"*\" or an origin such as \"https://app.example.com\", without a path",
             "http.hosts[0]: must be \"*\" or a host such as \"voice.example.com\" or \"voice.example.com:8443\"",
+            "http.trustedProxies[1]: must be an address or a range such as 10.0.0.0/8 or fd00::/8",
         ],
     );
     check(
@@ -266,6 +267,17 @@ fn a_part_in_a_fleet() {
     check("{sentinels: ['a:1']}", "fleet.store.redis.primary");
     check("{address: 'a:1', user: u}", "fleet.store.redis.password");
     check("{address: 'a:1', tls: {authorities: /nowhere/ca.pem}}", "fleet.store.redis.tls.authorities");
+    let check = |http: &str, expected: &str| {
+        let mistakes = build(&yaml.replace("10.0.0.7:8081", http)).err().map(|mistakes| mistakes.to_string());
+        assert_eq!(mistakes.unwrap_or_default(), expected, "{http}");
+    };
+    for reached in ["10.0.0.7:0", "[2001:db8::7]:8081", "127.0.0.1:0", "worker-7.voice:8081"] {
+        check(reached, "");
+    }
+    for nowhere in ["0.0.0.0:8081", "0.0.0.0:0", "[::]:8081", "[::ffff:0.0.0.0]:1", "224.0.0.1:1"] {
+        check(nowhere, "fleet.http: must be an address that routers can reach");
+    }
+    check("10.0.0.7", "fleet.http: \"10.0.0.7\" is not host:port");
     let mistakes = build("fleet: {}").unwrap_err().to_string();
     for key in ["fleet.worker", "fleet.http", "fleet.secret", "fleet.store.redis"] {
         assert!(mistakes.contains(key), "{key}: {mistakes}");
@@ -277,9 +289,9 @@ const FLEET: &str = "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secre
 /// A worker's configuration, and the manifests that it finds.
 fn build_with(yaml: &str, manifests: &str) -> Result<WorkerPlan, Vec<String>> {
     let texts = [("fleet.yaml".to_owned(), manifests.to_owned())];
-    let manifests = |paths: &[PathBuf]| {
+    let manifests = |paths: &[PathBuf], mistakes: &mut Mistakes| {
         assert_eq!(paths, [PathBuf::from("fleet.yaml")]);
-        streamfleet_service::files::located(&texts)
+        streamfleet_service::files::services(&texts, mistakes)
     };
     let Loaded { config, mistakes, .. } = WorkerConfig::layers().yaml("w.yaml", yaml).load::<WorkerConfig>();
     assert_eq!(mistakes.to_string(), "", "{yaml}");
@@ -335,10 +347,13 @@ fn what_is_wrong_with_manifests_is_told() {
     check(&listed, "", &["manifests: there is no service in them"]);
     check(
         &listed,
-        &(manifest("a", ", limits: {concurrency: 0}") + "kind: Pod"),
+        &(manifest("a", ", limits: {concurrency: 0}")
+            + &manifest("b", "").replace("name: echo", "name: nothing")
+            + "kind: Pod"),
         &[
             "spec.limits.concurrency: invalid value: integer `0`, expected a nonzero u32 (in fleet.yaml, document 1)",
-            "kind: \"Pod\" is not StreamService (fleet.yaml, document 2)",
+            "kind: \"Pod\" is not StreamService (fleet.yaml, document 3)",
+            "spec.handler: there is no handler \"nothing\" (service b in fleet.yaml)",
         ],
     );
     let spec = ", telephone: {authToken: {env: STREAMFLEET_NO_SUCH}}";
@@ -346,9 +361,9 @@ fn what_is_wrong_with_manifests_is_told() {
         &listed,
         &(manifest("a", spec) + &manifest("a", "")).replace("name: echo", "name: nothing"),
         &[
+            "metadata.name: there are two services a (fleet.yaml)",
             "spec.handler: there is no handler \"nothing\" (service a in fleet.yaml)",
             "spec.telephone.authToken: there is no variable STREAMFLEET_NO_SUCH (service a in fleet.yaml)",
-            "metadata.name: there are two services a (fleet.yaml)",
         ],
     );
 }

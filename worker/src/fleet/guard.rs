@@ -7,10 +7,11 @@ use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use streamfleet_session::fleet::{
-    CLIENT_HEADER, HERE_HEADER, PATH_HEADER, REFUSED_HEADER, Refused, SECRET_HEADER, VOUCHED, VOUCHED_HEADER,
+    CLIENT_HEADER, HERE_HEADER, PATH_HEADER, REFUSED_HEADER, Refused, SECRET_HEADER, USER_HEADER, VOUCHED,
+    VOUCHED_HEADER, decode_user,
 };
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{AdminToken, FleetSecret};
+use streamfleet_session::{AdminToken, FleetSecret, UserId};
 
 use crate::http;
 
@@ -35,6 +36,10 @@ impl Keeper {
 /// Of a request that asks for what this worker has itself, and nobody else.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OnlyHere;
+
+/// The user who asks, as a router has proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Proven(pub(crate) UserId);
 
 /// Lets a request through that shows the secret, once and whole.
 pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, next: Next) -> Response {
@@ -63,6 +68,9 @@ pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, ne
     }
     if request.headers_mut().remove(HERE_HEADER).is_some() {
         request.extensions_mut().insert(OnlyHere);
+    }
+    if let Some(user) = request.headers_mut().remove(USER_HEADER).and_then(|value| decode_user(value.as_bytes())) {
+        request.extensions_mut().insert(Proven(user));
     }
     if request.headers_mut().remove(VOUCHED_HEADER).is_some_and(|value| value == VOUCHED) {
         request.headers_mut().insert(header::AUTHORIZATION, keeper.operator.clone());
@@ -117,6 +125,20 @@ mod tests {
             let request = request.extension(ConnectInfo(router)).body(Body::empty()).unwrap();
             let body = axum::body::to_bytes(app.clone().oneshot(request).await.unwrap().into_body(), 99).await.unwrap();
             assert_eq!(body, expected, "{said}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_router_says_who_has_proved_to_ask() {
+        let inner = get(async |request: Request| {
+            assert!(!request.headers().contains_key(USER_HEADER));
+            format!("{:?}", request.extensions().get::<Proven>().map(|Proven(user)| user.as_str()))
+        });
+        let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
+        for (said, expected) in [("YW5u", "Some(\"ann\")"), ("ann!", "None")] {
+            let request = Request::get("/").header(SECRET_HEADER, "correct-horse-battery").header(USER_HEADER, said);
+            let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(axum::body::to_bytes(response.into_body(), 99).await.unwrap(), expected, "{said}");
         }
     }
 

@@ -6,14 +6,43 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use axum::http::HeaderMap;
+use axum::http::{Extensions, HeaderMap};
 pub(super) use streamfleet_edge::headers::bearer;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{Claims, ResumeToken, SessionId};
+use streamfleet_session::{Claims, ResumeToken, SessionId, UserId};
 use streamfleet_store::{ContextId, ContextKey, StoreError};
 
 use super::offer::{FULL_RETRY, check_rate, identity};
-use super::{Access, Audit, Door, Reached, SessionView};
+use super::{Access, Audit, Door, Reached, SessionView, source};
+use crate::fleet::guard::Proven;
+
+/// What a request that is no page's shows of its sender.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub(super) headers: &'a HeaderMap,
+    /// What stands for a token of its headers where it can have none.
+    pub(super) token: Option<&'a str>,
+    /// The user whom a router has proved to ask.
+    proven: Option<&'a UserId>,
+    pub(super) source: SocketAddr,
+}
+
+impl<'a> Sender<'a> {
+    pub(super) fn of(headers: &'a HeaderMap, extensions: &'a Extensions, token: Option<&'a str>) -> Self {
+        let proven = extensions.get::<Proven>().map(|Proven(user)| user);
+        Self { headers, token, proven, source: source(extensions) }
+    }
+
+    /// Whether a router has proved that this user asks.
+    pub(super) fn is(&self, user: Option<&UserId>) -> bool {
+        self.proven.is_some() && self.proven == user
+    }
+
+    /// The token that is shown.
+    pub(super) fn shown(&self) -> Option<&'a str> {
+        bearer(self.headers).or(self.token)
+    }
+}
 
 /// What somebody shows. It has the form of a token; only the operator's has been looked at.
 #[derive(Clone, Copy)]
@@ -68,19 +97,13 @@ impl Door {
 
     /// The session `id` for its client: for anybody who knows the id, or, where a proven user owns it, for whoever shows
     /// that user's identity, the session's token or the operator's.
-    pub(super) async fn reached(
-        &self,
-        id: &SessionId,
-        headers: &HeaderMap,
-        token: Option<&str>,
-        source: SocketAddr,
-    ) -> Result<Reached, Failure> {
-        check_rate(self.rates.as_ref().map(|rates| &rates.sessions), source, Instant::now())?;
+    pub(super) async fn reached(&self, id: &SessionId, sender: Sender<'_>) -> Result<Reached, Failure> {
+        check_rate(self.rates.as_ref().map(|rates| &rates.sessions), sender.source, Instant::now())?;
         let reached = self.api.host.reach(&self.service.name, id).ok_or(Failure::NotFound)?;
-        if !reached.shared.verified().is_verified() || self.is_owner(&reached, headers) {
+        if !reached.shared.verified().is_verified() || self.is_owner(&reached, sender) {
             return Ok(reached);
         }
-        let shown = bearer(headers).or(token).and_then(|token| self.api.access.authority(token));
+        let shown = sender.shown().and_then(|token| self.api.access.authority(token));
         let holder = match shown {
             Some(authority) => self.holder(authority, id).await?,
             None => return Err(Failure::Unauthorized),
@@ -90,9 +113,11 @@ impl Door {
     }
 
     /// Whether the request proves that its sender is the session's user.
-    fn is_owner(&self, reached: &Reached, headers: &HeaderMap) -> bool {
-        identity(Claims::default(), headers, &self.service.identity)
-            .is_ok_and(|identity| identity.verified.is_verified() && identity.user_id.as_ref() == reached.shared.user())
+    fn is_owner(&self, reached: &Reached, sender: Sender<'_>) -> bool {
+        let user = reached.shared.user();
+        let proves = || identity(Claims::default(), sender.headers, &self.service.identity);
+        sender.is(user)
+            || proves().is_ok_and(|identity| identity.verified.is_verified() && identity.user_id.as_ref() == user)
     }
 
     /// How the store knows an id of this service.

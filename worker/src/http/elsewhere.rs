@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::Failure;
 use streamfleet_store::{Demand, Done, Filter, Listed, LiveSession, Read, SessionView, carry_out};
 
-use super::access::{Authority, Holder, bearer, unavailable};
+use super::access::{Authority, Holder, Sender, unavailable};
 use super::{Audit, Door, reply};
 
 /// How long a caller waits for what it has asked: a session that plays its last words takes longer, and is told to be on
@@ -81,18 +81,12 @@ impl Door {
     }
 
     /// Whether these outputs are for whoever asks: for anybody who knows the id, or, where they are a verified user's, for whoever
-    /// shows the session's token or the operator's.
-    pub(super) async fn may_read(
-        &self,
-        id: &SessionId,
-        read: &Read,
-        headers: &HeaderMap,
-        token: Option<&str>,
-    ) -> Result<(), Failure> {
-        if read.user.is_none() {
+    /// is that user, or shows the session's token or the operator's.
+    pub(super) async fn may_read(&self, id: &SessionId, read: &Read, sender: Sender<'_>) -> Result<(), Failure> {
+        if read.user.is_none() || sender.is(read.user.as_ref()) {
             return Ok(());
         }
-        let shown = bearer(headers).or(token).and_then(|token| self.api.access.authority(token));
+        let shown = sender.shown().and_then(|token| self.api.access.authority(token));
         let holder = self.holder(shown.ok_or(Failure::Unauthorized)?, id).await?;
         let own = holder == Holder::Operator || holder == Holder::Client(read.context);
         if own { Ok(()) } else { Err(Failure::Unauthorized) }

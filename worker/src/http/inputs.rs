@@ -12,6 +12,7 @@ use streamfleet_session::SessionId;
 use streamfleet_session::wire::client::is_too_many;
 use streamfleet_session::wire::{BodyError, Failure, InputBody, TriggerBody};
 
+use super::access::Sender;
 use super::body::{self, BodyFault};
 use super::record::Route;
 use super::{Door, Reached, reply, source};
@@ -118,7 +119,7 @@ impl Door {
         if is_too_many(wish.values()) {
             return Err(Failure::PayloadTooLarge.into());
         }
-        let reached = self.reached(&id, &parts.headers, None, source).await;
+        let reached = self.reached(&id, Sender::of(&parts.headers, &parts.extensions, None)).await;
         let reached = reached.inspect_err(|failure| self.denied(&id, source, failure))?;
         give(&reached, wish)
     }

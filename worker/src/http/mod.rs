@@ -1,7 +1,7 @@
 //! The HTTP routes of a worker: FastRTC's offer route, the client's ICE configuration, what a session's client does beside
 //! its media, and control of sessions.
 //!
-//! A request comes in through [`net`] (the last net under a panic), then through `cors` or [`control`]'s guard; what
+//! A request comes in through [`peer`] (whose it is), [`net`] (the last net under a panic), then through `cors` or [`control`]'s guard; what
 //! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
 //! [`socket`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
@@ -18,6 +18,7 @@ mod inputs;
 mod net;
 mod offer;
 mod outputs;
+mod peer;
 mod placed;
 mod record;
 mod reply;
@@ -38,6 +39,7 @@ use opentelemetry::metrics::Meter;
 use parking_lot::Mutex;
 use streamfleet_edge::lobby::Lobby;
 pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins};
+use streamfleet_edge::proxy::Network;
 use streamfleet_edge::{body, cors, origin, rate, unknown};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, EarlyCandidates, FleetSecret, Limits, PathPrefix, ServiceName, SessionId};
@@ -71,6 +73,8 @@ pub struct Access {
     pub newcomers: usize,
     /// How many of these one source address may hold where they are scarce; an eighth of them if not said.
     pub newcomers_per_source: Option<usize>,
+    /// Proxies whose word is taken on where a request is from, and on its trace; of no meaning in a fleet.
+    pub trusted: Arc<[Network]>,
     /// What this worker shares with its fleet, if it is in one: of it is made what a call shows.
     pub fleet: Option<FleetSecret>,
     /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
@@ -164,10 +168,12 @@ pub fn router(
     let unknown = any(unknown::path)
         .layer(from_fn_with_state(api.access.origins.clone(), cors::allow))
         .layer(from_fn(reply::private));
-    router
+    let (trusted, is_alone) = (api.access.trusted.clone(), api.access.fleet.is_none());
+    let router = router
         .method_not_allowed_fallback(async || reply::method_not_allowed())
         .fallback_service(unknown)
-        .layer(from_fn_with_state(api, net::catch))
+        .layer(from_fn_with_state(api, net::catch));
+    if is_alone { router.layer(from_fn_with_state(trusted, peer::judge)) } else { router }
 }
 
 fn routes(prefix: &str, door: &Arc<Door>) -> Router {

@@ -4,19 +4,17 @@
 //! connection has taken what was made before. It ends with its session, and so when the worker stops.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::stream::unfold;
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::{Failure, OutputsQuery};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::access::unavailable;
+use super::access::{Sender, unavailable};
 use super::offer::FULL_RETRY;
 use super::record::Route;
 use super::{Door, reply, source};
@@ -61,7 +59,8 @@ pub(super) async fn outputs(State(door): State<Arc<Door>>, request: Request) -> 
             return reply::shape(&error);
         }
     };
-    match door.outputs(&query, request.headers(), source).await {
+    let sender = Sender::of(request.headers(), request.extensions(), query.access_token.as_deref());
+    match door.outputs(&query.webrtc_id, sender).await {
         Ok(Outcome::Stream(outputs, place)) => {
             record("opened");
             reply::events(body(outputs, place))
@@ -83,14 +82,13 @@ pub(super) async fn outputs(State(door): State<Arc<Door>>, request: Request) -> 
 }
 
 impl Door {
-    async fn outputs(&self, query: &OutputsQuery, headers: &HeaderMap, source: SocketAddr) -> Result<Outcome, Failure> {
-        let token = query.access_token.as_deref();
+    async fn outputs(&self, id: &SessionId, sender: Sender<'_>) -> Result<Outcome, Failure> {
         // One that is none of ours is as good as none.
-        let seen = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-        if let Some(outcome) = self.outputs_elsewhere(&query.webrtc_id, headers, token, seen).await? {
+        let seen = sender.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+        if let Some(outcome) = self.outputs_elsewhere(id, sender, seen).await? {
             return Ok(outcome);
         }
-        let reached = self.reached(&query.webrtc_id, headers, token, source).await?;
+        let reached = self.reached(id, sender).await?;
         match reached.shared.history().follow(seen) {
             Following::Over => Ok(Outcome::Over),
             Following::Crowded => Ok(Outcome::Crowded),
@@ -102,8 +100,7 @@ impl Door {
     async fn outputs_elsewhere(
         &self,
         id: &SessionId,
-        headers: &HeaderMap,
-        token: Option<&str>,
+        sender: Sender<'_>,
         seen: Option<&str>,
     ) -> Result<Option<Outcome>, Failure> {
         let Some(member) = self.member.as_ref().filter(|_| self.session(id).is_none()) else { return Ok(None) };
@@ -116,7 +113,7 @@ impl Door {
                 return remembered.ok_or_else(|| unavailable(error));
             }
         };
-        self.may_read(id, &read, headers, token).await?;
+        self.may_read(id, &read, sender).await?;
         Ok(Some(match member.follow(id, &read, seen) {
             Elsewhere::Over => Outcome::Over,
             Elsewhere::Crowded => Outcome::Crowded,

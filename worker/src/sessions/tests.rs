@@ -95,6 +95,7 @@ impl Worker {
             streams: 9,
             newcomers: http::MAX_NEWCOMERS,
             newcomers_per_source: None,
+            trusted: [].into(),
             fleet: None,
         };
         let meter = Metrics::new("test", "0").meter("http");

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use streamfleet_process::config::Loaded;
+use streamfleet_process::config::{Loaded, Mistakes};
 use streamfleet_worker::config::{Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
 
 /// Mistakes reported of one file at most: the configuration's own bound, and the one that says there are more.
@@ -20,7 +20,7 @@ pub(crate) fn config(bytes: &[u8]) {
     // What was wrong stands at its default by now, so the checks go on as they do in the program's messages.
     let handler = |name: &str, _: &Value| if name == "echo" { Ok(()) } else { Err("there is none".to_owned()) };
     let cores = NonZeroUsize::new(2).expect("two is not zero");
-    let manifests = |_: &[PathBuf]| Ok(Vec::new());
+    let manifests = |_: &[PathBuf], _: &mut Mistakes| Vec::new();
     match config.build(Surroundings { cores, random: [7; 32], handler: &handler, manifests: &manifests, store: None }) {
         Ok(plan) => plan_is_usable(&plan),
         Err(mistakes) => assert!(!mistakes.is_empty()),

@@ -88,7 +88,7 @@ fn plans(fleet: &Fleet, registry: &Registry) -> Result<Plans, Mistakes> {
     match loaded.build(|config| config.build_on(store)) {
         Ok(router) => mistakes.or(Plans { router, workers }),
         Err(found) => {
-            mistakes.extend(found);
+            mistakes.extend_new(found);
             Err(mistakes)
         }
     }

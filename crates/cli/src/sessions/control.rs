@@ -16,6 +16,9 @@ const MAX_ANSWER: usize = 64 << 20;
 /// Pages of a list: beyond this something else answers than a router.
 const MAX_PAGES: usize = 10_000;
 
+/// How rustls begins what it says of a server's certificate that does not hold.
+const BAD_CERTIFICATE: &str = "invalid peer certificate: ";
+
 /// What went wrong, in words for whoever has typed the command.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Problem {
@@ -23,6 +26,13 @@ pub(super) enum Problem {
     Local(String),
     #[error("cannot reach {url}: {reason}")]
     Unreachable { url: String, reason: String },
+    #[error(
+        "{url} shows a certificate that is not trusted here ({reason}): --insecure takes any, such as the self-signed one of \
+         `streamfleet fleet --tls`; for any other trust its authority on this machine"
+    )]
+    Untrusted { url: String, reason: String },
+    #[error("the router cannot reach its store: {}", .0.without_store())]
+    NoStore(Asked),
     #[error(
         "the server does not take this token: --token or STREAMFLEET_ADMIN_TOKEN (the server prints one at its start)"
     )]
@@ -41,15 +51,37 @@ pub(super) enum Problem {
     NotAnAnswer { url: String, reason: String },
 }
 
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    All,
+    One,
+}
+
+impl Asked {
+    /// What follows for whoever asked it of a router without its store. Workers know single sessions.
+    const fn without_store(self) -> &'static str {
+        match self {
+            Self::All => "sessions go on, and can be listed when it is back",
+            Self::One => "and no worker that answers says that it has the session",
+        }
+    }
+}
+
 impl Problem {
     /// Whether another try may do better.
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::NoStore(_) => true,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             // A proxy's own page, while it has nobody behind it.
             Self::NotAnAnswer { .. } => true,
-            Self::Local(_) | Self::Unauthorized | Self::Forbidden | Self::NoSession | Self::NoService(_) => false,
+            Self::Local(_)
+            | Self::Untrusted { .. }
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::NoSession
+            | Self::NoService(_) => false,
         }
     }
 }
@@ -161,10 +193,13 @@ impl Control {
     }
 
     async fn ask(&self, method: Method, url: Url) -> Result<Answer, Problem> {
-        let is_one = url.path() != self.sessions.path();
-        let unreachable = |error: reqwest::Error| Problem::Unreachable {
-            url: self.service.clone(),
-            reason: cause(&error.without_url()),
+        let asked = if url.path() == self.sessions.path() { Asked::All } else { Asked::One };
+        let unreachable = |error: reqwest::Error| {
+            let (url, reason) = (self.service.clone(), cause(&error.without_url()));
+            match reason.strip_prefix(BAD_CERTIFICATE) {
+                Some(why) => Problem::Untrusted { url, reason: why.to_owned() },
+                None => Problem::Unreachable { url, reason },
+            }
         };
         let request = self.http.request(method, url).bearer_auth(&self.token);
         let mut response = request.send().await.map_err(unreachable)?;
@@ -186,8 +221,9 @@ impl Control {
         Err(match (status, error) {
             (StatusCode::UNAUTHORIZED, _) => Problem::Unauthorized,
             (StatusCode::FORBIDDEN, _) => Problem::Forbidden,
-            (StatusCode::NOT_FOUND, "not_found") if is_one => Problem::NoSession,
+            (StatusCode::NOT_FOUND, "not_found") if asked == Asked::One => Problem::NoSession,
             (StatusCode::NOT_FOUND, _) => Problem::NoService(self.service.clone()),
+            (StatusCode::BAD_GATEWAY, "upstream_unavailable") => Problem::NoStore(asked),
             (status, "") => self.not_an_answer(&format!("it answered {status}")),
             (status, error) => Problem::Refused { status, error: error.to_owned() },
         })
@@ -213,7 +249,10 @@ mod tests {
     use axum::routing::get;
     use axum::{Json, Router};
     use serde_json::json;
+    use streamfleet_process::serve::{Listener, ServeLimits};
+    use streamfleet_process::tls::{Certificate, server_config};
     use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -281,8 +320,37 @@ mod tests {
         assert!(matches!(end("gone").await, Err(Problem::NoSession)));
         assert!(matches!(end("mine").await, Err(Problem::Unauthorized)));
         let away = end("away").await.unwrap_err();
-        assert!(away.may_pass() && away.to_string().contains("upstream_unavailable"), "{away}");
+        assert!(away.may_pass() && away.to_string().starts_with("the router cannot reach its store: and no"), "{away}");
         assert!(matches!(end("page").await, Err(Problem::NotAnAnswer { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_router_without_its_store_says_so() {
+        let away = get(async || failed(502, "upstream_unavailable"));
+        let (control, _tasks) = served(Router::new().route("/sessions", away)).await;
+        let problem = control.list(&Filter::default()).await.unwrap_err();
+        assert!(problem.may_pass());
+        assert_eq!(
+            problem.to_string(),
+            "the router cannot reach its store: sessions go on, and can be listed when it is back"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_not_trusted_is_told_with_what_takes_it() {
+        streamfleet_process::crypto::install();
+        let made = Certificate::SelfSigned { names: vec!["127.0.0.1".to_owned()] };
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.with_tls(server_config(&made).unwrap());
+        let url: ServiceUrl = format!("https://{}/echo", listener.address()).parse().unwrap();
+        let routes = Router::new().route("/echo/sessions", get(async || Json(json!({ "sessions": [] }))));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listener.serve(routes, ServeLimits::default(), CancellationToken::new(), Duration::ZERO));
+        let list = async |insecure| Control::new(&url, "secret", insecure).unwrap().list(&Filter::default()).await;
+        let problem = list(false).await.unwrap_err();
+        assert!(matches!(problem, Problem::Untrusted { .. }) && !problem.may_pass(), "{problem}");
+        assert!(problem.to_string().contains("--insecure"), "{problem}");
+        assert_eq!(list(true).await.unwrap(), []);
     }
 
     #[tokio::test]

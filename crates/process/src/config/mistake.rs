@@ -59,6 +59,15 @@ impl Mistakes {
         self.0.extend(other.0);
     }
 
+    /// Adds those of `other` that are not noted yet: what two who read the same say of it is one mistake.
+    pub fn extend_new(&mut self, other: Mistakes) {
+        for mistake in other.0 {
+            if !self.0.contains(&mistake) {
+                self.0.push(mistake);
+            }
+        }
+    }
+
     /// Adds those of `other` whose keys are neither above nor below one that is noted already.
     pub(super) fn extend_unrelated(&mut self, other: Mistakes) {
         let noted = self.0.len();

@@ -8,8 +8,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The headers of the trace context, which is all that is read or written.
-const HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+/// The headers of the trace context, which is all that is read or written. Who writes them decides whether a trace is recorded,
+/// and under which name: servers take them away from requests of strangers.
+pub const HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 
 /// Makes `span` a child of the trace that the headers name, if they name one. Call before the span is entered.
 pub fn accept<'a>(span: &Span, header: impl Fn(&str) -> Option<&'a str>) {

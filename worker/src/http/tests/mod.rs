@@ -8,6 +8,7 @@ mod data;
 mod inputs;
 mod offers;
 mod outputs;
+mod peer;
 mod socket;
 mod telephone;
 
@@ -301,6 +302,7 @@ fn access() -> Access {
         admin_token: TOKEN.parse().unwrap(),
         newcomers: MAX_NEWCOMERS,
         newcomers_per_source: None,
+        trusted: [].into(),
         fleet: None,
         streams: 20,
     }
@@ -312,6 +314,10 @@ impl World {
     }
 
     fn with(access: Access) -> Self {
+        Self::serving(access, Router::new().route("/", get(async || "a page")))
+    }
+
+    fn serving(access: Access, pages: Router) -> Self {
         let limits = Limits {
             concurrency: NonZeroU32::new(2),
             per_user: NonZeroU32::new(1),
@@ -346,7 +352,6 @@ impl World {
         let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
         let metrics = Metrics::new("test", "0");
         let ice = serde_json::from_value(json!({ "servers": [{ "urls": ["stun:stun.example.com"] }] })).unwrap();
-        let pages = Router::new().route("/", get(async || "a page"));
         let app = router(host.clone(), &services, &occupancy, access, ice, &metrics.meter("http"), pages);
         Self { host, occupancy, metrics, app }
     }

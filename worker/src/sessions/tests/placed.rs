@@ -11,6 +11,7 @@ use streamfleet_store::{
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::fleet::guard::Proven;
 use crate::fleet::{Fate, Member, Surroundings, run};
 
 struct Fleet {
@@ -154,11 +155,23 @@ impl Fleet {
 
     /// The status of a stream of outputs, and its next piece.
     async fn outputs(&self, id: &str, token: Option<&str>, seen: Option<&str>) -> (u16, String) {
+        self.outputs_for(None, id, token, seen).await
+    }
+
+    /// Likewise, for a user whom a router has proved to ask.
+    async fn outputs_for(
+        &self,
+        user: Option<&str>,
+        id: &str,
+        token: Option<&str>,
+        seen: Option<&str>,
+    ) -> (u16, String) {
         let query = token.map(|token| format!("&access_token={token}")).unwrap_or_default();
         let mut request = Request::get(format!("/{}/outputs?webrtc_id={id}{query}", service()));
         if let Some(seen) = seen {
             request = request.header("last-event-id", seen);
         }
+        let request = user.into_iter().fold(request, |request, user| request.extension(Proven(user.parse().unwrap())));
         let response = self.worker.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
         let piece = response.into_body().into_data_stream().next().await;
@@ -376,6 +389,38 @@ async fn a_verified_user_s_outputs_are_nobody_else_s_at_any_worker() {
                 let (status, text) = fleet.outputs("a", Some(token), None).await;
                 assert_eq!((status, text.trim_end().lines().last()), (200, Some("data: 1")), "{over} {text}");
             }
+            let (status, text) = fleet.outputs_for(Some("ann"), "a", None, None).await;
+            assert_eq!((status, text.trim_end().lines().last()), (200, Some("data: 1")), "{over} {text}");
+            assert_eq!(fleet.outputs_for(Some("bob"), "a", None, None).await.0, 401, "{over}");
+        }
+    }
+}
+
+/// What control shows is told in docs/protocol.md, field by field.
+#[tokio::test]
+async fn every_field_that_control_shows_is_described() {
+    let fleet = Fleet::new().await;
+    let placed = fleet.claim_by(Some("ann".parse().unwrap()), 1, "a", None).await;
+    assert_eq!(fleet.send("a", offer(), Some(&placed)).await.0, 200);
+    fleet.put_out("a", &[1]);
+    fleet
+        .until(async |fleet| {
+            let seen = fleet.store.session(&service(), &"a".parse().unwrap()).await.unwrap();
+            matches!(seen, Some(streamfleet_store::SessionView::Live(live)) if !live.detail.is_empty())
+        })
+        .await;
+    let text = include_str!("../../../../docs/protocol.md");
+    let control = text.split("\n## ").find(|section| section.starts_with("Control\n")).unwrap();
+    let ask = async |rest: &str| {
+        let path = format!("/{}/sessions{rest}", service());
+        ask(&fleet.worker, "GET", &path, TOKEN, Value::Null).await.1
+    };
+    let (list, one) = (ask("").await, ask("/a").await);
+    for (shown, least) in [(&list["sessions"][0], 8), (&one, 10)] {
+        let shown = shown.as_object().unwrap();
+        assert!(shown.len() >= least, "{shown:?}");
+        for field in shown.keys() {
+            assert!(control.contains(&format!("\n| `{field}` | ")), "{field} is not described");
         }
     }
 }

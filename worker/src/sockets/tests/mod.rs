@@ -87,6 +87,7 @@ fn access() -> Access {
         admin_token: "correct-horse-battery".parse().unwrap(),
         newcomers: NEWCOMERS,
         newcomers_per_source: Some(NEWCOMERS),
+        trusted: [].into(),
         fleet: None,
         streams: 9,
     }
