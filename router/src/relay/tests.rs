@@ -76,10 +76,12 @@ fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
     }
 }
 
-async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task::JoinHandle<io::Result<()>>) {
+async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task::JoinSet<io::Result<()>>) {
     let meter = SdkMeterProvider::default().meter("test");
     let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &meter).await.unwrap();
-    (relay.door(), tokio::spawn(relay.run()))
+    let (door, mut running) = (relay.door(), tokio::task::JoinSet::new());
+    running.spawn(relay.run());
+    (door, running)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +116,7 @@ async fn media_passes_both_ways() {
         ports
     });
     assert_eq!(passed.await.unwrap().len(), 2, "both threads have clients");
-    running.abort();
+    drop(running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +145,7 @@ async fn a_flow_goes_on_at_another_relay() {
             }
             assert!(tries < 400, "it was never told");
         };
-        dying.abort();
+        drop(dying);
         let (sealed, datagram) = Sealed::split(&room[..len]).unwrap();
         assert_eq!(
             (sealed.said().session, datagram),
@@ -154,5 +156,5 @@ async fn a_flow_goes_on_at_another_relay() {
         assert_eq!(receive(&client), (media.to_vec(), second));
     });
     moved.await.unwrap();
-    running.abort();
+    drop(running);
 }

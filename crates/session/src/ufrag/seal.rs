@@ -65,8 +65,8 @@ impl Seal {
 
     /// Where a ufrag leads. `text` is what stands in a packet: the first half of a request's USERNAME.
     ///
-    /// Costs four encryptions of one block each (one more if both keys have the same id and the first is not the one), two if
-    /// the ufrag is forged, none if it does not look like one of ours, and allocates nothing.
+    /// Costs four encryptions of one block each, two if the ufrag is forged (two more if both keys have the same id, and the
+    /// first is not the one), none if it does not look like one of ours, and allocates nothing.
     ///
     /// # Errors
     /// [`Unopened`].

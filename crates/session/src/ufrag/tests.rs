@@ -93,6 +93,13 @@ fn what_is_no_ufrag_of_ours_is_told_apart() {
 }
 
 #[test]
+fn reasons_have_labels_of_their_own() {
+    let mut labels = Unopened::ALL.map(Unopened::as_str);
+    labels.sort_unstable();
+    assert!(labels.windows(2).all(|pair| pair[0] < pair[1]), "{labels:?}");
+}
+
+#[test]
 fn another_installations_ufrag_is_forged() {
     // Both keys have the same id, so that nothing but the tag tells.
     let (ours, theirs) = (key(0), key(4));
