@@ -13,7 +13,7 @@ use crate::{PATIENCE, World, blocking, in_a_fleet, plain, shape};
 /// Ids that a path, a query, a key of the store or a list may trip over, and the longest.
 fn odd_ids() -> Vec<String> {
     let longest = "x".repeat(128);
-    ["a.b_c~d:e@f-G", "..", ":sessions:@", "0", &longest].map(str::to_owned).to_vec()
+    ["a.b_c~d:e@f-G", "...", ":sessions:@", "0", &longest].map(str::to_owned).to_vec()
 }
 
 #[test]

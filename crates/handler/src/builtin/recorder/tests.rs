@@ -118,7 +118,7 @@ async fn recordings_stay_in_their_folder_and_replace_nothing() {
     std::os::unix::fs::symlink(&outside, inside.join("session-__-2.wav")).unwrap();
     let recorder = Recorder::new(&inside, 1 << 30, RATE, Duration::from_secs(60)).unwrap();
 
-    for (id, name) in [("..", "session-__-3.wav"), ("..", "session-__-4.wav"), ("~:", "session-__-5.wav")] {
+    for (id, name) in [("::", "session-__-3.wav"), ("::", "session-__-4.wav"), ("~:", "session-__-5.wav")] {
         let mut drive = start(&recorder, id);
         say(&drive, 5).await;
         drive.push(Input::Message("stop".into()));
