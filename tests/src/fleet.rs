@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::balancer::Balancer;
 use crate::http::{self, Response};
 use crate::link::Link;
 use crate::program;
@@ -19,6 +20,11 @@ use crate::server::Server;
 const SECRET: &str = "a-secret-of-the-fleet";
 /// What the control routes demand.
 const TOKEN: &str = "a-token-of-the-operator";
+/// What relays share.
+const RELAY_KEY: &str = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
+/// At addresses that nothing else of these tests uses.
+const RELAY_PORT: u16 = 13_478;
+const PEER_PORT: u16 = 13_479;
 /// The keys of a service that a worker reads.
 const WORKERS_KEYS: [&str; 7] = ["name", "path", "aliases", "modality", "handler", "limits", "telephone"];
 
@@ -35,6 +41,17 @@ pub struct Shape {
     pub grace: Duration,
     /// How its parts reach each other.
     pub wires: Wires,
+    /// How its clients' media comes.
+    pub media: Media,
+}
+
+/// How media comes to workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// From clients themselves.
+    Direct,
+    /// By the routers' relays, behind a [`Balancer`].
+    Relayed,
 }
 
 /// How the parts of a fleet reach each other.
@@ -66,9 +83,16 @@ pub struct Fleet {
     pub routers: Vec<Part>,
     /// Its workers, likewise.
     pub workers: Vec<Part>,
+    /// What is before its relays, with [`Media::Relayed`].
+    pub balancer: Option<Balancer>,
     shape: Shape,
     /// Has the services' file.
     scratch: Scratch,
+}
+
+/// Relays have the same ports, each at an address of its own.
+fn relay(number: usize, port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 1, number as u8 + 1], port))
 }
 
 impl Fleet {
@@ -83,7 +107,12 @@ impl Fleet {
         let manifests: Vec<String> = services.iter().map(|service| manifest(service).to_string()).collect();
         fs::write(scratch.path().join("services.yaml"), manifests.join("\n---\n"))?;
         let (routers, workers) = (shape.routers, shape.workers);
-        let mut fleet = Self { redis, routers: Vec::new(), workers: Vec::new(), shape, scratch };
+        let relays = (0..routers).map(|number| relay(number, RELAY_PORT)).collect();
+        let balancer = match shape.media {
+            Media::Direct => None,
+            Media::Relayed => Some(Balancer::before(relays)?),
+        };
+        let mut fleet = Self { redis, routers: Vec::new(), workers: Vec::new(), balancer, shape, scratch };
         for _ in 0..workers {
             fleet.add_worker()?;
         }
@@ -126,7 +155,7 @@ impl Fleet {
         let number = self.routers.len();
         let name = format!("r{number}");
         let store = self.link(self.redis.address())?;
-        let config = json!({
+        let mut config = json!({
             "listen": "127.0.0.1:0",
             "admin": { "listen": "127.0.0.1:0", "token": TOKEN },
             "drain": { "terminationGrace": format!("{}s", self.shape.grace.as_secs()) },
@@ -136,6 +165,17 @@ impl Fleet {
             "http": { "trustedProxies": ["127.0.0.1"] },
             "store": self.store(store.as_ref()),
         });
+        if let Some(balancer) = &self.balancer {
+            let peers = (0..self.shape.routers).map(|number| relay(number, PEER_PORT).to_string());
+            config["relay"] = json!({
+                "listen": relay(number, RELAY_PORT).to_string(),
+                "advertise": [balancer.address()?.to_string()],
+                "key": RELAY_KEY,
+                "workers": ["127.0.0.0/8"],
+                "peerListen": relay(number, PEER_PORT).to_string(),
+                "peers": peers.collect::<Vec<_>>(),
+            });
+        }
         let server = Server::start_part(program::router()?, &config, TOKEN).with_context(|| name.clone())?;
         self.routers.push(Part { name, server, store, http: None });
         Ok(number)

@@ -4,6 +4,7 @@
 //! Python client that reports events as lines of JSON, [`http`] is a client small enough to send what no library would, and a
 //! [`Nat`] is a bad network between the two.
 
+mod balancer;
 mod events;
 mod fleet;
 pub mod http;
@@ -22,8 +23,9 @@ pub mod services;
 mod signalling;
 mod websocket;
 
+pub use balancer::Balancer;
 pub use events::{Events, ServerEvent};
-pub use fleet::{Fleet, Part, Shape, Wires};
+pub use fleet::{Fleet, Media, Part, Shape, Wires};
 pub use link::Link;
 pub use nat::{Figures, Loss, Nat};
 pub use program::{root, streamfleet, tool, worker};

@@ -13,6 +13,7 @@ mod leftovers;
 mod outage;
 mod races;
 mod redis_lost;
+mod relay;
 mod router_lost;
 mod worker_lost;
 
@@ -25,7 +26,7 @@ use streamfleet_session::ServiceName;
 use streamfleet_store::{
     Address, Arrangement, Filter, LiveSession, MAX_PAGE, RedisConfig, RedisStore, Store, WorkerView,
 };
-use streamfleet_tests::{Events, Fleet, Shape, Wires, browser_offer};
+use streamfleet_tests::{Events, Fleet, Media, Shape, Wires, browser_offer};
 
 use self::caller::{Caller, Plan};
 
@@ -50,7 +51,14 @@ struct World {
 
 /// Two routers and two workers, as most tests have them.
 fn shape(services: Vec<Value>) -> Shape {
-    Shape { routers: 2, workers: 2, services: services.into(), grace: Duration::from_secs(20), wires: Wires::Direct }
+    Shape {
+        routers: 2,
+        workers: 2,
+        services: services.into(),
+        grace: Duration::from_secs(20),
+        wires: Wires::Direct,
+        media: Media::Direct,
+    }
 }
 
 /// A service whose path is its name and whose handler is `handler`. Its sessions go where the hash of their room says, whatever
