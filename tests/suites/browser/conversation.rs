@@ -12,8 +12,11 @@ use streamfleet_tests::{Script, Server, root};
 /// A conversation takes 25 s; starting a browser takes 2 s on an idle core, and others may hold the cores.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// A browser that loses more sound than this has had no core when it needed one: what it plays then has gaps that no server made.
+/// A browser that loses more sound than this, or sends more of it too late to be heard, has had no core when it needed one: what
+/// is heard then has gaps that no server made.
 const LOST_S: f64 = 0.5;
+/// What the worker's quality counts.
+const FRAME_S: f64 = 0.02;
 /// So often a conversation that has lost too much is had once more.
 const RUNS: usize = 4;
 
@@ -34,22 +37,21 @@ fn talked(handler: &str, transport: &str, microphone: &Value, turns: u32) -> Res
 fn talked_with(handler: &str, transport: &str, more: &Value) -> Result<Option<Value>> {
     let _speaking = SPEAKING.lock().unwrap_or_else(PoisonError::into_inner);
     for run in 1..=RUNS {
-        let talked = talked_once(handler, transport, more)?;
-        let lost = number(&talked["lost_s"]);
+        let (lost, talked) = talked_once(handler, transport, more)?;
         if lost < LOST_S {
             return Ok(Some(talked));
         }
         // Past the harness, which shows what failed tests print.
         writeln!(
             io::stderr(),
-            "{handler} over {transport}, run {run} of {RUNS}: the browser lost {lost:.1} s of sound, not judged"
+            "{handler} over {transport}, run {run} of {RUNS}: {lost:.1} s of sound were lost or late, not judged"
         )?;
     }
     Ok(None)
 }
 
-/// What holds however busy the machine is.
-fn talked_once(handler: &str, transport: &str, more: &Value) -> Result<Value> {
+/// What holds however busy the machine is; and how much sound was lost, s.
+fn talked_once(handler: &str, transport: &str, more: &Value) -> Result<(f64, Value)> {
     let server = Server::start(&[])?;
     let wav = root().join("crates/pause/tests/data/two-sentences.wav");
     let mut options = json!({ "url": server.url(), "handler": handler, "transport": transport, "wav": wav });
@@ -67,7 +69,15 @@ fn talked_once(handler: &str, transport: &str, more: &Value) -> Result<Value> {
     script.expect("done", LIMIT)?;
     script.finish(LIMIT)?;
     server.await_no_sessions(&[&format!("/{handler}")], Duration::from_secs(5))?;
-    Ok(talked)
+    Ok((number(&talked["lost_s"]) + late(&server), talked))
+}
+
+/// What came from the client too late to be heard, s, as the server says at the end of its session.
+fn late(server: &Server) -> f64 {
+    let printed = server.printed();
+    let frames =
+        printed.split_once("frames_concealed=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+    frames.map_or(0.0, |frames: f64| frames * FRAME_S)
 }
 
 fn number(value: &Value) -> f64 {
