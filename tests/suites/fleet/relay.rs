@@ -11,7 +11,7 @@ use crate::{World, blocking, in_a_fleet, offer, service, shape};
 /// How long media is watched after a relay has gone.
 const WATCHED: Duration = Duration::from_secs(4);
 /// For packets to come again: nothing has to be learnt, only what was on its way is lost, and a busy machine is late.
-const LONGEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(2);
 /// As many as the machine of the tests carries beside all processes of a fleet in a debug build.
 const CALLS: usize = 12;
 
