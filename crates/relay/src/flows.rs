@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use streamfleet_session::ufrag::SessionKey;
 
 use crate::header::{Direction, FlowId, HEADER, Header, SessionHandle, Standing, client_of};
 use crate::told::AGAIN;
-use streamfleet_session::ufrag::SessionKey;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
 const KEY: std::ops::Range<usize> = 4..24;
-/// A flow without a rival, the end of the list of free places.
+/// The rival of a flow that has none.
 const NONE: u32 = u32::MAX;
 /// Places that are looked at for one that may be given up, when all are taken. More would let whoever fills the table also
 /// hold up its thread.
@@ -218,9 +218,7 @@ impl Flows {
         let key = FlowKey::new(client, door);
         debug_assert!(self.find(&key).is_none(), "one holds it");
         self.fill(place, client, door, target, now);
-        let (places, hasher) = (&self.places, &self.hasher);
-        let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
-        self.index.insert_unique(hasher.hash_one(key), place, hash);
+        self.hold(key, place);
         Ok(FlowId(place))
     }
 
@@ -265,9 +263,7 @@ impl Flows {
         let name = flow.name();
         if let Some(held) = self.find(&name).filter(|held| *held != id) {
             self.forget_alone(held);
-            let (places, hasher) = (&self.places, &self.hasher);
-            let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
-            self.index.insert_unique(hasher.hash_one(name), id.0, hash);
+            self.hold(name, id.0);
             if let Some(flow) = self.get_mut(id) {
                 flow.rival = NONE;
             }
@@ -275,10 +271,12 @@ impl Flows {
         Raised::Proven
     }
 
-    /// Looks at so many places: forgets flows whose clients are silent, and names those that others are to be told of.
-    pub(crate) fn tend(&mut self, places: usize, now: Duration, mut tell: impl FnMut(&Flow)) -> usize {
+    /// Looks at one of so many parts of all places: forgets flows whose clients are silent, and names those that others are to be
+    /// told of.
+    pub(crate) fn tend(&mut self, parts: usize, now: Duration, mut tell: impl FnMut(&Flow)) -> usize {
         let mut forgotten = 0;
-        for _ in 0..places.min(self.places.len()) {
+        // Places, not flows: after many have gone those that are left are far apart.
+        for _ in 0..self.places.len().div_ceil(parts.max(1)) {
             let place = self.next_place();
             let bounds = self.bounds;
             let Some(flow) = self.get_mut(FlowId(place)) else { continue };
@@ -337,11 +335,16 @@ impl Flows {
         if let Some(flow) = self.get_mut(FlowId(rival)) {
             flow.rival = NONE;
             if held {
-                let (places, hasher) = (&self.places, &self.hasher);
-                let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
-                self.index.insert_unique(hasher.hash_one(name), rival, hash);
+                self.hold(name, rival);
             }
         }
+    }
+
+    /// The flow in this place holds its address, which none did.
+    fn hold(&mut self, name: FlowKey, place: u32) {
+        let (places, hasher) = (&self.places, &self.hasher);
+        let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
+        self.index.insert_unique(hasher.hash_one(name), place, hash);
     }
 
     /// Forgets a flow, and says nothing to its rival.

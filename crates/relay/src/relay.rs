@@ -274,10 +274,11 @@ impl<U: Ufrags> Relay<U> {
         Ok(Homeward { to: said.client, door: said.door, datagram, announce })
     }
 
-    /// Looks at so many places of the table: forgets flows whose clients are silent, and tells of those that other relays are to
-    /// hear of again. To be called so often that all places are looked at within seconds. Returns how many were forgotten.
-    pub fn tend(&mut self, places: usize, now: Duration, mut tell: impl FnMut(Announced)) -> usize {
-        self.flows.tend(places, now, |flow| tell(announced(flow)))
+    /// Looks at one of so many parts of the table: forgets flows whose clients are silent, and tells of those that other relays
+    /// are to hear of again. To be called so often that all parts have had their turn within seconds. Returns how many were
+    /// forgotten.
+    pub fn tend(&mut self, parts: usize, now: Duration, mut tell: impl FnMut(Announced)) -> usize {
+        self.flows.tend(parts, now, |flow| tell(announced(flow)))
     }
 }
 

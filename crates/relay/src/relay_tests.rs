@@ -149,13 +149,33 @@ fn what_lasts_is_told_again() {
     relay.told(&b.to, Standing::Confirmed, &[1]).unwrap();
     let again = |relay: &mut Relay<Minted>, seconds| {
         let mut told = Vec::new();
-        relay.tend(10, NOW + Duration::from_secs(seconds), |announced| told.push(announced.client));
+        relay.tend(1, NOW + Duration::from_secs(seconds), |announced| told.push(announced.client));
         told
     };
     assert_eq!(again(&mut relay, 9), []);
     assert_eq!(again(&mut relay, 10), [client(1)]);
     assert_eq!(again(&mut relay, 19), []);
     assert_eq!(again(&mut relay, 20), [client(1)]);
+}
+
+/// A table that was full once has as many places as then.
+#[test]
+fn what_is_left_of_many_is_looked_after_as_often() {
+    let mut relay = relay(Bounds::default());
+    for n in 1..=200 {
+        let flow = relay.hears(n, &check("a")).unwrap();
+        if n == 200 {
+            relay.told(&flow.to, Standing::Proven, &[1]).unwrap();
+        }
+    }
+    let later = NOW + Bounds::default().unproven + Duration::from_secs(1);
+    relay.tend(1, later, drop);
+    assert_eq!(relay.flows(), 1);
+    let mut told = 0;
+    for _ in 0..10 {
+        relay.tend(10, later + Duration::from_secs(10), |_| told += 1);
+    }
+    assert_eq!(told, 1, "ten tenths are all of it");
 }
 
 #[test]
@@ -247,10 +267,10 @@ fn silent_flows_are_forgotten() {
     let proven = relay.hears(1, &check("a")).unwrap();
     relay.told(&proven.to, Standing::Proven, &[1]).unwrap();
     relay.hears(2, &check("b")).unwrap();
-    assert_eq!(relay.tend(10, NOW + bounds.unproven, drop), 0);
-    assert_eq!(relay.tend(10, NOW + bounds.unproven + Duration::from_secs(1), drop), 1);
+    assert_eq!(relay.tend(1, NOW + bounds.unproven, drop), 0);
+    assert_eq!(relay.tend(1, NOW + bounds.unproven + Duration::from_secs(1), drop), 1);
     assert_eq!(relay.hears(1, RTP).unwrap().to.0, target(b'a').worker);
-    assert_eq!(relay.tend(10, NOW + bounds.proven + Duration::from_secs(1), drop), 1);
+    assert_eq!(relay.tend(1, NOW + bounds.proven + Duration::from_secs(1), drop), 1);
     assert_eq!((relay.flows(), relay.hears(1, RTP)), (0, Err(Drop::UnknownFlow)));
 }
 
@@ -373,7 +393,7 @@ proptest! {
                 }
                 Step::Pass { seconds } => {
                     now += Duration::from_secs(seconds);
-                    relay.tend(places, now, drop);
+                    relay.tend(1, now, drop);
                     // Whoever is silent may be forgotten from now on.
                     holds.clear();
                 }

@@ -23,7 +23,7 @@ const MAX_BATCHES: usize = 4;
 /// How often the table is looked after, and how long a thread takes to see that it is to stop.
 const TEND_EVERY: Duration = Duration::from_millis(100);
 /// All of the table in about a second.
-const TEND_SHARE: usize = 10;
+const TEND_PARTS: usize = 10;
 const CLIENTS: u64 = 0;
 const WORKERS: u64 = 1;
 
@@ -121,7 +121,7 @@ impl<U: Ufrags> Thread<U> {
             let now = means.started.elapsed();
             if now >= tend_at {
                 tend_at = now + TEND_EVERY;
-                relay.tend(relay.flows() / TEND_SHARE + 1, now, |announced| tell(&means, announced));
+                relay.tend(TEND_PARTS, now, |announced| tell(&means, announced));
                 means.counters.set_flows(relay.flows());
             }
         }
