@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, Relay, Target, Ufrags};
+use streamfleet_session::lifecycle::CloseReason;
 use streamfleet_session::ufrag::SessionKey;
 
+use super::client::Client;
 use super::echo::echo;
 use super::network::Conditions;
-use super::world::{World, server};
+use super::world::{Opening, World, server};
 use crate::media::shared::Stage;
 
 /// The port of the worker's loop, which no client knows.
@@ -203,4 +205,17 @@ fn nobody_takes_a_call_from_its_client() {
     assert!(gap <= Duration::from_millis(45), "{gap:?}");
     assert_eq!((shared.remote(), others.remote()), (Some(victim), Some(attacker)));
     assert!(world.sent.iter().all(|(to, _)| *to == relay(0)), "nobody is sent to past the relay");
+}
+
+/// Nonces are drawn at random: the session that has the name keeps it.
+#[test]
+fn a_ufrag_that_comes_twice_is_the_first_ones() {
+    let mut world = world(6, Conditions::CLEAN, 1);
+    let (_, offer) = Client::new(([192, 0, 2, 10], 6000).into(), world.now);
+    let (first, _) = world.open(Opening::new(&offer, echo()));
+    world.tokens -= 1;
+    let (second, _) = world.open(Opening::new(&offer, echo()));
+    assert_eq!(second.stage(), Stage::Closed(CloseReason::InternalError));
+    assert!(!matches!(first.stage(), Stage::Closed(_)));
+    assert_eq!(world.shard.len(), 1);
 }

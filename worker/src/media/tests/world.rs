@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     factory: PeerFactory,
     pub(crate) out: Outlet,
-    tokens: Token,
+    pub(super) tokens: Token,
     /// Datagrams that the worker sent to addresses of no client, and those that no client has any more.
     pub(crate) astray: Vec<(SocketAddr, usize)>,
     /// Runs every turn: the handler's side of what is tested.
