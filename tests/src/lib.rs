@@ -21,6 +21,7 @@ mod sdp;
 mod server;
 pub mod services;
 mod signalling;
+mod steady;
 mod websocket;
 
 pub use balancer::Balancer;
@@ -35,4 +36,5 @@ pub use script::Script;
 pub use sdp::browser_offer;
 pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;
+pub use steady::judged;
 pub use websocket::{Received, WebSocket};

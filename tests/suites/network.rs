@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_tests::{Figures, Loss, Nat, Script, Server, WithoutCandidates, streamfleet};
+use streamfleet_tests::{Figures, Loss, Nat, Script, Server, WithoutCandidates, judged, streamfleet};
 
 /// Python and its codecs take seconds to load on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -88,12 +88,12 @@ fn moved(server: &Server) -> Result<f64> {
 
 #[test]
 fn a_client_on_another_port_keeps_its_audio() -> Result<()> {
-    moves_keep_the_audio("/echo", 3)
+    judged(|| moves_keep_the_audio("/echo", 3))
 }
 
 #[test]
 fn a_client_on_another_port_keeps_its_frames() -> Result<()> {
-    moves_keep_the_audio("/echo-frames", 1)
+    judged(|| moves_keep_the_audio("/echo-frames", 1))
 }
 
 /// `streamfleet call` over this link, and what it reports.
@@ -114,23 +114,25 @@ fn call(loss: Loss) -> Result<(Value, Figures)> {
 /// The share that the server says was lost is the share that the network lost, and none where none was.
 #[test]
 fn the_report_of_a_call_shows_what_the_network_lost() -> Result<()> {
-    #[track_caller]
-    fn check(loss: Loss, least: f64, most: f64) {
-        let (report, figures) = call(loss).expect("a call");
-        println!("{loss:?}: {figures:?}; reported {}", report["remote_loss"]);
-        assert_eq!(report["verdict"], "heard", "{report}");
-        let reported = report["remote_loss"].as_f64().unwrap_or(f64::NAN);
-        assert!((least..=most).contains(&reported), "{loss:?}: {figures:?}; {report}");
-        // All packets that the client counts came this way, so none went around the loss.
-        let sent = report["packets_sent"].as_u64().unwrap_or(0);
-        assert!(
-            figures.passed + figures.lost <= sent && figures.passed + figures.lost + 10 >= sent,
-            "{figures:?}; {report}"
-        );
-    }
-    thread::scope(|scope| {
-        let lossy = scope.spawn(|| check(Loss::Media { one_in: 20, seed: 5 }, 0.03, 0.07));
-        check(Loss::None, 0.0, 0.0);
-        lossy.join().map_err(|_| anyhow::anyhow!("with loss"))
+    judged(|| {
+        #[track_caller]
+        fn check(loss: Loss, least: f64, most: f64) {
+            let (report, figures) = call(loss).expect("a call");
+            println!("{loss:?}: {figures:?}; reported {}", report["remote_loss"]);
+            assert_eq!(report["verdict"], "heard", "{report}");
+            let reported = report["remote_loss"].as_f64().unwrap_or(f64::NAN);
+            assert!((least..=most).contains(&reported), "{loss:?}: {figures:?}; {report}");
+            // All packets that the client counts came this way, so none went around the loss.
+            let sent = report["packets_sent"].as_u64().unwrap_or(0);
+            assert!(
+                figures.passed + figures.lost <= sent && figures.passed + figures.lost + 10 >= sent,
+                "{figures:?}; {report}"
+            );
+        }
+        thread::scope(|scope| {
+            let lossy = scope.spawn(|| check(Loss::Media { one_in: 20, seed: 5 }, 0.03, 0.07));
+            check(Loss::None, 0.0, 0.0);
+            lossy.join().map_err(|_| anyhow::anyhow!("with loss"))
+        })
     })
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use streamfleet_audio::analysis::{level_dbfs, tone_level};
 use streamfleet_audio::g711;
 use streamfleet_client::{Event, Message};
-use streamfleet_tests::{Received, Server, WebSocket};
+use streamfleet_tests::{Received, Server, WebSocket, judged};
 
 use crate::caller::{Caller, Hears, Plan, Told, Via};
 use crate::sound::tone;
@@ -50,34 +50,39 @@ fn interrupted_at(via: Via, kind: Kind, told: &Told) -> Option<Instant> {
 
 #[test]
 fn an_interruption_takes_back_what_was_not_heard() -> Result<()> {
-    for kind in [ON_PAUSE, ON_SPEECH] {
-        on_each(plain(&[kind.service]), |server, via| async move {
-            let caller = Caller::dial(&server, via, Plan { hears: Hears::Soon, ..Plan::of(kind.service) }).await?;
-            turn(&caller, 440.0).await?;
-            // The reply is said faster than it plays: by now what may be ahead is.
-            caller.until("the reply", PATIENCE, |told| (told.sound.tone_seconds(880.0) >= 0.5).then_some(())).await?;
-            caller.say(0.0, 1.2).await?;
-            let began = Instant::now();
-            turn(&caller, 330.0).await?;
-            caller
-                .until("the second reply", PATIENCE, |told| (told.sound.tone_seconds(660.0) >= 0.5).then_some(()))
-                .await?;
-            check_turns(&caller, via, &TURN.repeat(2))?;
-            let at = caller.look(|told| interrupted_at(via, kind, told)).context("the interruption was not told")?;
-            let (_, last) = caller.look(|told| told.sound.when(880.0)).context("no first reply")?;
-            let after = last.saturating_duration_since(at);
-            ensure!(after <= HEARD_WITHIN, "{}: the first reply went on for {after:?}", kind.service);
-            let (first, _) = caller.look(|told| told.sound.when(660.0)).context("no second reply")?;
-            ensure!(first + Duration::from_millis(40) > last, "the two replies are mixed");
-            // Who waits for the pause speaks for as long as the user does.
-            let spoke = last.saturating_duration_since(began).as_secs_f64();
-            ensure!((spoke > SPEECH_S) == (kind.word == ON_PAUSE.word), "{}: spoke for {spoke:.2} s", kind.service);
-            caller.hang_up().await;
-            Ok(())
-        })
-        .with_context(|| kind.service)?;
-    }
-    Ok(())
+    judged(|| {
+        for kind in [ON_PAUSE, ON_SPEECH] {
+            on_each(plain(&[kind.service]), |server, via| async move {
+                let caller = Caller::dial(&server, via, Plan { hears: Hears::Soon, ..Plan::of(kind.service) }).await?;
+                turn(&caller, 440.0).await?;
+                // The reply is said faster than it plays: by now what may be ahead is.
+                caller
+                    .until("the reply", PATIENCE, |told| (told.sound.tone_seconds(880.0) >= 0.5).then_some(()))
+                    .await?;
+                caller.say(0.0, 1.2).await?;
+                let began = Instant::now();
+                turn(&caller, 330.0).await?;
+                caller
+                    .until("the second reply", PATIENCE, |told| (told.sound.tone_seconds(660.0) >= 0.5).then_some(()))
+                    .await?;
+                check_turns(&caller, via, &TURN.repeat(2))?;
+                let at =
+                    caller.look(|told| interrupted_at(via, kind, told)).context("the interruption was not told")?;
+                let (_, last) = caller.look(|told| told.sound.when(880.0)).context("no first reply")?;
+                let after = last.saturating_duration_since(at);
+                ensure!(after <= HEARD_WITHIN, "{}: the first reply went on for {after:?}", kind.service);
+                let (first, _) = caller.look(|told| told.sound.when(660.0)).context("no second reply")?;
+                ensure!(first + Duration::from_millis(40) > last, "the two replies are mixed");
+                // Who waits for the pause speaks for as long as the user does.
+                let spoke = last.saturating_duration_since(began).as_secs_f64();
+                ensure!((spoke > SPEECH_S) == (kind.word == ON_PAUSE.word), "{}: spoke for {spoke:.2} s", kind.service);
+                caller.hang_up().await;
+                Ok(())
+            })
+            .with_context(|| kind.service)?;
+        }
+        Ok(())
+    })
 }
 
 /// A protocol of sockets, word by word: what is sent after a decision is counted where it comes in.
@@ -189,11 +194,13 @@ fn interrupt(server: &Server, wire: Wire, kind: Kind) -> Result<String> {
 
 #[test]
 fn a_reply_falls_silent_within_60_ms_of_the_decision() -> Result<()> {
-    let rows = [Wire::Client, Wire::Telephone].into_iter().flat_map(|wire| [(wire, ON_PAUSE), (wire, ON_SPEECH)]);
-    let rows = rows.map(|(wire, kind)| (format!("{} of {}", wire.route(), kind.service), (wire, kind)));
-    each(plain(&[ON_PAUSE.service, ON_SPEECH.service]), rows, |server, (wire, kind)| async move {
-        println!("{}", tokio::task::spawn_blocking(move || interrupt(&server, wire, kind)).await??);
-        Ok(())
+    judged(|| {
+        let rows = [Wire::Client, Wire::Telephone].into_iter().flat_map(|wire| [(wire, ON_PAUSE), (wire, ON_SPEECH)]);
+        let rows = rows.map(|(wire, kind)| (format!("{} of {}", wire.route(), kind.service), (wire, kind)));
+        each(plain(&[ON_PAUSE.service, ON_SPEECH.service]), rows, |server, (wire, kind)| async move {
+            println!("{}", tokio::task::spawn_blocking(move || interrupt(&server, wire, kind)).await??);
+            Ok(())
+        })
+        .map(drop)
     })
-    .map(drop)
 }

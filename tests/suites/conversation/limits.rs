@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use streamfleet_client::ClientError;
-use streamfleet_tests::Server;
+use streamfleet_tests::{Server, judged};
 
 use crate::caller::{Caller, Plan, Via, refusal};
 use crate::{PATIENCE, each, pairs, service};
@@ -36,43 +36,48 @@ pub(crate) async fn check_echo(caller: &Caller) -> Result<()> {
 
 #[test]
 fn an_id_in_use_is_refused_whatever_carries_it() -> Result<()> {
-    let services = vec![service("echo", "plain-echo", json!({}))];
-    each(services, pairs(), |server, (first, second)| async move {
-        let caller = Caller::dial(&server, first, Plan::of("echo")).await?;
-        let plan = Plan { id: caller.id().clone(), ..Plan::of("echo") };
-        check_refused(&server, second, plan, "connection_already_exists", None).await?;
-        // Whoever came first is not disturbed.
-        check_echo(&caller).await?;
-        caller.hang_up().await;
-        Ok(())
+    judged(|| {
+        let services = vec![service("echo", "plain-echo", json!({}))];
+        each(services, pairs(), |server, (first, second)| async move {
+            let caller = Caller::dial(&server, first, Plan::of("echo")).await?;
+            let plan = Plan { id: caller.id().clone(), ..Plan::of("echo") };
+            check_refused(&server, second, plan, "connection_already_exists", None).await?;
+            // Whoever came first is not disturbed.
+            check_echo(&caller).await?;
+            caller.hang_up().await;
+            Ok(())
+        })
+        .map(drop)
     })
-    .map(drop)
 }
 
 #[test]
 fn a_limit_counts_sessions_of_every_transport() -> Result<()> {
-    let services = (0..9).map(|n| service(&format!("one-{n}"), "plain-echo", json!({ "concurrency": 1 }))).collect();
-    let rows = pairs().enumerate().map(|(n, (name, (first, second)))| (name, (n, first, second)));
-    each(services, rows, |server, (n, first, second)| async move {
-        let path = format!("one-{n}");
-        let caller = Caller::dial(&server, first, Plan::of(&path)).await?;
-        check_echo(&caller).await?;
-        check_refused(&server, second, Plan::of(&path), "concurrency_limit_reached", Some(1)).await?;
-        caller.hang_up().await;
-        // Its place is free within a second, and is the other's.
-        let free = async {
-            loop {
-                let next = Caller::dial(&server, second, Plan::of(&path)).await;
-                if let Ok(next) = next
-                    && check_echo(&next).await.is_ok()
-                {
-                    return next;
+    judged(|| {
+        let services =
+            (0..9).map(|n| service(&format!("one-{n}"), "plain-echo", json!({ "concurrency": 1 }))).collect();
+        let rows = pairs().enumerate().map(|(n, (name, (first, second)))| (name, (n, first, second)));
+        each(services, rows, |server, (n, first, second)| async move {
+            let path = format!("one-{n}");
+            let caller = Caller::dial(&server, first, Plan::of(&path)).await?;
+            check_echo(&caller).await?;
+            check_refused(&server, second, Plan::of(&path), "concurrency_limit_reached", Some(1)).await?;
+            caller.hang_up().await;
+            // Its place is free within a second, and is the other's.
+            let free = async {
+                loop {
+                    let next = Caller::dial(&server, second, Plan::of(&path)).await;
+                    if let Ok(next) = next
+                        && check_echo(&next).await.is_ok()
+                    {
+                        return next;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, free).await.context("the place is not given back")?.hang_up().await;
-        Ok(())
+            };
+            tokio::time::timeout(PATIENCE, free).await.context("the place is not given back")?.hang_up().await;
+            Ok(())
+        })
+        .map(drop)
     })
-    .map(drop)
 }

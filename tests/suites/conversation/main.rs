@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_tests::Server;
+use streamfleet_tests::{Server, judged};
 use tokio::task::JoinSet;
 
 use self::caller::{Caller, Plan, Via};
@@ -128,21 +128,23 @@ fn blocking<T>(call: impl FnOnce() -> T) -> T {
 /// What is said comes back: the same tone, as long, on every transport.
 #[test]
 fn an_echo_comes_back() -> Result<()> {
-    on_each(vec![service("echo", "plain-echo", json!({}))], |server, via| async move {
-        let caller = Caller::dial(&server, via, Plan::of("echo")).await?;
-        caller.say(440.0, 1.2).await?;
-        let heard = caller.until("the echo", PATIENCE, |told| {
-            let seconds = told.sound.tone_seconds(440.0);
-            (seconds >= 1.0).then(|| (seconds, told.sound.loud_seconds(), told.sound.level()))
-        });
-        let (tone, loud, level) = heard.await?;
-        // Of what was loud, nearly all is the tone: nothing else is said. What the server's jitter buffer makes of a client that
-        // is late has seams.
-        let share = if via == Via::WebRtc { 0.8 } else { 0.9 };
-        ensure!(tone >= loud * share, "{tone} s of {loud} s are the tone");
-        ensure!((-18.0..=-12.0).contains(&level), "{level} dBFS");
-        caller.hang_up().await;
-        Ok(())
+    judged(|| {
+        on_each(vec![service("echo", "plain-echo", json!({}))], |server, via| async move {
+            let caller = Caller::dial(&server, via, Plan::of("echo")).await?;
+            caller.say(440.0, 1.2).await?;
+            let heard = caller.until("the echo", PATIENCE, |told| {
+                let seconds = told.sound.tone_seconds(440.0);
+                (seconds >= 1.0).then(|| (seconds, told.sound.loud_seconds(), told.sound.level()))
+            });
+            let (tone, loud, level) = heard.await?;
+            // Of what was loud, nearly all is the tone: nothing else is said. What the server's jitter buffer makes of a client that
+            // is late has seams.
+            let share = if via == Via::WebRtc { 0.8 } else { 0.9 };
+            ensure!(tone >= loud * share, "{tone} s of {loud} s are the tone");
+            ensure!((-18.0..=-12.0).contains(&level), "{level} dBFS");
+            caller.hang_up().await;
+            Ok(())
+        })
+        .map(drop)
     })
-    .map(drop)
 }

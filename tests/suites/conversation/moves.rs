@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_client::{EndReason, Resume};
-use streamfleet_tests::Server;
+use streamfleet_tests::{Server, judged};
 
 use crate::caller::{Caller, Plan, Via};
 use crate::context::outputs;
@@ -47,36 +47,38 @@ fn is_attached(from: Via, to: Via) -> bool {
 
 #[test]
 fn a_session_is_taken_over_from_every_transport_to_every_transport() -> Result<()> {
-    let server = each(plain(&["memory"]), pairs(), |server, (from, to)| async move {
-        let first = Owner::dial(&server, from, Plan::of("memory")).await?;
-        check_echo(&first.caller).await?;
-        let id = first.caller.id().clone();
-        let begun = json!({ "resumed": false, "data": { "visits": 1 } });
-        ensure!(outputs(&server, "memory", &first.caller, 1)? == [begun.clone()], "the first visit");
+    judged(|| {
+        let server = each(plain(&["memory"]), pairs(), |server, (from, to)| async move {
+            let first = Owner::dial(&server, from, Plan::of("memory")).await?;
+            check_echo(&first.caller).await?;
+            let id = first.caller.id().clone();
+            let begun = json!({ "resumed": false, "data": { "visits": 1 } });
+            ensure!(outputs(&server, "memory", &first.caller, 1)? == [begun.clone()], "the first visit");
 
-        let token = first.token().await?;
-        let plan = Plan { id: id.clone(), resume: Some(token), ..Plan::of("memory") };
-        let second = Caller::dial(&server, to, plan).await?;
-        let (_, reason) = first.caller.ended(PATIENCE).await?;
-        ensure!(reason == EndReason::ClosedByServer, "{reason:?}");
-        check_echo(&second).await?;
+            let token = first.token().await?;
+            let plan = Plan { id: id.clone(), resume: Some(token), ..Plan::of("memory") };
+            let second = Caller::dial(&server, to, plan).await?;
+            let (_, reason) = first.caller.ended(PATIENCE).await?;
+            ensure!(reason == EndReason::ClosedByServer, "{reason:?}");
+            check_echo(&second).await?;
 
-        let gone_on = json!({ "resumed": true, "data": { "visits": 2 } });
-        let (expected, change) =
-            if is_attached(from, to) { (vec![begun], "attached") } else { (vec![begun, gone_on], "resumed") };
-        let told = outputs(&server, "memory", &second, expected.len())?;
-        ensure!(told == expected, "{told:?}");
-        let session = only_session(&server, id.as_str())?;
-        ensure!(session["transport"] == to.name() && session["state"] == "active", "{session}");
-        let changes = session["changes"].as_array().context("no changes")?;
-        ensure!(changes.iter().any(|told| told["change"] == change), "{session}");
-        ensure!(second.look(|told| told.end().is_none()), "the client has lost its session");
-        second.hang_up().await;
-        first.caller.hang_up().await;
-        Ok(())
-    })?;
-    let moved = pairs().filter(|(_, (from, to))| !is_attached(*from, *to)).count();
-    check_reason(&server, "moved", moved)
+            let gone_on = json!({ "resumed": true, "data": { "visits": 2 } });
+            let (expected, change) =
+                if is_attached(from, to) { (vec![begun], "attached") } else { (vec![begun, gone_on], "resumed") };
+            let told = outputs(&server, "memory", &second, expected.len())?;
+            ensure!(told == expected, "{told:?}");
+            let session = only_session(&server, id.as_str())?;
+            ensure!(session["transport"] == to.name() && session["state"] == "active", "{session}");
+            let changes = session["changes"].as_array().context("no changes")?;
+            ensure!(changes.iter().any(|told| told["change"] == change), "{session}");
+            ensure!(second.look(|told| told.end().is_none()), "the client has lost its session");
+            second.hang_up().await;
+            first.caller.hang_up().await;
+            Ok(())
+        })?;
+        let moved = pairs().filter(|(_, (from, to))| !is_attached(*from, *to)).count();
+        check_reason(&server, "moved", moved)
+    })
 }
 
 /// The one session of this id that control lists, when the old one is gone.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_client::EndReason;
-use streamfleet_tests::Server;
+use streamfleet_tests::{Server, judged};
 
 use crate::caller::{Caller, Plan, Via};
 use crate::endings::check_reason;
@@ -78,36 +78,39 @@ pub(crate) async fn unbroken<T>(neighbour: &Caller, story: impl Future<Output = 
 /// Whatever becomes of one session's reply: another has its echo, control answers, and the place is given back.
 #[test]
 fn a_reply_that_is_slow_fails_or_never_comes_harms_no_neighbour() -> Result<()> {
-    for (name, fate) in ROWS {
-        let server = on_each(services(name), |server, via| async move {
-            let neighbour = Caller::dial(&server, via, Plan::of("echo")).await?;
-            let caller = Caller::dial(&server, via, Plan::of(name)).await?;
-            let story = async {
-                turn(&caller, 330.0).await?;
-                control(&server, "GET", &format!("/{name}/sessions"))?;
-                match fate {
-                    Fate::Fails => caller.ended(PATIENCE).await.map(drop),
-                    Fate::Waits => {
-                        let reply = |told: &crate::caller::Told| (told.sound.tone_seconds(660.0) >= 0.9).then_some(());
-                        caller.until("the late reply", PATIENCE, reply).await?;
-                        check_turns(&caller, via, &TURN)?;
-                        end(&server, name, &caller).await
+    judged(|| {
+        for (name, fate) in ROWS {
+            let server = on_each(services(name), |server, via| async move {
+                let neighbour = Caller::dial(&server, via, Plan::of("echo")).await?;
+                let caller = Caller::dial(&server, via, Plan::of(name)).await?;
+                let story = async {
+                    turn(&caller, 330.0).await?;
+                    control(&server, "GET", &format!("/{name}/sessions"))?;
+                    match fate {
+                        Fate::Fails => caller.ended(PATIENCE).await.map(drop),
+                        Fate::Waits => {
+                            let reply =
+                                |told: &crate::caller::Told| (told.sound.tone_seconds(660.0) >= 0.9).then_some(());
+                            caller.until("the late reply", PATIENCE, reply).await?;
+                            check_turns(&caller, via, &TURN)?;
+                            end(&server, name, &caller).await
+                        }
+                        Fate::Hangs => {
+                            check_turns(&caller, via, &["started_talking", "pause_detected"])?;
+                            ensure!(caller.look(|told| told.end().is_none()), "a reply that never comes ends nothing");
+                            end(&server, name, &caller).await
+                        }
                     }
-                    Fate::Hangs => {
-                        check_turns(&caller, via, &["started_talking", "pause_detected"])?;
-                        ensure!(caller.look(|told| told.end().is_none()), "a reply that never comes ends nothing");
-                        end(&server, name, &caller).await
-                    }
-                }
-            };
-            unbroken(&neighbour, story).await?;
-            caller.hang_up().await;
-            neighbour.hang_up().await;
-            Ok(())
-        })
-        .context(name)?;
-        let reason = if fate == Fate::Fails { "handler_error" } else { "ended_by_control" };
-        check_reason(&server, reason, Via::ALL.len()).context(name)?;
-    }
-    Ok(())
+                };
+                unbroken(&neighbour, story).await?;
+                caller.hang_up().await;
+                neighbour.hang_up().await;
+                Ok(())
+            })
+            .context(name)?;
+            let reason = if fate == Fate::Fails { "handler_error" } else { "ended_by_control" };
+            check_reason(&server, reason, Via::ALL.len()).context(name)?;
+        }
+        Ok(())
+    })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use streamfleet_tests::{Received, Server, WebSocket};
+use streamfleet_tests::{Received, Server, WebSocket, judged};
 
 use crate::MACHINE;
 use crate::hostile::{PHONE, SOCKET, call, mulaw, server, start};
@@ -53,16 +53,18 @@ fn watch(server: &Server, route: &str, slow: &str) -> Result<String> {
 /// What waits for it is bounded, it is closed for it, and nobody else waits.
 #[test]
 fn a_client_that_does_not_read_is_closed_for_it() -> Result<()> {
-    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-    let server = Arc::new(server()?);
-    let watched = [(SOCKET, "slow"), (PHONE, "slow-phone")].map(|(route, slow)| {
-        let server = server.clone();
-        (route, thread::spawn(move || watch(&server, route, slow)))
-    });
-    for (route, watched) in watched {
-        println!("{}", watched.join().map_err(|_| anyhow::anyhow!("a panic"))?.context(route)?);
-    }
-    let ended = server.metrics()?.sum_where("streamfleet_sessions_ended_total", "reason=\"slow_client\"");
-    ensure!(ended == Some(2.0), "{ended:?} ended as slow clients:\n{}", server.metrics()?.names());
-    Ok(())
+    judged(|| {
+        let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        let server = Arc::new(server()?);
+        let watched = [(SOCKET, "slow"), (PHONE, "slow-phone")].map(|(route, slow)| {
+            let server = server.clone();
+            (route, thread::spawn(move || watch(&server, route, slow)))
+        });
+        for (route, watched) in watched {
+            println!("{}", watched.join().map_err(|_| anyhow::anyhow!("a panic"))?.context(route)?);
+        }
+        let ended = server.metrics()?.sum_where("streamfleet_sessions_ended_total", "reason=\"slow_client\"");
+        ensure!(ended == Some(2.0), "{ended:?} ended as slow clients:\n{}", server.metrics()?.names());
+        Ok(())
+    })
 }

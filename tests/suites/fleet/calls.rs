@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_client::{EndReason, Message};
-use streamfleet_tests::{Passed, Replicas, Shape};
+use streamfleet_tests::{Passed, Replicas, Shape, judged};
 
 use crate::caller::{Caller, Plan, SAID_HZ};
 use crate::{PATIENCE, World, blocking, in_a_fleet, plain, shape};
@@ -18,21 +18,23 @@ fn odd_ids() -> Vec<String> {
 
 #[test]
 fn every_request_of_a_call_goes_to_the_next_of_three_routers() -> Result<()> {
-    let services = plain(&["memory", "arguments"]);
-    in_a_fleet(Shape { routers: 3, ..shape(services) }, async |world: &mut World| {
-        let replicas = world.fleet.replicas()?;
-        for id in odd_ids() {
-            a_whole_call(world, &replicas, &id).await.map_err(|error| error.context(id))?;
-        }
-        arguments_arrive(world, &replicas).await?;
-        let passed = replicas.passed();
-        for replica in 0..3 {
-            let candidates = passed.iter().filter(|one| one.replica == replica && is_candidate(one)).count();
-            let offers = passed.iter().filter(|one| one.replica == replica && is_answer(one)).count();
-            println!("router {replica}: {candidates} candidates, {offers} offers");
-            ensure!(candidates > 0, "no candidate went to router {replica}");
-        }
-        world.await_no_places().await
+    judged(|| {
+        let services = plain(&["memory", "arguments"]);
+        in_a_fleet(Shape { routers: 3, ..shape(services) }, async |world: &mut World| {
+            let replicas = world.fleet.replicas()?;
+            for id in odd_ids() {
+                a_whole_call(world, &replicas, &id).await.map_err(|error| error.context(id))?;
+            }
+            arguments_arrive(world, &replicas).await?;
+            let passed = replicas.passed();
+            for replica in 0..3 {
+                let candidates = passed.iter().filter(|one| one.replica == replica && is_candidate(one)).count();
+                let offers = passed.iter().filter(|one| one.replica == replica && is_answer(one)).count();
+                println!("router {replica}: {candidates} candidates, {offers} offers");
+                ensure!(candidates > 0, "no candidate went to router {replica}");
+            }
+            world.await_no_places().await
+        })
     })
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_client::EndReason;
 use streamfleet_store::Phase;
-use streamfleet_tests::{Shape, Wires};
+use streamfleet_tests::{Shape, Wires, judged};
 
 use crate::caller::{Plan, SAID_HZ};
 use crate::redis_lost::{OUTAGE, Outage, known};
@@ -83,15 +83,15 @@ fn calls_begin(outage: Outage) -> Result<()> {
 
 #[test]
 fn calls_begin_while_the_store_is_stopped() -> Result<()> {
-    calls_begin(Outage::Stopped)
+    judged(|| calls_begin(Outage::Stopped))
 }
 
 #[test]
 fn calls_begin_while_the_store_is_gone() -> Result<()> {
-    calls_begin(Outage::Restarted)
+    judged(|| calls_begin(Outage::Restarted))
 }
 
 #[test]
 fn calls_begin_while_nobody_reaches_the_store() -> Result<()> {
-    calls_begin(Outage::CutOff)
+    judged(|| calls_begin(Outage::CutOff))
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_client::EndReason;
 use streamfleet_store::{ContextId, Phase, Ticket};
-use streamfleet_tests::{Part, Shape, Wires};
+use streamfleet_tests::{Part, Shape, Wires, judged};
 
 use crate::caller::{Caller, Plan, SAID_HZ};
 use crate::{HEARTBEAT, LEASE, PATIENCE, SLACK, World, blocking, in_a_fleet, measured, plain, shape, until};
@@ -136,60 +136,62 @@ fn outlives(outage: Outage) -> Result<()> {
 
 #[test]
 fn live_calls_outlive_a_store_that_stops() -> Result<()> {
-    outlives(Outage::Stopped)
+    judged(|| outlives(Outage::Stopped))
 }
 
 #[test]
 fn live_calls_outlive_a_store_that_comes_back_empty() -> Result<()> {
-    outlives(Outage::Restarted)
+    judged(|| outlives(Outage::Restarted))
 }
 
 #[test]
 fn live_calls_outlive_a_store_that_nobody_reaches() -> Result<()> {
-    outlives(Outage::CutOff)
+    judged(|| outlives(Outage::CutOff))
 }
 
 /// A worker that is cut off for longer than its lease goes on, and its sessions' ids are given to others. When it is back
 /// there are two of one id: the one that was there first stays.
 #[test]
 fn of_two_sessions_of_one_id_the_younger_ends() -> Result<()> {
-    in_a_fleet(Shape { wires: Wires::Links, ..shape(plain(&["memory"])) }, async |world: &mut World| {
-        let elder = world.dial_on(0, "w0", || Plan::of("memory")).await?;
-        elder.hears(SAID_HZ, Instant::now()).await?;
-        let id = elder.id().clone();
-        let all_active = async || {
-            let known = known(world).await?;
-            Ok((known.len() == 1 && known.values().all(|entry| entry.3 == Phase::Active)).then_some(known))
-        };
-        let (before, _) = until("it is active", PATIENCE, all_active).await?;
+    judged(|| {
+        in_a_fleet(Shape { wires: Wires::Links, ..shape(plain(&["memory"])) }, async |world: &mut World| {
+            let elder = world.dial_on(0, "w0", || Plan::of("memory")).await?;
+            elder.hears(SAID_HZ, Instant::now()).await?;
+            let id = elder.id().clone();
+            let all_active = async || {
+                let known = known(world).await?;
+                Ok((known.len() == 1 && known.values().all(|entry| entry.3 == Phase::Active)).then_some(known))
+            };
+            let (before, _) = until("it is active", PATIENCE, all_active).await?;
 
-        let lost = Instant::now();
-        link(&world.fleet.workers[0])?.hold();
-        let free = async || Ok(known(world).await?.is_empty().then_some(()));
-        until("the id is free", LEASE + HEARTBEAT + SLACK, free).await?;
-        let younger = until("a stranger has the id", PATIENCE, async || {
-            Ok(Caller::dial(&world.url(1, "memory"), Plan { id: id.clone(), ..Plan::of("memory") }).await.ok())
-        });
-        let (younger, _) = younger.await?;
-        younger.hears(SAID_HZ, Instant::now()).await?;
-        ensure!(world.worker_of("memory", id.as_str()).await? == "w1", "the worker that is known");
-        elder.check_unbroken(lost)?;
+            let lost = Instant::now();
+            link(&world.fleet.workers[0])?.hold();
+            let free = async || Ok(known(world).await?.is_empty().then_some(()));
+            until("the id is free", LEASE + HEARTBEAT + SLACK, free).await?;
+            let younger = until("a stranger has the id", PATIENCE, async || {
+                Ok(Caller::dial(&world.url(1, "memory"), Plan { id: id.clone(), ..Plan::of("memory") }).await.ok())
+            });
+            let (younger, _) = younger.await?;
+            younger.hears(SAID_HZ, Instant::now()).await?;
+            ensure!(world.worker_of("memory", id.as_str()).await? == "w1", "the worker that is known");
+            elder.check_unbroken(lost)?;
 
-        link(&world.fleet.workers[0])?.release();
-        let back = Instant::now();
-        let (_, reason) = younger.ended(PATIENCE).await?;
-        ensure!(reason == EndReason::ClosedByServer, "{reason:?}");
-        measured("worker cut off and back: the younger session of its id is over", back.elapsed());
-        let as_before = async || Ok((known(world).await? == before).then_some(()));
-        until("the elder is known as before", PATIENCE, as_before).await?;
-        let told_why = async || {
-            let audit = world.fleet.workers[1].server.printed();
-            let is = |line: &str| line.contains("session ended") && line.contains("superseded");
-            Ok(audit.lines().any(is).then_some(()))
-        };
-        until("its worker says why", PATIENCE, told_why).await?;
-        elder.check_unbroken(lost)?;
-        world.end(1, "memory", id.as_str())?;
-        world.await_no_places().await
+            link(&world.fleet.workers[0])?.release();
+            let back = Instant::now();
+            let (_, reason) = younger.ended(PATIENCE).await?;
+            ensure!(reason == EndReason::ClosedByServer, "{reason:?}");
+            measured("worker cut off and back: the younger session of its id is over", back.elapsed());
+            let as_before = async || Ok((known(world).await? == before).then_some(()));
+            until("the elder is known as before", PATIENCE, as_before).await?;
+            let told_why = async || {
+                let audit = world.fleet.workers[1].server.printed();
+                let is = |line: &str| line.contains("session ended") && line.contains("superseded");
+                Ok(audit.lines().any(is).then_some(()))
+            };
+            until("its worker says why", PATIENCE, told_why).await?;
+            elder.check_unbroken(lost)?;
+            world.end(1, "memory", id.as_str())?;
+            world.await_no_places().await
+        })
     })
 }

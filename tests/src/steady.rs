@@ -1,0 +1,193 @@
+//! A machine that gives its cores to others, seen from inside: what is judged by time while it does so says nothing about the
+//! product.
+
+use std::any::Any;
+use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// So often a core is asked whether it is there.
+const TICK: Duration = Duration::from_millis(5);
+/// What a core that has work of its own takes to come to somebody who wakes up: a few slices of other threads.
+const WORK: Duration = Duration::from_millis(40);
+/// A machine whose cores were away for longer than this in one second is not steady. Sound is ahead by 0.1 to 0.3 s.
+const AWAY: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+/// So often a test that fails on a machine that is not steady is had once more.
+const RUNS: usize = 5;
+/// How long a steady second is waited for before the next run.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// When a core was away, and for how long.
+type Absence = (Instant, Duration);
+
+/// A thread on each core that sleeps and looks at the clock.
+struct Gauge {
+    stop: Arc<AtomicBool>,
+    absences: Arc<Mutex<Vec<Absence>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Gauge {
+    fn start() -> Result<Self> {
+        let cores = sched_getaffinity(None).context("the cores of this process")?;
+        let mut gauge = Self { stop: Arc::default(), absences: Arc::default(), threads: Vec::new() };
+        for core in (0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)) {
+            let (stop, absences) = (gauge.stop.clone(), gauge.absences.clone());
+            let thread = thread::Builder::new().name(format!("gauge-{core}"));
+            gauge.threads.push(thread.spawn(move || watch(core, &stop, &absences))?);
+        }
+        Ok(gauge)
+    }
+
+    /// The most that cores were away in any one second since `since`.
+    fn away(&self, since: Instant) -> Duration {
+        let absences = self.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen: Vec<Absence> = absences.iter().filter(|(at, _)| *at >= since).copied().collect();
+        worst_second(&seen)
+    }
+
+    /// Waits until the machine was steady for a second, or patience ends.
+    fn await_steady(&self) {
+        let began = Instant::now();
+        loop {
+            let now = Instant::now();
+            thread::sleep(SECOND);
+            if self.away(now) <= AWAY || began.elapsed() > PATIENCE {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(core: usize, stop: &AtomicBool, absences: &Mutex<Vec<Absence>>) {
+    let mut only = CpuSet::new();
+    only.set(core);
+    // Where a thread may not choose its core, it tells of the one that it got.
+    let _ = sched_setaffinity(None, &only);
+    while !stop.load(Relaxed) {
+        let slept = Instant::now();
+        thread::sleep(TICK);
+        let late = slept.elapsed().saturating_sub(TICK);
+        if late > WORK {
+            absences.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), late));
+        }
+    }
+}
+
+/// The largest sum of what ended within one second.
+fn worst_second(absences: &[Absence]) -> Duration {
+    let within = |from: Instant| {
+        let inside = absences.iter().filter(|(at, _)| (from..from + SECOND).contains(at));
+        inside.map(|(_, late)| *late).sum()
+    };
+    absences.iter().map(|(at, _)| within(*at)).max().unwrap_or_default()
+}
+
+/// Has a test that judges sound or time. One that fails is had again if the machine gave its cores away meanwhile; if it does so
+/// each time, nothing can be said, and the log says that. One that fails on a steady machine has failed.
+///
+/// # Errors
+/// The test's, and that the machine cannot be watched.
+pub fn judged(test: impl FnMut() -> Result<()>) -> Result<()> {
+    let gauge = Gauge::start()?;
+    judged_by(test, |began| {
+        // A core that is away now says so when it is back.
+        thread::sleep(WORK);
+        let away = gauge.away(began);
+        if away > AWAY {
+            gauge.await_steady();
+        }
+        away
+    })
+}
+
+/// The same where `away` says how long the machine's cores were away since a run began.
+fn judged_by(mut test: impl FnMut() -> Result<()>, mut away: impl FnMut(Instant) -> Duration) -> Result<()> {
+    for run in 1..=RUNS {
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(&mut test)).unwrap_or_else(|panic| Err(told(panic.as_ref())));
+        let Err(error) = outcome else { return Ok(()) };
+        let away = away(began);
+        if away <= AWAY {
+            return Err(error);
+        }
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        // Past the harness, which shows what failed tests print.
+        writeln!(
+            io::stderr(),
+            "{name}, run {run} of {RUNS}: not judged, cores were away for {away:?} in a second: {error:#}"
+        )?;
+    }
+    Ok(())
+}
+
+fn told(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    anyhow!("{}", text.unwrap_or("a panic"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_second_is_the_sum_of_what_fell_into_it() {
+        let start = Instant::now();
+        let at = |ms: u64, late: u64| (start + Duration::from_millis(ms), Duration::from_millis(late));
+        assert_eq!(worst_second(&[]), Duration::ZERO);
+        let absences = [at(0, 50), at(900, 60), at(1_500, 70), at(3_000, 120)];
+        assert_eq!(worst_second(&absences), Duration::from_millis(130));
+        assert_eq!(worst_second(&absences[..2]), Duration::from_millis(110));
+    }
+
+    /// The outcome, and how often a test is had that fails `failures` times on a machine whose cores were away for so long.
+    fn had(failures: usize, away: Duration) -> (Result<(), String>, usize) {
+        let mut runs = 0;
+        let outcome = judged_by(
+            || {
+                runs += 1;
+                anyhow::ensure!(runs > failures, "wrong");
+                Ok(())
+            },
+            |_| away,
+        );
+        (outcome.map_err(|error| error.to_string()), runs)
+    }
+
+    #[test]
+    fn only_a_machine_that_is_not_steady_is_tried_again() {
+        let wrong = Err("wrong".to_owned());
+        for (failures, away, outcome, runs) in [
+            (0, AWAY * 2, Ok(()), 1),
+            (1, AWAY, wrong.clone(), 1),
+            (1, AWAY * 2, Ok(()), 2),
+            (RUNS, AWAY, wrong, 1),
+            (RUNS, AWAY * 2, Ok(()), RUNS),
+        ] {
+            assert_eq!(had(failures, away), (outcome, runs), "{failures} failures, away for {away:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_failure() {
+        let outcome = judged_by(|| panic!("worse"), |_| Duration::ZERO);
+        assert_eq!(outcome.map_err(|error| error.to_string()), Err("worse".to_owned()));
+    }
+}
