@@ -19,7 +19,7 @@ use streamfleet_store::config::StoreConfig;
 
 use crate::http::Access;
 use crate::reached::Front;
-use crate::relay::{PeersPlan, RelayPlan};
+use crate::relay::{Advertised, PeersPlan, RelayPlan, Sharing};
 use crate::sockets::SocketBounds;
 
 /// Everything an operator can say about a router. Keys are `camelCase`.
@@ -108,8 +108,12 @@ impl Default for HttpConfig {
 pub struct RelayConfig {
     /// Where media arrives: the same port at every router, which a load balancer has in front of it.
     pub listen: Option<SocketAddr>,
-    /// Addresses and ports that clients are told to send to: the load balancer's. `listen`, if that is an address, when not said.
-    pub advertise: Vec<SocketAddr>,
+    /// Whether the port may be other processes' too: of relays on one machine, among which the kernel spreads the clients. Else
+    /// one that has it already is a mistake, as it would get half of them.
+    pub share_port: bool,
+    /// Where clients are told to send to, the load balancer's addresses: `IP:PORT`, or `IP` where the port is this relay's.
+    /// `listen`, if that is an address, when not said.
+    pub advertise: Vec<Advertised>,
     /// What all routers of the installation share, and nobody else: 32 bytes or more, in base64 or hexadecimal digits.
     pub key: Option<Secret>,
     /// The other key while they are changed: the next one before every router has it, the last one until its sessions are over.
@@ -132,6 +136,7 @@ impl Default for RelayConfig {
     fn default() -> Self {
         Self {
             listen: None,
+            share_port: false,
             advertise: Vec::new(),
             key: None,
             previous_key: None,
@@ -177,7 +182,7 @@ impl RelayConfig {
             (None, _) | (_, Some(None)) => None,
         };
         for (n, address) in self.advertise.iter().enumerate() {
-            if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+            if address.ip.is_unspecified() || address.ip.is_multicast() || address.port == Some(0) {
                 mistakes.push(format!("relay.advertise[{n}]"), format!("nobody can reach {address}"));
             }
         }
@@ -187,6 +192,7 @@ impl RelayConfig {
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Some(RelayPlan {
             listen,
+            sharing: if self.share_port { Sharing::Processes } else { Sharing::Nobody },
             advertise: self.advertise.clone(),
             keys: RelayKeys { current: current?, previous },
             networks: networks?,

@@ -201,9 +201,13 @@ pub async fn serve(
     if let Some(relay_plan) = plan.relay {
         let seal = Arc::new(Seal::new(&relay_plan.keys, relay_plan.networks.clone()));
         let told = relay_plan.advertise.clone();
-        let bound = Relay::bind(relay_plan, &Opening(seal.clone()), &metrics.meter("relay")).await.map_err(failed)?;
-        let candidates = if told.is_empty() { vec![bound.door()] } else { told };
-        relay = Some((bound, Arc::new(Minting { seal, candidates })));
+        let meter = metrics.meter("relay");
+        let opening = Opening::new(seal.clone(), &meter);
+        let bound = Relay::bind(relay_plan, &opening, &meter).await.map_err(failed)?;
+        let door = bound.door();
+        let candidates =
+            if told.is_empty() { vec![door] } else { told.iter().map(|told| told.at(door.port())).collect() };
+        relay = Some((bound, Arc::new(Minting::new(seal, candidates))));
     }
     let addresses = Addresses {
         scheme: listener.scheme(),

@@ -322,21 +322,26 @@ fn reached_at(configured: &str, listening: SocketAddr) -> String {
     }
 }
 
-/// What clients are told: what is configured, else what the sockets are bound to, else this machine's addresses.
+/// What clients are told: what is configured, else where the sockets are.
 fn advertised(plan: &WorkerPlan) -> Result<Advertised, StartError> {
-    if !plan.advertise.is_empty() {
-        return Ok(Advertised(plan.advertise.clone()));
-    }
-    let bound = plan.udp.ip();
+    let told = if plan.advertise.is_empty() { reachable(plan.udp.ip())? } else { plan.advertise.clone() };
+    Ok(Advertised(told))
+}
+
+/// Where clients reach a socket that is bound so: the address itself, or those of this machine, loopback last.
+///
+/// # Errors
+/// The kernel does not say which it has.
+pub fn reachable(bound: IpAddr) -> io::Result<Vec<IpAddr>> {
     if !bound.is_unspecified() {
-        return Ok(Advertised(vec![bound]));
+        return Ok(vec![bound]);
     }
     let mut addresses: Vec<IpAddr> = streamfleet_net::interfaces()?;
     addresses.retain(|ip| ip.is_ipv4() || bound.is_ipv6());
     // A machine without a network still serves itself.
     addresses.sort_by_key(IpAddr::is_loopback);
     addresses.truncate(MAX_ADVERTISED);
-    Ok(Advertised(addresses))
+    Ok(addresses)
 }
 
 #[cfg(test)]

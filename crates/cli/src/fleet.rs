@@ -24,11 +24,13 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use streamfleet_process::config::Mistakes;
+use streamfleet_service::spec::Exposure;
 use streamfleet_service::{API_VERSION, KIND, Service, files};
 use streamfleet_worker::program::{EXIT_CONFIG, EXIT_FAILED};
+use streamfleet_worker::worker::reachable;
 
 use self::layout::{Layout, Wanted};
-use self::parts::Common;
+use self::parts::{Common, Relays};
 use self::redis::RedisAt;
 use crate::demo::{self, Offered, Scratch, page};
 
@@ -73,7 +75,7 @@ pub(crate) struct Args {
     /// Address of the first router's probes and metrics; each further router, then each worker takes the next port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
     admin_listen: SocketAddr,
-    /// UDP address of the first worker's first media loop; each further loop takes the next port
+    /// UDP address that all media comes to: the routers' relays have it together, and pass it on to workers
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:5000")]
     udp: SocketAddr,
     /// Addresses that clients are told to send media to; default: those of this machine
@@ -136,13 +138,19 @@ fn prepare(args: &Args, folder: &Scratch) -> Result<Fleet, Mistakes> {
     let registry = streamfleet_pause::builtin::registry();
     let offer = offer(args, &registry, folder, &mut mistakes);
     let layout = layout.map_err(|found| mistakes.extend(found)).ok();
-    let (Some(layout), Some(offer)) = (layout, offer) else { return Err(mistakes) };
+    let (Some(mut layout), Some(offer)) = (layout, offer) else { return Err(mistakes) };
+    if args.redis.is_some() {
+        // A part that is started again has to be where the one before it was.
+        let settled = layout.settle().map_err(|error| error.to_string());
+        mistakes.check("--udp", settled);
+    }
+    let relay = relays(args, &layout, &offer.services, &mut mistakes);
     let common = Common {
         inherited: parts::inherited(std::env::vars_os()),
         random: rand::random(),
         manifests: offer.manifests,
         redis: args.redis.clone(),
-        advertise: args.advertise.clone(),
+        relay,
         loops: layout.loops,
         names: if args.tls { demo::names(&args.advertise) } else { Vec::new() },
         log: args.log.clone(),
@@ -150,6 +158,18 @@ fn prepare(args: &Args, folder: &Scratch) -> Result<Fleet, Mistakes> {
     // Said once and here: each part would say it again, in its own words.
     common.check(&layout, &registry, &offer.services, &mut mistakes);
     mistakes.or(Fleet { layout, common, page: page::config(&registry, &offer.shown) })
+}
+
+/// How media comes to these parts.
+fn relays(args: &Args, layout: &Layout, services: &[(String, Service)], mistakes: &mut Mistakes) -> Relays {
+    let listen = layout.relay;
+    let advertise = match args.advertise.as_slice() {
+        [] => mistakes.check("--advertise", reachable(listen.ip())).unwrap_or_default(),
+        told => told.to_vec(),
+    };
+    let is_direct = services.iter().any(|(_, service)| service.exposure == Exposure::HostPort);
+    let loops = if is_direct { listen.ip() } else { layout::loopback(listen.ip()) };
+    Relays { listen, advertise, loops, peers: layout.routers.iter().map(|router| router.peers).collect() }
 }
 
 /// What is served.

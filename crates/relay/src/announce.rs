@@ -4,10 +4,14 @@
 //! it could send headers in a session's name. It is lost now and then, and nothing waits for it: every flow is told again
 //! while it lasts. One that is played back later is too old; until then it says what is true.
 //!
+//! A relay that begins asks another for all that is known, before clients come to it.
+//!
 //! ```text
 //! form 1 │ key id 1 │ nonce 12 │ sealed: unix time in ms 8 │ flows of 58 … │ tag 16
 //! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ session 4
 //! ```
+//!
+//! The form says what it is: A1 flows; A2 the question, and A3 that this was all, neither of them with flows.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -24,7 +28,9 @@ pub const MOST: usize = 20;
 /// How far the clocks of relays may differ, and how long what was said may be on its way.
 pub const SKEW: Duration = Duration::from_secs(120);
 
-const FORM: u8 = 0xA1;
+const FLOWS: u8 = 0xA1;
+const QUESTION: u8 = 0xA2;
+const THAT_IS_ALL: u8 = 0xA3;
 const HEAD: usize = 2 + NONCE_LEN;
 const FLOW: usize = 58;
 const TAG: usize = 16;
@@ -40,6 +46,21 @@ pub struct Announcer {
 
 /// Opens what other relays say; two keys while they change from one to the other.
 pub struct Listener(Vec<(u8, LessSafeKey)>);
+
+/// What a relay has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// These flows are known.
+    Flows(Vec<Announced>),
+    /// All that is known is wanted.
+    Question(Question),
+    /// A question has been answered.
+    ThatIsAll,
+}
+
+/// Names one question of all that are ever asked: who has answered one does not do so again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Question([u8; NONCE_LEN]);
 
 /// Why a datagram says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -73,22 +94,36 @@ impl Announcer {
     /// One datagram for at most [`MOST`] flows; those beyond are left out. `None` after 4 294 967 295 of them: a nonce is used once,
     /// and a new announcer has to be made.
     pub fn say(&mut self, flows: &[Announced], unix: Duration) -> Option<Vec<u8>> {
+        self.seal(FLOWS, flows, unix).map(|(_, datagram)| datagram)
+    }
+
+    /// The question for all that is known, and its name. `None` as [`say`](Self::say).
+    pub fn ask(&mut self, unix: Duration) -> Option<(Question, Vec<u8>)> {
+        self.seal(QUESTION, &[], unix).map(|(nonce, datagram)| (Question(nonce), datagram))
+    }
+
+    /// What follows the answer to a question. `None` as [`say`](Self::say).
+    pub fn that_is_all(&mut self, unix: Duration) -> Option<Vec<u8>> {
+        self.seal(THAT_IS_ALL, &[], unix).map(|(_, datagram)| datagram)
+    }
+
+    fn seal(&mut self, form: u8, flows: &[Announced], unix: Duration) -> Option<([u8; NONCE_LEN], Vec<u8>)> {
         self.said = self.said.checked_add(1)?;
         let mut nonce = [0; NONCE_LEN];
         nonce[..8].copy_from_slice(&self.prefix);
         nonce[8..].copy_from_slice(&self.said.to_be_bytes());
         let mut datagram = Vec::with_capacity(HEAD + 8 + MOST * FLOW + TAG);
-        datagram.extend([FORM, self.id]);
+        datagram.extend([form, self.id]);
         datagram.extend(nonce);
         datagram.extend(millis(unix).to_be_bytes());
         for flow in flows.iter().take(MOST) {
             write(flow, &mut datagram);
         }
-        let aad = Aad::from([FORM, self.id]);
+        let aad = Aad::from([form, self.id]);
         let (_, sealed) = datagram.split_at_mut(HEAD);
         let tag = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, sealed).ok()?;
         datagram.extend(tag.as_ref());
-        Some(datagram)
+        Some((nonce, datagram))
     }
 }
 
@@ -98,26 +133,32 @@ impl Listener {
         Self(keys.into_iter().map(|(id, octets)| (id, key(&octets))).collect())
     }
 
-    /// The flows that a datagram tells of.
+    /// What a datagram says.
     ///
     /// # Errors
     /// [`Unheard`].
-    pub fn hear(&self, datagram: &mut [u8], unix: Duration) -> Result<Vec<Announced>, Unheard> {
+    pub fn hear(&self, datagram: &mut [u8], unix: Duration) -> Result<Said, Unheard> {
         let len = datagram.len();
         if len > HEAD + 8 + MOST * FLOW + TAG {
             return Err(Unheard::Form);
         }
         let (head, sealed) = datagram.split_at_mut_checked(HEAD).ok_or(Unheard::Form)?;
-        let &mut [FORM, id, ref nonce @ ..] = head else { return Err(Unheard::Form) };
+        let &mut [form @ (FLOWS | QUESTION | THAT_IS_ALL), id, ref name @ ..] = head else {
+            return Err(Unheard::Form);
+        };
         let (_, key) = self.0.iter().find(|(known, _)| *known == id).ok_or(Unheard::Key)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| Unheard::Form)?;
-        let opened = key.open_in_place(nonce, Aad::from([FORM, id]), sealed).map_err(|_| Unheard::Forged)?;
+        let nonce = Nonce::try_assume_unique_for_key(name).map_err(|_| Unheard::Form)?;
+        let opened = key.open_in_place(nonce, Aad::from([form, id]), sealed).map_err(|_| Unheard::Forged)?;
         let (time, flows) = opened.split_first_chunk::<8>().ok_or(Unheard::Form)?;
         if u64::from_be_bytes(*time).abs_diff(millis(unix)) > millis(SKEW) {
             return Err(Unheard::Time);
         }
         let (flows, []) = flows.as_chunks::<FLOW>() else { return Err(Unheard::Form) };
-        Ok(flows.iter().map(read).collect())
+        match form {
+            FLOWS => Ok(Said::Flows(flows.iter().map(read).collect())),
+            QUESTION => Ok(Said::Question(Question(name.try_into().map_err(|_| Unheard::Form)?))),
+            _ => Ok(Said::ThatIsAll),
+        }
     }
 }
 
@@ -186,7 +227,8 @@ mod tests {
             let said = announcer.say(&flows, NOW).unwrap();
             prop_assert!(said.len() <= 1_198);
             let listener = Listener::new([(2, [9; 32]), (3, KEY)]);
-            prop_assert_eq!(listener.hear(&mut said.clone(), NOW).unwrap(), &flows[..flows.len().min(MOST)]);
+            let heard = Said::Flows(flows[..flows.len().min(MOST)].to_vec());
+            prop_assert_eq!(listener.hear(&mut said.clone(), NOW).unwrap(), heard);
             let mut changed = said.clone();
             let bit = bit.index(changed.len() * 8);
             changed[bit / 8] ^= 1 << (bit % 8);
@@ -198,6 +240,20 @@ mod tests {
         fn no_octets_panic(mut octets in proptest::collection::vec(any::<u8>(), 0..100)) {
             prop_assert!(Listener::new([(0, KEY)]).hear(&mut octets, NOW).is_err());
         }
+    }
+
+    #[test]
+    fn a_question_has_a_name_of_its_own() {
+        let mut announcer = Announcer::new(3, &KEY, [1; 8]);
+        let listener = Listener::new([(3, KEY)]);
+        let (first, mut asked) = announcer.ask(NOW).unwrap();
+        assert_eq!(listener.hear(&mut asked, NOW), Ok(Said::Question(first)));
+        assert_ne!(announcer.ask(NOW).unwrap().0, first);
+        assert_eq!(listener.hear(&mut announcer.that_is_all(NOW).unwrap(), NOW), Ok(Said::ThatIsAll));
+        // Nobody makes one of the other.
+        let mut changed = announcer.that_is_all(NOW).unwrap();
+        changed[0] = QUESTION;
+        assert_eq!(listener.hear(&mut changed, NOW), Err(Unheard::Forged));
     }
 
     #[test]

@@ -53,6 +53,11 @@ impl Told {
         self.flows.get(key).filter(|known| known.until > now).map(|known| known.flow)
     }
 
+    /// All that are known.
+    pub fn iter(&self, now: Duration) -> impl Iterator<Item = Announced> {
+        self.flows.values().filter(move |known| known.until > now).map(|known| known.flow)
+    }
+
     /// How many are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -110,6 +115,7 @@ mod tests {
         assert_eq!(told.find(&key(1), at(30)), Some(flow(1, 2)));
         assert_eq!(told.find(&key(2), at(29)), Some(flow(2, 1)));
         assert_eq!(told.find(&key(2), at(30)), None);
+        assert_eq!(told.iter(at(30)).collect::<Vec<_>>(), [flow(1, 2)]);
         told.forget(at(30));
         assert_eq!(told.len(), 1);
         told.forget(at(50));

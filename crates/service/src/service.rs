@@ -11,8 +11,8 @@ use streamfleet_session::{Limits, ServiceName, UserIdSource};
 
 use crate::pattern::PathPattern;
 use crate::spec::{
-    AffinitySpec, AffinityStrength, HandlerSpec, IdentitySpec, JwtSpec, Modality, OnFailure, Packing, ResumeBy,
-    RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, VariantSpec, WebhookSpec,
+    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, Modality, OnFailure, Packing,
+    ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, VariantSpec, WebhookSpec,
 };
 
 /// The longest that a call is held while no worker is ready: browsers and load balancers give up about then.
@@ -47,6 +47,8 @@ pub struct Service {
     pub resume_by: ResumeBy,
     /// Telephone calls.
     pub telephone: TelephoneSpec,
+    /// Which addresses clients are told to send media to.
+    pub exposure: Exposure,
     /// Which sessions belong together.
     pub affinity: Affinity,
     /// Whether sessions gather or scatter.
@@ -207,6 +209,7 @@ impl Service {
             retention,
             resume_by: spec.context.resume_by,
             telephone: spec.telephone,
+            exposure: spec.media.exposure,
             affinity,
             packing,
             variants,

@@ -38,6 +38,8 @@ pub struct StreamServiceSpec {
     pub context: ContextSpec,
     /// Telephone calls.
     pub telephone: TelephoneSpec,
+    /// How media comes to its workers.
+    pub media: MediaSpec,
     /// Which worker a session goes to.
     pub routing: RoutingSpec,
 }
@@ -271,6 +273,24 @@ pub struct TelephoneSpec {
     pub after: Option<String>,
     /// Where the auth token of the Twilio account is. With it, only signed requests and the calls that they lead to are taken.
     pub auth_token: Option<SecretSource>,
+}
+
+/// How media comes to a service's workers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct MediaSpec {
+    /// Which addresses clients are told to send media to.
+    pub exposure: Exposure,
+}
+
+/// Which addresses clients are told to send media to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Exposure {
+    /// The relays', which pass it on. Routers without relays tell the worker's own.
+    #[default]
+    Relay,
+    /// The worker's own: those of its host, where it has no network apart from it.
+    HostPort,
 }
 
 /// Which worker a session goes to.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::http::HeaderValue;
 use streamfleet_edge::rate::subscriber;
 use streamfleet_process::telemetry::trace;
-use streamfleet_service::spec::ResumeBy;
+use streamfleet_service::spec::{Exposure, ResumeBy};
 use streamfleet_session::fleet::{Form, Placed, PlacedContext, PlacedMedia, Refused, Standing};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
@@ -381,17 +381,18 @@ impl Call {
         [Some(address), user].into_iter().flatten().map(quota).collect()
     }
 
-    /// How a session's media comes to its worker, where there are relays. One that none leads to gets no session: its own address
+    /// How a session's media comes to its worker, where relays carry it. One that none leads to gets no session: its own address
     /// is not for clients.
     fn media(&self, wanted: &Wanted<'_>, at: &Reach) -> Result<Option<PlacedMedia>, Failure> {
-        let Some(relay) = self.api.parts.relay.as_ref().filter(|_| wanted.medium == Medium::Udp) else {
-            return Ok(None);
-        };
+        let is_relayed = wanted.medium == Medium::Udp && self.desk.service.exposure == Exposure::Relay;
+        let Some(relay) = self.api.parts.relay.as_ref().filter(|_| is_relayed) else { return Ok(None) };
         let snapshot = self.desk.directory.now();
         let view = snapshot.workers.iter().find(|view| view.owner.worker == at.worker);
         let loops = view.and_then(|view| view.said.as_ref()).map_or(&[][..], |said| &said.media);
         relay.mint(loops).map(Some).map_err(|Unreachable| {
-            tracing::warn!(worker = %at.worker, ?loops, "no relay leads to its media: relay.workers does not have it");
+            if relay.may_complain(Instant::now()) {
+                tracing::warn!(worker = %at.worker, ?loops, "no relay leads to its media: relay.workers does not have it");
+            }
             Failure::UpstreamUnavailable
         })
     }

@@ -2,12 +2,18 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | [`advertised`] | where clients are told to send to |
+//! | [`minting`] | ufrags of new sessions |
+//! | [`opening`] | what ufrags say, and how many say nothing |
 //! | [`thread`] | two sockets and the decisions of `streamfleet-relay` |
 //! | [`peers`] | what relays tell each other |
 //! | [`told`] | what this one has been told |
 //! | [`counters`] | what it counts |
 
+mod advertised;
 mod counters;
+mod minting;
+mod opening;
 mod peers;
 mod thread;
 mod told;
@@ -21,59 +27,29 @@ use std::time::Instant;
 
 use opentelemetry::metrics::Meter;
 use streamfleet_relay::announce::{Announcer, Listener};
-use streamfleet_relay::{Bounds, Target, Ufrags};
-use streamfleet_session::fleet::PlacedMedia;
-use streamfleet_session::ufrag::{Minted, Opened, RelayKey, RelayKeys, Seal, WorkerNetworks};
+use streamfleet_relay::{Bounds, Ufrags};
+use streamfleet_session::ufrag::{RelayKey, RelayKeys, WorkerNetworks};
+use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::advertised::Advertised;
 use self::counters::Counters;
+pub use self::minting::Minting;
+pub(crate) use self::minting::Unreachable;
+pub(crate) use self::opening::Opening;
 use self::peers::{Peers, WAITING};
 use self::thread::{Means, Thread};
 use self::told::Elsewhere;
-
-/// How sessions are given to relays: their names are minted here, and relays read them.
-#[derive(Debug)]
-pub struct Minting {
-    /// Mints and opens.
-    pub(crate) seal: Arc<Seal>,
-    /// Where clients are told to send to.
-    pub(crate) candidates: Vec<SocketAddr>,
-}
-
-/// No relay leads to any media loop of a worker: it has said none, or none in the workers' networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unreachable;
-
-impl Minting {
-    /// How the media of a new session comes to a worker that listens there: by one of its loops, any of them.
-    pub(crate) fn mint(&self, loops: &[String]) -> Result<PlacedMedia, Unreachable> {
-        let loops: Vec<SocketAddr> = loops.iter().filter_map(|address| address.parse().ok()).collect();
-        let first = rand::random_range(0..loops.len().max(1));
-        let turns = loops.iter().cycle().skip(first).take(loops.len());
-        let mut minted = turns.filter_map(|to| Some((to, self.seal.mint(*to, rand::random()).ok()?)));
-        let (to, Minted { ufrag, key }) = minted.next().ok_or(Unreachable)?;
-        Ok(PlacedMedia { ufrag, key, port: to.port(), candidates: self.candidates.clone() })
-    }
-}
-
-/// Opens for the relay's threads.
-#[derive(Clone)]
-pub(crate) struct Opening(pub(crate) Arc<Seal>);
-
-impl Ufrags for Opening {
-    fn open(&self, ufrag: &str) -> Option<Target> {
-        let Opened { target: worker, key } = self.0.open(ufrag.as_bytes()).ok()?;
-        Some(Target { worker, key })
-    }
-}
 
 /// How a relay is to be.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayPlan {
     /// Where clients send to. Port 0 lets the kernel choose.
     pub(crate) listen: SocketAddr,
+    /// Who else may have that port.
+    pub(crate) sharing: Sharing,
     /// Where they are told to; nothing is where they do.
-    pub(crate) advertise: Vec<SocketAddr>,
+    pub(crate) advertise: Vec<Advertised>,
     /// What ufrags are sealed with.
     pub(crate) keys: RelayKeys,
     /// Where workers are.
@@ -84,6 +60,15 @@ pub(crate) struct RelayPlan {
     pub(crate) bounds: Bounds,
     /// Other relays.
     pub(crate) peers: PeersPlan,
+}
+
+/// Who may have a relay's port besides its own threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Nobody: whoever has it would get half of the clients.
+    Nobody,
+    /// Other relays of this machine.
+    Processes,
 }
 
 /// How relays find each other.
@@ -100,7 +85,6 @@ pub(crate) struct Relay<U> {
     threads: Vec<Thread<U>>,
     peers: Peers,
     flows: mpsc::Receiver<streamfleet_relay::Announced>,
-    keys: RelayKeys,
     door: SocketAddr,
 }
 
@@ -114,6 +98,18 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         let at =
             |address: SocketAddr| move |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
         let elsewhere = Arc::new(Elsewhere::new(plan.bounds.flows * plan.threads.get(), started));
+        let sealed_by = |key: &RelayKey| (key.id().get(), key.among_relays());
+        let (id, key) = sealed_by(&plan.keys.current);
+        let announcer = Announcer::new(id, &key, rand::random());
+        let listener = Listener::new([&plan.keys.current].into_iter().chain(&plan.keys.previous).map(sealed_by));
+        if plan.sharing == Sharing::Nobody {
+            // The kernel says so to a socket that shares with nobody, and to no other.
+            UdpSocket::bind(plan.listen).await.map_err(at(plan.listen))?;
+        }
+        let PeersPlan { listen, names } = plan.peers;
+        let peers = Peers::bind(listen, names, announcer, listener, elsewhere.clone()).await.map_err(at(listen))?;
+        // Clients come as soon as there are sockets for them.
+        peers.catch_up().await.map_err(at(listen))?;
         let (announce, flows) = mpsc::channel(WAITING);
         let workers = SocketAddr::new(unspecified(plan.listen.ip()), 0);
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
@@ -127,10 +123,8 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             threads.push(thread);
             counters.push(counts);
         }
-        let peers = Peers::bind(plan.peers.listen, plan.peers.names, elsewhere.clone()).await;
-        let peers = peers.map_err(at(plan.peers.listen))?;
         counters::observe(meter, counters, elsewhere);
-        Ok(Self { threads, peers, flows, keys: plan.keys, door })
+        Ok(Self { threads, peers, flows, door })
     }
 
     /// Where clients send to.
@@ -143,7 +137,7 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
     /// # Errors
     /// A thread cannot be started, or has ended before it was told to; or no relay can be told anything any more.
     pub(crate) async fn run(self) -> io::Result<()> {
-        let Self { threads, peers, flows, keys, door: _ } = self;
+        let Self { threads, peers, flows, door: _ } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = Stop(stop.clone());
         let mut ends = tokio::task::JoinSet::new();
@@ -155,16 +149,12 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             })?;
             ends.spawn(end);
         }
-        let sealed_by = |key: &RelayKey| (key.id().get(), key.among_relays());
-        let (id, key) = sealed_by(&keys.current);
-        let announcer = Announcer::new(id, &key, rand::random());
-        let listener = Listener::new([&keys.current].into_iter().chain(&keys.previous).map(sealed_by));
         tokio::select! {
             ended = ends.join_next() => match ended {
                 Some(Ok(Ok(result))) => result.and_then(|()| Err(io::Error::other("a thread of the relay has ended"))),
                 _ => Err(io::Error::other("a thread of the relay has panicked")),
             },
-            result = peers.run(flows, announcer, listener) => result,
+            result = peers.run(flows) => result,
         }
     }
 }

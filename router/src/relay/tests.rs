@@ -63,6 +63,7 @@ fn answer(worker: &StdSocket, came: &[u8], from: SocketAddr, standing: Standing,
 
 fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
     RelayPlan {
+        sharing: Sharing::Nobody,
         listen,
         advertise: Vec::new(),
         keys: RelayKey::from_random([9; 32]).into(),

@@ -23,6 +23,11 @@ impl Elsewhere {
         flows.into_iter().for_each(|flow| told.tell(flow, now));
     }
 
+    /// All that is known now.
+    pub(super) fn all(&self) -> Vec<Announced> {
+        self.told.lock().iter(self.started.elapsed()).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         let mut told = self.told.lock();
         told.forget(self.started.elapsed());

@@ -1,6 +1,7 @@
-//! Which part of a fleet listens where: consecutive ports, as far as ports go. Pure.
+//! Which part of a fleet listens where: consecutive ports, as far as ports go.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
 
 use streamfleet_process::config::Mistakes;
@@ -17,7 +18,7 @@ pub(super) struct Wanted {
     pub(super) listen: SocketAddr,
     /// The first router's probes and metrics.
     pub(super) admin: SocketAddr,
-    /// The first worker's first media loop.
+    /// The routers' relays: one for all of them.
     pub(super) udp: SocketAddr,
     /// Media loops of a worker.
     pub(super) loops: Option<NonZeroUsize>,
@@ -26,6 +27,8 @@ pub(super) struct Wanted {
 /// Who listens where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
+    /// Where all media of clients arrives.
+    pub(super) relay: SocketAddr,
     pub(super) routers: Vec<RouterAt>,
     pub(super) workers: Vec<WorkerAt>,
     /// Media loops of a worker.
@@ -37,12 +40,13 @@ pub(super) struct Layout {
 pub(super) struct RouterAt {
     pub(super) listen: SocketAddr,
     pub(super) admin: SocketAddr,
+    /// Where other routers' relays tell of their flows.
+    pub(super) peers: SocketAddr,
 }
 
-/// Where a worker listens, but for its HTTP: routers read in the store where that is.
+/// Where a worker listens, but for its HTTP and its media: routers read in the store where those are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WorkerAt {
-    pub(super) udp: SocketAddr,
     pub(super) admin: SocketAddr,
 }
 
@@ -56,22 +60,43 @@ impl Wanted {
         let (routers, workers) = (usize::from(self.routers), usize::from(self.workers));
         let share = NonZeroUsize::new(cores.get() / workers.max(1)).unwrap_or(NonZeroUsize::MIN);
         let loops = self.loops.unwrap_or(share);
-        let mut ports = |flag: &str, first: SocketAddr, step: usize, count: usize| {
-            let found: Vec<SocketAddr> = (0..count).map_while(|n| above(first, n.saturating_mul(step))).collect();
-            // The last one's own further loops are above it.
-            if found.len() < count || above(first, count.saturating_mul(step).saturating_sub(1)).is_none() {
-                mistakes
-                    .push(flag, format!("there are not {} ports from {} on", count.saturating_mul(step), first.port()));
+        let mut ports = |flag: &str, first: SocketAddr, count: usize| {
+            let found: Vec<SocketAddr> = (0..count).map_while(|n| above(first, n)).collect();
+            if found.len() < count {
+                mistakes.push(flag, format!("there are not {count} ports from {} on", first.port()));
             }
             found
         };
-        let listen = ports("--listen", self.listen, 1, routers);
-        let admin = ports("--admin-listen", self.admin, 1, routers + workers);
-        let udp = ports("--udp", self.udp, loops.get(), workers);
+        let listen = ports("--listen", self.listen, routers);
+        let admin = ports("--admin-listen", self.admin, routers + workers);
+        // The first is the relays' own, which has no use for a peer's.
+        let peers = ports("--udp", SocketAddr::new(loopback(self.udp.ip()), self.udp.port()), 1 + routers);
         let (of_routers, of_workers) = admin.split_at(routers.min(admin.len()));
-        let routers = listen.iter().zip(of_routers).map(|(listen, admin)| RouterAt { listen: *listen, admin: *admin });
-        let workers = udp.iter().zip(of_workers).map(|(udp, admin)| WorkerAt { udp: *udp, admin: *admin });
-        mistakes.or(Layout { routers: routers.collect(), workers: workers.collect(), loops })
+        let routers = listen.iter().zip(of_routers).zip(peers.iter().skip(1));
+        let routers =
+            routers.map(|((listen, admin), peers)| RouterAt { listen: *listen, admin: *admin, peers: *peers });
+        let workers = of_workers.iter().map(|admin| WorkerAt { admin: *admin });
+        mistakes.or(Layout { relay: self.udp, routers: routers.collect(), workers: workers.collect(), loops })
+    }
+}
+
+impl Layout {
+    /// Chooses a port wherever any will do for relays and their peers: all of them have to know it, and those that come after them.
+    /// Somebody else may take it before they do; then they say so.
+    ///
+    /// # Errors
+    /// The kernel's: the relays' port is another process's, or there are no ports.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        let peers = self.routers.iter_mut().map(|router| &mut router.peers);
+        // All are held until each has its own.
+        let mut held = Vec::new();
+        for at in std::iter::once(&mut self.relay).chain(peers) {
+            let socket =
+                UdpSocket::bind(*at).map_err(|error| io::Error::new(error.kind(), format!("{at}: {error}")))?;
+            *at = socket.local_addr()?;
+            held.push(socket);
+        }
+        Ok(())
     }
 }
 
@@ -82,6 +107,14 @@ fn above(first: SocketAddr, n: usize) -> Option<SocketAddr> {
         port => u16::try_from(n).ok().and_then(|n| port.checked_add(n))?,
     };
     Some(SocketAddr::new(first.ip(), port))
+}
+
+/// The loopback address of the same family.
+pub(super) fn loopback(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
 }
 
 #[cfg(test)]
@@ -106,16 +139,18 @@ mod tests {
     #[test]
     fn parts_take_one_port_after_the_other() {
         let layout = wanted(2, 2).layout(NonZeroUsize::new(8).unwrap()).unwrap();
-        let router = |listen, admin| RouterAt { listen: address(listen), admin: address(admin) };
-        let worker = |udp, admin| WorkerAt { udp: address(udp), admin: address(admin) };
+        let router =
+            |listen, admin, peers| RouterAt { listen: address(listen), admin: address(admin), peers: address(peers) };
+        let worker = |admin| WorkerAt { admin: address(admin) };
+        assert_eq!(layout.relay, address("0.0.0.0:5000"));
         assert_eq!(
             layout.routers,
-            [router("127.0.0.1:8080", "127.0.0.1:9090"), router("127.0.0.1:8081", "127.0.0.1:9091")]
+            [
+                router("127.0.0.1:8080", "127.0.0.1:9090", "127.0.0.1:5001"),
+                router("127.0.0.1:8081", "127.0.0.1:9091", "127.0.0.1:5002")
+            ]
         );
-        assert_eq!(
-            layout.workers,
-            [worker("0.0.0.0:5000", "127.0.0.1:9092"), worker("0.0.0.0:5004", "127.0.0.1:9093")]
-        );
+        assert_eq!(layout.workers, [worker("127.0.0.1:9092"), worker("127.0.0.1:9093")]);
         assert_eq!(layout.loops.get(), 4);
     }
 
@@ -128,8 +163,24 @@ mod tests {
     fn any_free_port_is_any_parts() {
         let any = address("127.0.0.1:0");
         let layout = Wanted { listen: any, admin: any, udp: any, ..wanted(3, 9) }.layout(NonZeroUsize::MIN).unwrap();
-        assert!(layout.routers.iter().all(|at| at.listen == any && at.admin == any));
-        assert!(layout.workers.iter().all(|at| at.udp == any && at.admin == any));
+        assert!(layout.routers.iter().all(|at| at.listen == any && at.admin == any && at.peers == any));
+        assert!(layout.workers.iter().all(|at| at.admin == any));
+    }
+
+    #[test]
+    fn any_port_is_one_port_once_it_is_settled() {
+        let any = address("127.0.0.1:0");
+        let mut layout = Wanted { udp: any, ..wanted(3, 1) }.layout(NonZeroUsize::MIN).unwrap();
+        layout.settle().unwrap();
+        let mut ports: Vec<u16> =
+            layout.routers.iter().map(|router| router.peers.port()).chain([layout.relay.port()]).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert!(ports.len() == 4 && ports[0] != 0, "{ports:?}");
+        let taken = UdpSocket::bind(any).unwrap();
+        layout.relay = taken.local_addr().unwrap();
+        let told = layout.settle().unwrap_err().to_string();
+        assert!(told.starts_with(&layout.relay.to_string()), "{told}");
     }
 
     #[test]
@@ -143,7 +194,7 @@ mod tests {
         assert!(Wanted { listen: last, ..wanted(1, 1) }.layout(NonZeroUsize::MIN).is_ok());
         check(Wanted { listen: last, ..wanted(2, 1) }, &["--listen"]);
         check(Wanted { admin: last, ..wanted(1, 1) }, &["--admin-listen"]);
-        check(Wanted { udp: last, loops: NonZeroUsize::new(2), ..wanted(1, 1) }, &["--udp"]);
-        check(Wanted { udp: address("0.0.0.0:65534"), ..wanted(1, 3) }, &["--udp"]);
+        check(Wanted { udp: last, ..wanted(1, 1) }, &["--udp"]);
+        check(Wanted { udp: address("0.0.0.0:65534"), ..wanted(2, 1) }, &["--udp"]);
     }
 }

@@ -131,7 +131,8 @@ async fn serve(
     let (router, told) = Signals::told();
     let pages = page::routes(fleet.page.clone());
     let listens = move |at: &streamfleet_router::program::Addresses| {
-        let line = format!("router 1, listening on {}://{}, admin on http://{}", at.scheme, at.http, at.admin);
+        let media = at.relay.map(|relay| format!("media on {relay}, ")).unwrap_or_default();
+        let line = format!("router 1, listening on {}://{}, {media}admin on http://{}", at.scheme, at.http, at.admin);
         drop(ready.send((line, Some(page_url(at.scheme, at.http)))));
     };
     parts.spawn(async move {

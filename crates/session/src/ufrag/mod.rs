@@ -25,7 +25,7 @@
 //!
 //! A forger has one chance in 2^64 with each packet. Of `n` live sessions of one loop, the next has the ufrag of one of them
 //! with a probability of `n` / 2^(8 · bytes of nonce): for 1 000 sessions 2·10^-19 with IPv4 and 9·10^-10 under a /64, but
-//! 6·10^-5 under a /48. The worker refuses such a session, and the router mints again.
+//! 6·10^-5 under a /48. The worker ends such a session at once, and its client offers again.
 
 mod cmac;
 mod key;

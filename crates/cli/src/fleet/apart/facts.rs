@@ -29,11 +29,11 @@ impl Facts {
         }
         let listening = self.listening.as_ref()?;
         let admin = self.admin.as_ref()?;
-        match (self.place, &self.media) {
-            (Place::Router(_), _) => Some(format!("listening on {listening}, admin on {admin}")),
-            (Place::Worker(_), Some(media)) => Some(format!("media on {media}, admin on {admin}")),
-            (Place::Worker(_), None) => None,
-        }
+        let media = self.media.as_ref()?;
+        Some(match self.place {
+            Place::Router(_) => format!("listening on {listening}, media on {media}, admin on {admin}"),
+            Place::Worker(_) => format!("media on {media}, admin on {admin}"),
+        })
     }
 
     /// Where clients reach it, if it is a router.
@@ -58,8 +58,9 @@ mod tests {
     fn a_part_is_known_when_it_has_said_all() {
         let (listening, admin) = ("listening on https://[::1]:8080", "admin on http://127.0.0.1:9090");
         let media = "media on 127.0.0.1:5000 127.0.0.1:5001";
-        let router = "listening on https://[::1]:8080, admin on http://127.0.0.1:9090";
-        check(Place::Router(0), &[listening, "more", admin, admin], &[None, None, Some(router), None]);
+        let router =
+            "listening on https://[::1]:8080, media on 127.0.0.1:5000 127.0.0.1:5001, admin on http://127.0.0.1:9090";
+        check(Place::Router(0), &[listening, "more", admin, admin, media], &[None, None, None, None, Some(router)]);
         let worker = "media on 127.0.0.1:5000 127.0.0.1:5001, admin on http://127.0.0.1:9090";
         check(Place::Worker(0), &[listening, admin, media], &[None, None, Some(worker)]);
         check(Place::Worker(0), &["", "media", "media of on x"], &[None, None, None]);
