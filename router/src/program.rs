@@ -237,6 +237,7 @@ pub async fn serve(
         }
     });
     let (relay, minting) = relay.unzip();
+    let more = relay.as_ref().map(|relay| relay.view().route(plan.access.admin_token.clone())).unwrap_or_default();
     if let Some(relay) = relay {
         let stop = stop.clone();
         subsystems.spawn("relay", async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
@@ -276,7 +277,8 @@ pub async fn serve(
     let stop_http = CancellationToken::new();
     subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), http_grace));
     let stopping = subsystems.stopping();
-    Admin { readiness: readiness.clone(), metrics }.start(admin, &mut subsystems, stopping).map_err(failed)?;
+    let probes = Admin { readiness: readiness.clone(), metrics };
+    probes.start_with(more, admin, &mut subsystems, stopping).map_err(failed)?;
     drop(starting);
     tracing::info!("ready");
     tokio::select! {

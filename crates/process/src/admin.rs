@@ -42,10 +42,24 @@ impl Admin {
     /// # Errors
     /// If the operating system gives no thread.
     pub fn start(self, listener: Listener, subsystems: &mut Subsystems, stop: CancellationToken) -> io::Result<()> {
+        self.start_with(Router::new(), listener, subsystems, stop)
+    }
+
+    /// The same with `more` routes, which say themselves whom they tell what.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub fn start_with(
+        self,
+        more: Router,
+        listener: Listener,
+        subsystems: &mut Subsystems,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         subsystems.spawn_thread("admin", move || -> io::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let limits = ServeLimits { connections: CONNECTIONS, ..ServeLimits::default() };
-            runtime.block_on(listener.serve(self.router(), limits, stop, GRACE))
+            runtime.block_on(listener.serve(self.router().merge(more), limits, stop, GRACE))
         })
     }
 

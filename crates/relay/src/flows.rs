@@ -6,6 +6,7 @@
 
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -16,7 +17,7 @@ use crate::header::{Direction, FlowId, HEADER, Header, SessionHandle, Standing, 
 use crate::told::AGAIN;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
-const KEY: std::ops::Range<usize> = 4..24;
+const KEY: Range<usize> = 4..24;
 /// The rival of a flow that has none.
 const NONE: u32 = u32::MAX;
 /// Places that are looked at for one that may be given up, when all are taken. More would let whoever fills the table also
@@ -137,6 +138,11 @@ impl Flow {
         }
     }
 
+    /// How long the client has not been heard.
+    pub(crate) fn silent(&self, now: Duration) -> Duration {
+        Duration::from_secs(seconds(now).saturating_sub(self.heard).into())
+    }
+
     /// Others have been told of it.
     pub(crate) fn told(&mut self, now: Duration) {
         self.told = seconds(now);
@@ -182,6 +188,15 @@ impl Flows {
 
     pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
+    }
+
+    pub(crate) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The flows in a range of places.
+    pub(crate) fn within(&self, places: Range<usize>) -> impl Iterator<Item = &Flow> {
+        self.places.iter().take(places.end).skip(places.start).flatten()
     }
 
     /// The flow that holds an address.

@@ -7,6 +7,7 @@
 //! | [`flows`] | clients' addresses and where they lead, bounded |
 //! | [`relay`] | the decision for each datagram |
 //! | [`told`] | flows of other relays, bounded |
+//! | [`view`] | what people see of a flow |
 //!
 //! What is absent: sockets, clocks, threads, and the installation's key. Time is an argument.
 
@@ -16,7 +17,9 @@ pub mod header;
 pub mod relay;
 mod strangers;
 pub mod told;
+pub mod view;
 
 pub use flows::{Bounds, FlowKey, Target};
 pub use header::{Direction, FlowId, HEADER, Header, NotAHeader, Sealed, SessionHandle, Standing};
 pub use relay::{Announced, Drop, Elsewhere, Homeward, Onward, Relay, Ufrags};
+pub use view::FlowView;

@@ -133,6 +133,12 @@ impl Drop {
     }
 }
 
+impl<U> Relay<U> {
+    pub(crate) fn table(&self) -> &Flows {
+        &self.flows
+    }
+}
+
 impl<U: Ufrags> Relay<U> {
     /// `return_port` is the port of this thread that workers send to.
     pub fn new(ufrags: U, bounds: Bounds, return_port: u16) -> Self {

@@ -8,6 +8,7 @@
 //! | [`thread`] | two sockets and the decisions of `streamfleet-relay` |
 //! | [`peers`] | what relays tell each other |
 //! | [`told`] | what this one has been told |
+//! | [`view`] | what people see of it |
 //! | [`counters`] | what it counts |
 
 mod advertised;
@@ -17,6 +18,7 @@ mod opening;
 mod peers;
 mod thread;
 mod told;
+mod view;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +42,7 @@ pub(crate) use self::opening::Opening;
 use self::peers::{Peers, WAITING};
 use self::thread::{Means, Thread};
 use self::told::Elsewhere;
+pub(crate) use self::view::Flows;
 
 /// How a relay is to be.
 #[derive(Debug, Clone)]
@@ -86,6 +89,7 @@ pub(crate) struct Relay<U> {
     peers: Peers,
     flows: mpsc::Receiver<streamfleet_relay::Announced>,
     door: SocketAddr,
+    view: Flows,
 }
 
 impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
@@ -113,18 +117,19 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         let (announce, flows) = mpsc::channel(WAITING);
         let workers = SocketAddr::new(unspecified(plan.listen.ip()), 0);
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
-        for _ in 0..plan.threads.get() {
+        let (view, lookers) = Flows::of(plan.threads.get());
+        for looker in lookers {
             let counts = Arc::new(Counters::default());
             let means =
                 Means { started, elsewhere: elsewhere.clone(), announce: announce.clone(), counters: counts.clone() };
-            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means).map_err(at(door))?;
+            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means, looker).map_err(at(door))?;
             // The first has chosen the port, if nobody has.
             door.set_port(thread.door().port());
             threads.push(thread);
             counters.push(counts);
         }
         counters::observe(meter, counters, elsewhere);
-        Ok(Self { threads, peers, flows, door })
+        Ok(Self { threads, peers, flows, door, view })
     }
 
     /// Where clients send to.
@@ -132,12 +137,17 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         self.door
     }
 
+    /// A look at its flows.
+    pub(crate) fn view(&self) -> Flows {
+        self.view.clone()
+    }
+
     /// Runs until it is dropped.
     ///
     /// # Errors
     /// A thread cannot be started, or has ended before it was told to; or no relay can be told anything any more.
     pub(crate) async fn run(self) -> io::Result<()> {
-        let Self { threads, peers, flows, door: _ } = self;
+        let Self { threads, peers, flows, door: _, view: _ } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = Stop(stop.clone());
         let mut ends = tokio::task::JoinSet::new();

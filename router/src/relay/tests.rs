@@ -8,7 +8,9 @@ use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_relay::{Direction, Header, Sealed, SessionHandle, Standing, Target};
+use streamfleet_session::AdminToken;
 use streamfleet_session::ufrag::SessionKey;
+use tower::ServiceExt as _;
 
 use super::*;
 
@@ -158,4 +160,76 @@ async fn a_flow_goes_on_at_another_relay() {
     });
     moved.await.unwrap();
     drop(running);
+}
+
+async fn get(route: &axum::Router, path: &str, token: Option<&str>) -> (u16, serde_json::Value) {
+    let mut request = axum::http::Request::get(path);
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = route.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+    let status = answer.status().as_u16();
+    let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_flows_and_nobody_else_does() {
+    const CLIENTS: usize = 40;
+    let worker = socket();
+    let meter = SdkMeterProvider::default().meter("test");
+    let plan = plan(([127, 0, 0, 1], 0).into(), &[], 0);
+    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &meter).await.unwrap();
+    let (door, view) = (relay.door(), relay.view());
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(relay.run());
+    let clients = tokio::task::spawn_blocking(move || {
+        let clients: Vec<StdSocket> = (0..CLIENTS).map(|_| socket()).collect();
+        for (n, client) in clients.iter().enumerate() {
+            client.send_to(&check(&format!("{n:08}")), door).unwrap();
+            let (came, from) = receive(&worker);
+            if n == 0 {
+                answer(&worker, &came, from, Standing::Proven, b"\x01\x01");
+                receive(client);
+            }
+        }
+        (clients, worker)
+    });
+    let (clients, worker) = clients.await.unwrap();
+    let token: AdminToken = "a-token-of-the-operator".parse().unwrap();
+    let route = view.route(token);
+    let (status, all) = get(&route, "/debug/relay/flows", Some("a-token-of-the-operator")).await;
+    assert_eq!((status, &all["matching"]), (200, &CLIENTS.into()), "{all}");
+    let first = clients[0].local_addr().unwrap().to_string();
+    let flows = all["flows"].as_array().unwrap();
+    let row = flows.iter().find(|row| row["client"] == first).expect("the first client's");
+    assert_eq!((&row["standing"], &row["session"], &row["port"]), (&"proven".into(), &1.into(), &door.port().into()));
+    assert_eq!(row["worker"], worker.local_addr().unwrap().to_string());
+    assert_eq!(flows.iter().filter(|row| row["standing"] == "unknown").count(), CLIENTS - 1);
+
+    for (query, matching, shown) in
+        [("limit=3", CLIENTS, 3), ("client=127.0.0.1&limit=0", CLIENTS, 0), ("client=127.0.0.9", 0, 0)]
+    {
+        let (status, found) =
+            get(&route, &format!("/debug/relay/flows?{query}"), Some("a-token-of-the-operator")).await;
+        let count = found["flows"].as_array().unwrap().len();
+        assert_eq!((status, &found["matching"], count), (200, &matching.into(), shown), "{query}");
+    }
+    for (query, token, expected) in [
+        ("", None, 401),
+        ("", Some("another-token-of-nobody"), 401),
+        ("?client=everybody", Some("a-token-of-the-operator"), 400),
+        ("?ufrag=1", Some("a-token-of-the-operator"), 400),
+    ] {
+        let (status, answer) = get(&route, &format!("/debug/relay/flows{query}"), token).await;
+        assert_eq!((status, &answer["status"]), (expected, &"failed".into()), "{query}: {answer}");
+    }
+    drop(running);
+    // Nobody is there any more to look, when its threads have seen that they are to stop.
+    let gone = async {
+        while get(&route, "/debug/relay/flows", Some("a-token-of-the-operator")).await.0 != 503 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("no answer of a relay that is gone");
 }

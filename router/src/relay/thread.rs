@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use super::counters::{Counters, Direction};
 use super::told::Elsewhere;
+use super::view::Looker;
 
 /// Batches taken from one socket before the other has its turn: bounds how long what came first waits.
 const MAX_BATCHES: usize = 4;
@@ -34,6 +35,7 @@ pub(super) struct Thread<U> {
     ready: SocketSet,
     relay: Relay<U>,
     means: Means,
+    looker: Looker,
 }
 
 /// What all threads of a relay share.
@@ -58,6 +60,7 @@ impl<U: Ufrags> Thread<U> {
         ufrags: U,
         bounds: Bounds,
         means: Means,
+        looker: Looker,
     ) -> io::Result<Self> {
         // A client's packet that is too large for the way to its worker is dropped, as on any way (RFC 8085, 3.2).
         let common = SocketOptions { fragmentation: Fragmentation::Forbidden, ..SocketOptions::default() };
@@ -67,7 +70,7 @@ impl<U: Ufrags> Thread<U> {
         ready.add(&clients, CLIENTS)?;
         ready.add(&workers, WORKERS)?;
         let relay = Relay::new(ufrags, bounds, workers.local_addr().port());
-        Ok(Self { clients, workers, ready, relay, means })
+        Ok(Self { clients, workers, ready, relay, means, looker })
     }
 
     /// The address that clients send to.
@@ -80,7 +83,7 @@ impl<U: Ufrags> Thread<U> {
     /// # Errors
     /// A socket cannot be received from any more.
     pub(super) fn run(self, stop: &AtomicBool) -> io::Result<()> {
-        let Self { clients, workers, ready, mut relay, means } = self;
+        let Self { clients, workers, ready, mut relay, means, mut looker } = self;
         let door = clients.local_addr().port();
         let (mut from_clients, mut to_clients) = clients.split();
         let (mut from_workers, mut to_workers) = workers.split();
@@ -119,6 +122,7 @@ impl<U: Ufrags> Thread<U> {
             onward.flush(&mut to_workers, &means.counters);
             homeward.flush(&mut to_clients, &means.counters);
             let now = means.started.elapsed();
+            looker.look(&relay, now);
             if now >= tend_at {
                 tend_at = now + TEND_EVERY;
                 relay.tend(TEND_PARTS, now, |announced| tell(&means, announced));
