@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use streamfleet_identity::{KeyCache, Keys, MAX_DOCUMENT, Need, key_id};
 use streamfleet_service::service::KeySource;
-use streamfleet_service::spec::SecretSource;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+
+use crate::secret::{self, NoSecret};
 
 /// For an issuer to answer: a caller whose token names a new key waits for it.
 const FETCH_TIME: Duration = Duration::from_secs(3);
@@ -30,20 +31,9 @@ pub enum NoKeyring {
     /// The key or secret is none.
     #[error(transparent)]
     Keys(#[from] streamfleet_identity::InvalidKeys),
-    /// The file with the secret cannot be read.
-    #[error("cannot read the secret in {path}: {error}")]
-    File {
-        /// Which.
-        path: String,
-        /// Why not.
-        error: std::io::Error,
-    },
-    /// The variable with the secret is not set.
-    #[error("the variable {0} with the secret is not set")]
-    Variable(String),
-    /// A secret of Kubernetes, which is not known here.
-    #[error("a secret of Kubernetes cannot be read from files of services: name a file or a variable")]
-    Kubernetes,
+    /// The secret cannot be had.
+    #[error(transparent)]
+    Secret(#[from] NoSecret),
 }
 
 impl Keyring {
@@ -131,7 +121,7 @@ fn given(source: Option<&KeySource>) -> Result<Option<Keys>, NoKeyring> {
     match source {
         None | Some(KeySource::Jwks(_)) => Ok(None),
         Some(KeySource::Pem(pem)) => Ok(Some(Keys::from_pem(pem.as_bytes())?)),
-        Some(KeySource::Secret(secret)) => Ok(Some(Keys::from_secret(&read(secret)?)?)),
+        Some(KeySource::Secret(source)) => Ok(Some(Keys::from_secret(&secret::read(source)?)?)),
     }
 }
 
@@ -145,18 +135,4 @@ async fn download(http: &reqwest::Client, url: &str) -> Result<Keys, Box<dyn std
         document.extend_from_slice(&chunk);
     }
     Ok(Keys::from_jwks(&document)?)
-}
-
-fn read(secret: &SecretSource) -> Result<Vec<u8>, NoKeyring> {
-    match secret {
-        SecretSource::File(path) => {
-            let text = std::fs::read(path).map_err(|error| NoKeyring::File { path: path.clone(), error })?;
-            // Editors end files with a line; a secret does not.
-            Ok(text.trim_ascii_end().to_vec())
-        }
-        SecretSource::Env(name) => {
-            std::env::var(name).map(String::into_bytes).map_err(|_| NoKeyring::Variable(name.clone()))
-        }
-        SecretSource::SecretKeyRef(_) => Err(NoKeyring::Kubernetes),
-    }
 }

@@ -11,6 +11,7 @@
 //! | [`hold`] | calls that wait for a worker |
 //! | [`limit`] | how often an address or a user may ask |
 //! | [`directory`], [`keyring`], [`roster`] | what is known of workers, keys and services, kept by tasks |
+//! | [`secret`] | the secrets that services name |
 //! | [`reached`] | how the world reaches this router |
 //! | [`sockets`] | clients' sockets, read until they have said who they are and passed on after that |
 //! | [`relay`] | media, through one port |
@@ -35,5 +36,6 @@ pub mod program;
 pub mod reached;
 pub mod relay;
 pub mod roster;
+pub mod secret;
 pub mod sockets;
 pub mod webhook;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use streamfleet_edge::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, Rate, SourceRate, TooMany};
+use streamfleet_edge::rate::{
+    CANDIDATES_PER_OFFER, CONFIGURATIONS_PER_OFFER, REQUESTS_PER_OFFER, Rate, SourceRate, TooMany,
+};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Limits, UserId};
 
@@ -19,6 +21,8 @@ pub struct Rates {
     candidates: Mutex<SourceRate>,
     /// Outputs, inputs and triggers: ids can be guessed.
     sessions: Mutex<SourceRate>,
+    /// Answers with credentials for TURN servers.
+    configurations: Mutex<SourceRate>,
 }
 
 /// What is asked.
@@ -30,6 +34,8 @@ pub enum Kind {
     Candidate,
     /// Something of a session.
     Session,
+    /// Which ICE servers there are.
+    Configuration,
 }
 
 impl Rates {
@@ -43,6 +49,7 @@ impl Rates {
             users: Mutex::new(Rate::new(offers)),
             candidates: of(offers.saturating_mul(CANDIDATES_PER_OFFER)),
             sessions: of(offers.saturating_mul(REQUESTS_PER_OFFER)),
+            configurations: of(offers.saturating_mul(CONFIGURATIONS_PER_OFFER)),
         })
     }
 
@@ -55,6 +62,7 @@ impl Rates {
             Kind::Offer => &self.offers,
             Kind::Candidate => &self.candidates,
             Kind::Session => &self.sessions,
+            Kind::Configuration => &self.configurations,
         };
         rate.lock().take(source, now).map_err(limited)
     }

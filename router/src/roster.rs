@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use streamfleet_process::config::Mistakes;
 use streamfleet_service::files::{self, Texts};
+use streamfleet_service::ice::{IceServers, Turn};
+use streamfleet_service::service::Ice;
+use streamfleet_service::turn::TurnSecret;
 use streamfleet_service::{Catalog, Service};
 use streamfleet_session::ServiceName;
 use streamfleet_store::Store;
@@ -18,9 +21,12 @@ use crate::directory::{Directory, directory};
 use crate::identify::Identifier;
 use crate::keyring::Keyring;
 use crate::limit::Rates;
+use crate::secret;
 
 /// How often files are looked at. A ConfigMap takes a minute to reach its pods: this adds nothing to it.
 const LOOK: Duration = Duration::from_secs(2);
+/// Where a service names the secret of its TURN servers.
+const TURN_SECRET: &str = "spec.media.turn.secret";
 /// Where the configuration names them.
 pub const FILES: &str = "services";
 
@@ -33,6 +39,8 @@ pub struct Desk {
     pub identifier: Identifier,
     /// What verifies its tokens.
     pub keyring: Keyring,
+    /// What its clients are told of STUN and TURN servers; `None` where its workers know.
+    pub ice: Option<IceServers>,
     /// How often it may be asked; `None` for any.
     pub rates: Option<Rates>,
     /// Its workers.
@@ -95,13 +103,16 @@ impl Roster {
             let keyring =
                 Keyring::new(keys, &means.http, &means.tasks).map_err(|error| format!("{}: {error}", service.name));
             let Some(keyring) = mistakes.check("spec.identity.jwt", keyring) else { continue };
+            let ice = service.ice.as_ref().map(ice).transpose();
+            let ice = ice.map_err(|problem| format!("{}: {problem}", service.name));
+            let Some(ice) = mistakes.check(TURN_SECRET, ice) else { continue };
             let (directory, kept) = match old {
                 Some(old) => (old.directory.clone(), old.kept.clone()),
                 None => means.directory(&service.name),
             };
             let identifier = Identifier::new(&service.identity);
             let rates = Rates::new(&service.limits);
-            let desk = Desk { service: service.clone(), identifier, keyring, rates, directory, kept };
+            let desk = Desk { service: service.clone(), identifier, keyring, ice, rates, directory, kept };
             desks.insert(service.name.clone(), Arc::new(desk));
         }
         mistakes.or(Self { catalog, desks })
@@ -116,7 +127,19 @@ pub fn check(services: &[Service], mistakes: &mut Mistakes) {
     for service in services {
         let keys = service.identity.tokens.as_ref().map(|tokens| &tokens.keys);
         mistakes.check("spec.identity.jwt", Keyring::check(keys).map_err(|error| format!("{}: {error}", service.name)));
+        let made = service.ice.as_ref().map(ice).transpose();
+        mistakes.check(TURN_SECRET, made.map_err(|problem| format!("{}: {problem}", service.name)));
     }
+}
+
+/// The ICE servers of a service, with the secret that its TURN servers know.
+fn ice(said: &Ice) -> Result<IceServers, String> {
+    let turn = said.turn.as_ref().map(|turn| {
+        let text = secret::read(&turn.secret).map_err(|error| error.to_string())?;
+        let secret = TurnSecret::new(&text).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Turn { urls: turn.urls.clone(), secret, ttl: turn.ttl })
+    });
+    Ok(IceServers { fixed: said.fixed.clone(), turn: turn.transpose()? })
 }
 
 /// The texts of these files, and the services in them.

@@ -26,6 +26,10 @@ pub const CANDIDATES_PER_OFFER: NonZeroU32 = NonZeroU32::new(32).expect("invaria
 /// who tries ids has no more tries than this.
 pub const REQUESTS_PER_OFFER: NonZeroU32 = NonZeroU32::new(64).expect("invariant: 64 is not zero");
 
+/// Times that a source address may ask for its ICE configuration for each offer that it may make: a page asks once before each, one that
+/// reconnects asks again, and each answer may hold credentials for a TURN server.
+pub const CONFIGURATIONS_PER_OFFER: NonZeroU32 = NonZeroU32::new(4).expect("invariant: 4 is not zero");
+
 /// The requests of one kind of all source addresses of one service.
 pub type SourceRate = Rate<IpAddr>;
 

@@ -8,6 +8,8 @@
 //! | [`spec`] | the specification as it is written: serde data with defaults, and its JSON Schema |
 //! | [`service`] | a specification without mistakes, in the words of the parts that obey it |
 //! | [`manifest`] | YAML documents that hold StreamServices |
+//! | [`ice`] | the STUN and TURN servers that clients are told of |
+//! | [`turn`] | credentials of TURN servers that share a secret with us |
 //! | [`files`] | the files that hold such documents |
 //! | [`pattern`] | the path of a service, with parameters |
 //! | [`catalog`] | all services of an installation, and which of them a request is for |
@@ -16,10 +18,12 @@
 
 pub mod catalog;
 pub mod files;
+pub mod ice;
 pub mod manifest;
 pub mod pattern;
 pub mod service;
 pub mod spec;
+pub mod turn;
 
 pub use catalog::{Catalog, Matched};
 pub use manifest::{API_VERSION, KIND, Manifest, read};

@@ -9,10 +9,11 @@ use streamfleet_process::config::Mistakes;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{Limits, ServiceName, UserIdSource};
 
+use crate::ice::{IceServer, IceUrl, check_servers, check_turn};
 use crate::pattern::PathPattern;
 use crate::spec::{
-    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, Modality, OnFailure, Packing,
-    ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, VariantSpec, WebhookSpec,
+    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MediaSpec, Modality, OnFailure,
+    Packing, ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
 };
 
 /// The longest that a call is held while no worker is ready: browsers and load balancers give up about then.
@@ -49,6 +50,8 @@ pub struct Service {
     pub telephone: TelephoneSpec,
     /// Which addresses clients are told to send media to.
     pub exposure: Exposure,
+    /// The STUN and TURN servers that its clients are told of; `None` where its workers know.
+    pub ice: Option<Ice>,
     /// Which sessions belong together.
     pub affinity: Affinity,
     /// Whether sessions gather or scatter.
@@ -57,6 +60,26 @@ pub struct Service {
     pub variants: Vec<Variant>,
     /// How long a call is held while no worker is ready.
     pub offer_hold: Duration,
+}
+
+/// The STUN and TURN servers of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ice {
+    /// As they stand.
+    pub fixed: Vec<IceServer>,
+    /// With credentials that are made for each client.
+    pub turn: Option<SharedTurn>,
+}
+
+/// TURN servers, and where the secret is that they know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SharedTurn {
+    /// `turn:` or `turns:` URLs.
+    pub urls: Vec<IceUrl>,
+    /// Where the secret is.
+    pub secret: SecretSource,
+    /// How long credentials are good.
+    pub ttl: Duration,
 }
 
 /// How a service learns who is calling.
@@ -192,6 +215,8 @@ impl Service {
         let identity = identity(spec.identity, &mut mistakes);
         let retention = Duration::from_secs(spec.context.retention_seconds.into());
         at_most("spec.context.retentionSeconds", retention, MAX_RETENTION, &mut mistakes);
+        let exposure = spec.media.exposure;
+        let ice = checked_ice(spec.media, &mut mistakes);
         let RoutingSpec { affinity, packing, variants, offer_hold_seconds } = spec.routing;
         let affinity = checked_affinity(&affinity, paths.first(), &mut mistakes);
         let variants = checked_variants(variants, &mut mistakes);
@@ -209,7 +234,8 @@ impl Service {
             retention,
             resume_by: spec.context.resume_by,
             telephone: spec.telephone,
-            exposure: spec.media.exposure,
+            exposure,
+            ice,
             affinity,
             packing,
             variants,
@@ -320,6 +346,15 @@ fn checked_url(text: &str) -> Result<(), &'static str> {
     if authority.contains('@') { Err("must not hold a user or a password") } else { Ok(()) }
 }
 
+fn checked_ice(spec: MediaSpec, mistakes: &mut Mistakes) -> Option<Ice> {
+    let MediaSpec { exposure: _, ice_servers: fixed, turn } = spec;
+    check_servers("spec.media.iceServers", &fixed, mistakes);
+    let TurnSpec { urls, secret, ttl_seconds } = turn;
+    let ttl = check_turn("spec.media.turn", &urls, secret.as_ref(), ttl_seconds, mistakes);
+    let turn = ttl.zip(secret).map(|(ttl, secret)| SharedTurn { urls, secret, ttl });
+    (!fixed.is_empty() || turn.is_some()).then_some(Ice { fixed, turn })
+}
+
 fn checked_affinity(spec: &AffinitySpec, path: Option<&PathPattern>, mistakes: &mut Mistakes) -> Affinity {
     const KEY: &str = "spec.routing.affinity.by";
     let AffinitySpec { by, strength } = spec;
@@ -386,6 +421,7 @@ mod tests {
         assert_eq!((service.affinity, service.packing), (Affinity::Session, Packing::Pack));
         assert_eq!(service.offer_hold, Duration::from_secs(20));
         assert_eq!(service.limits, Limits::default());
+        assert_eq!(service.ice, None);
     }
 
     #[test]
@@ -396,6 +432,8 @@ mod tests {
             "identity": { "required": true, "jwt": { "issuer": "me", "secret": { "env": "KEY" } } },
             "routing": { "affinity": { "by": "path:room", "strength": "Require" }, "packing": "Spread",
                          "variants": [{ "name": "b", "weight": 10 }] },
+            "media": { "iceServers": [{ "urls": ["stun:s"] }],
+                       "turn": { "urls": ["turn:t", "turns:t"], "secret": { "file": "/run/turn" } } },
         }))
         .unwrap();
         assert_eq!(service.host.as_deref(), Some("voice.example.com"));
@@ -404,6 +442,10 @@ mod tests {
         assert_eq!(service.identity.demand, IdentityDemand::Verified);
         assert_eq!(service.identity.tokens.unwrap().keys, KeySource::Secret(SecretSource::Env("KEY".to_owned())));
         assert_eq!(service.affinity, Affinity::Path("room".to_owned(), Strength::Require));
+        let ice = service.ice.unwrap();
+        let turn = ice.turn.unwrap();
+        assert_eq!((ice.fixed.len(), turn.urls.len(), turn.ttl), (1, 2, Duration::from_secs(86_400)));
+        assert_eq!(turn.secret, SecretSource::File("/run/turn".to_owned()));
         assert_eq!(service.variants, [Variant { name: "b".to_owned(), weight: 10 }]);
     }
 
@@ -445,6 +487,15 @@ mod tests {
             (
                 json!({ "routing": { "affinity": { "by": "path:room" } } }),
                 "spec.routing.affinity.by: the path has no parameter {room}",
+            ),
+            (
+                json!({ "media": { "iceServers": [{ "urls": ["turn:t"] }] } }),
+                "spec.media.iceServers[0].credential: a TURN server needs",
+            ),
+            (json!({ "media": { "turn": { "urls": ["turn:t"] } } }), "spec.media.turn.secret: TURN servers are given"),
+            (
+                json!({ "media": { "turn": { "urls": ["turn:t"], "secret": { "env": "S" }, "ttlSeconds": 5 } } }),
+                "spec.media.turn.ttlSeconds: 5 is not between 60 and 604800",
             ),
             (json!({ "routing": { "offerHoldSeconds": 90 } }), "spec.routing.offerHoldSeconds: 90 is more than 60"),
             (

@@ -10,6 +10,7 @@ use serde_json::Value;
 use streamfleet_session::metadata::{AllowList, MetadataLimits};
 use streamfleet_session::{Limits, PathPrefix};
 
+use crate::ice::{DEFAULT_TTL_SECONDS, IceServer, IceUrl};
 use crate::pattern::PathPattern;
 
 /// What one service is.
@@ -281,6 +282,10 @@ pub struct TelephoneSpec {
 pub struct MediaSpec {
     /// Which addresses clients are told to send media to.
     pub exposure: Exposure,
+    /// STUN and TURN servers that clients are told of as they stand. Absent like `turn`: what the workers' own configuration says.
+    pub ice_servers: Vec<IceServer>,
+    /// TURN servers for which each client gets credentials of its own.
+    pub turn: TurnSpec,
 }
 
 /// Which addresses clients are told to send media to.
@@ -291,6 +296,25 @@ pub enum Exposure {
     Relay,
     /// The worker's own: those of its host, where it has no network apart from it.
     HostPort,
+}
+
+/// TURN servers that share a secret with routers, such as coturn's with `use-auth-secret`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct TurnSpec {
+    /// `turn:` or `turns:` URLs (RFC 7065).
+    #[schemars(with = "Vec<String>")]
+    pub urls: Vec<IceUrl>,
+    /// Where the secret is.
+    pub secret: Option<SecretSource>,
+    /// How long credentials are good, in seconds.
+    pub ttl_seconds: u32,
+}
+
+impl Default for TurnSpec {
+    fn default() -> Self {
+        Self { urls: Vec::new(), secret: None, ttl_seconds: DEFAULT_TTL_SECONDS }
+    }
 }
 
 /// Which worker a session goes to.

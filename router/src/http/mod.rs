@@ -2,12 +2,13 @@
 //!
 //! Services come and go while the process runs, so every request goes through one function, which finds its service by host
 //! and path ([`dispatch`]). Offers are decided in [`offer`] on the way that [`claim`] describes, candidates in
-//! [`candidate`], sockets in [`socket`], what telephone companies ask in [`telephone`]; what is asked of sessions that are there
+//! [`candidate`], ICE servers in [`configuration`], sockets in [`socket`], what telephone companies ask in [`telephone`]; what is asked of sessions that are there
 //! goes through [`owner`] and [`control`]. [`away`] is what stands in for the store while it cannot be asked.
 
 mod away;
 mod candidate;
 mod claim;
+mod configuration;
 mod control;
 mod offer;
 mod owner;
@@ -255,7 +256,7 @@ async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response
     let call = Call { api, desk, params, target, client };
     match route {
         Route::Offer => call.offer_or_candidate(request).await,
-        Route::RtcConfiguration => call.anywhere(request).await,
+        Route::RtcConfiguration => call.configuration(request).await,
         Route::Socket(dialect) => call.socket(request, dialect),
         Route::Incoming => call.incoming(request).await,
         Route::Outputs => call.outputs(request).await,

@@ -61,27 +61,17 @@ pub(super) enum Aspect {
 }
 
 impl Call {
-    /// `rtc_configuration`: any worker of the service knows.
-    pub(super) async fn anywhere(&self, request: Request) -> Response {
-        let (parts, body) = request.into_parts();
-        let body = match body::read(body).await {
-            Ok(body) => body,
-            Err(fault) => return reply::body_fault(fault),
-        };
-        // The one that is asked may be gone since it was heard of; a second one is not asked for more than that.
-        self.first_of(&parts, body, self.some_workers().into_iter().take(2)).await
-    }
-
     /// What the first of these answers.
     pub(super) async fn first_of(
         &self,
         parts: &Parts,
         body: Bytes,
+        voucher: Voucher,
         workers: impl Iterator<Item = Reach> + Send,
     ) -> Response {
         let mut last = Failure::NoCapacity { retry_after: FULL_RETRY };
         for at in workers {
-            match self.pass_on(parts, Body::from(body.clone()), &at).await {
+            match self.pass_on_for(parts, Body::from(body.clone()), (at, voucher.clone())).await {
                 Ok(response) => return self.counted("passed", response),
                 Err(failure) => last = failure,
             }
@@ -321,11 +311,6 @@ impl Call {
         self.send(request, &at).await
     }
 
-    async fn pass_on(&self, parts: &Parts, body: Body, at: &Reach) -> Result<Response, Failure> {
-        let request = onward(parts.method.clone(), &self.target, &parts.headers, self.client, body);
-        self.send(request, at).await
-    }
-
     async fn send(&self, request: Request<Body>, at: &Reach) -> Result<Response, Failure> {
         let is_head = request.method() == Method::HEAD;
         let answer = self.api.parts.upstream.ask(&at.http, request, HEAD_TIME).await;
@@ -347,7 +332,7 @@ impl Call {
         }
     }
 
-    fn counted(&self, outcome: &'static str, response: Response) -> Response {
+    pub(super) fn counted(&self, outcome: &'static str, response: Response) -> Response {
         self.api.record.session(outcome);
         response
     }

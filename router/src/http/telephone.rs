@@ -15,6 +15,7 @@ use streamfleet_socket::telephone::{CallLeg, CallTokenKey, InvalidCallToken, for
 use streamfleet_store::{Reach, SessionView};
 
 use super::Call;
+use super::owner::Voucher;
 use crate::limit::Kind;
 
 impl Call {
@@ -28,7 +29,7 @@ impl Call {
         let owner = self.owner_of_call(&parts, &body).await;
         // Anybody else says that the conversation is over.
         let others = self.some_workers().into_iter();
-        self.first_of(&parts, body, owner.into_iter().chain(others).take(2)).await
+        self.first_of(&parts, body, Voucher::None, owner.into_iter().chain(others).take(2)).await
     }
 
     async fn owner_of_call(&self, parts: &Parts, body: &[u8]) -> Option<Reach> {

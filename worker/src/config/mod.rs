@@ -3,6 +3,7 @@
 //! The keys of a service are those of a StreamService's `spec`, so that the same lines can be written in either.
 
 mod fleet;
+mod ice;
 mod manifests;
 mod plan;
 
@@ -21,10 +22,11 @@ use streamfleet_service::spec::{LimitsSpec, MetadataSpec, Modality};
 use streamfleet_session::{IdentityPolicy, PathPrefix, ServiceName};
 
 pub use self::fleet::{FleetConfig, FleetPlan};
+pub use self::ice::{IceConfig, TurnConfig};
 pub use self::plan::{HandlerCheck, ManifestReader, Surroundings, TokenOrigin, WorkerPlan};
 
 use crate::admission;
-use crate::http::{IceConfig, Telephone};
+use crate::http::Telephone;
 
 /// Everything an operator can say about a worker. Keys are `camelCase`; every key has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,13 +14,14 @@ use streamfleet_process::serve::ServeLimits;
 use streamfleet_process::telemetry::TelemetryConfig;
 use streamfleet_process::tls::Certificate;
 use streamfleet_service::Service as Manifest;
+use streamfleet_service::ice::IceServers;
 use streamfleet_session::fleet::MAX_PLACED;
 use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 use streamfleet_store::Backend;
 
 use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, WorkerConfig, manifests};
-use crate::http::{Callers, Hosts, IceConfig, Origins, Proxy, Service, Telephone};
+use crate::http::{Callers, Hosts, Origins, Proxy, Service, Telephone};
 
 /// More loops than any machine has cores for; a larger number is a slip.
 const MAX_LOOPS: usize = 256;
@@ -89,7 +90,7 @@ pub struct WorkerPlan {
     /// Proxies whose word is taken.
     pub trusted: Vec<Network>,
     /// ICE servers for clients.
-    pub ice: IceConfig,
+    pub ice: IceServers,
     /// Admin address.
     pub admin_listen: SocketAddr,
     /// What the control routes demand.
@@ -150,7 +151,7 @@ impl WorkerConfig {
         let trusted = self.http.trusted_proxies.iter().enumerate();
         let trusted =
             trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
-        check_ice(&self.ice, &mut mistakes);
+        let ice = self.ice.build(&mut mistakes);
         let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
         let (admin_token, admin_token_origin) = match &self.admin.token {
             None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
@@ -173,7 +174,7 @@ impl WorkerConfig {
             hosts,
             sockets_per_address: self.http.sockets_per_address,
             trusted,
-            ice: self.ice,
+            ice,
             admin_listen: self.admin.listen,
             admin_token,
             admin_token_origin,
@@ -292,32 +293,5 @@ fn check_media(media: &MediaConfig, loops: NonZeroUsize, mistakes: &mut Mistakes
         if address.is_unspecified() || address.is_multicast() {
             mistakes.push(format!("media.advertise[{n}]"), format!("nobody can reach {address}"));
         }
-    }
-}
-
-fn check_ice(ice: &IceConfig, mistakes: &mut Mistakes) {
-    for (n, server) in ice.servers.iter().enumerate() {
-        let key = |key: &str| format!("ice.servers[{n}].{key}");
-        if server.urls.is_empty() {
-            mistakes.push(key("urls"), "a server needs at least one URL");
-        }
-        let turn = server.urls.iter().any(|url| url.is_turn());
-        // RTCPeerConnection throws for a TURN server without them, on every client.
-        if turn && (server.username.is_none() || server.credential.is_none()) {
-            mistakes.push(key("credential"), "a TURN server needs a username and a credential");
-        }
-    }
-    match (ice.turn.urls.as_slice(), &ice.turn.secret) {
-        ([], None) | ([_, ..], Some(_)) => {}
-        ([], Some(_)) => mistakes.push("ice.turn.urls", "a secret is given, but no TURN server"),
-        ([_, ..], None) => mistakes.push("ice.turn.secret", "TURN servers are given, but not their secret"),
-    }
-    for (n, url) in ice.turn.urls.iter().enumerate() {
-        if !url.is_turn() {
-            mistakes.push(format!("ice.turn.urls[{n}]"), "not a turn: or turns: URL");
-        }
-    }
-    if ice.turn.ttl_seconds == 0 {
-        mistakes.push("ice.turn.ttlSeconds", "credentials must be valid for some time");
     }
 }

@@ -76,7 +76,7 @@ services:
 http: { origins: ["https://app.example.com"], hosts: [voice.example.com], connections: 10, socketsPerAddress: 1024 }
 ice:
   servers: [{ urls: ["stun:stun.example.com"] }]
-  turn: { urls: ["turn:turn.example.com"], secret: north, ttlSeconds: 600 }
+  turn: { urls: ["turn:turn.example.com"], secret: north-by-north-west, ttlSeconds: 600 }
 admin: { listen: "127.0.0.1:9000", token: correct-horse-battery }
 drain: { terminationGrace: 10m }
 log: { format: json }
@@ -177,10 +177,16 @@ fn every_mistake_is_named() {
             "ice.servers[1].credential: a TURN server needs a username and a credential",
             "ice.turn.secret: TURN servers are given, but not their secret",
             "ice.turn.urls[0]: not a turn: or turns: URL",
-            "ice.turn.ttlSeconds: credentials must be valid for some time",
+            "ice.turn.ttlSeconds: 0 is not between 60 and 604800",
         ],
     );
-    check("ice: { turn: { secret: s } }", &["ice.turn.urls: a secret is given, but no TURN server"]);
+    check(
+        "ice: { turn: { secret: s } }",
+        &[
+            "ice.turn.urls: a secret is given, but no TURN server",
+            "ice.turn.secret: must have at least 16 characters: whoever gets credentials can try secrets on them",
+        ],
+    );
     check(
         "admin: { token: short }",
         &["admin.token: an admin token must be at least 16 characters long: it guards every session"],

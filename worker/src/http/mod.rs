@@ -2,18 +2,18 @@
 //! its media, and control of sessions.
 //!
 //! A request comes in through [`peer`] (whose it is), [`net`] (the last net under a panic), then through `cors` or [`control`]'s guard; what
-//! it asks for is decided in [`offer`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
+//! it asks for is decided in [`offer`], [`configuration`], [`outputs`], [`inputs`], [`control`] and [`data`], on whose authority in [`access`],
 //! and every outcome becomes a response in [`reply`]. Sessions are run by a [`Host`]. What sockets have in common is in
 //! [`socket`], their routes are [`websocket`] and [`telephone`]. What is absent: listeners and TLS
 //! (`streamfleet_process::serve`), media, what sockets carry (`crate::sockets`).
 
 mod access;
+mod configuration;
 mod control;
 mod data;
 mod elsewhere;
 mod etag;
 mod host;
-mod ice;
 mod inputs;
 mod net;
 mod offer;
@@ -41,6 +41,7 @@ use streamfleet_edge::lobby::Lobby;
 pub use streamfleet_edge::origin::{HostName, Hosts, InvalidOrigin, Origins};
 use streamfleet_edge::proxy::Network;
 use streamfleet_edge::{body, cors, origin, rate, unknown};
+use streamfleet_service::ice::IceServers;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{AdminToken, EarlyCandidates, FleetSecret, Limits, PathPrefix, ServiceName, SessionId};
 use tokio::sync::Semaphore;
@@ -49,12 +50,11 @@ pub use self::host::{
     Attached, ChangeView, Claimant, Ended, Host, OpenRequest, Quality, Reached, Returning, Service, SessionView,
     SocketRequest, TrackInfo,
 };
-pub use self::ice::{IceConfig, IceServer, IceUrl, InvalidIceUrl, TurnConfig};
 pub use self::record::Audit;
 pub use self::telephone::{Callers, Proxy, Telephone};
 pub use streamfleet_edge::lobby::MAX_NEWCOMERS;
 
-use self::rate::{CANDIDATES_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
+use self::rate::{CANDIDATES_PER_OFFER, CONFIGURATIONS_PER_OFFER, REQUESTS_PER_OFFER, SourceRate};
 use self::record::Record;
 use self::telephone::Switchboard;
 use crate::admission::{Admission, Occupancy};
@@ -85,7 +85,7 @@ pub struct Access {
 struct Api {
     host: Arc<dyn Host>,
     access: Access,
-    ice: IceConfig,
+    ice: IceServers,
     /// By service: what is sent to one must not reach a session of another.
     early: Mutex<EarlyCandidates<(ServiceName, SessionId)>>,
     streams: Arc<Semaphore>,
@@ -112,6 +112,8 @@ struct Rates {
     candidates: Mutex<SourceRate>,
     /// Outputs, inputs and triggers: ids can be guessed.
     sessions: Mutex<SourceRate>,
+    /// Answers with credentials for TURN servers.
+    configurations: Mutex<SourceRate>,
 }
 
 impl Rates {
@@ -119,8 +121,14 @@ impl Rates {
         let offers = limits.offers_per_minute?;
         let candidates = offers.saturating_mul(CANDIDATES_PER_OFFER);
         let sessions = offers.saturating_mul(REQUESTS_PER_OFFER);
+        let configurations = offers.saturating_mul(CONFIGURATIONS_PER_OFFER);
         let rate = |per_minute| Mutex::new(SourceRate::new(per_minute));
-        Some(Self { offers: rate(offers), candidates: rate(candidates), sessions: rate(sessions) })
+        Some(Self {
+            offers: rate(offers),
+            candidates: rate(candidates),
+            sessions: rate(sessions),
+            configurations: rate(configurations),
+        })
     }
 }
 
@@ -136,7 +144,7 @@ pub fn router(
     services: &[Arc<Service>],
     occupancy: &Occupancy,
     access: Access,
-    ice: IceConfig,
+    ice: IceServers,
     meter: &Meter,
     pages: Router,
 ) -> Router {
@@ -180,7 +188,7 @@ fn routes(prefix: &str, door: &Arc<Door>) -> Router {
     let path = |route: &str| format!("{prefix}{route}");
     let public = Router::new()
         .route(&path("/webrtc/offer"), post(offer::offer).options(cors::preflight))
-        .route(&path("/rtc_configuration"), get(offer::rtc_configuration).options(cors::preflight))
+        .route(&path("/rtc_configuration"), get(configuration::configuration).options(cors::preflight))
         .route(&path("/outputs"), get(outputs::outputs).options(cors::preflight))
         .route(&path("/input_hook"), post(inputs::input_hook).options(cors::preflight))
         .route(&path("/trigger_response"), post(inputs::trigger_response).options(cors::preflight))

@@ -5,10 +5,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -76,11 +76,6 @@ pub(super) async fn offer(State(door): State<Arc<Door>>, request: Request) -> Re
             outcome.map_or_else(|unopened| unopened.response(), |answer| reply::answer(&answer))
         }
     }
-}
-
-pub(super) async fn rtc_configuration(State(door): State<Arc<Door>>) -> Response {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    reply::json(StatusCode::OK, &door.api.ice.rtc_configuration(now, rand::random()))
 }
 
 impl Door {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::begin::HandlerTask;
 use super::*;
 use crate::admission::Occupancy;
-use crate::http::{self, Access, Hosts, IceConfig, Origins, Service};
+use crate::http::{self, Access, Hosts, Origins, Service};
 use crate::media::driver::Loop;
 
 const TOKEN: &str = "correct-horse-battery";
@@ -100,7 +100,15 @@ impl Worker {
         };
         let meter = Metrics::new("test", "0").meter("http");
         let (host, services) = (Arc::new(sessions.clone()), [Arc::new(service)]);
-        http::router(host, &services, occupancy, access, IceConfig::default(), &meter, Router::new())
+        http::router(
+            host,
+            &services,
+            occupancy,
+            access,
+            streamfleet_service::ice::IceServers::default(),
+            &meter,
+            Router::new(),
+        )
     }
 
     async fn send(&self, request: Request<Body>) -> (u16, Value) {

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use streamfleet_handler::{LinkConfig, LoopEnd, Replies, TaskEnd, Transport, link};
 use streamfleet_process::telemetry::Metrics;
+use streamfleet_service::ice::IceServers;
 use streamfleet_service::spec::Modality;
 use streamfleet_session::candidate::ParsedCandidate;
 use streamfleet_session::wire::{Answer, Failure};
@@ -351,7 +352,8 @@ impl World {
         ];
         let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
         let metrics = Metrics::new("test", "0");
-        let ice = serde_json::from_value(json!({ "servers": [{ "urls": ["stun:stun.example.com"] }] })).unwrap();
+        let fixed = serde_json::from_value(json!([{ "urls": ["stun:stun.example.com"] }])).unwrap();
+        let ice = IceServers { fixed, turn: None };
         let app = router(host.clone(), &services, &occupancy, access, ice, &metrics.meter("http"), pages);
         Self { host, occupancy, metrics, app }
     }

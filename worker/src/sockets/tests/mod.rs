@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use crate::admission::Occupancy;
-use crate::http::{self, Access, Callers, Host as _, Hosts, IceConfig, Origins, Service, Telephone};
+use crate::http::{self, Access, Callers, Host as _, Hosts, Origins, Service, Telephone};
 use crate::media::answer::PeerFactory;
 use crate::media::driver::{Loop, LoopHandle};
 use crate::metrics::SessionMetrics;
@@ -165,7 +165,15 @@ impl World {
         let occupancy = Occupancy::default();
         let meter = metrics.meter("http");
         let host = Arc::new(sessions.clone());
-        let app = http::router(host, &services, &occupancy, access, IceConfig::default(), &meter, Router::new());
+        let app = http::router(
+            host,
+            &services,
+            &occupancy,
+            access,
+            streamfleet_service::ice::IceServers::default(),
+            &meter,
+            Router::new(),
+        );
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let (address, stop, mut tasks) = (listener.address(), CancellationToken::new(), JoinSet::new());
         tasks.spawn(listener.serve(app.clone(), ServeLimits::default(), stop.clone(), Duration::from_secs(1)));
