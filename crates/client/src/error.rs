@@ -47,6 +47,15 @@ pub enum ClientError {
     /// No address to offer.
     #[error("no local network address is usable; connect a network, or name an address in `local_addresses`")]
     NoAddress,
+    /// Media may go through a TURN server only, and there is none.
+    #[error(
+        "media may go through a TURN server only, and no TURN server over UDP is known; name one, or see whether the service's \
+         rtc_configuration has one for you"
+    )]
+    NoTurn,
+    /// Media may go through a TURN server only, and none has taken it on.
+    #[error("no TURN server has taken the call on; check that it is reached, and that its credentials are still good")]
+    NoRelay,
     /// ICE or DTLS did not come up.
     #[error(
         "no connection within {after:.1?} ({state}); the answer came, so a firewall probably drops UDP to the server's \

@@ -7,11 +7,12 @@ use tokio_util::task::TaskTracker;
 use webrtc::peer_connection::{RTCPeerConnectionState, RTCSessionDescription};
 
 use crate::error::{ClientError, Remedy};
-use crate::options::{ClientOptions, Gathering, Media, Resume};
+use crate::ice;
+use crate::options::{ClientOptions, Gathering, IceServer, IceServers, Media, Resume, Ways};
 use crate::peer::{Candidates, Peer, Status};
 use crate::retry::Backoff;
 use crate::sdp::{self, Description, Target};
-use crate::signal::{Answer, Signaling};
+use crate::signal::Signaling;
 use crate::stats::{SetupTimes, Stopwatch};
 
 /// A session that was joined.
@@ -42,18 +43,25 @@ pub(crate) async fn join(
 ) -> Result<Joined, ClientError> {
     let stopwatch = Stopwatch::new(Instant::now());
     let mut setup = SetupTimes::default();
-    let (mut peer, candidates) = Peer::build(options, &resolve(options).await, tasks).await?;
+    let servers = ice_servers(options, signaling, Patience::new(options, persistence)).await?;
+    let (mut peer, candidates) = Peer::build(options, servers, &resolve(options).await, tasks).await?;
 
     let offer = peer.connection().create_offer(None).await?;
     let bare = offer.sdp.clone();
     peer.connection().set_local_description(offer).await?;
     let sdp = match options.gathering {
         Gathering::Trickle => bare.clone(),
-        Gathering::Complete { deadline } => complete_offer(&peer, deadline).await?,
+        Gathering::Complete { deadline } => complete_offer(&peer, options.ways, deadline).await?,
     };
     setup.gathered = stopwatch.at(Instant::now());
 
-    let answer = offer_until_admitted(options, signaling, &sdp, resume, persistence).await?;
+    let mut patience = Patience::new(options, persistence);
+    let answer = loop {
+        match signaling.offer(&sdp, resume).await {
+            Ok(answer) => break answer,
+            Err(error) => patience.wait(error).await?,
+        }
+    };
     setup.answered = stopwatch.at(Instant::now());
     let description = Description::parse(&answer.sdp)?;
     peer.negotiate(&description);
@@ -84,41 +92,66 @@ async fn resolve(options: &ClientOptions) -> Vec<IpAddr> {
 }
 
 /// The offer with all its candidates, or with those that are known at the deadline.
-async fn complete_offer(peer: &Peer, deadline: Duration) -> Result<String, ClientError> {
+async fn complete_offer(peer: &Peer, ways: Ways, deadline: Duration) -> Result<String, ClientError> {
     let mut status = peer.status.clone();
     // The driver lives as long as the peer, so the watch cannot close; a deadline that passes is no error.
     let _ = tokio::time::timeout(deadline, status.wait_for(|status| status.gathered)).await;
     let sdp = peer.connection().local_description().await.map(|description| description.sdp).unwrap_or_default();
     let sdp = sdp::without_rtcp_candidates(&sdp);
-    if sdp::candidates(&sdp) == 0 { Err(ClientError::NoAddress) } else { Ok(sdp) }
+    match ways {
+        _ if sdp::candidates(&sdp) > 0 => Ok(sdp),
+        Ways::Any => Err(ClientError::NoAddress),
+        Ways::Relayed => Err(ClientError::NoRelay),
+    }
 }
 
-/// Posts the offer, again and again while the refusal is of a kind that passes.
-async fn offer_until_admitted(
+/// The STUN and TURN servers of a connection.
+async fn ice_servers(
     options: &ClientOptions,
     signaling: &Signaling,
-    sdp: &str,
-    resume: Option<&Resume>,
+    mut patience: Patience,
+) -> Result<Vec<IceServer>, ClientError> {
+    let servers = match &options.ice_servers {
+        IceServers::Given(servers) => ice::usable(servers),
+        IceServers::Told => loop {
+            match signaling.ice_servers().await {
+                Ok(told) => break ice::usable(&told),
+                Err(error) => patience.wait(error).await?,
+            }
+        },
+    };
+    let has_turn = servers.iter().flat_map(|server| &server.urls).any(|url| url.starts_with("turn:"));
+    if options.ways == Ways::Relayed && !has_turn { Err(ClientError::NoTurn) } else { Ok(servers) }
+}
+
+/// How long a service is asked again and again, while its refusal is of a kind that passes.
+struct Patience {
+    began: Instant,
+    backoff: Backoff,
     persistence: Persistence,
-) -> Result<Answer, ClientError> {
-    let start = Instant::now();
-    let mut backoff = Backoff::new(match persistence {
-        Persistence::First => options.timeouts.admission,
-        Persistence::Again => options.timeouts.rejoin,
-    });
-    loop {
-        let error = match signaling.offer(sdp, resume).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
+}
+
+impl Patience {
+    fn new(options: &ClientOptions, persistence: Persistence) -> Self {
+        let limit = match persistence {
+            Persistence::First => options.timeouts.admission,
+            Persistence::Again => options.timeouts.rejoin,
         };
-        let asked = match (&error, persistence) {
+        Self { began: Instant::now(), backoff: Backoff::new(limit), persistence }
+    }
+
+    /// Waits until it is worth asking again; gives the error back where it is not.
+    async fn wait(&mut self, error: ClientError) -> Result<(), ClientError> {
+        let asked = match (&error, self.persistence) {
             (ClientError::Refused(refusal), _) if refusal.remedy() == Remedy::Wait => refusal.retry_after,
             (ClientError::Unreachable { .. } | ClientError::NotAnAnswer { .. }, Persistence::Again) => None,
             _ => return Err(error),
         };
-        let Some(pause) = backoff.pause(start.elapsed(), asked, rand::random()) else { return Err(error) };
-        tracing::debug!(%error, ?pause, "the offer is posted again");
+        let pause = self.backoff.pause(self.began.elapsed(), asked, rand::random());
+        let Some(pause) = pause else { return Err(error) };
+        tracing::debug!(%error, ?pause, "the service is asked again");
         tokio::time::sleep(pause).await;
+        Ok(())
     }
 }
 

@@ -55,6 +55,7 @@ mod codecs;
 mod driver;
 mod error;
 mod feedback;
+mod ice;
 mod join;
 mod life;
 mod local;
@@ -78,7 +79,8 @@ pub use life::EndReason;
 pub use media::AudioChunk;
 pub use message::Message;
 pub use options::{
-    ClientOptions, Gathering, IceServer, InvalidUrl, Media, Reconnect, Resume, ServiceUrl, Timeouts, Tls, random_id,
+    ClientOptions, Gathering, IceServer, IceServers, InvalidUrl, Media, Reconnect, Resume, ServiceUrl, Timeouts, Tls,
+    Ways, random_id,
 };
 pub use phone::options::{AuthToken, Digit, Incoming, PhoneOptions};
 pub use phone::webhook::InvalidTwiml;

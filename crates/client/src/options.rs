@@ -54,6 +54,11 @@ impl ServiceUrl {
         self.below("webrtc/offer")
     }
 
+    /// The URL which names the service's STUN and TURN servers.
+    pub fn configuration_url(&self) -> Url {
+        self.below("rtc_configuration")
+    }
+
     /// The URL which a WebSocket is opened at: `ws` or `wss`.
     pub fn socket_url(&self) -> Url {
         self.web_socket("websocket/offer")
@@ -145,8 +150,8 @@ pub enum Media {
     None,
 }
 
-/// A STUN or TURN server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A STUN or TURN server. `Debug` shows no credential.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct IceServer {
     /// `stun:host:port` or `turn:host:port?transport=udp`.
     pub urls: Vec<String>,
@@ -161,6 +166,39 @@ impl IceServer {
     pub fn stun(url: impl Into<String>) -> Self {
         Self { urls: vec![url.into()], ..Self::default() }
     }
+}
+
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceServer").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}
+
+/// Which STUN and TURN servers a call uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IceServers {
+    /// Those that the service names (`GET {url}/rtc_configuration`), asked again for every connection because their credentials
+    /// expire; none where it names none, or has no such route, as FastRTC.
+    Told,
+    /// These.
+    Given(Vec<IceServer>),
+}
+
+impl Default for IceServers {
+    fn default() -> Self {
+        Self::Given(Vec::new())
+    }
+}
+
+/// Which ways media may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ways {
+    /// Any that works, the shortest first.
+    #[default]
+    Any,
+    /// Through a TURN server only, as a browser's `iceTransportPolicy: "relay"`: nobody but that server learns this machine's
+    /// addresses.
+    Relayed,
 }
 
 /// Whom to trust over `https`.
@@ -224,7 +262,9 @@ pub struct ClientOptions {
     /// Headers of every request, such as `authorization`.
     pub headers: HeaderMap,
     /// STUN and TURN servers.
-    pub ice_servers: Vec<IceServer>,
+    pub ice_servers: IceServers,
+    /// Which ways media may take.
+    pub ways: Ways,
     /// Local addresses to offer; empty: every usable one, and loopback where the server is on this machine.
     pub local_addresses: Vec<IpAddr>,
     /// When the offer is posted.
@@ -256,7 +296,8 @@ impl ClientOptions {
             user_id: None,
             metadata: Map::new(),
             headers: HeaderMap::new(),
-            ice_servers: Vec::new(),
+            ice_servers: IceServers::default(),
+            ways: Ways::default(),
             local_addresses: Vec::new(),
             gathering: Gathering::default(),
             media: Media::default(),
@@ -407,6 +448,8 @@ mod tests {
         let mut options = ClientOptions::new("http://h".parse().unwrap());
         options.resume = Resume::new("hush");
         options.headers.insert("authorization", "Bearer hush".parse().unwrap());
-        assert!(!format!("{options:?} {:?}", options.resume).contains("hush"));
+        let server = IceServer { credential: "hush".into(), ..IceServer::stun("stun:h") };
+        options.ice_servers = IceServers::Given(vec![server]);
+        assert!(!format!("{options:?} {:?} {:?}", options.resume, options.ice_servers).contains("hush"));
     }
 }

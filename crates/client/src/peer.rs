@@ -19,8 +19,9 @@ use webrtc::media_stream::track_local::{TrackLocal, static_rtp::TrackLocalStatic
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceConnectionState, RTCIceGatheringState, RTCIceServer, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
-    RTCSessionDescription, Registry, SettingEngineBuilder, StatsSelector, configure_nack, configure_rtcp_reports,
+    RTCIceConnectionState, RTCIceGatheringState, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnectionIceEvent,
+    RTCPeerConnectionState, RTCSessionDescription, Registry, SettingEngineBuilder, StatsSelector, configure_nack,
+    configure_rtcp_reports,
 };
 use webrtc::runtime::Runtime;
 
@@ -28,7 +29,7 @@ use crate::codecs;
 use crate::error::ClientError;
 use crate::feedback::{Feedback, RemoteLoss};
 use crate::local;
-use crate::options::{ClientOptions, Media};
+use crate::options::{ClientOptions, IceServer, Media, Ways};
 use crate::runtime::Prompt;
 use crate::sdp::{Description, Kind, MediaLine};
 use crate::stats::Report;
@@ -106,6 +107,7 @@ impl Peer {
     /// Builds a connection with the tracks and the data channel of the options. Nothing is sent yet.
     pub(crate) async fn build(
         options: &ClientOptions,
+        ice_servers: Vec<IceServer>,
         server: &[std::net::IpAddr],
         tasks: &TaskTracker,
     ) -> Result<(Self, Candidates), ClientError> {
@@ -140,14 +142,19 @@ impl Peer {
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .with_ice_timeouts(Some(half), Some(half), Some(half / 4))
             .build();
-        let servers = options.ice_servers.iter().map(|server| RTCIceServer {
-            urls: server.urls.clone(),
-            username: server.username.clone(),
-            credential: server.credential.clone(),
+        let servers = ice_servers.into_iter().map(|IceServer { urls, username, credential }| RTCIceServer {
+            urls,
+            username,
+            credential,
         });
+        let policy = match options.ways {
+            Ways::Any => RTCIceTransportPolicy::All,
+            Ways::Relayed => RTCIceTransportPolicy::Relay,
+        };
+        let configuration = RTCConfigurationBuilder::new().with_ice_servers(servers.collect());
         let runtime = Arc::new(Prompt::new());
         let building = PeerConnectionBuilder::new()
-            .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.collect()).build())
+            .with_configuration(configuration.with_ice_transport_policy(policy).build())
             .with_media_engine(engine)
             .with_setting_engine(settings)
             .with_interceptor_registry(registry)

@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use streamfleet_session::SessionId;
 
-use crate::error::{ClientError, Refusal};
-use crate::options::{ClientOptions, Resume, Tls};
+use crate::error::{ClientError, Refusal, Remedy};
+use crate::ice;
+use crate::options::{ClientOptions, IceServer, Resume, Tls};
 use crate::sdp::Target;
 
 /// Longest answer that is read. One with a hundred candidates has 20 kB.
@@ -64,6 +65,7 @@ pub(crate) struct Answer {
 pub(crate) struct Signaling {
     http: reqwest::Client,
     url: Url,
+    configuration: Url,
     id: SessionId,
     metadata: Option<Map<String, Value>>,
 }
@@ -73,9 +75,24 @@ impl Signaling {
         Ok(Self {
             http: http(&options.headers, options.timeouts.request, options.tls)?,
             url: options.url.offer_url(),
+            configuration: options.url.configuration_url(),
             id: options.webrtc_id.clone(),
             metadata: options.offer_metadata(),
         })
+    }
+
+    /// The STUN and TURN servers that the service names; none where it does not answer such a question. Why not, its answer to the
+    /// offer tells better.
+    pub(crate) async fn ice_servers(&self) -> Result<Vec<IceServer>, ClientError> {
+        let reply = send(self.http.get(self.configuration.clone()), &self.configuration, MAX_ANSWER).await?;
+        match refusal(&reply) {
+            Some(refusal) if refusal.remedy() == Remedy::Wait => Err(refusal.into()),
+            Some(refusal) => {
+                tracing::debug!(%refusal, "the service names no ICE servers");
+                Ok(Vec::new())
+            }
+            None => Ok(ice::servers(&reply.body)),
+        }
     }
 
     /// Posts an offer once.

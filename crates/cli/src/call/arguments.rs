@@ -8,8 +8,8 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 use streamfleet_client::{
     AuthToken, Call, Client, ClientError, ClientOptions, Framing, Gathering, HeaderMap, HeaderName, HeaderValue,
-    IceServer, Incoming, PhoneOptions, Reconnect, SampleRate, ServiceUrl, SessionId, SocketCodec, SocketOptions, Tls,
-    UserId,
+    IceServer, IceServers, Incoming, PhoneOptions, Reconnect, SampleRate, ServiceUrl, SessionId, SocketCodec,
+    SocketOptions, Tls, UserId, Ways,
 };
 
 /// Longest call: both directions are kept in memory for the report, 6 MB a minute each.
@@ -69,9 +69,12 @@ pub(crate) struct Args {
     /// Post the offer at once and its candidates as they are found
     #[arg(long)]
     trickle: bool,
-    /// A STUN or TURN server: stun:HOST:PORT or turn:HOST:PORT,USER,PASSWORD
+    /// A STUN or TURN server instead of those that the service names: stun:HOST:PORT or turn:HOST:PORT,USER,PASSWORD
     #[arg(long = "ice-server", value_name = "URL", value_parser = ice_server)]
     ice_servers: Vec<IceServer>,
+    /// Send media through a TURN server only
+    #[arg(long)]
+    relay: bool,
     /// What media frames hold (websocket)
     #[arg(long, value_name = "NAME", default_value = "mulaw")]
     codec: CodecName,
@@ -137,6 +140,7 @@ impl Args {
         };
         given("--trickle", self.trickle, TransportName::Webrtc)?;
         given("--ice-server", !self.ice_servers.is_empty(), TransportName::Webrtc)?;
+        given("--relay", self.relay, TransportName::Webrtc)?;
         given("--codec", self.codec != CodecName::Mulaw, TransportName::Websocket)?;
         given("--binary", self.binary, TransportName::Websocket)?;
         given("--no-webhook", self.no_webhook, TransportName::Twilio)?;
@@ -202,7 +206,13 @@ impl Args {
         options.user_id = self.user_id.clone();
         options.metadata = metadata(&self.metadata)?;
         options.headers = headers(&self.headers)?;
-        options.ice_servers = self.ice_servers.clone();
+        options.ice_servers = match self.ice_servers.as_slice() {
+            [] => IceServers::Told,
+            given => IceServers::Given(given.to_vec()),
+        };
+        if self.relay {
+            options.ways = Ways::Relayed;
+        }
         if self.trickle {
             options.gathering = Gathering::Trickle;
         }
@@ -385,11 +395,12 @@ mod tests {
         assert_eq!((options.tls, options.reconnect), (Tls::AcceptAny, Reconnect::Never));
         assert_eq!(Value::Object(options.metadata), serde_json::json!({"plan": "gold=1", "n": 1}));
         assert_eq!(options.headers["authorization"], "Bearer x:y");
-        assert_eq!(options.ice_servers[0], IceServer::stun("stun:s:3478"));
-        assert_eq!(
-            (options.ice_servers[1].username.as_str(), options.ice_servers[1].credential.as_str()),
-            ("u", "p,w")
-        );
+        let IceServers::Given(servers) = options.ice_servers else { panic!("{:?}", options.ice_servers) };
+        assert_eq!(servers[0], IceServer::stun("stun:s:3478"));
+        assert_eq!((servers[1].username.as_str(), servers[1].credential.as_str()), ("u", "p,w"));
+        assert_eq!(options.ways, Ways::Any);
+        let options = parse(&["http://h", "--relay"]).unwrap().options().unwrap();
+        assert_eq!((options.ice_servers, options.ways), (IceServers::Told, Ways::Relayed));
     }
 
     #[test]
@@ -436,6 +447,7 @@ mod tests {
         check(&["http://h", "--ice-server", "example.com"], "write stun:");
         check(&["http://h", "--id", "a b"], "--id");
         check(&["http://h", "--transport", "pigeon"], "--transport");
+        check(&["http://h", "--transport", "twilio", "--relay"], "--relay: only with --transport webrtc");
         check(&["http://h", "--codec", "opus"], "--codec: only with --transport websocket");
         check(&["http://h", "--transport", "twilio", "--trickle"], "--trickle: only with --transport webrtc");
         check(&["http://h", "--transport", "websocket", "--no-webhook"], "--no-webhook: only with --transport twilio");
