@@ -10,6 +10,7 @@
   seconds   to listen once media flows
   gate      each call reports "ready" when its offer is made and waits for the command "call" before it posts it; a refusal
             is then reported as "refused", and "call" posts the same offer again
+  relay_only  by the TURN servers that the service names, and no other way
   hold      the last call stays until standard input ends; meanwhile the command "hear" listens anew and reports "heard"
 
 Commands are lines on standard input.
@@ -25,7 +26,14 @@ import urllib.error
 import urllib.request
 
 import numpy
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCIceServer,
+    RTCIceTransportPolicy,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
 from aiortc.contrib.signaling import object_to_string
 from av import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -94,6 +102,13 @@ def post(url, body):
         return error.code, json.load(error)
 
 
+def relayed(url):
+    """By the TURN servers that the service names, and no other way."""
+    with urllib.request.urlopen(f"{url}/rtc_configuration", timeout=20) as response:
+        servers = [RTCIceServer(**server) for server in json.load(response)["iceServers"]]
+    return RTCConfiguration(iceServers=servers, iceTransportPolicy=RTCIceTransportPolicy.RELAY)
+
+
 def without_candidates(sdp):
     return "".join(line for line in sdp.splitlines(True) if not line.startswith(("a=candidate:", "a=end-of-candidates")))
 
@@ -108,9 +123,9 @@ def candidates_of(pc):
 
 
 class Call:
-    def __init__(self, url, id, mode, hz):
+    def __init__(self, url, id, mode, hz, configuration):
         self.url, self.id, self.mode, self.hz = url, id, mode, hz
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pc = RTCPeerConnection(configuration)
         self.messages = []
         self.forget()
         self.connected, self.over = asyncio.Event(), asyncio.Event()
@@ -211,10 +226,11 @@ async def admitted(call, next_command):
             report("refused", status=refusal.status, answer=refusal.answer)
 
 
-async def main(url, id, mode="complete", calls=1, hz=440, seconds=2.0, gate=False, hold=False):
+async def main(url, id, mode="complete", calls=1, hz=440, seconds=2.0, gate=False, hold=False, relay_only=False):
+    configuration = relayed(url) if relay_only else RTCConfiguration(iceServers=[])
     next_command = await commands_of(sys.stdin)
     for n in range(calls):
-        call = Call(url, f"{id}-{n}", mode, hz + 50 * n)
+        call = Call(url, f"{id}-{n}", mode, hz + 50 * n, configuration)
         try:
             await call.make()
             connected = await (admitted(call, next_command) if gate else call.open())

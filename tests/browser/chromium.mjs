@@ -22,13 +22,15 @@ export function dismissed() {
 
 // plain: candidates with addresses, as a page with microphone permission has them; hidden: `.local` names, as one without.
 // microphone_file: a WAV file that the fake microphone plays again and again, instead of its beeps.
-function flags({ addresses = "plain", microphone_file }) {
+// trusted_key: base64 of the SHA-256 of a public key whose certificates are believed, also that of a TURN server.
+function flags({ addresses = "plain", microphone_file, trusted_key }) {
   return [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--autoplay-policy=no-user-gesture-required",
     // Without it a machine that has only the loopback interface has no candidate at all.
     "--allow-loopback-in-peer-connection",
     ...(addresses === "plain" ? ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"] : []),
+    ...(trusted_key ? [`--ignore-certificate-errors-spki-list=${trusted_key}`] : []),
     ...(microphone_file ? [`--use-file-for-fake-audio-capture=${microphone_file}`] : []),
   ];
 }

@@ -129,9 +129,13 @@ globalThis.client = (() => {
     }
   };
 
+  // relay_only: by the TURN servers that the service names, and no other way.
   // shape: "complete" waits for gathering, "trickle" posts each candidate by itself, "none" sends no candidate at all.
-  async function connect({ url, id, shape, audio, video }) {
-    const pc = new RTCPeerConnection({ iceServers: [] });
+  async function connect({ url, id, shape, audio, video, relay_only }) {
+    const configuration = relay_only
+      ? { ...(await (await fetch(`${url}/rtc_configuration`)).json()), iceTransportPolicy: "relay" }
+      : { iceServers: [] };
+    const pc = new RTCPeerConnection(configuration);
     const call = { pc, messages: [], states: [], trickled: [], voice: null, picture: null };
     const started = performance.now();
     const at = () => Math.round(performance.now() - started);
@@ -183,8 +187,17 @@ globalThis.client = (() => {
     return {
       offered, offered_ms, answered_ms, connected_ms: at(), streamed: call.streamed ?? null, resume: answer.body.resume ?? null,
       candidates_answered: (answer.body.sdp.match(/^a=candidate:/gm) ?? []).length,
-      trickled: call.trickled, replies: call.replies,
+      trickled: call.trickled, replies: call.replies, way: relay_only ? await way(pc) : null,
     };
+  }
+
+  // Our end of the pair of candidates that media takes: of which type it is, and how its TURN server is talked to.
+  async function way(pc) {
+    const report = await pc.getStats();
+    const all = [...report.values()];
+    const pair = report.get(all.find(({ type }) => type === "transport")?.selectedCandidatePairId);
+    const local = report.get(pair?.localCandidateId);
+    return { candidate: local?.candidateType ?? null, protocol: local?.relayProtocol ?? null };
   }
 
   // Sends a text and waits for the message that answers it.

@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny browser aiortc network conversation conformance process fleet hostile)
+all=(tools fmt clippy build unit deny browser aiortc turn network conversation conformance process fleet hostile)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -39,6 +39,7 @@ stage_build() { cargo build --workspace --all-targets --locked; }
 stage_unit() { cargo test --workspace --exclude streamfleet-tests --locked; }
 stage_browser() { suite browser; }
 stage_aiortc() { suite aiortc; }
+stage_turn() { suite turn; }
 stage_network() { suite network; }
 stage_conversation() { suite conversation; }
 stage_conformance() { suite conformance; }

@@ -42,6 +42,8 @@ if [[ ${1:-} != --where ]]; then
     apt_install ca-certificates cmake gcc g++ libc6-dev make
     # The store's tests start their own on free ports; the packages' services are not used.
     apt_install redis-server redis-sentinel
+    # A TURN server, and a client to try its credentials with.
+    apt_install coturn
     # Makes keys and signs tokens, as an issuer does that is not this program.
     apt_install openssl
     if ! have node || ! have npm; then apt_install nodejs npm; fi

@@ -5,6 +5,7 @@
 //! [`Nat`] is a bad network between the two.
 
 mod balancer;
+mod coturn;
 mod events;
 mod fleet;
 pub mod http;
@@ -25,6 +26,7 @@ mod steady;
 mod websocket;
 
 pub use balancer::Balancer;
+pub use coturn::{Coturn, Wire, credential};
 pub use events::{Events, ServerEvent};
 pub use fleet::{Fleet, Media, Part, Shape, Wires};
 pub use link::Link;
