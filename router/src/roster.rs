@@ -272,6 +272,10 @@ mod tests {
         let secret = text("a", ", identity: {jwt: {secret: {secretKeyRef: {name: a, key: b}}}}");
         let mistakes = Roster::default().next(usable(&[secret]), &means()).unwrap_err();
         assert!(mistakes.to_string().contains("name a file or a variable"), "{mistakes}");
+        let turn = text("a", ", media: {turn: {urls: ['turn:t'], secret: {env: STREAMFLEET_NO_SUCH}}}");
+        let mistakes = Roster::default().next(usable(&[turn]), &means()).unwrap_err();
+        let expected = "spec.media.turn.secret: a: the variable STREAMFLEET_NO_SUCH with the secret is not set";
+        assert!(mistakes.to_string().contains(expected), "{mistakes}");
     }
 
     #[test]

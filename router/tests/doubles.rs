@@ -7,6 +7,8 @@
 mod audit;
 #[path = "doubles/candidates.rs"]
 mod candidates;
+#[path = "doubles/configuration.rs"]
+mod configuration;
 #[path = "doubles/control.rs"]
 mod control;
 #[path = "doubles/edges.rs"]

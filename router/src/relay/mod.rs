@@ -115,7 +115,7 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         // Clients come as soon as there are sockets for them.
         peers.catch_up().await.map_err(at(listen))?;
         let (announce, flows) = mpsc::channel(WAITING);
-        let workers = SocketAddr::new(unspecified(plan.listen.ip()), 0);
+        let workers = SocketAddr::new(towards(&plan.networks), 0);
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
         let (view, lookers) = Flows::of(plan.threads.get());
         for looker in lookers {
@@ -178,10 +178,11 @@ impl Drop for Stop {
     }
 }
 
-fn unspecified(like: IpAddr) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::from([0; 4]),
-        IpAddr::V6(_) => IpAddr::from([0; 16]),
+/// Where workers send to: whatever clients come by, IPv6 only where workers have it. A socket of IPv6 carries IPv4 too.
+fn towards(networks: &WorkerNetworks) -> IpAddr {
+    match networks.prefix() {
+        None => IpAddr::from([0; 4]),
+        Some(_) => IpAddr::from([0; 16]),
     }
 }
 

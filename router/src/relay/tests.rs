@@ -1,5 +1,8 @@
 //! A relay on real sockets, between clients and workers that know what passes between them.
 
+mod families;
+mod threats;
+
 use std::collections::HashSet;
 use std::net::UdpSocket as StdSocket;
 use std::time::Duration;
@@ -42,7 +45,11 @@ fn check(session: &str) -> Vec<u8> {
 }
 
 fn socket() -> StdSocket {
-    let socket = StdSocket::bind("127.0.0.1:0").unwrap();
+    socket_at("127.0.0.1")
+}
+
+fn socket_at(ip: &str) -> StdSocket {
+    let socket = StdSocket::bind((ip, 0)).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket
 }
@@ -56,11 +63,16 @@ fn receive(socket: &StdSocket) -> (Vec<u8>, SocketAddr) {
 
 /// The worker's answer to what came.
 fn answer(worker: &StdSocket, came: &[u8], from: SocketAddr, standing: Standing, datagram: &[u8]) {
+    worker.send_to(&answered(came, from, &KEY, standing, datagram), from).unwrap();
+}
+
+/// What a worker sends to answer what came, under its session's key.
+fn answered(came: &[u8], from: SocketAddr, key: &SessionKey, standing: Standing, datagram: &[u8]) -> Vec<u8> {
     let (sealed, _) = Sealed::split(came).unwrap();
-    let said = sealed.open(&KEY).expect("sealed for this worker");
+    let said = sealed.open(key).expect("sealed for this worker");
     assert_eq!(said.return_port, from.port());
     let back = Header { direction: Direction::ToClient, standing, session: SessionHandle(1), ..said };
-    worker.send_to(&[&back.seal(&KEY)[..], datagram].concat(), from).unwrap();
+    [&back.seal(key)[..], datagram].concat()
 }
 
 fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {

@@ -175,9 +175,9 @@ fn every_mistake_is_named() {
         &[
             "ice.servers[0].urls: a server needs at least one URL",
             "ice.servers[1].credential: a TURN server needs a username and a credential",
-            "ice.turn.secret: TURN servers are given, but not their secret",
-            "ice.turn.urls[0]: not a turn: or turns: URL",
             "ice.turn.ttlSeconds: 0 is not between 60 and 604800",
+            "ice.turn.urls[0]: not a turn: or turns: URL",
+            "ice.turn.secret: TURN servers are given, but not their secret",
         ],
     );
     check(

@@ -2,6 +2,7 @@
 
 mod audit;
 mod candidates;
+mod configuration;
 mod control;
 mod cors;
 mod data;
@@ -319,6 +320,16 @@ impl World {
     }
 
     fn serving(access: Access, pages: Router) -> Self {
+        let fixed = serde_json::from_value(json!([{ "urls": ["stun:stun.example.com"] }])).unwrap();
+        Self::whole(access, IceServers { fixed, turn: None }, pages)
+    }
+
+    /// One whose clients are told of these.
+    fn telling(ice: IceServers) -> Self {
+        Self::whole(access(), ice, Router::new())
+    }
+
+    fn whole(access: Access, ice: IceServers, pages: Router) -> Self {
         let limits = Limits {
             concurrency: NonZeroU32::new(2),
             per_user: NonZeroU32::new(1),
@@ -352,8 +363,6 @@ impl World {
         ];
         let (host, occupancy) = (Arc::new(FakeHost::default()), Occupancy::default());
         let metrics = Metrics::new("test", "0");
-        let fixed = serde_json::from_value(json!([{ "urls": ["stun:stun.example.com"] }])).unwrap();
-        let ice = IceServers { fixed, turn: None };
         let app = router(host.clone(), &services, &occupancy, access, ice, &metrics.meter("http"), pages);
         Self { host, occupancy, metrics, app }
     }

@@ -1,0 +1,335 @@
+//! What docs/security.md says of packets that do not belong: each row on real sockets.
+//!
+//! One thread, so that everything is taken in the order in which it is sent: when a call that goes on has talked once more, what was
+//! sent before it has been judged, and would have been received before it.
+
+use streamfleet_process::telemetry::Metrics;
+use streamfleet_relay::{Announced, Drop as Why, FlowId};
+use streamfleet_session::ufrag::Minted;
+
+use super::*;
+
+const ANSWER: &[u8] = b"\x01\x01 an answer to a check";
+const MEDIA: &[u8] = &[128; 400];
+/// As of relays behind one load balancer.
+const RELAY_KEY: [u8; 32] = [9; 32];
+
+/// A relay with the installation's own key, and what it counts.
+struct Place {
+    door: SocketAddr,
+    /// Where other relays tell it of flows.
+    ears: SocketAddr,
+    seal: Seal,
+    metrics: Metrics,
+    _running: tokio::task::JoinSet<io::Result<()>>,
+}
+
+/// A call under way: its worker has seen that its client is there.
+struct Call {
+    client: StdSocket,
+    worker: StdSocket,
+    session: Minted,
+    /// What the worker was sent first, and by which address of the relay.
+    came: Vec<u8>,
+    relay: SocketAddr,
+}
+
+fn seal(key: [u8; 32], ranges: &[&str]) -> Seal {
+    let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+    Seal::new(&RelayKey::from_random(key).into(), WorkerNetworks::new(ranges, None).unwrap())
+}
+
+async fn place() -> Place {
+    let ears = socket().local_addr().unwrap();
+    let plan = plan(([127, 0, 0, 1], 0).into(), &[], ears.port());
+    let plan = RelayPlan { threads: NonZeroUsize::MIN, ..plan };
+    let metrics = Metrics::new("test", "0");
+    let opening = Opening(Arc::new(seal(RELAY_KEY, &["127.0.0.0/8"])));
+    let relay = Relay::bind(plan, &opening, &metrics.meter("relay")).await.unwrap();
+    let (door, mut running) = (relay.door(), tokio::task::JoinSet::new());
+    running.spawn(relay.run());
+    Place { door, ears, seal: seal(RELAY_KEY, &["127.0.0.0/8"]), metrics, _running: running }
+}
+
+/// Runs a test that waits for packets.
+async fn at_a_relay(test: impl FnOnce(&Place) + Send + 'static) {
+    let place = place().await;
+    tokio::task::spawn_blocking(move || test(&place)).await.unwrap();
+}
+
+impl Place {
+    fn mint(&self, worker: &StdSocket) -> Minted {
+        self.seal.mint(worker.local_addr().unwrap(), rand::random()).unwrap()
+    }
+
+    fn call(&self) -> Call {
+        let (client, worker) = (socket(), socket());
+        let session = self.mint(&worker);
+        client.connect(self.door).unwrap();
+        client.send(&check(session.ufrag.as_str())).unwrap();
+        let (came, relay) = receive(&worker);
+        worker.send_to(&answered(&came, relay, &session.key, Standing::Proven, ANSWER), relay).unwrap();
+        assert_eq!(receive(&client).0, ANSWER);
+        Call { client, worker, session, came, relay }
+    }
+
+    /// How many packets went no further for this reason.
+    #[track_caller]
+    fn dropped(&self, why: Why) -> u64 {
+        let label = format!("reason=\"{}\"", why.as_str());
+        let text = self.metrics.render();
+        let is_it = |line: &&str| line.starts_with("streamfleet_relay_dropped_total{") && line.contains(&label);
+        let line = text.lines().find(is_it).unwrap_or_else(|| panic!("{label} in {text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    #[track_caller]
+    fn check_dropped(&self, expected: &[(Why, u64)]) {
+        for why in Why::ALL {
+            let count = expected.iter().find(|(of, _)| *of == why).map_or(0, |(_, count)| *count);
+            assert_eq!(self.dropped(why), count, "{why:?}");
+        }
+    }
+}
+
+impl Call {
+    fn address(&self) -> SocketAddr {
+        self.client.local_addr().unwrap()
+    }
+
+    /// Its client is heard by its worker and its worker by its client, and neither has received anything else before.
+    #[track_caller]
+    fn goes_on(&self) {
+        self.client.send(MEDIA).unwrap();
+        let (came, from) = receive(&self.worker);
+        let (sealed, datagram) = Sealed::split(&came).unwrap();
+        assert_eq!((sealed.said().client, datagram), (self.address(), MEDIA));
+        self.worker.send_to(&answered(&came, from, &self.session.key, Standing::Proven, MEDIA), from).unwrap();
+        assert_eq!(receive(&self.client).0, MEDIA);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cut_off_goes_nowhere() {
+    at_a_relay(|place| {
+        let (call, stranger) = (place.call(), socket());
+        let whole = check(place.mint(&call.worker).ufrag.as_str());
+        // From the first octet on a message says how long it is.
+        for length in 1..whole.len() {
+            stranger.send_to(&whole[..length], place.door).unwrap();
+        }
+        let back = answered(&call.came, call.relay, &call.session.key, Standing::Proven, b"");
+        for length in 1..=back.len() {
+            call.worker.send_to(&back[..length], call.relay).unwrap();
+        }
+        call.goes_on();
+        place.check_dropped(&[(Why::Noise, whole.len() as u64 - 1), (Why::Malformed, back.len() as u64)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giants_are_not_passed_on_and_neither_is_a_part_of_them() {
+    at_a_relay(|place| {
+        let call = place.call();
+        for length in [2_049, 9_000, 65_507] {
+            call.client.send(&vec![128; length]).unwrap();
+        }
+        call.goes_on();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_names_lead_nowhere() {
+    at_a_relay(|place| {
+        let (call, stranger) = (place.call(), socket());
+        let worker = call.worker.local_addr().unwrap();
+        let another = |seal: &Seal, to: SocketAddr| seal.mint(to, rand::random()).unwrap().ufrag.as_str().to_owned();
+        let good = another(&place.seal, worker);
+        let changed = |at: usize| {
+            let mut text = good.clone().into_bytes();
+            text[at] = if text[at] == b'A' { b'B' } else { b'A' };
+            String::from_utf8(text).unwrap()
+        };
+        let mut forged = vec![
+            // Of another installation, and of ours from when it had more networks.
+            another(&seal([8; 32], &["127.0.0.0/8"]), worker),
+            another(&seal(RELAY_KEY, &["10.0.0.0/8"]), ([10, 0, 0, 1], 443).into()),
+            "A".repeat(32),
+            good[..31].to_owned(),
+            format!("{good}A"),
+        ];
+        forged.extend((0..good.len()).map(changed));
+        for name in &forged {
+            stranger.send_to(&check(name), place.door).unwrap();
+        }
+        call.goes_on();
+        place.check_dropped(&[(Why::UnknownUfrag, forged.len() as u64)]);
+        // Who goes on like that is not listened to; who has a flow is, from the same address.
+        for _ in 0..1_000 {
+            stranger.send_to(&check(&forged[0]), place.door).unwrap();
+        }
+        call.goes_on();
+        assert!(place.dropped(Why::Stranger) > 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_without_the_key_reaches_no_client() {
+    at_a_relay(|place| {
+        let (call, other) = (place.call(), place.call());
+        let pod = socket();
+        let said = Sealed::split(&call.came).unwrap().0.open(&call.session.key).unwrap();
+        let said = Header { direction: Direction::ToClient, standing: Standing::Proven, ..said };
+        let others = *Sealed::split(&other.came).unwrap().0.said();
+        let own = &call.session.key;
+        for (header, key) in [
+            // Without the key; with that of another session of the same relay.
+            (said, &SessionKey::from_bytes([0; 16])),
+            (said, &other.session.key),
+            // A worker that is broken into reaches for another's client, by each way that names it.
+            (Header { flow: others.flow, client: others.client, ..said }, own),
+            (Header { client: others.client, ..said }, own),
+            (Header { flow: others.flow, ..said }, own),
+            (Header { flow: FlowId(u32::MAX), ..said }, own),
+            (Header { door: 1, ..said }, own),
+            // What the relay itself sends to workers.
+            (Header { direction: Direction::ToWorker, ..said }, own),
+        ] {
+            pod.send_to(&[&header.seal(key)[..], MEDIA].concat(), call.relay).unwrap();
+        }
+        pod.send_to(&call.came, call.relay).unwrap();
+        call.goes_on();
+        other.goes_on();
+        place.check_dropped(&[(Why::Forged, 3), (Why::StrangeFlow, 4), (Why::Malformed, 2)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_replayed_takes_nobodys_call() {
+    at_a_relay(|place| {
+        let (call, attacker) = (place.call(), socket());
+        // What the client sent, from another address: its check reaches its worker, in the attacker's own name.
+        let replayed = check(call.session.ufrag.as_str());
+        attacker.send_to(&replayed, place.door).unwrap();
+        let (came, from) = receive(&call.worker);
+        assert_eq!(Sealed::split(&came).unwrap().0.said().client, attacker.local_addr().unwrap());
+        attacker.send_to(MEDIA, place.door).unwrap();
+        call.goes_on();
+        // What was sent between relay and worker, to the door and to the relay's own port.
+        attacker.send_to(&call.came, place.door).unwrap();
+        attacker.send_to(&came, from).unwrap();
+        call.goes_on();
+        place.check_dropped(&[(Why::Unconfirmed, 1), (Why::Noise, 1), (Why::Malformed, 1)]);
+    })
+    .await;
+}
+
+/// To a relay, whoever sends with another's address is that other: here the victim's own socket plays both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spoofed_source_takes_nobodys_call() {
+    at_a_relay(|place| {
+        let (victim, worker) = (place.call(), socket());
+        let session = place.mint(&worker);
+        for _ in 0..3 {
+            victim.client.send(&check(session.ufrag.as_str())).unwrap();
+            let (came, from) = receive(&worker);
+            // The attacker's worker has seen a good check; that its client is there it has not.
+            let back = answered(&came, from, &session.key, Standing::Confirmed, ANSWER);
+            worker.send_to(&back, from).unwrap();
+            assert_eq!(receive(&victim.client).0, ANSWER);
+            victim.goes_on();
+        }
+        worker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(worker.recv_from(&mut [0; 2_048]).is_err(), "the victim's media is its own worker's");
+        place.check_dropped(&[]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_flooded_through_it() {
+    at_a_relay(|place| {
+        let (victim, worker, call) = (socket(), socket(), place.call());
+        let session = place.mint(&worker);
+        let asked = check(session.ufrag.as_str());
+        victim.send_to(&asked, place.door).unwrap();
+        let (came, from) = receive(&worker);
+        // A worker that has seen nothing of a client may send it as much as has come from it.
+        let part = vec![1; asked.len() / 2];
+        for _ in 0..99 {
+            worker.send_to(&answered(&came, from, &session.key, Standing::Unknown, &part), from).unwrap();
+        }
+        call.goes_on();
+        let mut octets = 0;
+        victim.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        while let Ok((length, _)) = victim.recv_from(&mut [0; 2_048]) {
+            octets += length;
+        }
+        assert_eq!(octets, 2 * part.len());
+        place.check_dropped(&[(Why::Amplified, 97)]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn false_announcements_are_not_believed() {
+    at_a_relay(|place| {
+        let (call, stranger, relay) = (place.call(), socket(), socket());
+        let key = RelayKey::from_random(RELAY_KEY);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let flow = |client: SocketAddr| Announced {
+            client,
+            door: place.door.port(),
+            target: Target { worker: call.worker.local_addr().unwrap(), key: call.session.key },
+            session: SessionHandle(1),
+        };
+        let said = |key: &[u8; 32], client: SocketAddr, now: Duration| {
+            let mut announcer = Announcer::new(RelayKey::from_random(RELAY_KEY).id().get(), key, rand::random());
+            announcer.say(&[flow(client)], now).unwrap()
+        };
+        let own = stranger.local_addr().unwrap();
+        let mut changed = said(&key.among_relays(), own, now);
+        *changed.last_mut().unwrap() ^= 1;
+        for told in [
+            said(&[7; 32], own, now),
+            said(&RELAY_KEY, own, now),
+            said(&key.among_relays(), own, now - Duration::from_secs(600)),
+            said(&key.among_relays(), own, now)[..40].to_vec(),
+            changed,
+        ] {
+            relay.send_to(&told, place.ears).unwrap();
+        }
+        // One that is true, of somebody else: all that came before it has been heard then.
+        let friend = socket();
+        relay.send_to(&said(&key.among_relays(), friend.local_addr().unwrap(), now), place.ears).unwrap();
+        call.worker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut room = [0; 2_048];
+        let mut tries = 0;
+        let (length, _) = loop {
+            friend.send_to(MEDIA, place.door).unwrap();
+            match call.worker.recv_from(&mut room) {
+                Ok(came) => break came,
+                Err(_) => tries += 1,
+            }
+            assert!(tries < 400, "a true one is never believed");
+        };
+        assert_eq!(Sealed::split(&room[..length]).unwrap().0.said().client, friend.local_addr().unwrap());
+        let before = place.dropped(Why::UnknownFlow);
+        stranger.send_to(MEDIA, place.door).unwrap();
+        call.client.send(MEDIA).unwrap();
+        loop {
+            let (came, _) = receive(&call.worker);
+            let client = Sealed::split(&came).unwrap().0.said().client;
+            assert_ne!(client, own);
+            if client == call.address() {
+                break;
+            }
+        }
+        assert_eq!(place.dropped(Why::UnknownFlow), before + 1);
+    })
+    .await;
+}
