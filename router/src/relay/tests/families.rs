@@ -1,5 +1,7 @@
 //! Clients and workers of IPv4 and IPv6, each with each.
 
+use streamfleet_session::ufrag::Seal;
+
 use super::*;
 
 /// Loopback has one address of each, and IPv6 workers have what follows these bytes.
@@ -17,7 +19,7 @@ async fn each_with_each(listen: &str, clients: &'static [&'static str]) {
     let seal = Arc::new(Seal::new(&keys, networks()));
     let plan = RelayPlan { networks: networks(), ..plan(listen.parse().unwrap(), &[], 0) };
     let meter = SdkMeterProvider::default().meter("test");
-    let relay = Relay::bind(plan, &Opening(seal.clone()), &meter).await.unwrap();
+    let relay = Relay::bind(plan, &Opening::new(seal.clone(), &meter), &meter).await.unwrap();
     let (port, mut running) = (relay.door().port(), tokio::task::JoinSet::new());
     running.spawn(relay.run());
     let talk = move || {
