@@ -1,7 +1,7 @@
 //! A fleet of processes: a Redis, routers and workers, each of which can be stopped, killed and cut off by itself.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -52,6 +52,8 @@ pub enum Media {
     Direct,
     /// By the routers' relays, behind a [`Balancer`].
     Relayed,
+    /// By the relay of the only router, which has an IPv4 and an IPv6 address. Every second worker has IPv6 alone.
+    BothFamilies,
 }
 
 /// How the parts of a fleet reach each other.
@@ -109,7 +111,7 @@ impl Fleet {
         let (routers, workers) = (shape.routers, shape.workers);
         let relays = (0..routers).map(|number| relay(number, RELAY_PORT)).collect();
         let balancer = match shape.media {
-            Media::Direct => None,
+            Media::Direct | Media::BothFamilies => None,
             Media::Relayed => Some(Balancer::before(relays)?),
         };
         let mut fleet = Self { redis, routers: Vec::new(), workers: Vec::new(), balancer, shape, scratch };
@@ -129,14 +131,18 @@ impl Fleet {
     pub fn add_worker(&mut self) -> Result<usize> {
         let number = self.workers.len();
         let name = format!("w{number}");
-        let listen = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        let ip = match self.shape.media {
+            Media::BothFamilies if number % 2 == 1 => IpAddr::from(Ipv6Addr::LOCALHOST),
+            _ => IpAddr::from(Ipv4Addr::LOCALHOST),
+        };
+        let listen = SocketAddr::new(ip, free_port()?);
         let (store, http) = (self.link(self.redis.address())?, self.link(listen)?);
         let reached = http.as_ref().map_or(listen, Link::address);
         let services = self.shape.services.as_array().into_iter().flatten();
         let services: Vec<Value> = services.map(|service| with_keys(service, &WORKERS_KEYS)).collect();
         let config = json!({
             "listen": listen.to_string(),
-            "media": { "udp": "127.0.0.1:0", "advertise": ["127.0.0.1"], "loops": 1 },
+            "media": { "udp": SocketAddr::new(ip, 0).to_string(), "advertise": [ip.to_string()], "loops": 1 },
             "admin": { "listen": "127.0.0.1:0", "token": TOKEN },
             "drain": { "terminationGrace": format!("{}s", self.shape.grace.as_secs()) },
             "services": services,
@@ -165,20 +171,39 @@ impl Fleet {
             "http": { "trustedProxies": ["127.0.0.1"] },
             "store": self.store(store.as_ref()),
         });
+        if let Some(relay) = self.relay(number)? {
+            config["relay"] = relay;
+        }
+        let server = Server::start_part(program::router()?, &config, TOKEN).with_context(|| name.clone())?;
+        self.routers.push(Part { name, server, store, http: None });
+        Ok(number)
+    }
+
+    /// What a router's configuration says of its relay.
+    fn relay(&self, number: usize) -> Result<Option<Value>> {
         if let Some(balancer) = &self.balancer {
             let peers = (0..self.shape.routers).map(|number| relay(number, PEER_PORT).to_string());
-            config["relay"] = json!({
+            return Ok(Some(json!({
                 "listen": relay(number, RELAY_PORT).to_string(),
                 "advertise": [balancer.address()?.to_string()],
                 "key": RELAY_KEY,
                 "workers": ["127.0.0.0/8"],
                 "peerListen": relay(number, PEER_PORT).to_string(),
                 "peers": peers.collect::<Vec<_>>(),
-            });
+            })));
         }
-        let server = Server::start_part(program::router()?, &config, TOKEN).with_context(|| name.clone())?;
-        self.routers.push(Part { name, server, store, http: None });
-        Ok(number)
+        if self.shape.media != Media::BothFamilies {
+            return Ok(None);
+        }
+        let port = free_port()?;
+        Ok(Some(json!({
+            "listen": format!("[::]:{port}"),
+            "advertise": [format!("127.0.0.1:{port}"), format!("[::1]:{port}")],
+            "key": RELAY_KEY,
+            "workers": ["127.0.0.0/8", "::1/128"],
+            "workerPrefix": "::/96",
+            "peerListen": "127.0.0.1:0",
+        })))
     }
 
     fn link(&self, target: SocketAddr) -> Result<Option<Link>> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rtc::ice::mdns::MulticastDnsMode;
@@ -140,8 +140,12 @@ impl Peer {
         let half = options.timeouts.liveness / 2;
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-            .with_ice_timeouts(Some(half), Some(half), Some(half / 4))
-            .build();
+            .with_ice_timeouts(Some(half), Some(half), Some(half / 4));
+        let settings = match options.ways {
+            Ways::Any => settings,
+            // Nothing better can come that would be worth the usual two seconds.
+            Ways::Relayed => settings.with_relay_acceptance_min_wait(Some(Duration::ZERO)),
+        };
         let servers = ice_servers.into_iter().map(|IceServer { urls, username, credential }| RTCIceServer {
             urls,
             username,
@@ -156,7 +160,7 @@ impl Peer {
         let building = PeerConnectionBuilder::new()
             .with_configuration(configuration.with_ice_transport_policy(policy).build())
             .with_media_engine(engine)
-            .with_setting_engine(settings)
+            .with_setting_engine(settings.build())
             .with_interceptor_registry(registry)
             .with_runtime(Arc::clone(&runtime) as Arc<dyn Runtime>)
             .with_handler(Arc::new(observer))

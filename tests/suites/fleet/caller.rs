@@ -1,5 +1,6 @@
 //! A call that talks all the time, and notes when it hears what.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) reconnect: Reconnect,
     /// Silence after which the worker counts as gone.
     pub(crate) liveness: Duration,
+    /// The client's own addresses; every one that it has if empty.
+    pub(crate) from: Vec<IpAddr>,
 }
 
 impl Plan {
@@ -56,6 +59,7 @@ impl Plan {
             resume: None,
             reconnect: Reconnect::Never,
             liveness: Duration::from_secs(30),
+            from: Vec::new(),
         }
     }
 }
@@ -131,6 +135,7 @@ impl Caller {
             resume: plan.resume,
             reconnect: plan.reconnect,
             playout: FORMAT,
+            local_addresses: plan.from,
             ..options
         };
         let call = Arc::new(Client::connect(options).await?);

@@ -9,6 +9,7 @@ mod conformance;
 mod control;
 mod cost;
 mod drain;
+mod families;
 mod leftovers;
 mod outage;
 mod races;
