@@ -12,6 +12,7 @@ mod drain;
 mod families;
 mod leftovers;
 mod outage;
+mod pods;
 mod races;
 mod redis_lost;
 mod relay;
