@@ -10,7 +10,7 @@ use streamfleet_client::media_text;
 
 use super::arguments::FrameLength;
 use super::clip::{BURST_EVERY, burst};
-use super::media::{MAX_BEHIND, Phase, Share, Tally};
+use super::media::{MAX_BEHIND, Pauses, Phase, Share, Tally};
 use super::probe::{LATEST, Onsets};
 
 /// What is counted, however many of them a frame holds.
@@ -71,6 +71,7 @@ pub(super) struct Line {
     /// When the frames went that begin a burst.
     bursts: VecDeque<Instant>,
     first: Option<Instant>,
+    pauses: Pauses,
     share: Share,
 }
 
@@ -87,6 +88,7 @@ impl Line {
             onsets: Onsets::new(rate),
             bursts: VecDeque::new(),
             first: None,
+            pauses: Pauses::default(),
             share: Share::default(),
         }
     }
@@ -101,8 +103,9 @@ impl Line {
         self.first
     }
 
-    pub(super) fn share(&self) -> Share {
-        self.share
+    /// Its figures, of which nothing counts after `end`.
+    pub(super) fn share(&self, end: Instant) -> Share {
+        Share { pause: self.pauses.until(end), ..self.share }
     }
 
     /// The next frame that is due; none while draining.
@@ -140,6 +143,7 @@ impl Line {
     /// A payload came. Servers send pieces of any length, so what counts is how long they are.
     pub(super) fn receive(&mut self, payload: &[u8], now: Instant, tally: &mut Tally) {
         self.first.get_or_insert(now);
+        self.pauses.hear(now, tally.phase);
         let piece = (self.rate / PIECES_PER_SECOND) as usize;
         self.rest += payload.len();
         let whole = (self.rest / piece) as u64;
@@ -208,7 +212,7 @@ mod tests {
                 line.receive(&payload, now, &mut tally);
             }
         }
-        (tally, line.share())
+        (tally, line.share(start))
     }
 
     #[test]

@@ -67,6 +67,34 @@ pub(super) struct Share {
     pub(super) sent: u64,
     /// Packets that came back for them.
     pub(super) back: u64,
+    /// The longest time without anything from the server while measuring.
+    pub(super) pause: Duration,
+    /// The longest run of packets of which none came back as it went.
+    pub(super) outage: Duration,
+}
+
+/// How long a session hears nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pauses {
+    heard: Option<Instant>,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// Something came.
+    pub(super) fn hear(&mut self, now: Instant, phase: Phase) {
+        if phase == Phase::Measure {
+            self.longest = self.until(now);
+        }
+        if phase != Phase::Drain {
+            self.heard = Some(now);
+        }
+    }
+
+    /// The longest so far, if nothing comes before `now`.
+    pub(super) fn until(&self, now: Instant) -> Duration {
+        self.heard.map_or(self.longest, |heard| self.longest.max(now.saturating_duration_since(heard)))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +102,29 @@ struct Sending {
     number: u32,
     at: Instant,
     counts: Counts,
+}
+
+/// The longest run of packets that are lost. Unlike a pause it is not longer where this machine stands still.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outages {
+    run: u32,
+    longest: u32,
+}
+
+impl Outages {
+    /// Nothing comes back any more of this one, in the order of sending.
+    fn settle(&mut self, sending: &Sending) {
+        self.run = if sending.counts == Counts::Yes { self.run + 1 } else { 0 };
+        self.longest = self.longest.max(self.run);
+    }
+
+    /// Those that are remembered are settled last, the oldest first; `next` is the number after the newest.
+    fn with(mut self, remembered: &[Sending], next: u32) -> Duration {
+        let oldest = if remembered.len() < REMEMBERED { 0 } else { next as usize % REMEMBERED };
+        let (newer, older) = remembered.split_at(oldest);
+        older.iter().chain(newer).for_each(|sending| self.settle(sending));
+        PACKET * self.longest
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +160,8 @@ pub(super) struct Media {
     transmission: Transmission,
     reception: Option<Reception>,
     first: Option<Instant>,
+    pauses: Pauses,
+    outages: Outages,
     share: Share,
 }
 
@@ -132,6 +185,8 @@ impl Media {
             transmission,
             reception: None,
             first: None,
+            pauses: Pauses::default(),
+            outages: Outages::default(),
             share: Share::default(),
         }
     }
@@ -141,8 +196,10 @@ impl Media {
         self.first
     }
 
-    pub(super) fn share(&self) -> Share {
-        self.share
+    /// Its figures, of which nothing counts after `end`.
+    pub(super) fn share(&self, end: Instant) -> Share {
+        let outage = self.outages.with(&self.remembered, self.number);
+        Share { pause: self.pauses.until(end), outage, ..self.share }
     }
 
     /// When [`send`](Self::send) or [`report`](Self::report) has something to do.
@@ -210,7 +267,7 @@ impl Media {
         }
         let sending = Sending { number, at: now, counts };
         match self.remembered.get_mut(number as usize % REMEMBERED) {
-            Some(slot) => *slot = sending,
+            Some(slot) => self.outages.settle(&std::mem::replace(slot, sending)),
             None => self.remembered.push(sending),
         }
         if let Some(probe) = &mut self.voice.probe {
@@ -230,6 +287,7 @@ impl Media {
         }
         tally.received += 1;
         self.first.get_or_insert(now);
+        self.pauses.hear(now, tally.phase);
         let ssrc = opened.header.ssrc;
         let reception = match &mut self.reception {
             Some(reception) if reception.ssrc() == ssrc => reception,
@@ -397,7 +455,8 @@ mod tests {
         world.echo();
         // The five of before measuring do not count; the five others came back after 31 to 111 ms.
         assert_eq!((world.tally.matched, world.tally.recoded, world.tally.received), (5, 0, 10));
-        assert_eq!(world.media.share(), Share { sent: 5, back: 5 });
+        let Share { sent, back, .. } = world.media.share(world.now);
+        assert_eq!((sent, back), (5, 5));
         assert_eq!(world.tally.echo.quantile(1.0), 129 * MILLISECOND);
         // A server that sends a packet twice does not make up for a lost one.
         let mut payload = vec![];
@@ -428,6 +487,63 @@ mod tests {
             assert_eq!((world.tally.recoded, world.tally.matched), (counted, 0));
         }
         assert!(world.media.first().is_some());
+    }
+
+    /// Of a thousand packets, which are 20 s, some are lost: from which number on, and how many.
+    fn outage(lost: &[(usize, usize)]) -> Duration {
+        let mut world = World::new();
+        world.run(19 * MILLISECOND);
+        world.tally.phase = Phase::Measure;
+        for number in 1..1_000 {
+            world.run(PACKET);
+            if lost.iter().any(|(first, count)| (*first..first + count).contains(&number)) {
+                world.arrived.clear();
+            }
+            // The first is echoed with the second.
+            world.echo();
+        }
+        world.tally.phase = Phase::Drain;
+        world.media.share(world.now).outage
+    }
+
+    #[test]
+    fn the_longest_outage_is_that_of_most_packets_in_a_row() {
+        #[track_caller]
+        fn check(lost: &[(usize, usize)], expected: u32) {
+            assert_eq!(outage(lost), PACKET * expected);
+        }
+        check(&[], 0);
+        check(&[(5, 1), (7, 1), (9, 1)], 1);
+        check(&[(100, 10), (500, 30)], 30);
+        check(&[(100, 30), (500, 10)], 30);
+        check(&[(200, 500)], 500);
+        // Beyond those that are remembered, and among them, where the oldest is not the first.
+        check(&[(740, 20)], 20);
+        check(&[(960, 40)], 40);
+    }
+
+    #[test]
+    fn the_longest_pause_is_one_while_measuring() {
+        let mut world = World::new();
+        let start = world.now;
+        let pause = |world: &World, ms| world.media.share(start + ms * MILLISECOND).pause;
+        for (at, phase) in [
+            (0, Phase::Ramp),
+            (900, Phase::Ramp),
+            (1_000, Phase::Measure),
+            (1_300, Phase::Measure),
+            (1_400, Phase::Measure),
+        ] {
+            world.tally.phase = phase;
+            world.now = start + at * MILLISECOND;
+            world.reply(Index::new(10 + world.tally.received).unwrap(), b"\xF8other");
+        }
+        assert_eq!(pause(&world, 1_500), 300 * MILLISECOND, "not the one of before measuring");
+        assert_eq!(pause(&world, 2_000), 600 * MILLISECOND, "nothing came up to the end");
+        world.tally.phase = Phase::Drain;
+        world.now = start + 2_500 * MILLISECOND;
+        world.reply(Index::new(100).unwrap(), b"\xF8other");
+        assert_eq!(pause(&world, 2_000), 600 * MILLISECOND, "and what came later is too late");
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub(super) struct Report {
     pub(super) packets: Packets,
     /// From a packet's sending to its coming back.
     pub(super) echo: Option<Echo>,
+    /// Of each session that was well, the longest time without anything from the server.
+    pub(super) pause_ms: Option<Summary>,
+    /// Of the same, the longest run of packets of which none came back. `None` where they do not come back as they went.
+    pub(super) outage_ms: Option<Summary>,
     pub(super) offer_to_answer_ms: Option<Summary>,
     pub(super) offer_to_first_media_ms: Option<Summary>,
     pub(super) client: Client,
@@ -136,6 +140,9 @@ impl Report {
                 refused: tally.refused,
             },
             echo: echo(tally),
+            outage_ms: distribution(outcomes.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.outage)))
+                .filter(|_| tally.matched > 0),
+            pause_ms: distribution(outcomes.iter().filter_map(|(_, outcome)| Some(outcome.as_ref().ok()?.pause))),
             offer_to_answer_ms: distribution(outcomes.iter().filter_map(|(setup, _)| since(setup, |s| s.answered))),
             offer_to_first_media_ms: distribution(
                 outcomes.iter().filter_map(|(setup, _)| since(setup, |s| s.first_media)),
@@ -206,9 +213,12 @@ mod tests {
     use std::time::Instant;
 
     fn ok(sent: u64, back: u64) -> (Setup, Result<Share, Failure>) {
-        let offered = Instant::now();
+        let (offered, pause, outage) = (Instant::now(), Duration::from_millis(sent), Duration::from_millis(back));
         let after = |ms| Some(offered + Duration::from_millis(ms));
-        (Setup { offered: Some(offered), answered: after(10), first_media: after(30) }, Ok(Share { sent, back }))
+        (
+            Setup { offered: Some(offered), answered: after(10), first_media: after(30) },
+            Ok(Share { sent, back, pause, outage }),
+        )
     }
 
     fn failed(failure: Failure) -> (Setup, Result<Share, Failure>) {
@@ -261,10 +271,13 @@ mod tests {
         assert_eq!((report.client.cpu, report.client.cpu_us_per_packet), (0.05, 250.0));
         let echo = report.echo.unwrap();
         assert_eq!((echo.method, echo.ms.p50), (Method::Packets, 2.0));
+        assert_eq!((report.pause_ms.unwrap().max, report.outage_ms.unwrap().max), (1_000.0, 990.0));
         assert_eq!(report.offer_to_answer_ms.unwrap().max, 10.0);
         assert_eq!(report.offer_to_first_media_ms.unwrap().max, 30.0);
         let json = serde_json::to_value(&report).unwrap();
-        for pointer in ["/sessions/ok", "/echo/p95", "/echo/method", "/packets/share", "/client/cpu", "/path"] {
+        for pointer in
+            ["/sessions/ok", "/echo/p95", "/echo/method", "/packets/share", "/client/cpu", "/path", "/pause_ms/max"]
+        {
             assert!(json.pointer(pointer).is_some(), "{pointer}: {json}");
         }
         assert_eq!(share(11, 10), 1.0);

@@ -343,7 +343,9 @@ impl<'a> Load<'a> {
     }
 
     fn report(self) -> Report {
-        let outcomes: Vec<_> = self.lines.iter().map(|line| (line.session.setup(), line.session.outcome())).collect();
+        let end = self.measured.at + self.result.measured;
+        let outcome = |line: &Line| (line.session.setup(), line.session.outcome(end));
+        let outcomes: Vec<_> = self.lines.iter().map(outcome).collect();
         Report::new(Run { send_errors: self.send_errors, ..self.result }, &outcomes, &self.tally)
     }
 }

@@ -204,10 +204,10 @@ impl Session {
         matches!(self.stage, Stage::Failed(_))
     }
 
-    /// What became of it: its share of the figures, or why it failed.
-    pub(super) fn outcome(&self) -> Result<Share, Failure> {
+    /// What became of it: its share of the figures, of which nothing counts after `end`, or why it failed.
+    pub(super) fn outcome(&self, end: Instant) -> Result<Share, Failure> {
         match &self.stage {
-            Stage::Active { media, .. } if media.first().is_some() => Ok(media.share()),
+            Stage::Active { media, .. } if media.first().is_some() => Ok(media.share(end)),
             Stage::Active { .. } => Err(Failure::Silent),
             Stage::Offered => Err(Failure::Unreachable("no answer in time".to_owned())),
             Stage::Answered { .. } => Err(Failure::NotConnected),

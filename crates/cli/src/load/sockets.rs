@@ -29,6 +29,8 @@ struct Shared {
     tally: RefCell<Tally>,
     active: Cell<usize>,
     failed: Cell<usize>,
+    /// When measuring was over.
+    ended: Cell<Option<Instant>>,
     stop: CancellationToken,
 }
 
@@ -51,6 +53,7 @@ pub(super) fn measure(plan: &Plan, rates: Rates) -> anyhow::Result<Report> {
         tally: RefCell::default(),
         active: Cell::new(0),
         failed: Cell::new(0),
+        ended: Cell::new(None),
         stop: CancellationToken::new(),
     });
     LocalSet::new().block_on(&runtime, run(plan, &shared))
@@ -79,6 +82,7 @@ async fn run(plan: &Plan, shared: &Rc<Shared>) -> anyhow::Result<Report> {
             tokio::time::sleep(plan.measure).await;
             let ended = Window::open(&shared.tally.borrow(), Instant::now());
             shared.tally.borrow_mut().phase = Phase::Drain;
+            shared.ended.set(Some(ended.at));
             (result.measured, result.cpu) = (ended.at - began.at, ended.cpu.saturating_sub(began.cpu));
             result.received = ended.received - began.received;
             tokio::time::sleep(DRAIN).await;
@@ -140,8 +144,9 @@ async fn session(shared: Rc<Shared>, id: usize, role: Role) -> Outcome {
         shared.failed.set(shared.failed.get() + 1);
         return (setup, Err(failure));
     }
+    let end = shared.ended.get().unwrap_or_else(Instant::now);
     socket.hang_up().await;
-    let share = if line.first().is_some() { Ok(line.share()) } else { Err(Failure::Silent) };
+    let share = if line.first().is_some() { Ok(line.share(end)) } else { Err(Failure::Silent) };
     (setup, share)
 }
 

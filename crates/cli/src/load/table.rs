@@ -89,6 +89,12 @@ impl fmt::Display for Report {
             }
             None => writeln!(f, "  echo          not measured: no packet and no burst was recognised")?,
         }
+        for (name, times) in [("longest pause", &self.pause_ms), ("packets lost", &self.outage_ms)] {
+            if let Some(Summary { p50, p99, max, .. }) = times {
+                let of = if name == "packets lost" { "in a row" } else { "without any" };
+                writeln!(f, "  {name:<13} p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms {of}, of each session")?;
+            }
+        }
         for (name, times) in [("answer", &self.offer_to_answer_ms), ("first media", &self.offer_to_first_media_ms)] {
             if let Some(times) = times {
                 writeln!(f, "  {name:<13} {} after the offer", Times(times))?;
