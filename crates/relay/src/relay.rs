@@ -7,6 +7,7 @@
 //! | rule | why |
 //! |---|---|
 //! | a STUN check goes where its ufrag says, always | a client may begin another session from the same port |
+//! | one whose ufrag says nothing goes on where the flow leads, if its client has proven that it is there | the key may be over before the call is |
 //! | everything else goes where the flow leads, once its worker has answered a check | a forged source does not get further than STUN |
 //! | an address that is proven stays its session's until another session has proven that it is there | a forged source takes nobody's call |
 //! | to a client goes what its worker has sealed, and no more octets than came from there before the worker has answered | nobody is flooded through a relay |
@@ -230,6 +231,12 @@ impl<U: Ufrags> Relay<U> {
         }
         let target = message.local_ufrag().and_then(|ufrag| self.ufrags.open(ufrag));
         let Some(target) = target else {
+            // Who is there goes on with the session that he has, after the key is over that its ufrag was minted with.
+            let is_there =
+                |held: &FlowId| self.flows.get(*held).is_some_and(|flow| flow.standing() == Standing::Proven);
+            if let Some(held) = held.filter(is_there) {
+                return Ok(held);
+            }
             self.strangers.knocked(from.ip(), now);
             return Err(Drop::UnknownUfrag);
         };

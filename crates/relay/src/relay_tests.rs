@@ -260,6 +260,25 @@ fn what_a_client_may_not_send() {
     assert!(relay.hears(2, &check("a")).is_ok());
 }
 
+/// The key that a call's ufrag was minted with is over: its own checks cannot be opened any more, and go on.
+#[test]
+fn a_call_outlives_its_key() {
+    let mut relay = relay(Bounds::default());
+    let first = relay.hears(1, &check("a")).unwrap();
+    assert_eq!(relay.hears(1, &check("A")), Err(Drop::UnknownUfrag), "nothing is known of the client yet");
+    relay.told(&first.to, Standing::Confirmed, &response()).unwrap();
+    assert_eq!(relay.hears(1, &check("A")), Err(Drop::UnknownUfrag), "it has not shown that it is there");
+    relay.told(&first.to, Standing::Proven, &response()).unwrap();
+    let on = relay.hears(1, &check("A")).unwrap();
+    assert_eq!((on.to.0, on.also), (target(b'a').worker, None));
+    assert_eq!(relay.hears(1, &check("b")).unwrap().to.0, target(b'b').worker, "what can be opened says where to");
+    // Told by another relay, which has still opened it.
+    let announced = Announced { client: client(3), door: DOOR, target: target(b'c'), session: SessionHandle(1) };
+    let told = Told(HashMap::from([(FlowKey::new(client(3), DOOR), announced)]));
+    let on = relay.from_client(client(3), DOOR, &check("C"), NOW, &told).unwrap();
+    assert_eq!(on.to.0, target(b'c').worker);
+}
+
 #[test]
 fn silent_flows_are_forgotten() {
     let bounds = Bounds { flows: 3, ..Bounds::default() };
