@@ -34,7 +34,9 @@ struct Path {
     remote: SocketAddr,
     checks: u8,
     checked_at: Instant,
-    transaction: Option<TransactionId>,
+    /// Of all of them: the answer to the first comes after the second has left where a round trip takes longer than
+    /// [`CHECK_INTERVAL`].
+    transactions: [Option<TransactionId>; MAX_CHECKS as usize],
     validated_at: Option<Instant>,
     /// The client wants this one.
     nominated: bool,
@@ -129,21 +131,21 @@ impl Paths {
     /// The check asked for by [`PathAction::Check`] left with this id.
     pub(crate) fn checked(&mut self, remote: SocketAddr, transaction: TransactionId, now: Instant) {
         if let Some(p) = self.others.iter_mut().find(|p| p.remote == remote) {
+            p.transactions[usize::from(p.checks % MAX_CHECKS)] = Some(transaction);
             p.checks += 1;
             p.checked_at = now;
-            p.transaction = Some(transaction);
         }
     }
 
     /// A success response with valid integrity. `Some` if it answers a check of ours.
     pub(crate) fn response(&mut self, from: SocketAddr, id: &TransactionId, now: Instant) -> Option<PathAction> {
-        let path = self.others.iter_mut().find(|p| p.transaction.as_ref() == Some(id))?;
+        let path = self.others.iter_mut().find(|p| p.transactions.contains(&Some(*id)))?;
         if path.remote != from {
             // The answer took another way than the question: a symmetric NAT or a reflection; validates neither.
             return Some(PathAction::Keep);
         }
         self.proved_at = now;
-        path.transaction = None;
+        path.transactions = [None; MAX_CHECKS as usize];
         path.validated_at = Some(now);
         path.checks = 0;
         let wanted = path.nominated || path.media;
@@ -166,7 +168,7 @@ impl Paths {
                     remote,
                     checks: 0,
                     checked_at: now,
-                    transaction: None,
+                    transactions: [None; MAX_CHECKS as usize],
                     validated_at: None,
                     nominated: false,
                     media: false,
@@ -206,7 +208,7 @@ impl Paths {
             remote: left,
             checks: 0,
             checked_at: now,
-            transaction: None,
+            transactions: [None; MAX_CHECKS as usize],
             validated_at: Some(now),
             nominated: false,
             media: false,
@@ -256,6 +258,27 @@ mod tests {
         assert_eq!(p.current(), addr(2));
         // And back again at once: the old path was validated by use.
         assert_eq!(p.media(addr(1), Newest::Yes, 100, t + 60 * MS), PathAction::Moved(addr(1)));
+    }
+
+    /// Media comes all the time; a round trip takes longer than it is from one check to the next.
+    #[test]
+    fn a_client_far_away_is_followed_after_one_round_trip_too() {
+        for trip in [150, 200, 250, 500, 900] {
+            let t = Instant::now();
+            let mut p = Paths::new(addr(1), t);
+            let mut answers = Vec::new();
+            let moved = (0..200u32).map(|n| n * 20).find(|at| {
+                let now = t + *at * MS;
+                if p.media(addr(2), Newest::Yes, 150, now) == PathAction::Check(addr(2)) {
+                    let id = TransactionId([answers.len() as u8; 12]);
+                    p.checked(addr(2), id, now);
+                    answers.push((at + trip, id));
+                }
+                let due = answers.iter().filter(|(due, _)| due.abs_diff(*at) < 20 && due <= at);
+                due.map(|(_, id)| *id).collect::<Vec<_>>().iter().any(|id| p.response(addr(2), id, now).is_some())
+            });
+            assert!(moved.is_some_and(|at| at < trip + 20) && p.current() == addr(2), "{trip}: {moved:?}");
+        }
     }
 
     #[test]
