@@ -144,6 +144,7 @@ pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
         Err(error) => return fail(&error.to_string()),
     };
     let metrics = telemetry.metrics().clone();
+    metrics.observe_process(streamfleet_net::heap_in_use);
     let run = async { serve(plan, metrics, Signals::install().map_err(failed)?, pages, announce).await };
     let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,

@@ -108,16 +108,3 @@ pub fn observe_loops(meter: &Meter, loops: Vec<Arc<Counters>>) {
         })
         .build();
 }
-
-/// Shows what the process as a whole holds.
-pub fn observe_process(meter: &Meter) {
-    meter
-        .u64_observable_gauge("streamfleet_process_heap_bytes")
-        .with_description("Bytes allocated and not freed. Absent where the C library does not tell.")
-        .with_callback(|observer| {
-            if let Some(bytes) = streamfleet_net::heap_in_use() {
-                observer.observe(bytes, &[]);
-            }
-        })
-        .build();
-}

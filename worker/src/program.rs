@@ -28,7 +28,6 @@ use streamfleet_store::Backend;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ManifestReader, Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
-use crate::metrics::observe_process;
 use crate::worker::{Addresses, Worker};
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits).
@@ -159,7 +158,7 @@ pub fn serve(
         (Ok(runtime), Ok(handlers)) => (runtime, handlers),
         (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
-    observe_process(&telemetry.metrics().meter("process"));
+    telemetry.metrics().observe_process(streamfleet_net::heap_in_use);
     // In a fleet only routers are let in, and they show something else.
     let alone = plan.fleet.is_none();
     let made = (alone && plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());

@@ -14,7 +14,6 @@ use streamfleet_process::telemetry::{Metrics, Program, Telemetry};
 use streamfleet_router::config::{RouterConfig, RouterPlan};
 use streamfleet_store::{Backend, Bounds, Memory};
 use streamfleet_worker::config::{WorkerConfig, WorkerPlan};
-use streamfleet_worker::metrics::observe_process;
 use streamfleet_worker::program::{EXIT_FAILED, plan, runtime};
 use streamfleet_worker::worker::Worker;
 use tokio::runtime::Handle;
@@ -55,7 +54,7 @@ pub(super) fn run(fleet: Fleet) -> ExitCode {
         (Err(error), _) | (_, Err(error)) => return fail(&error.to_string()),
     };
     let metrics = telemetry.metrics().clone();
-    observe_process(&metrics.meter("process"));
+    metrics.observe_process(streamfleet_net::heap_in_use);
     let served = runtime.block_on(serve(plans, &fleet, &registry, metrics, handlers.handle()));
     let code = served.map_or_else(|error| fail(&error), |()| ExitCode::SUCCESS);
     // Handlers that would not end are left behind with the process.

@@ -36,6 +36,19 @@ impl Metrics {
         Self { registry, provider }
     }
 
+    /// Shows what the process as a whole holds: the bytes that are allocated and not freed, where `heap` can tell. Once a process.
+    pub fn observe_process(&self, heap: fn() -> Option<u64>) {
+        self.meter("process")
+            .u64_observable_gauge("streamfleet_process_heap_bytes")
+            .with_description("Bytes allocated and not freed. Absent where the C library does not tell.")
+            .with_callback(move |observer| {
+                if let Some(bytes) = heap() {
+                    observer.observe(bytes, &[]);
+                }
+            })
+            .build();
+    }
+
     /// A factory of instruments. Name them `streamfleet_noun`; counters get their `_total`, and units their suffix
     /// (`s` becomes `_seconds`), when Prometheus reads them.
     pub fn meter(&self, owner: &'static str) -> Meter {
