@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny browser aiortc turn network conversation conformance process fleet hostile)
+all=(tools fmt clippy build unit deny browser aiortc turn network conversation conformance process fleet relay hostile)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -45,6 +45,8 @@ stage_conversation() { suite conversation; }
 stage_conformance() { suite conformance; }
 stage_process() { suite process; }
 stage_fleet() { suite fleet; }
+# In network namespaces of its own, which it makes and removes: as root.
+stage_relay() { suite relay; }
 stage_hostile() { suite hostile; }
 stage_deny() {
     install_deny() {

@@ -44,6 +44,8 @@ if [[ ${1:-} != --where ]]; then
     apt_install redis-server redis-sentinel
     # A TURN server, and a client to try its credentials with.
     apt_install coturn
+    # Network namespaces, cables between them, and routes.
+    apt_install iproute2
     # Makes keys and signs tokens, as an issuer does that is not this program.
     apt_install openssl
     if ! have node || ! have npm; then apt_install nodejs npm; fi

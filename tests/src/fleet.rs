@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,16 +18,16 @@ use crate::scratch::Scratch;
 use crate::server::Server;
 
 /// What routers and workers share.
-const SECRET: &str = "a-secret-of-the-fleet";
+pub(crate) const SECRET: &str = "a-secret-of-the-fleet";
 /// What the control routes demand.
-const TOKEN: &str = "a-token-of-the-operator";
+pub(crate) const TOKEN: &str = "a-token-of-the-operator";
 /// What relays share.
 const RELAY_KEY: &str = "a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
 /// At addresses that nothing else of these tests uses.
 const RELAY_PORT: u16 = 13_478;
 const PEER_PORT: u16 = 13_479;
 /// The keys of a service that a worker reads.
-const WORKERS_KEYS: [&str; 7] = ["name", "path", "aliases", "modality", "handler", "limits", "telephone"];
+pub(crate) const WORKERS_KEYS: [&str; 7] = ["name", "path", "aliases", "modality", "handler", "limits", "telephone"];
 
 /// What a fleet is made of.
 #[derive(Debug, Clone)]
@@ -148,7 +149,8 @@ impl Fleet {
             "services": services,
             "fleet": { "worker": name, "http": reached.to_string(), "secret": SECRET, "store": self.store(store.as_ref()) },
         });
-        let server = Server::start_part(program::services()?, &config, TOKEN).with_context(|| name.clone())?;
+        let server =
+            Server::start_part(Command::new(program::services()?), &config, TOKEN).with_context(|| name.clone())?;
         self.workers.push(Part { name, server, store, http });
         Ok(number)
     }
@@ -174,7 +176,8 @@ impl Fleet {
         if let Some(relay) = self.relay(number)? {
             config["relay"] = relay;
         }
-        let server = Server::start_part(program::router()?, &config, TOKEN).with_context(|| name.clone())?;
+        let server =
+            Server::start_part(Command::new(program::router()?), &config, TOKEN).with_context(|| name.clone())?;
         self.routers.push(Part { name, server, store, http: None });
         Ok(number)
     }
@@ -262,7 +265,7 @@ impl Part {
 }
 
 /// A service as routers read it.
-fn manifest(service: &Value) -> Value {
+pub(crate) fn manifest(service: &Value) -> Value {
     let keys: Vec<&str> = service.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
     let keys: Vec<&str> = keys.into_iter().filter(|key| *key != "name").collect();
     let mut spec = with_keys(service, &keys);
@@ -278,7 +281,7 @@ fn manifest(service: &Value) -> Value {
     })
 }
 
-fn with_keys(service: &Value, keys: &[&str]) -> Value {
+pub(crate) fn with_keys(service: &Value, keys: &[&str]) -> Value {
     let kept = service.as_object().into_iter().flatten().filter(|(key, _)| keys.contains(&key.as_str()));
     Value::Object(kept.map(|(key, value)| (key.clone(), value.clone())).collect::<Map<_, _>>())
 }

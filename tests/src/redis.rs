@@ -55,7 +55,14 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing, exits, or does not listen within 30 s.
     pub fn start() -> Result<Self> {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], free_port()?)))
+    }
+
+    /// Starts one at an address, likewise.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub(crate) fn start_at(address: SocketAddr) -> Result<Self> {
         let mut redis = Self { address, child: None, scratch: Scratch::new()? };
         redis.launch()?;
         Ok(redis)
@@ -64,9 +71,22 @@ impl Redis {
     fn launch(&mut self) -> Result<()> {
         let log = self.scratch.path().join("log");
         let out = File::create(&log)?;
-        let port = self.address.port().to_string();
+        let (ip, port) = (self.address.ip().to_string(), self.address.port().to_string());
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--dir"]);
+        // Whoever reaches it may ask it: no address of it is anybody else's.
+        command.args([
+            "--bind",
+            &ip,
+            "--port",
+            &port,
+            "--protected-mode",
+            "no",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+        ]);
         command.arg(self.scratch.path()).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let child = self.child.insert(command.spawn().context("redis-server: `make test` installs it")?);
         let deadline = Instant::now() + START_LIMIT;

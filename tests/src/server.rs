@@ -118,16 +118,15 @@ impl Server {
         Self::spawn(command, Scratch::new()?, None)
     }
 
-    /// Starts a part of a fleet by a configuration that has its addresses and the operator's token.
+    /// Starts a part of a fleet, a router's or a worker's program, by a configuration that has its addresses and the operator's token.
     ///
     /// # Errors
     /// As of [`Self::start`].
-    pub(crate) fn start_part(program: PathBuf, config: &Value, token: &str) -> Result<Self> {
+    pub(crate) fn start_part(mut command: Command, config: &Value, token: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         // JSON is YAML.
         let path = scratch.path().join("config.yaml");
         fs::write(&path, config.to_string())?;
-        let mut command = Command::new(program);
         command.arg("--config").arg(path).env("RUST_BACKTRACE", "0");
         Self::spawn(command, scratch, Some(token.to_owned()))
     }
