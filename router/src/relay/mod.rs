@@ -5,11 +5,11 @@
 //! | [`advertised`] | where clients are told to send to |
 //! | [`minting`] | ufrags of new sessions |
 //! | [`opening`] | what ufrags say, and how many say nothing |
-//! | [`thread`] | two sockets and the decisions of `streamfleet-relay` |
+//! | [`thread`] | one of `streamfleet-carrier`, and what all share |
 //! | [`peers`] | what relays tell each other |
 //! | [`told`] | what this one has been told |
 //! | [`view`] | what people see of it |
-//! | [`counters`] | what it counts |
+//! | [`counters`] | what they count |
 
 mod advertised;
 mod counters;
@@ -24,7 +24,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use opentelemetry::metrics::Meter;
@@ -35,7 +35,6 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::advertised::Advertised;
-use self::counters::Counters;
 pub use self::minting::Minting;
 pub(crate) use self::minting::Unreachable;
 pub(crate) use self::opening::Opening;
@@ -115,20 +114,19 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         // Clients come as soon as there are sockets for them.
         peers.catch_up().await.map_err(at(listen))?;
         let (announce, flows) = mpsc::channel(WAITING);
+        let untold = Arc::new(AtomicU64::new(0));
+        let means = Means { started, elsewhere: elsewhere.clone(), announce, untold: untold.clone() };
         let workers = SocketAddr::new(towards(&plan.networks), 0);
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
         let (view, lookers) = Flows::of(plan.threads.get());
         for looker in lookers {
-            let counts = Arc::new(Counters::default());
-            let means =
-                Means { started, elsewhere: elsewhere.clone(), announce: announce.clone(), counters: counts.clone() };
-            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means, looker).map_err(at(door))?;
+            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means.clone(), looker).map_err(at(door))?;
             // The first has chosen the port, if nobody has.
             door.set_port(thread.door().port());
+            counters.push(thread.counters());
             threads.push(thread);
-            counters.push(counts);
         }
-        counters::observe(meter, counters, elsewhere);
+        counters::observe(meter, counters, untold, elsewhere);
         Ok(Self { threads, peers, flows, door, view })
     }
 

@@ -1,0 +1,288 @@
+//! A carrier between clients and workers that know what passes between them.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rand::seq::SliceRandom as _;
+use streamfleet_carrier::{Addresses, Carrier, Offloads, Way};
+use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
+use streamfleet_net::{Offload, Outbox, Receiver, Sender, SocketOptions, UdpSocket};
+use streamfleet_relay::{
+    Announced, Bounds, Direction, Drop, Elsewhere, FlowKey, HEADER, Header, Sealed, SessionHandle, Standing, Target,
+    Ufrags,
+};
+use streamfleet_session::ufrag::SessionKey;
+
+use crate::burst::{Burst, MOST};
+
+const KEY: SessionKey = SessionKey::from_bytes([7; 16]);
+/// So many packets are sent and received before anything is measured anew.
+pub(crate) const ROUND: usize = MOST;
+
+/// Every ufrag is a session's; its first letter says at which worker.
+#[derive(Clone)]
+pub(crate) struct Minted(pub(crate) Vec<SocketAddr>);
+
+impl Ufrags for Minted {
+    fn open(&self, ufrag: &str) -> Option<Target> {
+        let n = usize::from(ufrag.bytes().next()?);
+        Some(Target { worker: self.0[n % self.0.len()], key: KEY })
+    }
+}
+
+/// No other relay has told of anything.
+pub(crate) struct Nowhere;
+
+impl Elsewhere for Nowhere {
+    fn find(&self, _: &FlowKey) -> Option<Announced> {
+        None
+    }
+}
+
+/// The address of client `n`: all have one port, and one socket.
+pub(crate) fn client(n: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0x7F01_0000 + n as u32)
+}
+
+/// A client's first packet, to a session of worker `n`.
+pub(crate) fn check(n: usize) -> Vec<u8> {
+    let ufrag: String = char::from(b'0' + (n % 64) as u8).to_string().repeat(32);
+    let request = BindingRequest {
+        transaction: TransactionId([7; 12]),
+        remote_ufrag: &ufrag,
+        local_ufrag: "theirs",
+        priority: 1,
+        role: Role::Controlling(1),
+        nomination: Nomination::None,
+    };
+    let mut datagram = Vec::new();
+    request.write(b"a password of the session", &mut datagram).expect("it is as long as a check may be");
+    datagram
+}
+
+/// Media of a size: what RTP looks like to whoever does not read it.
+pub(crate) fn media(size: usize) -> Vec<u8> {
+    vec![128; size]
+}
+
+pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(_) => unreachable!("everything here is IPv4"),
+    }
+}
+
+/// All clients: one socket, which has every address of the loopback network.
+pub(crate) struct Clients {
+    pub(crate) socket: UdpSocket,
+    pub(crate) receiver: Receiver,
+    pub(crate) burst: Burst,
+}
+
+impl Clients {
+    pub(crate) fn bind() -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0).into(), SocketOptions::default())?;
+        let (receiver, _) = socket.split();
+        Ok(Self { socket, receiver, burst: Burst::new() })
+    }
+
+    pub(crate) fn send(&mut self) -> io::Result<usize> {
+        self.burst.send(self.socket.as_fd())
+    }
+}
+
+/// A media loop's socket.
+pub(crate) struct Worker {
+    pub(crate) address: SocketAddr,
+    pub(crate) receiver: Receiver,
+    sender: Sender,
+    outbox: Outbox,
+}
+
+impl Worker {
+    pub(crate) fn bind(ip: Ipv4Addr, coalescing: Offload) -> io::Result<Self> {
+        let options = SocketOptions { gro: coalescing, ..SocketOptions::default() };
+        let socket = UdpSocket::bind((ip, 0).into(), options)?;
+        let (receiver, sender) = socket.split();
+        Ok(Self { address: socket.local_addr(), receiver, sender, outbox: Outbox::new() })
+    }
+}
+
+/// Empties a socket; how many datagrams it had.
+pub(crate) fn drain(receiver: &mut Receiver) -> io::Result<usize> {
+    let mut all = 0;
+    loop {
+        let came = receiver.recv()?;
+        all += came;
+        if came == 0 {
+            return Ok(all);
+        }
+    }
+}
+
+/// What is to be measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) flows: usize,
+    pub(crate) workers: usize,
+    pub(crate) offloads: Offloads,
+    /// The workers' side.
+    pub(crate) worker_coalescing: Offload,
+}
+
+/// A carrier whose flows are all there.
+pub(crate) struct Scene {
+    pub(crate) carrier: Carrier<Minted>,
+    pub(crate) workers: Vec<Worker>,
+    /// What each flow's worker puts before what it sends.
+    headers: Vec<[u8; HEADER]>,
+    /// Flows as they come: in no order that a cache could know.
+    order: Vec<u32>,
+    at: usize,
+}
+
+impl Scene {
+    /// `side` is the workers' address; the carrier's towards them is `own`.
+    pub(crate) fn make(plan: Plan, workers: Vec<Worker>, own: Ipv4Addr, clients: &mut Clients) -> anyhow::Result<Self> {
+        let minted = Minted(workers.iter().map(|worker| worker.address).collect());
+        let addresses = Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), workers: (own, 0).into() };
+        let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR };
+        let carrier = Carrier::bind(addresses, plan.offloads, minted, bounds, Instant::now())?;
+        let mut order: Vec<u32> = (0..plan.flows as u32).collect();
+        order.shuffle(&mut rand::rng());
+        let mut scene = Self { carrier, workers, headers: vec![[0; HEADER]; plan.flows], order, at: 0 };
+        scene.begin(own, clients).context("flows could not be made")?;
+        Ok(scene)
+    }
+
+    /// Every client sends its check, and every worker answers.
+    fn begin(&mut self, own: Ipv4Addr, clients: &mut Clients) -> anyhow::Result<()> {
+        let (flows, door) = (self.headers.len(), v4(self.carrier.door()));
+        let back = SocketAddr::from((own, self.carrier.return_port()));
+        for some in (0..flows).collect::<Vec<_>>().chunks(ROUND) {
+            for n in some {
+                clients.burst.push(client(*n), door, &[&check(*n % self.workers.len())]);
+            }
+            clients.send()?;
+            self.carry(some.len())?;
+            let mut answered = 0;
+            for worker in &mut self.workers {
+                loop {
+                    let came = worker.receiver.recv()?;
+                    for n in 0..came {
+                        let (datagram, _) = worker.receiver.datagram(n);
+                        let (sealed, _) = Sealed::split(datagram)?;
+                        let said = sealed.open(&KEY).context("it is not sealed for this worker")?;
+                        let flow = flow_of(said.client);
+                        let session = SessionHandle(flow as u32 + 1);
+                        let header =
+                            Header { direction: Direction::ToClient, standing: Standing::Proven, session, ..said };
+                        self.headers[flow] = header.seal(&KEY);
+                        worker.outbox.push_slice(back, &[&self.headers[flow][..], b"\x01\x01"].concat());
+                    }
+                    if came == 0 {
+                        break;
+                    }
+                    answered += came;
+                }
+                let report = worker.sender.send(&mut worker.outbox);
+                anyhow::ensure!(report.dropped == 0, "{report:?}");
+            }
+            anyhow::ensure!(answered == some.len(), "{answered} checks of {} came", some.len());
+            self.carry(some.len())?;
+            anyhow::ensure!(drain(&mut clients.receiver)? == some.len(), "answers were lost");
+        }
+        Ok(())
+    }
+
+    /// The next flow.
+    fn next(&mut self) -> usize {
+        self.at = if self.at + 1 >= self.order.len() { 0 } else { self.at + 1 };
+        self.order[self.at] as usize
+    }
+
+    /// A round of media, of which the carrier's part is `measured`.
+    pub(crate) fn round(
+        &mut self,
+        way: Way,
+        media: &[u8],
+        own: Ipv4Addr,
+        clients: &mut Clients,
+        measured: impl FnOnce(&mut Carrier<Minted>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        match way {
+            Way::ToWorker => {
+                let door = v4(self.carrier.door());
+                for _ in 0..ROUND {
+                    clients.burst.push(client(self.next()), door, &[media]);
+                }
+                clients.send()?;
+            }
+            Way::ToClient => {
+                let back = SocketAddr::from((own, self.carrier.return_port()));
+                for _ in 0..ROUND {
+                    let flow = self.next();
+                    let (header, count) = (&self.headers[flow], self.workers.len());
+                    self.workers[flow % count].outbox.push(back, |octets| {
+                        octets.extend_from_slice(header);
+                        octets.extend_from_slice(media);
+                        true
+                    });
+                }
+                for worker in &mut self.workers {
+                    let report = worker.sender.send(&mut worker.outbox);
+                    anyhow::ensure!(report.dropped == 0, "{report:?}");
+                }
+            }
+        }
+        measured(&mut self.carrier)?;
+        let mut came = 0;
+        match way {
+            Way::ToWorker => {
+                for worker in &mut self.workers {
+                    came += drain(&mut worker.receiver)?;
+                }
+            }
+            Way::ToClient => came = drain(&mut clients.receiver)?,
+        }
+        anyhow::ensure!(came == ROUND, "{came} of {ROUND} came");
+        Ok(())
+    }
+
+    /// Steps until so many have been passed on.
+    fn carry(&mut self, packets: usize) -> anyhow::Result<()> {
+        carry(&mut self.carrier, packets)
+    }
+}
+
+/// Steps until so many packets have been passed on or dropped.
+pub(crate) fn carry(carrier: &mut Carrier<Minted>, packets: usize) -> anyhow::Result<()> {
+    let before = done(carrier);
+    while done(carrier) < before + packets as u64 {
+        let seen = done(carrier);
+        carrier.step(&Nowhere, |_| {})?;
+        if done(carrier) == seen {
+            let why: Vec<_> = Drop::ALL.iter().map(|why| (why.as_str(), carrier.counters().dropped(*why))).collect();
+            bail!("{} of {packets} came; dropped {why:?}", seen - before);
+        }
+    }
+    Ok(())
+}
+
+fn done(carrier: &Carrier<Minted>) -> u64 {
+    let counters = carrier.counters();
+    let passed = Way::ALL.into_iter().map(|way| counters.packets(way) + counters.unsent(way)).sum::<u64>();
+    passed + Drop::ALL.into_iter().map(|why| counters.dropped(why)).sum::<u64>()
+}
+
+fn flow_of(client: SocketAddr) -> usize {
+    match client.ip() {
+        IpAddr::V4(ip) => (u32::from(ip) - 0x7F01_0000) as usize,
+        IpAddr::V6(_) => unreachable!("everything here is IPv4"),
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
