@@ -11,39 +11,54 @@ const ROOM: usize = 2_048;
 pub(crate) struct Bare {
     socket: UdpSocket,
     /// Pointed to by the headers.
-    _memory: (Vec<u8>, Vec<libc::iovec>, Box<libc::sockaddr_in>),
+    _memory: (Vec<u8>, Vec<libc::iovec>, Vec<libc::sockaddr_in>),
     vectors: *mut libc::iovec,
     headers: Vec<libc::mmsghdr>,
     name: *mut libc::sockaddr_in,
+    /// How many addresses it sends to, from that one on, and how many it has sent to.
+    addresses: u32,
+    sent: u32,
+    first: u32,
 }
 
 // SAFETY: the pointers lead to memory that it owns.
 unsafe impl Send for Bare {}
 
 impl Bare {
-    pub(crate) fn bind(listen: SocketAddr, to: SocketAddrV4) -> io::Result<Self> {
+    /// Sends to so many addresses in turn, this one and those that follow it.
+    pub(crate) fn bind(listen: SocketAddr, to: SocketAddrV4, addresses: u32) -> io::Result<Self> {
         let socket = UdpSocket::bind(listen)?;
         grow(&socket)?;
         let mut octets = vec![0u8; BATCH * ROOM];
         // SAFETY: all-zero is a value of these.
-        let (zero, mut name, header): (libc::iovec, Box<libc::sockaddr_in>, libc::mmsghdr) =
-            unsafe { (std::mem::zeroed(), Box::new(std::mem::zeroed()), std::mem::zeroed()) };
+        let (zero, mut name, header): (libc::iovec, libc::sockaddr_in, libc::mmsghdr) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed(), std::mem::zeroed()) };
         name.sin_family = libc::AF_INET as _;
         name.sin_port = to.port().to_be();
-        name.sin_addr.s_addr = u32::from_ne_bytes(to.ip().octets());
+        name.sin_addr.s_addr = u32::from(*to.ip()).to_be();
+        let mut names = vec![name; BATCH];
         let mut vectors = vec![zero; BATCH];
         let mut headers = vec![header; BATCH];
         for n in 0..BATCH {
             vectors[n].iov_base = octets[n * ROOM..].as_mut_ptr().cast();
         }
-        let (pointer, name_pointer) = (vectors.as_mut_ptr(), &raw mut *name);
+        let (pointer, name_pointer) = (vectors.as_mut_ptr(), names.as_mut_ptr());
         for (n, header) in headers.iter_mut().enumerate() {
             header.msg_hdr.msg_iovlen = 1;
             // SAFETY: one of BATCH.
             header.msg_hdr.msg_iov = unsafe { pointer.add(n) };
         }
-        let memory = (octets, vectors, name);
-        Ok(Self { socket, _memory: memory, vectors: pointer, headers, name: name_pointer })
+        let memory = (octets, vectors, names);
+        Ok(Self {
+            socket,
+            _memory: memory,
+            vectors: pointer,
+            headers,
+            name: name_pointer,
+            addresses,
+            sent: 0,
+            first: u32::from(*to.ip()),
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -66,10 +81,17 @@ impl Bare {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
-        for header in &mut self.headers[..came] {
+        for (n, header) in self.headers[..came].iter_mut().enumerate() {
             // SAFETY: the vector of this message.
             unsafe { (*header.msg_hdr.msg_iov).iov_len = header.msg_len as usize };
-            header.msg_hdr.msg_name = self.name.cast();
+            // SAFETY: one of BATCH.
+            let name = unsafe { &mut *self.name.add(n) };
+            if self.addresses > 1 {
+                // A prime, so that they come in no order.
+                self.sent = (self.sent + 7_919) % self.addresses;
+                name.sin_addr.s_addr = (self.first + self.sent).to_be();
+            }
+            header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as _;
         }
         let mut at = 0;

@@ -56,14 +56,6 @@ impl Burst {
         burst
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.filled
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.filled == MOST
-    }
-
     /// Adds a datagram of these parts.
     pub(crate) fn push(&mut self, source: Ipv4Addr, to: SocketAddrV4, parts: &[&[u8]]) {
         let n = self.filled;

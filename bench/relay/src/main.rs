@@ -2,6 +2,7 @@
 
 mod bare;
 mod burst;
+mod rate;
 mod scene;
 mod turns;
 
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 use streamfleet_carrier::{Offloads, Way};
 use streamfleet_net::Offload;
 
+use crate::rate::Subject;
 use crate::scene::{Clients, Plan, Scene, Worker};
 use crate::turns::{Named, Variant};
 
@@ -25,6 +27,8 @@ struct Flags {
 enum Part {
     /// CPU time of a packet, saturated: variants take turns.
     Turns(TurnsArgs),
+    /// Delay and CPU time of a packet at a fixed rate: variants take turns.
+    Rate(RateArgs),
 }
 
 #[derive(clap::Args)]
@@ -46,24 +50,42 @@ struct TurnsArgs {
     way: Option<String>,
 }
 
+#[derive(clap::Args)]
+struct RateArgs {
+    /// Packets a second.
+    #[arg(long, default_value_t = 150_000)]
+    rate: u64,
+    #[arg(long, default_value_t = 10_000)]
+    flows: usize,
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_200])]
+    sizes: Vec<usize>,
+    #[arg(long, default_value_t = 15)]
+    turns: usize,
+}
+
 const ON: Offloads = Offloads { segmentation: Offload::On, coalescing: Offload::On };
 const OFF: Offloads = Offloads { segmentation: Offload::Off, coalescing: Offload::Off };
 
+/// What a relay and its workers have of the kernel's help.
+const KINDS: [(&str, Offloads, Offload); 3] = [
+    ("segmentation, worker coalesces", ON, Offload::On),
+    ("segmentation, worker does not coalesce", ON, Offload::Off),
+    ("no offload", OFF, Offload::Off),
+];
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
 fn turns(args: &TurnsArgs) -> anyhow::Result<()> {
-    let here = Ipv4Addr::LOCALHOST;
     let mut clients = Clients::bind()?;
-    let mut variants = vec![Named { name: "bare".into(), flows: 1, variant: Variant::bare(here, here)? }];
-    let kinds = [
-        ("segmentation, worker coalesces", ON, Offload::On),
-        ("segmentation, worker does not coalesce", ON, Offload::Off),
-        ("no offload", OFF, Offload::Off),
-    ];
-    for (name, offloads, worker_coalescing) in kinds.into_iter().filter(|(name, ..)| name.contains(&args.only)) {
+    let mut variants = vec![Named { name: "bare".into(), flows: 1, variant: Variant::bare(HERE, HERE)? }];
+    for &flows in &args.flows {
+        variants.push(Named { name: "bare, to many".into(), flows, variant: Variant::bare_to_many(flows)? });
+    }
+    for (name, offloads, worker_coalescing) in KINDS.into_iter().filter(|(name, ..)| name.contains(&args.only)) {
         for &flows in &args.flows {
-            let plan = Plan { flows, workers: args.workers, offloads, worker_coalescing };
-            let workers: Result<_, _> = (0..plan.workers).map(|_| Worker::bind(here, worker_coalescing)).collect();
-            let scene = Box::new(Scene::make(plan, workers?, here, &mut clients)?);
-            variants.push(Named { name: name.into(), flows, variant: Variant::Relay { scene, own: here } });
+            let plan = Plan { flows, offloads };
+            let workers: Result<_, _> = (0..args.workers).map(|_| Worker::bind(HERE, worker_coalescing)).collect();
+            let scene = Box::new(Scene::make(plan, workers?, HERE, &mut clients)?);
+            variants.push(Named { name: name.into(), flows, variant: Variant::Relay { scene, own: HERE } });
         }
     }
     for way in Way::ALL {
@@ -79,6 +101,20 @@ fn turns(args: &TurnsArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn rate(args: &RateArgs) -> anyhow::Result<()> {
+    let mut clients = Clients::bind()?;
+    let mut subjects = vec![("directly".to_owned(), Subject::directly()?), ("bare".to_owned(), Subject::bare()?)];
+    for (name, offloads, worker_coalescing) in KINDS {
+        let workers = vec![Worker::bind(HERE, worker_coalescing)?];
+        let plan = Plan { flows: args.flows, offloads };
+        subjects.push((name.to_owned(), Subject::Relay(Box::new(Scene::make(plan, workers, HERE, &mut clients)?))));
+    }
+    for &size in &args.sizes {
+        say(&rate::compare(&mut subjects, args.rate, size, args.flows, args.turns, &mut clients)?);
+    }
+    Ok(())
+}
+
 #[allow(clippy::print_stdout, reason = "it is what the program is for")]
 fn say(value: &serde_json::Value) {
     println!("{value}");
@@ -87,5 +123,6 @@ fn say(value: &serde_json::Value) {
 fn main() -> anyhow::Result<()> {
     match Flags::parse().part {
         Part::Turns(args) => turns(&args),
+        Part::Rate(args) => rate(&args),
     }
 }

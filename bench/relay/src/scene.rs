@@ -127,10 +127,7 @@ pub(crate) fn drain(receiver: &mut Receiver) -> io::Result<usize> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) flows: usize,
-    pub(crate) workers: usize,
     pub(crate) offloads: Offloads,
-    /// The workers' side.
-    pub(crate) worker_coalescing: Offload,
 }
 
 /// A carrier whose flows are all there.

@@ -5,7 +5,7 @@
 //! (its caches are another's); the variants take turns in an order drawn anew each time. A ratio is one slice's over the bare
 //! forwarder's in the same turn, and what is told is the median of those.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
@@ -33,7 +33,14 @@ pub(crate) struct Named {
 impl Variant {
     pub(crate) fn bare(own: Ipv4Addr, sink: Ipv4Addr) -> anyhow::Result<Self> {
         let sink = Worker::bind(sink, Offload::Off)?;
-        Ok(Self::Bare { bare: Bare::bind((own, 0).into(), v4(sink.address))?, sink })
+        Ok(Self::Bare { bare: Bare::bind((own, 0).into(), v4(sink.address), 1)?, sink })
+    }
+
+    /// One that sends to as many addresses as a relay with so many flows: what it costs more is the receiving kernel's.
+    pub(crate) fn bare_to_many(flows: usize) -> anyhow::Result<Self> {
+        let sink = Worker::bind(Ipv4Addr::UNSPECIFIED, Offload::Off)?;
+        let first = SocketAddrV4::new(client(0), sink.address.port());
+        Ok(Self::Bare { bare: Bare::bind((Ipv4Addr::LOCALHOST, 0).into(), first, flows as u32)?, sink })
     }
 
     fn round(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<Duration> {
@@ -44,19 +51,23 @@ impl Variant {
                 let burst: &mut Burst = &mut clients.burst;
                 (0..ROUND).for_each(|n| burst.push(client(n), to, &[media]));
                 clients.send()?;
+                call_thread(c"bare");
                 let before = thread_cpu_time();
                 let mut passed = 0;
                 while passed < ROUND {
                     passed += bare.step(libc::MSG_DONTWAIT)?;
                 }
                 cpu = thread_cpu_time() - before;
+                call_thread(c"around");
                 let came = drain(&mut sink.receiver)?;
                 anyhow::ensure!(came == ROUND, "{came} of {ROUND} came");
             }
             Self::Relay { scene, own } => scene.round(way, media, *own, clients, |carrier| {
+                call_thread(c"relay");
                 let before = thread_cpu_time();
                 carry(carrier, ROUND)?;
                 cpu = thread_cpu_time() - before;
+                call_thread(c"around");
                 Ok(())
             })?,
         }
@@ -104,6 +115,12 @@ pub(crate) fn compare(
         })
         .collect();
     Ok(json!({ "way": way.as_str(), "size": size, "turns": turns, "rows": rows }))
+}
+
+/// For `perf report --comm relay`: what is measured is told from what is around it.
+fn call_thread(name: &std::ffi::CStr) {
+    // SAFETY: a string that ends with a zero.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// Of so many values, sorted by this.

@@ -9,20 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_net::{
-    Fragmentation, Offload, Outbox, Receiver, ReusePort, SendReport, Sender, SocketOptions, SocketSet, UdpSocket,
+    Fragmentation, Offload, Outbox, Receiver, ReusePort, Sender, SocketOptions, UdpSocket, wait_for,
 };
-use streamfleet_relay::{Announced, Bounds, Elsewhere, Relay, Ufrags};
+use streamfleet_relay::{Announced, Bounds, Elsewhere, HEADER, Homeward, Onward, Relay, Ufrags};
 
 use crate::counters::{Counters, Way};
 
 /// Batches taken from one socket before the other has its turn: bounds how long what came first waits.
 const MAX_BATCHES: usize = 4;
+/// Packets of which the flows are asked for at once. More would push each other out of the nearest cache again.
+const AHEAD: usize = 64;
 /// How often the table is looked after, and how long a step lasts at most while nothing comes.
 const TEND_EVERY: Duration = Duration::from_millis(100);
 /// All of the table in about a second.
 const TEND_PARTS: usize = 10;
-const CLIENTS: u64 = 0;
-const WORKERS: u64 = 1;
 
 /// Where a carrier's sockets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,13 +53,13 @@ impl Default for Offloads {
 pub struct Carrier<U> {
     door: SocketAddr,
     return_port: u16,
-    ready: SocketSet,
-    tokens: Vec<u64>,
     relay: Relay<U>,
     from_clients: Receiver,
     from_workers: Receiver,
-    onward: Out,
-    homeward: Out,
+    to_clients: Sender,
+    to_workers: Sender,
+    /// What goes to a second worker: seldom anything.
+    also: Outbox,
     started: Instant,
     tend_at: Duration,
     counters: Arc<Counters>,
@@ -85,22 +85,18 @@ impl<U: Ufrags> Carrier<U> {
         };
         let clients = UdpSocket::bind(addresses.clients, SocketOptions { reuse_port: ReusePort::Shared, ..common })?;
         let workers = UdpSocket::bind(addresses.workers, SocketOptions { gro: offloads.coalescing, ..common })?;
-        let ready = SocketSet::new()?;
-        ready.add(&clients, CLIENTS)?;
-        ready.add(&workers, WORKERS)?;
         let (door, return_port) = (clients.local_addr(), workers.local_addr().port());
-        let (from_clients, to_clients) = clients.split();
+        let (from_clients, to_clients) = clients.split_with_headroom(HEADER);
         let (from_workers, to_workers) = workers.split();
         Ok(Self {
             door,
             return_port,
-            ready,
-            tokens: Vec::new(),
             relay: Relay::new(ufrags, bounds, return_port),
             from_clients,
             from_workers,
-            onward: Out::new(to_workers, Way::ToWorker),
-            homeward: Out::new(to_clients, Way::ToClient),
+            to_clients,
+            to_workers,
+            also: Outbox::new(),
             started,
             tend_at: Duration::ZERO,
             counters: Arc::default(),
@@ -138,15 +134,13 @@ impl<U: Ufrags> Carrier<U> {
     /// # Errors
     /// A socket cannot be received from any more.
     pub fn step(&mut self, elsewhere: &impl Elsewhere, mut tell: impl FnMut(Announced)) -> io::Result<()> {
-        self.ready.wait(TEND_EVERY, &mut self.tokens)?;
-        if self.tokens.contains(&CLIENTS) {
+        let [clients, workers] = wait_for([self.from_clients.socket(), self.from_workers.socket()], TEND_EVERY);
+        if clients {
             self.from_clients(elsewhere)?;
         }
-        if self.tokens.contains(&WORKERS) {
+        if workers {
             self.from_workers(&mut tell)?;
         }
-        self.onward.flush(&self.counters);
-        self.homeward.flush(&self.counters);
         let now = self.started.elapsed();
         if now >= self.tend_at {
             self.tend_at = now + TEND_EVERY;
@@ -157,77 +151,72 @@ impl<U: Ufrags> Carrier<U> {
     }
 
     fn from_clients(&mut self, elsewhere: &impl Elsewhere) -> io::Result<()> {
-        let (relay, onward, counters) = (&mut self.relay, &mut self.onward, &self.counters);
-        let (door, started) = (self.door.port(), self.started);
-        batches(&mut self.from_clients, |datagram, from| {
-            match relay.from_client(from, door, datagram, started.elapsed(), elsewhere) {
-                Ok(sent) => {
-                    for (worker, header) in [Some(sent.to), sent.also].into_iter().flatten() {
-                        onward.push(worker, &[&header, datagram], counters);
+        for _ in 0..MAX_BATCHES {
+            let count = self.from_clients.recv()?;
+            let (now, mut octets) = (self.started.elapsed(), 0);
+            self.relay.look_ahead(self.from_clients.datagrams().map(|(_, from)| from), self.door.port());
+            for n in 0..count {
+                let (datagram, from) = self.from_clients.datagram(n);
+                match self.relay.from_client(from, self.door.port(), datagram, now, elsewhere) {
+                    Ok(Onward { flow, to: (worker, header), also }) => {
+                        octets += HEADER + datagram.len();
+                        if let Some((other, header)) = also {
+                            octets += HEADER + datagram.len();
+                            push(&mut self.also, other, &header, datagram);
+                        }
+                        self.from_clients.pass_with(n, &header, worker, flow.0);
                     }
+                    Err(why) => self.counters.count_drop(why),
                 }
-                Err(why) => counters.count_drop(why),
             }
-        })
+            let mut report = self.to_workers.pass_on(&mut self.from_clients);
+            if !self.also.is_empty() {
+                report += self.to_workers.send(&mut self.also);
+            }
+            self.counters.sent(Way::ToWorker, &report, octets);
+            if !self.from_clients.is_full() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn from_workers(&mut self, tell: &mut impl FnMut(Announced)) -> io::Result<()> {
-        let (relay, homeward, counters) = (&mut self.relay, &mut self.homeward, &self.counters);
-        let started = self.started;
-        batches(&mut self.from_workers, |datagram, _| match relay.from_worker(datagram, started.elapsed()) {
-            Ok(sent) => {
-                homeward.push(sent.to, &[sent.datagram], counters);
-                if let Some(announced) = sent.announce {
-                    tell(announced);
+        for _ in 0..MAX_BATCHES {
+            let count = self.from_workers.recv()?;
+            let (now, mut octets) = (self.started.elapsed(), 0);
+            for n in 0..count {
+                if n % AHEAD == 0 {
+                    let ahead = self.from_workers.datagrams().skip(n).take(AHEAD);
+                    self.relay.look_ahead_home(ahead.map(|(datagram, _)| datagram));
+                }
+                let (datagram, _) = self.from_workers.datagram(n);
+                match self.relay.from_worker(datagram, now) {
+                    Ok(Homeward { flow, to, datagram, announce, door: _ }) => {
+                        octets += datagram.len();
+                        if let Some(announced) = announce {
+                            tell(announced);
+                        }
+                        self.from_workers.pass_without(n, HEADER, to, flow.0);
+                    }
+                    Err(why) => self.counters.count_drop(why),
                 }
             }
-            Err(why) => counters.count_drop(why),
-        })
+            let report = self.to_clients.pass_on(&mut self.from_workers);
+            self.counters.sent(Way::ToClient, &report, octets);
+            if !self.from_workers.is_full() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
-/// Takes what has arrived at one socket, a few batches at most.
-fn batches(receiver: &mut Receiver, mut take: impl FnMut(&[u8], SocketAddr)) -> io::Result<()> {
-    for _ in 0..MAX_BATCHES {
-        let count = receiver.recv()?;
-        for n in 0..count {
-            let (datagram, from) = receiver.datagram(n);
-            take(datagram, from);
-        }
-        if !receiver.is_full() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// What leaves by one socket.
-struct Out {
-    sender: Sender,
-    outbox: Outbox,
-    way: Way,
-}
-
-impl Out {
-    fn new(sender: Sender, way: Way) -> Self {
-        Self { sender, outbox: Outbox::new(), way }
-    }
-
-    fn push(&mut self, to: SocketAddr, parts: &[&[u8]], counters: &Counters) {
-        if self.outbox.is_full() {
-            self.flush(counters);
-        }
-        self.outbox.push(to, |octets| {
-            parts.iter().for_each(|part| octets.extend_from_slice(part));
-            true
-        });
-    }
-
-    fn flush(&mut self, counters: &Counters) {
-        if !self.outbox.is_empty() {
-            let octets = self.outbox.iter().map(|(_, datagram)| datagram.len() as u64).sum();
-            let report: SendReport = self.sender.send(&mut self.outbox);
-            counters.sent(self.way, &report, octets);
-        }
-    }
+/// A datagram that goes to a second worker too, with another header.
+fn push(outbox: &mut Outbox, to: SocketAddr, header: &[u8; HEADER], datagram: &[u8]) {
+    outbox.push(to, |octets| {
+        octets.extend_from_slice(header);
+        octets.extend_from_slice(datagram);
+        true
+    });
 }

@@ -65,11 +65,11 @@ impl Counters {
         self.flows.load(Relaxed)
     }
 
-    pub(crate) fn sent(&self, way: Way, report: &SendReport, octets: u64) {
+    pub(crate) fn sent(&self, way: Way, report: &SendReport, octets: usize) {
         let way = way as usize;
         self.packets[way].fetch_add(report.sent.into(), Relaxed);
         self.unsent[way].fetch_add(report.dropped.into(), Relaxed);
-        self.octets[way].fetch_add(octets, Relaxed);
+        self.octets[way].fetch_add(octets as u64, Relaxed);
     }
 
     pub(crate) fn count_drop(&self, why: Drop) {

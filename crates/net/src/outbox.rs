@@ -1,6 +1,6 @@
 //! Datagrams on their way out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The largest UDP payload over IPv4, in octets.
 pub const MAX_DATAGRAM: usize = 65_507;
@@ -21,11 +21,43 @@ pub struct Outbox {
     refused: u64,
 }
 
+/// One datagram on its way out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) to: SocketAddr,
-    start: u32,
+    /// Datagrams of one order leave in the order they came; others may overtake them.
+    pub(crate) order: u32,
+    pub(crate) start: u32,
     pub(crate) len: u32,
+}
+
+/// Datagrams that wait to be sent, wherever they lie.
+pub(crate) trait Departures {
+    fn entries(&self) -> &[Entry];
+
+    fn octets(&self, entry: &Entry) -> &[u8];
+}
+
+impl Departures for Outbox {
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    fn octets(&self, entry: &Entry) -> &[u8] {
+        &self.octets[entry.start as usize..][..entry.len as usize]
+    }
+}
+
+/// An address's order. That two may have the same costs only freedom.
+pub(crate) fn order(to: SocketAddr) -> u32 {
+    let ip = match to.ip() {
+        IpAddr::V4(ip) => u32::from(ip),
+        IpAddr::V6(ip) => ip
+            .octets()
+            .chunks(4)
+            .fold(0, |all, part| part.iter().fold(all, |all: u32, octet| all.rotate_left(8) ^ u32::from(*octet))),
+    };
+    ip ^ u32::from(to.port()) << 8
 }
 
 impl Outbox {
@@ -51,7 +83,7 @@ impl Outbox {
             self.octets.resize(start, 0);
             return false;
         }
-        self.entries.push(Entry { to, start: start as u32, len: len as u32 });
+        self.entries.push(Entry { to, order: order(to), start: start as u32, len: len as u32 });
         true
     }
 
@@ -91,15 +123,7 @@ impl Outbox {
 
     /// The datagrams in the order they were added.
     pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.entries.iter().map(|entry| (entry.to, self.datagram(entry)))
-    }
-
-    pub(crate) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    pub(crate) fn datagram(&self, entry: &Entry) -> &[u8] {
-        &self.octets[entry.start as usize..][..entry.len as usize]
+        self.entries.iter().map(|entry| (entry.to, self.octets(entry)))
     }
 }
 

@@ -109,6 +109,21 @@ impl Waker {
     }
 }
 
+/// Which of `sockets` have something to receive, or an error to fetch by receiving: waits for the first, at most `timeout`.
+///
+/// The kernel is asked anew each time (`ppoll`). That costs a little more than a [`crate::SocketSet`] for each wait, and less for
+/// each datagram that is sent: a socket that is in a set tells it of each that has left.
+///
+/// Should the kernel refuse, all are reported, so that receiving from them shows why.
+pub fn wait_for<const N: usize>(sockets: [&UdpSocket; N], timeout: Duration) -> [bool; N] {
+    let timeout = timespec(timeout);
+    let mut fds = sockets.map(|socket| libc::pollfd { fd: socket.raw_fd(), events: libc::POLLIN, revents: 0 });
+    // SAFETY: N live pollfds, a live timespec, no signal mask.
+    let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), N as libc::nfds_t, &raw const timeout, std::ptr::null()) };
+    let refused = ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted;
+    fds.map(|fd| refused || (ready > 0 && fd.revents != 0))
+}
+
 pub(crate) fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),

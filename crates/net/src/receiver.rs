@@ -1,6 +1,7 @@
 //! Receiving in batches.
 
 use crate::address::RawAddress;
+use crate::outbox::{Departures, Entry};
 use crate::slab::{Control, Slab};
 use crate::socket::{Offload, UdpSocket};
 use std::io;
@@ -8,8 +9,17 @@ use std::net::SocketAddr;
 
 /// Messages per call. The relay's measurements saw nothing more to gain beyond 32.
 const BATCH: usize = 64;
+/// Octets that one call is to take at most, where messages may be runs: what came first is still in the core's cache then. How many
+/// messages that is, the calls before have shown.
+const TAKEN: usize = 96 << 10;
+/// Messages of a call at least.
+const FEW: usize = 1;
+/// The longest run that the kernel makes (`UDP_GRO_CNT_MAX`).
+const MAX_RUN: usize = 64;
 /// Room for a datagram. Nothing that WebRTC sends is larger than an Ethernet frame; a larger one is dropped.
 const SLOT: usize = 2_048;
+/// Buffers begin at one, so that a header does not reach into another's.
+const CACHE_LINE: usize = 64;
 /// Room for a run of datagrams: the kernel coalesces up to this.
 const SLOT_GRO: usize = 65_536;
 
@@ -21,8 +31,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new(socket: UdpSocket) -> Self {
-        let batch = RecvBatch::new(socket.options().gro);
+    pub(crate) fn new(socket: UdpSocket, headroom: usize) -> Self {
+        let batch = RecvBatch::with_headroom(socket.options().gro, headroom);
         Self { socket, batch }
     }
 
@@ -43,6 +53,34 @@ impl Receiver {
         self.batch.datagram(index)
     }
 
+    /// All datagrams of the last [`recv`](Self::recv) and their senders, to be looked at.
+    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], SocketAddr)> {
+        let buffers = &self.batch.buffers;
+        self.batch.datagrams.iter().map(|datagram| (buffers.slice(datagram.start, datagram.len), datagram.from))
+    }
+
+    /// Has datagram `index` passed on, by [`crate::Sender::pass_on`], with a header before it. Datagrams of one `order` leave in the
+    /// order in which this is said of them.
+    ///
+    /// False, and nothing done, if it has been passed on already, or there is no room before it: headers go where the receiver was
+    /// made [with headroom](UdpSocket::split_with_headroom), before a datagram that came by itself.
+    ///
+    /// # Panics
+    /// If `index` is not below what `recv` returned.
+    pub fn pass_with(&mut self, index: usize, header: &[u8], to: SocketAddr, order: u32) -> bool {
+        self.batch.pass_with(index, header, to, order)
+    }
+
+    /// Likewise, without its first octets.
+    ///
+    /// False, and nothing done, if it has been passed on already, or nothing is left of it.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn pass_without(&mut self, index: usize, first: usize, to: SocketAddr, order: u32) -> bool {
+        self.batch.pass_without(index, first, to, order)
+    }
+
     /// Whether the last call filled every buffer, so that more may wait.
     pub fn is_full(&self) -> bool {
         self.batch.is_full()
@@ -57,11 +95,25 @@ impl Receiver {
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
     }
+
+    pub(crate) fn passing(&self) -> &RecvBatch {
+        &self.batch
+    }
+
+    pub(crate) fn passed(&mut self) {
+        self.batch.passing.clear();
+    }
 }
 
 /// Buffers for one `recvmmsg`, which many sockets may take turns with.
 pub struct RecvBatch {
-    slot: usize,
+    /// Octets of each message's buffer, those before it included.
+    stride: usize,
+    headroom: usize,
+    /// Messages of the next call.
+    limit: usize,
+    /// There was room for no more.
+    full: bool,
     buffers: Slab<u8>,
     names: Slab<RawAddress>,
     controls: Slab<Control>,
@@ -70,6 +122,8 @@ pub struct RecvBatch {
     headers: Slab<libc::mmsghdr>,
     filled: usize,
     datagrams: Vec<Datagram>,
+    /// Those that are to be sent on.
+    passing: Vec<Entry>,
     dropped: u64,
 }
 
@@ -78,22 +132,31 @@ struct Datagram {
     start: usize,
     len: usize,
     from: SocketAddr,
+    /// Free octets before it; none any more when it has been passed on.
+    room: Option<usize>,
 }
 
 impl RecvBatch {
     /// Buffers for 64 messages: 128 KiB, or with `gro` 4 MiB of address space of which only what is used becomes memory.
     pub fn new(gro: Offload) -> Self {
-        let slot = match gro {
-            Offload::Off => SLOT,
-            Offload::On => SLOT_GRO,
+        Self::with_headroom(gro, 0)
+    }
+
+    /// The same, with so many octets free before each message.
+    pub(crate) fn with_headroom(gro: Offload, headroom: usize) -> Self {
+        let (room, most) = match gro {
+            Offload::Off => (SLOT, BATCH),
+            Offload::On => (SLOT_GRO, BATCH * MAX_RUN),
         };
-        let buffers = Slab::<u8>::new(BATCH * slot);
+        let stride = (headroom + room).next_multiple_of(CACHE_LINE);
+        let buffers = Slab::<u8>::new(BATCH * stride);
         let names = Slab::<RawAddress>::new(BATCH);
         let controls = Slab::<Control>::new(BATCH);
         let mut vectors = Slab::<libc::iovec>::new(BATCH);
         let mut headers = Slab::<libc::mmsghdr>::new(BATCH);
         for i in 0..BATCH {
-            *vectors.get_mut(i) = libc::iovec { iov_base: buffers.pointer(i * slot).cast(), iov_len: slot };
+            let start = buffers.pointer(i * stride + headroom);
+            *vectors.get_mut(i) = libc::iovec { iov_base: start.cast(), iov_len: room };
             let header = &mut headers.get_mut(i).msg_hdr;
             header.msg_iov = vectors.pointer(i);
             header.msg_iovlen = 1;
@@ -102,8 +165,22 @@ impl RecvBatch {
             header.msg_control = controls.pointer(i).cast();
             header.msg_controllen = Control::SIZE as _;
         }
-        let datagrams = Vec::with_capacity(BATCH);
-        Self { slot, buffers, names, controls, _vectors: vectors, headers, filled: 0, datagrams, dropped: 0 }
+        let (datagrams, passing) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        Self {
+            stride,
+            headroom,
+            limit: BATCH,
+            full: false,
+            buffers,
+            names,
+            controls,
+            _vectors: vectors,
+            headers,
+            filled: 0,
+            datagrams,
+            passing,
+            dropped: 0,
+        }
     }
 
     /// [`Receiver::recv`] on `socket`. A socket with GRO needs a batch with GRO, or its runs are dropped.
@@ -112,6 +189,7 @@ impl RecvBatch {
     /// As there.
     pub fn recv(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.datagrams.clear();
+        self.passing.clear();
         self.filled = 0;
         // Errors of the path (ICMP, on a connected socket) are reported once each and concern no datagram received.
         for _ in 0..BATCH {
@@ -120,7 +198,7 @@ impl RecvBatch {
                 libc::recvmmsg(
                     socket.raw_fd(),
                     self.headers.pointer(0),
-                    BATCH as libc::c_uint,
+                    self.limit as libc::c_uint,
                     libc::MSG_DONTWAIT as _,
                     std::ptr::null_mut(),
                 )
@@ -139,15 +217,19 @@ impl RecvBatch {
                 _ => return Err(error),
             }
         }
+        self.full = self.filled == self.limit;
+        let mut taken = 0;
         for message in 0..self.filled {
+            taken += self.headers.get(message).msg_len as usize;
             self.take(message);
         }
+        self.limit = if taken > TAKEN { (self.limit / 2).max(FEW) } else { (2 * self.limit).min(BATCH) };
         Ok(self.datagrams.len())
     }
 
     fn take(&mut self, message: usize) {
         let header = self.headers.get(message);
-        let len = (header.msg_len as usize).min(self.slot);
+        let len = (header.msg_len as usize).min(self.stride - self.headroom);
         let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let segment = segment_size(&header.msg_hdr, self.controls.get(message)).unwrap_or(len).max(1);
         // These are in-out: the kernel has written what it used.
@@ -159,10 +241,35 @@ impl RecvBatch {
             self.dropped += 1;
             return;
         };
-        let first = message * self.slot;
+        let first = message * self.stride + self.headroom;
         for start in (0..len).step_by(segment) {
-            self.datagrams.push(Datagram { start: first + start, len: segment.min(len - start), from });
+            // What lies before the others of a run is the run.
+            let room = Some(if start == 0 { self.headroom } else { 0 });
+            self.datagrams.push(Datagram { start: first + start, len: segment.min(len - start), from, room });
         }
+    }
+
+    fn pass_with(&mut self, index: usize, header: &[u8], to: SocketAddr, order: u32) -> bool {
+        let datagram = &mut self.datagrams[index];
+        if datagram.room.is_none_or(|room| room < header.len()) {
+            return false;
+        }
+        datagram.room = None;
+        let (start, len) = (datagram.start - header.len(), datagram.len + header.len());
+        self.buffers.slice_mut(start, header.len()).copy_from_slice(header);
+        self.passing.push(Entry { to, order, start: start as u32, len: len as u32 });
+        true
+    }
+
+    fn pass_without(&mut self, index: usize, first: usize, to: SocketAddr, order: u32) -> bool {
+        let datagram = &mut self.datagrams[index];
+        if datagram.room.is_none() || datagram.len <= first {
+            return false;
+        }
+        datagram.room = None;
+        let (start, len) = (datagram.start + first, datagram.len - first);
+        self.passing.push(Entry { to, order, start: start as u32, len: len as u32 });
+        true
     }
 
     /// As [`Receiver::datagram`].
@@ -170,13 +277,13 @@ impl RecvBatch {
     /// # Panics
     /// If `index` is not below what the last `recv` returned.
     pub fn datagram(&mut self, index: usize) -> (&mut [u8], SocketAddr) {
-        let Datagram { start, len, from } = self.datagrams[index];
+        let Datagram { start, len, from, .. } = self.datagrams[index];
         (self.buffers.slice_mut(start, len), from)
     }
 
     /// As [`Receiver::is_full`].
     pub fn is_full(&self) -> bool {
-        self.filled == BATCH
+        self.full
     }
 
     /// As [`Receiver::dropped`].
@@ -185,9 +292,19 @@ impl RecvBatch {
     }
 }
 
+impl Departures for RecvBatch {
+    fn entries(&self) -> &[Entry] {
+        &self.passing
+    }
+
+    fn octets(&self, entry: &Entry) -> &[u8] {
+        self.buffers.slice(entry.start as usize, entry.len as usize)
+    }
+}
+
 impl std::fmt::Debug for RecvBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RecvBatch").field("slot", &self.slot).field("datagrams", &self.datagrams.len()).finish()
+        f.debug_struct("RecvBatch").field("stride", &self.stride).field("datagrams", &self.datagrams.len()).finish()
     }
 }
 

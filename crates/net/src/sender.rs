@@ -1,7 +1,8 @@
 //! Sending in batches.
 
+use crate::Receiver;
 use crate::address::RawAddress;
-use crate::outbox::Outbox;
+use crate::outbox::{Departures, Outbox};
 use crate::send_plan::{BATCH, Plan};
 use crate::slab::{Control, Slab};
 use crate::socket::{Offload, UdpSocket};
@@ -45,20 +46,32 @@ impl Sender {
 
     /// Sends everything, without waiting, and empties the outbox.
     ///
-    /// Datagrams to one destination leave in their order. If the socket's buffer is full the rest is dropped, as on any
+    /// Datagrams to one destination leave in their order, and so do those of one order that a receiver passes on. If the socket's buffer is full the rest is dropped, as on any
     /// full queue; an error about one destination loses no other datagram.
     pub fn send(&mut self, outbox: &mut Outbox) -> SendReport {
+        let report = self.send_all(outbox);
+        outbox.clear();
+        report
+    }
+
+    /// Sends what a receiver has been told to pass on, from where it lies; otherwise as [`send`](Self::send).
+    pub fn pass_on(&mut self, receiver: &mut Receiver) -> SendReport {
+        let report = self.send_all(receiver.passing());
+        receiver.passed();
+        report
+    }
+
+    fn send_all(&mut self, departures: &impl Departures) -> SendReport {
         let mut report = SendReport::default();
-        let total = outbox.entries().len();
+        let total = departures.entries().len();
         let mut from = 0;
         while from < total {
-            from = self.plan.make(outbox.entries(), from, self.gso);
-            if self.send_plan(outbox, &mut report) == Flow::Congested {
+            from = self.plan.make(departures.entries(), from, self.gso);
+            if self.send_plan(departures, &mut report) == Flow::Congested {
                 break;
             }
         }
         report.dropped = total as u32 - report.sent;
-        outbox.clear();
         report
     }
 
@@ -67,8 +80,8 @@ impl Sender {
         self.gso
     }
 
-    fn send_plan(&mut self, outbox: &Outbox, report: &mut SendReport) -> Flow {
-        self.frame.fill(&self.plan, outbox, &self.socket);
+    fn send_plan(&mut self, departures: &impl Departures, report: &mut SendReport) -> Flow {
+        self.frame.fill(&self.plan, departures, &self.socket);
         let (socket, plan, frame) = (&self.socket, &self.plan, &self.frame);
         let counts = frame.runs.iter().map(|run| plan.runs()[*run].count);
         let messages = |from: usize| {
@@ -86,7 +99,7 @@ impl Sender {
         let single = |message: usize, index: usize| {
             let run = &plan.runs()[frame.runs[message]];
             let Some(position) = plan.datagrams(run).nth(index) else { return Ok(()) };
-            socket.send_to(outbox.datagram(&outbox.entries()[position]), run.to)
+            socket.send_to(departures.octets(&departures.entries()[position]), run.to)
         };
         transmit(counts, messages, single, &mut self.gso, report)
     }
@@ -204,17 +217,17 @@ impl Frame {
         }
     }
 
-    fn fill(&mut self, plan: &Plan, outbox: &Outbox, socket: &UdpSocket) {
+    fn fill(&mut self, plan: &Plan, departures: &impl Departures, socket: &UdpSocket) {
         self.runs.clear();
         self.vectors.clear();
-        for (i, run) in plan.runs().iter().enumerate() {
+        for (i, run) in plan.runs().iter().enumerate().filter(|(_, run)| run.count > 0) {
             let Some((name, len)) = RawAddress::new(run.to, socket.family()) else { continue };
             let slot = self.runs.len();
             self.runs.push(i);
             *self.names.get_mut(slot) = name;
             let first = self.vectors.len();
             self.vectors.extend(plan.datagrams(run).map(|i| {
-                let datagram = outbox.datagram(&outbox.entries()[i]);
+                let datagram = departures.octets(&departures.entries()[i]);
                 // The kernel only reads through a pointer that the C type has as mutable.
                 libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() }
             }));

@@ -63,6 +63,13 @@ impl<T: Zeroable> Slab<T> {
     }
 
     /// `len` values from `start` on.
+    pub(crate) fn slice(&self, start: usize, len: usize) -> &[T] {
+        assert!(start <= self.len && len <= self.len - start);
+        // SAFETY: within the allocation, which holds values; shared with nothing that writes while `self` is borrowed.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().add(start), len) }
+    }
+
+    /// The same, to be changed.
     pub(crate) fn slice_mut(&mut self, start: usize, len: usize) -> &mut [T] {
         assert!(start <= self.len && len <= self.len - start);
         // SAFETY: within the allocation, which holds values, and `self` is borrowed mutably.

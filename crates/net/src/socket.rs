@@ -42,7 +42,8 @@ pub enum Fragmentation {
 /// How to open a socket. Start from `SocketOptions::default()`.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
-    /// Kernel's receive buffer, octets. The kernel silently grants less where `net.core.rmem_max` is lower.
+    /// Kernel's receive buffer, octets. Who has `CAP_NET_ADMIN` gets it; else the kernel silently grants less where
+    /// `net.core.rmem_max` is lower: [`UdpSocket::recv_buffer`] says what it is.
     pub recv_buffer: usize,
     /// Kernel's send buffer, octets. Limited likewise by `net.core.wmem_max`.
     pub send_buffer: usize,
@@ -102,8 +103,8 @@ impl UdpSocket {
         if options.reuse_port == ReusePort::Shared {
             set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         }
-        socket.set_recv_buffer_size(options.recv_buffer)?;
-        socket.set_send_buffer_size(options.send_buffer)?;
+        size_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.recv_buffer)?;
+        size_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer)?;
         let mut options = options;
         if options.gro == Offload::On && set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
             options.gro = Offload::Off;
@@ -136,7 +137,36 @@ impl UdpSocket {
 
     /// The two directions, each for one owner.
     pub fn split(&self) -> (Receiver, Sender) {
-        (Receiver::new(self.clone()), Sender::new(self.clone()))
+        self.split_with_headroom(0)
+    }
+
+    /// The same, for a receiver whose datagrams are [passed on with a header](Receiver::pass_with) of at most so many octets.
+    pub fn split_with_headroom(&self, headroom: usize) -> (Receiver, Sender) {
+        (Receiver::new(self.clone(), headroom), Sender::new(self.clone()))
+    }
+
+    /// The receive buffer that the kernel has granted, octets, its own overhead left out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn recv_buffer(&self) -> io::Result<usize> {
+        // The kernel doubles what it is asked for, to have room for what it keeps of each datagram.
+        Ok(self.inner.socket.recv_buffer_size()? / 2)
+    }
+
+    /// Datagrams that the kernel has dropped since the socket was opened, because nobody took them in time or their checksum was
+    /// wrong. It counts in 32 bits, which wrap.
+    ///
+    /// # Errors
+    /// The kernel's, from before Linux 4.12.
+    pub fn receive_drops(&self) -> io::Result<u32> {
+        let mut memory = [0u32; SK_MEMINFO_VARS];
+        let mut len = size_of_val(&memory) as libc::socklen_t;
+        // SAFETY: room for as many integers as `len` says.
+        let result = unsafe {
+            libc::getsockopt(self.raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, memory.as_mut_ptr().cast(), &mut len)
+        };
+        if result == 0 { Ok(memory[SK_MEMINFO_DROPS]) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Restricts the socket to one peer: the kernel drops what others send, and looks up the route once.
@@ -198,6 +228,15 @@ impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.socket.as_fd()
     }
+}
+
+/// Of linux/sock_diag.h, which the C library does not have.
+const SK_MEMINFO_VARS: usize = 9;
+const SK_MEMINFO_DROPS: usize = 8;
+
+fn size_buffer(socket: &Socket, force: libc::c_int, ask: libc::c_int, octets: usize) -> io::Result<()> {
+    let octets = libc::c_int::try_from(octets).unwrap_or(libc::c_int::MAX);
+    set_option(socket, libc::SOL_SOCKET, force, octets).or_else(|_| set_option(socket, libc::SOL_SOCKET, ask, octets))
 }
 
 fn plain(address: SocketAddr) -> SocketAddr {

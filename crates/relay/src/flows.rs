@@ -10,10 +10,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use streamfleet_net::prefetch;
 use streamfleet_session::ufrag::SessionKey;
 
-use crate::header::{Direction, FlowId, HEADER, Header, SessionHandle, Standing, client_of};
+use crate::header::{
+    Direction, FlowId, HEADER, Header, SEALED, SessionHandle, Standing, TAG, address_octets, address_of, client_of,
+};
+use crate::index::Index;
 use crate::told::AGAIN;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
@@ -23,6 +26,8 @@ const NONE: u32 = u32::MAX;
 /// Places that are looked at for one that may be given up, when all are taken. More would let whoever fills the table also
 /// hold up its thread.
 const LOOKED_AT: usize = 64;
+/// Flows that are read at once: a batch of packets has no more.
+pub(crate) const AHEAD: usize = 64;
 
 /// What names a flow: the octets of a header that say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,9 +37,9 @@ impl FlowKey {
     /// That of a client's address and a door.
     #[must_use]
     pub fn new(client: SocketAddr, door: u16) -> Self {
-        let octets = header(client, door, 0, FlowId(0), SessionHandle(0)).unsealed();
         let mut key = [0; 20];
-        key.copy_from_slice(&octets[KEY]);
+        key[..18].copy_from_slice(&address_octets(client));
+        key[18..].copy_from_slice(&door.to_be_bytes());
         Self(key)
     }
 }
@@ -66,23 +71,31 @@ impl Default for Bounds {
     }
 }
 
-/// One client at one door, and its session. 112 octets.
+/// One client at one door, and its session: two lines of a cache, of which the first is all that most packets of a client need.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub(crate) struct Flow {
     /// What stands before its datagrams, sealed; its [`KEY`] says who it is.
     header: [u8; HEADER],
-    worker: SocketAddr,
-    key: SessionKey,
+    worker: [u8; 18],
     standing: Standing,
-    /// When the client was heard last, and when others were told of it, on the thread's clock.
+    /// What the worker says of the client in headers with the tag `home`.
+    home_says: Option<Standing>,
+    /// When the client was heard last, on the thread's clock.
     heard: u32,
+    key: SessionKey,
+    /// The tag of a header of the worker's that was valid.
+    home: [u8; TAG],
+    /// Octets from and to the client.
+    received: u64,
+    sent: u64,
+    packets_received: u32,
+    packets_sent: u32,
+    /// When it was entered, and when others were told of it.
+    since: u32,
     told: u32,
-    /// Octets from and to the client, counted while nothing is known of it.
-    received: u32,
-    sent: u32,
     /// The other flow of this address.
     rival: u32,
-    session: SessionHandle,
 }
 
 /// Why there is no place for a flow: all are taken by clients that are really there.
@@ -94,7 +107,7 @@ pub(crate) struct Flows {
     places: Vec<Option<Flow>>,
     free: Vec<u32>,
     /// The place of the flow that holds an address.
-    index: HashTable<u32>,
+    index: Index,
     /// Seeded at random: clients choose their addresses.
     hasher: RandomState,
     bounds: Bounds,
@@ -115,11 +128,11 @@ impl Flow {
     }
 
     pub(crate) fn worker(&self) -> SocketAddr {
-        self.worker
+        address_of(&self.worker)
     }
 
     pub(crate) fn target(&self) -> Target {
-        Target { worker: self.worker, key: self.key }
+        Target { worker: self.worker(), key: self.key }
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -127,14 +140,30 @@ impl Flow {
     }
 
     pub(crate) fn session(&self) -> SessionHandle {
-        self.session
+        let [.., a, b, c, d] = self.header[..SEALED] else { return SessionHandle::default() };
+        SessionHandle(u32::from_be_bytes([a, b, c, d]))
     }
 
     /// The client was heard.
     pub(crate) fn hear(&mut self, octets: usize, now: Duration) {
         self.heard = seconds(now);
-        if self.standing == Standing::Unknown {
-            self.received = self.received.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
+        self.received = self.received.saturating_add(octets as u64);
+        self.packets_received = self.packets_received.saturating_add(u32::from(octets > 0));
+    }
+
+    /// Whether this header is the worker's as it was when it was found to be valid: it then needs no other proof, and says nothing
+    /// new.
+    pub(crate) fn knows(&self, octets: &[u8; HEADER]) -> bool {
+        // What is between the marks and the tag is the same both ways.
+        self.home_says.is_some_and(|standing| standing as u8 == octets[1])
+            && u64::from_ne_bytes(self.home) == u64::from_ne_bytes(*tag_of(octets))
+            && self.header[2..SEALED] == octets[2..SEALED]
+    }
+
+    /// A valid header of the worker's, which says this of the client.
+    pub(crate) fn learn(&mut self, octets: &[u8; HEADER], standing: Standing) {
+        if self.header[2..SEALED] == octets[2..SEALED] {
+            (self.home, self.home_says) = (*tag_of(octets), Some(standing));
         }
     }
 
@@ -155,13 +184,11 @@ impl Flow {
 
     /// Whether so many octets may go to the client; counts them.
     pub(crate) fn spend(&mut self, octets: usize) -> bool {
-        if self.standing > Standing::Unknown {
-            return true;
-        }
-        let sent = self.sent.saturating_add(u32::try_from(octets).unwrap_or(u32::MAX));
-        let may = sent <= self.received;
+        let sent = self.sent.saturating_add(octets as u64);
+        let may = self.standing > Standing::Unknown || sent <= self.received;
         if may {
             self.sent = sent;
+            self.packets_sent = self.packets_sent.saturating_add(1);
         }
         may
     }
@@ -176,9 +203,10 @@ impl Flow {
 impl Flows {
     pub(crate) fn new(bounds: Bounds, return_port: u16) -> Self {
         Self {
-            places: Vec::new(),
-            free: Vec::new(),
-            index: HashTable::new(),
+            // All at once: a table that grows moves everything while packets wait. What is not used yet is address space.
+            places: Vec::with_capacity(bounds.flows.min(NONE as usize)),
+            free: Vec::with_capacity(bounds.flows.min(NONE as usize)),
+            index: Index::new(bounds.flows.min(NONE as usize)),
             hasher: RandomState::default(),
             bounds,
             return_port,
@@ -201,8 +229,30 @@ impl Flows {
 
     /// The flow that holds an address.
     pub(crate) fn find(&self, key: &FlowKey) -> Option<FlowId> {
-        let (places, hash) = (&self.places, self.hasher.hash_one(key));
-        self.index.find(hash, |place| at(places, *place).is_some_and(|flow| flow.name() == *key)).copied().map(FlowId)
+        let is = |place| at(&self.places, place).is_some_and(|flow| flow.name() == *key);
+        self.index.find(self.hash(key), is).map(FlowId)
+    }
+
+    /// As much of it as an index takes.
+    fn hash(&self, key: &FlowKey) -> u32 {
+        self.hasher.hash_one(key) as u32
+    }
+
+    /// Asks for what will be needed of the flows of these names, all at once: memory takes as long for many as for one.
+    pub(crate) fn look_ahead(&self, names: impl Iterator<Item = FlowKey>) {
+        let (mut hashes, mut count) = ([0; AHEAD], 0);
+        for (name, hash) in names.zip(&mut hashes) {
+            *hash = self.hash(&name);
+            self.index.prefetch(*hash);
+            count += 1;
+        }
+        // The first that may be it almost always is, and whether it is takes another look.
+        self.look_ahead_at(hashes[..count].iter().filter_map(|hash| self.index.candidate(*hash)).map(FlowId));
+    }
+
+    /// Likewise of those in these places.
+    pub(crate) fn look_ahead_at(&self, flows: impl Iterator<Item = FlowId>) {
+        flows.filter_map(|flow| self.places.get(flow.0 as usize)).for_each(prefetch);
     }
 
     pub(crate) fn get(&self, flow: FlowId) -> Option<&Flow> {
@@ -268,9 +318,8 @@ impl Flows {
         let Some(flow) = self.get_mut(id) else { return Raised::No };
         let before = flow.standing;
         flow.standing = before.max(standing);
-        if session != SessionHandle::default() && flow.session != session {
-            flow.session = session;
-            flow.reseal(id, return_port);
+        if session != SessionHandle::default() && flow.session() != session {
+            flow.reseal(id, return_port, session);
         }
         if before == Standing::Proven || standing != Standing::Proven {
             return Raised::No;
@@ -338,7 +387,22 @@ impl Flows {
         let header = header(client, door, self.return_port, FlowId(place), session).seal(&key);
         let standing = Standing::Unknown;
         let heard = seconds(now);
-        let flow = Flow { header, worker, key, standing, heard, told: 0, received: 0, sent: 0, rival: NONE, session };
+        let flow = Flow {
+            header,
+            worker: address_octets(worker),
+            standing,
+            home_says: None,
+            heard,
+            key,
+            home: [0; TAG],
+            received: 0,
+            sent: 0,
+            packets_received: 0,
+            packets_sent: 0,
+            since: heard,
+            told: 0,
+            rival: NONE,
+        };
         self.places[place as usize] = Some(flow);
     }
 
@@ -357,18 +421,13 @@ impl Flows {
 
     /// The flow in this place holds its address, which none did.
     fn hold(&mut self, name: FlowKey, place: u32) {
-        let (places, hasher) = (&self.places, &self.hasher);
-        let hash = |place: &u32| at(places, *place).map_or(0, |flow| hasher.hash_one(flow.name()));
-        self.index.insert_unique(hasher.hash_one(name), place, hash);
+        self.index.insert(self.hash(&name), place);
     }
 
     /// Forgets a flow, and says nothing to its rival.
     fn forget_alone(&mut self, id: FlowId) {
         let Some(flow) = self.get(id) else { return };
-        let hash = self.hasher.hash_one(flow.name());
-        if let Ok(entry) = self.index.find_entry(hash, |place| *place == id.0) {
-            entry.remove();
-        }
+        self.index.remove(self.hash(&flow.name()), id.0);
         self.places[id.0 as usize] = None;
         self.free.push(id.0);
     }
@@ -396,9 +455,13 @@ impl Flow {
         &self.key
     }
 
-    fn reseal(&mut self, id: FlowId, return_port: u16) {
-        self.header = header(self.client(), self.door(), return_port, id, self.session).seal(&self.key);
+    fn reseal(&mut self, id: FlowId, return_port: u16, session: SessionHandle) {
+        self.header = header(self.client(), self.door(), return_port, id, session).seal(&self.key);
     }
+}
+
+fn tag_of(octets: &[u8; HEADER]) -> &[u8; TAG] {
+    octets.last_chunk().unwrap_or_else(|| unreachable!("a header is longer than its tag"))
 }
 
 fn at(places: &[Option<Flow>], place: u32) -> Option<&Flow> {
@@ -421,7 +484,9 @@ mod tests {
     /// What a relay with 100 000 clients needs: with the lists and the index at their fullest, under 200 octets a flow.
     #[test]
     fn a_flow_is_small() {
-        // An index of a power of two places of 5 octets is 7/8 full at most, and less than half full just after it has grown.
-        assert!(size_of::<Option<Flow>>() + size_of::<u32>() + 5 * 16 / 7 <= 150, "{}", size_of::<Option<Flow>>());
+        assert_eq!(size_of::<Option<Flow>>(), 128);
+        // An index has two to four places of 8 octets for each.
+        assert!(size_of::<Option<Flow>>() + size_of::<u32>() + 4 * 8 <= 170);
+        assert_eq!(std::mem::offset_of!(Flow, key), 64, "what a client's packet needs is one line");
     }
 }

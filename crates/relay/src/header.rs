@@ -23,8 +23,10 @@ use subtle::ConstantTimeEq as _;
 
 /// Octets of a header.
 pub const HEADER: usize = 40;
-/// Octets that the tag covers.
-const COVERED: usize = 32;
+/// Octets that the tag covers, all but the tag.
+pub(crate) const SEALED: usize = 32;
+/// Octets of a tag.
+pub(crate) const TAG: usize = 8;
 /// The two forms. The lower bits are the version of the format: one that is not known is not read.
 const TO_WORKER: u8 = 0xC0;
 const TO_CLIENT: u8 = 0xE0;
@@ -103,8 +105,8 @@ impl Header {
     #[must_use]
     pub fn seal(&self, key: &SessionKey) -> [u8; HEADER] {
         let mut octets = self.unsealed();
-        let tag = tag(&octets[..COVERED], key);
-        octets[COVERED..].copy_from_slice(&tag);
+        let tag = tag(&octets[..SEALED], key);
+        octets[SEALED..].copy_from_slice(&tag);
         octets
     }
 
@@ -117,8 +119,7 @@ impl Header {
         };
         octets[1] = self.standing as u8;
         octets[2..4].copy_from_slice(&self.return_port.to_be_bytes());
-        octets[4..20].copy_from_slice(&mapped(self.client.ip()).octets());
-        octets[20..22].copy_from_slice(&self.client.port().to_be_bytes());
+        octets[4..22].copy_from_slice(&address_octets(self.client));
         octets[22..24].copy_from_slice(&self.door.to_be_bytes());
         octets[24..28].copy_from_slice(&self.flow.0.to_be_bytes());
         octets[28..32].copy_from_slice(&self.session.0.to_be_bytes());
@@ -173,19 +174,40 @@ impl<'a> Sealed<'a> {
     /// What it says, if it was sealed with this key.
     #[must_use]
     pub fn open(&self, key: &SessionKey) -> Option<Header> {
-        let expected = tag(&self.octets[..COVERED], key);
-        bool::from(expected.ct_eq(&self.octets[COVERED..])).then_some(self.said)
+        let expected = tag(&self.octets[..SEALED], key);
+        bool::from(expected.ct_eq(&self.octets[SEALED..])).then_some(self.said)
     }
 }
 
 /// The client that a header names.
 pub(crate) fn client_of(octets: &[u8; HEADER]) -> SocketAddr {
-    let mut address = [0; 16];
-    address.copy_from_slice(&octets[4..20]);
-    SocketAddr::new(Ipv6Addr::from(address).to_canonical(), u16::from_be_bytes([octets[20], octets[21]]))
+    let mut address = [0; 18];
+    address.copy_from_slice(&octets[4..22]);
+    address_of(&address)
 }
 
-fn tag(covered: &[u8], key: &SessionKey) -> [u8; 8] {
+/// The flow that a datagram says it belongs to, if it has a header at all.
+pub(crate) fn flow_of(datagram: &[u8]) -> Option<FlowId> {
+    let [a, b, c, d] = *datagram.get(24..28)? else { return None };
+    Some(FlowId(u32::from_be_bytes([a, b, c, d])))
+}
+
+/// An address as headers have it: as IPv6, and a port.
+pub(crate) fn address_octets(address: SocketAddr) -> [u8; 18] {
+    let mut octets = [0; 18];
+    octets[..16].copy_from_slice(&mapped(address.ip()).octets());
+    octets[16..].copy_from_slice(&address.port().to_be_bytes());
+    octets
+}
+
+/// And back.
+pub(crate) fn address_of(octets: &[u8; 18]) -> SocketAddr {
+    let mut ip = [0; 16];
+    ip.copy_from_slice(&octets[..16]);
+    SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), u16::from_be_bytes([octets[16], octets[17]]))
+}
+
+fn tag(covered: &[u8], key: &SessionKey) -> [u8; TAG] {
     let mut hasher = SipHasher24::new_with_key(key.as_bytes());
     hasher.write(covered);
     hasher.finish().to_be_bytes()

@@ -5,6 +5,7 @@
 //! | [`announce`] | what relays tell each other of flows |
 //! | [`header`] | what relay and worker put before each datagram |
 //! | [`flows`] | clients' addresses and where they lead, bounded |
+//! | `index` | from a hash to a place |
 //! | [`relay`] | the decision for each datagram |
 //! | [`told`] | flows of other relays, bounded |
 //! | [`view`] | what people see of a flow |
@@ -14,6 +15,7 @@
 pub mod announce;
 pub mod flows;
 pub mod header;
+mod index;
 pub mod relay;
 mod strangers;
 pub mod told;

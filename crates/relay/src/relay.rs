@@ -19,7 +19,7 @@ use streamfleet_net::demux::{self, Kind};
 use streamfleet_net::stun::{BINDING, Class, Message};
 
 use crate::flows::{Bounds, Flow, FlowKey, Flows, Full, Raised, Target};
-use crate::header::{Direction, FlowId, HEADER, Sealed, SessionHandle, Standing};
+use crate::header::{self, Direction, FlowId, HEADER, Sealed, SessionHandle, Standing};
 use crate::strangers::Strangers;
 
 /// Opens ufrags.
@@ -50,6 +50,8 @@ pub trait Elsewhere {
 /// A datagram on its way to a worker, or to two: a response to a check does not say whose it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Onward {
+    /// The flow that it belongs to, whose datagrams stay in their order.
+    pub flow: FlowId,
     /// Where to, and what goes before it.
     pub to: (SocketAddr, [u8; HEADER]),
     /// Where else.
@@ -59,6 +61,8 @@ pub struct Onward {
 /// A datagram on its way to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Homeward<'a> {
+    /// The flow that it belongs to, whose datagrams stay in their order.
+    pub flow: FlowId,
     /// The client.
     pub to: SocketAddr,
     /// The public port that it is sent from.
@@ -175,12 +179,13 @@ impl<U: Ufrags> Relay<U> {
         if kind == Kind::Stun {
             return self.stun(from, door, datagram, held, now);
         }
-        let flow = held.and_then(|held| self.flows.get_mut(held)).ok_or(Drop::UnknownFlow)?;
+        let held = held.ok_or(Drop::UnknownFlow)?;
+        let flow = self.flows.get_mut(held).ok_or(Drop::UnknownFlow)?;
         if flow.standing() == Standing::Unknown {
             return Err(Drop::Unconfirmed);
         }
         flow.hear(datagram.len(), now);
-        Ok(Onward { to: onward(flow), also: None })
+        Ok(Onward { flow: held, to: onward(flow), also: None })
     }
 
     fn stun(
@@ -207,13 +212,14 @@ impl<U: Ufrags> Relay<U> {
                 });
                 let flow = self.flows.get_mut(held).ok_or(Drop::UnknownFlow)?;
                 flow.hear(datagram.len(), now);
-                return Ok(Onward { to: onward(flow), also });
+                return Ok(Onward { flow: held, to: onward(flow), also });
             }
             (_, None) => return Err(Drop::UnknownFlow),
         };
-        let flow = self.flows.get_mut(flow).ok_or(Drop::UnknownFlow)?;
+        let id = flow;
+        let flow = self.flows.get_mut(id).ok_or(Drop::UnknownFlow)?;
         flow.hear(datagram.len(), now);
-        Ok(Onward { to: onward(flow), also: None })
+        Ok(Onward { flow: id, to: onward(flow), also: None })
     }
 
     /// The flow that a check belongs to, entered if it is the first.
@@ -270,21 +276,36 @@ impl<U: Ufrags> Relay<U> {
         if said.direction != Direction::ToClient || datagram.is_empty() {
             return Err(Drop::Malformed);
         }
-        let flow = self.flows.get(said.flow).filter(|flow| flow.client() == said.client && flow.door() == said.door);
+        let flow =
+            self.flows.get_mut(said.flow).filter(|flow| flow.client() == said.client && flow.door() == said.door);
         let flow = flow.ok_or(Drop::StrangeFlow)?;
-        let said = sealed.open(flow.key()).ok_or(Drop::Forged)?;
-        let announce = match self.flows.raise(said.flow, said.standing, said.session) {
-            Raised::Proven => self.flows.get_mut(said.flow).map(|flow| {
+        let mut announce = None;
+        if !flow.knows(sealed.octets()) {
+            let said = sealed.open(flow.key()).ok_or(Drop::Forged)?;
+            let raised = self.flows.raise(said.flow, said.standing, said.session);
+            let flow = self.flows.get_mut(said.flow).ok_or(Drop::StrangeFlow)?;
+            flow.learn(sealed.octets(), said.standing);
+            if raised == Raised::Proven {
                 flow.told(now);
-                announced(flow)
-            }),
-            Raised::No => None,
-        };
+                announce = Some(announced(flow));
+            }
+        }
         let may = self.flows.get_mut(said.flow).is_some_and(|flow| flow.spend(datagram.len()));
         if !may {
             return Err(Drop::Amplified);
         }
-        Ok(Homeward { to: said.client, door: said.door, datagram, announce })
+        Ok(Homeward { flow: said.flow, to: said.client, door: said.door, datagram, announce })
+    }
+
+    /// What comes next at a public port is from these clients: their flows are read at once, 64 at most, and what is decided of
+    /// their datagrams waits for memory no more. Nothing else changes.
+    pub fn look_ahead(&self, clients: impl Iterator<Item = SocketAddr>, door: u16) {
+        self.flows.look_ahead(clients.map(|client| FlowKey::new(client, door)));
+    }
+
+    /// Likewise of datagrams that have arrived where workers send to.
+    pub fn look_ahead_home<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        self.flows.look_ahead_at(datagrams.filter_map(header::flow_of));
     }
 
     /// Looks at one of so many parts of the table: forgets flows whose clients are silent, and tells of those that other relays
