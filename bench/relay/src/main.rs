@@ -2,11 +2,13 @@
 
 mod bare;
 mod burst;
+mod coturn;
 mod rate;
 mod scene;
+mod turn;
 mod turns;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::{Parser, Subcommand};
 use streamfleet_carrier::{Offloads, Way};
@@ -29,6 +31,10 @@ enum Part {
     Turns(TurnsArgs),
     /// Delay and CPU time of a packet at a fixed rate: variants take turns.
     Rate(RateArgs),
+    /// CPU time of a packet beside coturn, each in a process of its own: they take turns.
+    Coturn(CoturnArgs),
+    /// A carrier for `coturn`, until it is killed.
+    Serve(ServeArgs),
 }
 
 #[derive(clap::Args)]
@@ -63,6 +69,26 @@ struct RateArgs {
     turns: usize,
 }
 
+#[derive(clap::Args)]
+struct CoturnArgs {
+    /// Clients, of which each has an allocation.
+    #[arg(long, default_value_t = 200)]
+    flows: usize,
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_200])]
+    sizes: Vec<usize>,
+    #[arg(long, default_value_t = 15)]
+    turns: usize,
+}
+
+#[derive(clap::Args)]
+struct ServeArgs {
+    #[arg(long)]
+    worker: SocketAddr,
+    /// Without segmentation and coalescing.
+    #[arg(long)]
+    plain: bool,
+}
+
 const ON: Offloads = Offloads { segmentation: Offload::On, coalescing: Offload::On };
 const OFF: Offloads = Offloads { segmentation: Offload::Off, coalescing: Offload::Off };
 
@@ -85,7 +111,7 @@ fn turns(args: &TurnsArgs) -> anyhow::Result<()> {
             let plan = Plan { flows, offloads };
             let workers: Result<_, _> = (0..args.workers).map(|_| Worker::bind(HERE, worker_coalescing)).collect();
             let scene = Box::new(Scene::make(plan, workers?, HERE, &mut clients)?);
-            variants.push(Named { name: name.into(), flows, variant: Variant::Relay { scene, own: HERE } });
+            variants.push(Named { name: name.into(), flows, variant: Variant::Relay(scene) });
         }
     }
     for way in Way::ALL {
@@ -115,6 +141,14 @@ fn rate(args: &RateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let mut carrier = scene::carrier(if args.plain { OFF } else { ON }, vec![args.worker], HERE)?;
+    say(&serde_json::json!({ "door": carrier.door(), "return_port": carrier.return_port() }));
+    loop {
+        carrier.step(&scene::Nowhere, |_| {})?;
+    }
+}
+
 #[allow(clippy::print_stdout, reason = "it is what the program is for")]
 fn say(value: &serde_json::Value) {
     println!("{value}");
@@ -124,5 +158,7 @@ fn main() -> anyhow::Result<()> {
     match Flags::parse().part {
         Part::Turns(args) => turns(&args),
         Part::Rate(args) => rate(&args),
+        Part::Coturn(args) => coturn::compare(args.flows, &args.sizes, args.turns, say),
+        Part::Serve(args) => serve(&args),
     }
 }

@@ -102,12 +102,12 @@ fn turn(subject: &mut Subject, rate: u64, size: usize, flows: usize, clients: &m
             )
         }
         Subject::Relay(scene) => {
-            let Scene { carrier, workers, .. } = &mut **scene;
-            let to = v4(carrier.door());
+            let Scene { carrier, cast } = &mut **scene;
+            let to = cast.door;
             beside(
                 &stop,
                 || while_running(&stop, || carrier.step(&Nowhere, |_| {})),
-                || drive(clients, to, &mut workers[0].receiver, rate, size, flows),
+                || drive(clients, to, &mut cast.workers[0].receiver, rate, size, flows),
             )
         }
     }
@@ -184,10 +184,10 @@ fn drive(
 
 /// Keeps the thread on one of two cores, and others off it while it has something to do (`SCHED_FIFO`): on a shared machine it is
 /// others' turns that would be measured. Where it may not, it measures those too.
-fn pin(core: usize) {
+pub(crate) fn pin(core: usize) {
     let priority = libc::sched_param { sched_priority: 1 };
     // SAFETY: 0 is the calling thread, and the parameters are live.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const priority) };
     // SAFETY: an all-zero set, changed and read by the kernel.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();

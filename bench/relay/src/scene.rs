@@ -111,6 +111,14 @@ impl Worker {
     }
 }
 
+impl Worker {
+    pub(crate) fn send(&mut self, outbox: &mut Outbox) -> anyhow::Result<()> {
+        let report = self.sender.send(outbox);
+        anyhow::ensure!(report.dropped == 0, "{report:?}");
+        Ok(())
+    }
+}
+
 /// Empties a socket; how many datagrams it had.
 pub(crate) fn drain(receiver: &mut Receiver) -> io::Result<usize> {
     let mut all = 0;
@@ -130,10 +138,12 @@ pub(crate) struct Plan {
     pub(crate) offloads: Offloads,
 }
 
-/// A carrier whose flows are all there.
-pub(crate) struct Scene {
-    pub(crate) carrier: Carrier<Minted>,
+/// Clients' flows and their workers, around a carrier.
+pub(crate) struct Cast {
     pub(crate) workers: Vec<Worker>,
+    /// Where the carrier is to clients, and to workers.
+    pub(crate) door: SocketAddrV4,
+    pub(crate) back: SocketAddr,
     /// What each flow's worker puts before what it sends.
     headers: Vec<[u8; HEADER]>,
     /// Flows as they come: in no order that a cache could know.
@@ -141,58 +151,53 @@ pub(crate) struct Scene {
     at: usize,
 }
 
-impl Scene {
-    /// `side` is the workers' address; the carrier's towards them is `own`.
-    pub(crate) fn make(plan: Plan, workers: Vec<Worker>, own: Ipv4Addr, clients: &mut Clients) -> anyhow::Result<Self> {
-        let minted = Minted(workers.iter().map(|worker| worker.address).collect());
-        let addresses = Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), workers: (own, 0).into() };
-        let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR };
-        let carrier = Carrier::bind(addresses, plan.offloads, minted, bounds, Instant::now())?;
-        let mut order: Vec<u32> = (0..plan.flows as u32).collect();
+impl Cast {
+    pub(crate) fn new(workers: Vec<Worker>, flows: usize, door: SocketAddrV4, back: SocketAddr) -> Self {
+        let mut order: Vec<u32> = (0..flows as u32).collect();
         order.shuffle(&mut rand::rng());
-        let mut scene = Self { carrier, workers, headers: vec![[0; HEADER]; plan.flows], order, at: 0 };
-        scene.begin(own, clients).context("flows could not be made")?;
-        Ok(scene)
+        Self { workers, door, back, headers: vec![[0; HEADER]; flows], order, at: 0 }
     }
 
-    /// Every client sends its check, and every worker answers.
-    fn begin(&mut self, own: Ipv4Addr, clients: &mut Clients) -> anyhow::Result<()> {
-        let (flows, door) = (self.headers.len(), v4(self.carrier.door()));
-        let back = SocketAddr::from((own, self.carrier.return_port()));
-        for some in (0..flows).collect::<Vec<_>>().chunks(ROUND) {
+    /// Every client sends its check, and every worker answers. `carry` lets the carrier work.
+    pub(crate) fn begin(
+        &mut self,
+        clients: &mut Clients,
+        mut carry: impl FnMut(usize) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        for some in (0..self.headers.len()).collect::<Vec<_>>().chunks(ROUND) {
             for n in some {
-                clients.burst.push(client(*n), door, &[&check(*n % self.workers.len())]);
+                clients.burst.push(client(*n), self.door, &[&check(*n % self.workers.len())]);
             }
             clients.send()?;
-            self.carry(some.len())?;
-            let mut answered = 0;
-            for worker in &mut self.workers {
-                loop {
-                    let came = worker.receiver.recv()?;
-                    for n in 0..came {
-                        let (datagram, _) = worker.receiver.datagram(n);
-                        let (sealed, _) = Sealed::split(datagram)?;
-                        let said = sealed.open(&KEY).context("it is not sealed for this worker")?;
-                        let flow = flow_of(said.client);
-                        let session = SessionHandle(flow as u32 + 1);
-                        let header =
-                            Header { direction: Direction::ToClient, standing: Standing::Proven, session, ..said };
-                        self.headers[flow] = header.seal(&KEY);
-                        worker.outbox.push_slice(back, &[&self.headers[flow][..], b"\x01\x01"].concat());
-                    }
-                    if came == 0 {
-                        break;
-                    }
-                    answered += came;
-                }
-                let report = worker.sender.send(&mut worker.outbox);
-                anyhow::ensure!(report.dropped == 0, "{report:?}");
-            }
-            anyhow::ensure!(answered == some.len(), "{answered} checks of {} came", some.len());
-            self.carry(some.len())?;
-            anyhow::ensure!(drain(&mut clients.receiver)? == some.len(), "answers were lost");
+            carry(some.len())?;
+            wait_until(some.len(), || self.answer()).context("checks")?;
+            carry(some.len())?;
+            wait_until(some.len(), || Ok(drain(&mut clients.receiver)?)).context("answers")?;
         }
         Ok(())
+    }
+
+    /// Answers the checks that have come.
+    fn answer(&mut self) -> anyhow::Result<usize> {
+        let mut answered = 0;
+        for worker in &mut self.workers {
+            while let came @ 1.. = worker.receiver.recv()? {
+                for n in 0..came {
+                    let (datagram, _) = worker.receiver.datagram(n);
+                    let (sealed, _) = Sealed::split(datagram)?;
+                    let said = sealed.open(&KEY).context("it is not sealed for this worker")?;
+                    let flow = flow_of(said.client);
+                    let session = SessionHandle(flow as u32 + 1);
+                    let header = Header { direction: Direction::ToClient, standing: Standing::Proven, session, ..said };
+                    self.headers[flow] = header.seal(&KEY);
+                    worker.outbox.push_slice(self.back, &[&self.headers[flow][..], b"\x01\x01"].concat());
+                }
+                answered += came;
+            }
+            let report = worker.sender.send(&mut worker.outbox);
+            anyhow::ensure!(report.dropped == 0, "{report:?}");
+        }
+        Ok(answered)
     }
 
     /// The next flow.
@@ -201,29 +206,20 @@ impl Scene {
         self.order[self.at] as usize
     }
 
-    /// A round of media, of which the carrier's part is `measured`.
-    pub(crate) fn round(
-        &mut self,
-        way: Way,
-        media: &[u8],
-        own: Ipv4Addr,
-        clients: &mut Clients,
-        measured: impl FnOnce(&mut Carrier<Minted>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    /// Sends a round of media.
+    pub(crate) fn send(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<()> {
         match way {
             Way::ToWorker => {
-                let door = v4(self.carrier.door());
                 for _ in 0..ROUND {
-                    clients.burst.push(client(self.next()), door, &[media]);
+                    clients.burst.push(client(self.next()), self.door, &[media]);
                 }
                 clients.send()?;
             }
             Way::ToClient => {
-                let back = SocketAddr::from((own, self.carrier.return_port()));
                 for _ in 0..ROUND {
                     let flow = self.next();
                     let (header, count) = (&self.headers[flow], self.workers.len());
-                    self.workers[flow % count].outbox.push(back, |octets| {
+                    self.workers[flow % count].outbox.push(self.back, |octets| {
                         octets.extend_from_slice(header);
                         octets.extend_from_slice(media);
                         true
@@ -235,24 +231,74 @@ impl Scene {
                 }
             }
         }
-        measured(&mut self.carrier)?;
-        let mut came = 0;
-        match way {
-            Way::ToWorker => {
-                for worker in &mut self.workers {
-                    came += drain(&mut worker.receiver)?;
-                }
-            }
-            Way::ToClient => came = drain(&mut clients.receiver)?,
-        }
-        anyhow::ensure!(came == ROUND, "{came} of {ROUND} came");
         Ok(())
     }
 
-    /// Steps until so many have been passed on.
-    fn carry(&mut self, packets: usize) -> anyhow::Result<()> {
-        carry(&mut self.carrier, packets)
+    /// How many of them have come.
+    pub(crate) fn came(&mut self, way: Way, clients: &mut Clients) -> anyhow::Result<usize> {
+        match way {
+            Way::ToWorker => {
+                let mut came = 0;
+                for worker in &mut self.workers {
+                    came += drain(&mut worker.receiver)?;
+                }
+                Ok(came)
+            }
+            Way::ToClient => Ok(drain(&mut clients.receiver)?),
+        }
     }
+}
+
+/// Asks until so many have come.
+pub(crate) fn wait_until(count: usize, mut more: impl FnMut() -> anyhow::Result<usize>) -> anyhow::Result<()> {
+    let (begun, mut all) = (Instant::now(), 0);
+    loop {
+        all += more()?;
+        if all >= count {
+            return Ok(());
+        }
+        anyhow::ensure!(begun.elapsed() < PATIENCE, "{all} of {count} came");
+        std::thread::sleep(Duration::from_micros(300));
+    }
+}
+
+/// A carrier whose flows are all there.
+pub(crate) struct Scene {
+    pub(crate) carrier: Carrier<Minted>,
+    pub(crate) cast: Cast,
+}
+
+impl Scene {
+    /// The carrier's address towards the workers is `own`.
+    pub(crate) fn make(plan: Plan, workers: Vec<Worker>, own: Ipv4Addr, clients: &mut Clients) -> anyhow::Result<Self> {
+        let mut carrier = carrier(plan.offloads, workers.iter().map(|worker| worker.address).collect(), own)?;
+        let back = SocketAddr::from((own, carrier.return_port()));
+        let mut cast = Cast::new(workers, plan.flows, v4(carrier.door()), back);
+        cast.begin(clients, |packets| carry(&mut carrier, packets)).context("flows could not be made")?;
+        Ok(Self { carrier, cast })
+    }
+
+    /// A round of media, of which the carrier's part is `measured`.
+    pub(crate) fn round(
+        &mut self,
+        way: Way,
+        media: &[u8],
+        clients: &mut Clients,
+        measured: impl FnOnce(&mut Carrier<Minted>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.cast.send(way, media, clients)?;
+        measured(&mut self.carrier)?;
+        let came = self.cast.came(way, clients)?;
+        anyhow::ensure!(came == ROUND, "{came} of {ROUND} came");
+        Ok(())
+    }
+}
+
+/// A carrier for sessions of these workers.
+pub(crate) fn carrier(offloads: Offloads, workers: Vec<SocketAddr>, own: Ipv4Addr) -> anyhow::Result<Carrier<Minted>> {
+    let addresses = Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), workers: (own, 0).into() };
+    let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR };
+    Ok(Carrier::bind(addresses, offloads, Minted(workers), bounds, Instant::now())?)
 }
 
 /// Steps until so many packets have been passed on or dropped.
@@ -283,3 +329,5 @@ fn flow_of(client: SocketAddr) -> usize {
 }
 
 const HOUR: Duration = Duration::from_secs(3_600);
+/// What has not come by then is lost.
+const PATIENCE: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ const SLICE: Duration = Duration::from_millis(30);
 
 pub(crate) enum Variant {
     Bare { bare: Bare, sink: Worker },
-    Relay { scene: Box<Scene>, own: Ipv4Addr },
+    Relay(Box<Scene>),
 }
 
 pub(crate) struct Named {
@@ -62,7 +62,7 @@ impl Variant {
                 let came = drain(&mut sink.receiver)?;
                 anyhow::ensure!(came == ROUND, "{came} of {ROUND} came");
             }
-            Self::Relay { scene, own } => scene.round(way, media, *own, clients, |carrier| {
+            Self::Relay(scene) => scene.round(way, media, clients, |carrier| {
                 call_thread(c"relay");
                 let before = thread_cpu_time();
                 carry(carrier, ROUND)?;
