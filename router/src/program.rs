@@ -202,9 +202,8 @@ pub async fn serve(
     if let Some(relay_plan) = plan.relay {
         let seal = Arc::new(Seal::new(&relay_plan.keys, relay_plan.networks.clone()));
         let told = relay_plan.advertise.clone();
-        let meter = metrics.meter("relay");
-        let opening = Opening::new(seal.clone(), &meter);
-        let bound = Relay::bind(relay_plan, &opening, &meter).await.map_err(failed)?;
+        let opening = Opening::new(seal.clone(), &metrics.meter("relay"));
+        let bound = Relay::bind(relay_plan, &opening, &metrics).await.map_err(failed)?;
         let door = bound.door();
         let candidates =
             if told.is_empty() { vec![door] } else { told.iter().map(|told| told.at(door.port())).collect() };

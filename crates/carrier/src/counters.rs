@@ -1,6 +1,7 @@
 //! What a carrier counts. Written by its thread, read by others: relaxed atomics, nothing is ordered by them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use streamfleet_net::SendReport;
 use streamfleet_relay::Drop;
@@ -28,15 +29,75 @@ impl Way {
     }
 }
 
+/// Bounds of [`Counters::batches`], packets: each is the most that its bucket has.
+pub const BATCHES: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+/// Bounds of [`Counters::delays`], microseconds.
+pub const DELAYS: &[u64] = &[25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000];
+
+/// How often there were values between bounds.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [u64],
+    /// One more than there are bounds.
+    counts: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
 /// One thread's, so that no two threads write to one cache line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
     packets: [AtomicU64; 2],
     octets: [AtomicU64; 2],
     unsent: [AtomicU64; 2],
     dropped: [AtomicU64; Drop::ALL.len()],
+    overflowed: [AtomicU64; 2],
+    batches: [Histogram; 2],
+    delays: [Histogram; 2],
     flows: AtomicU64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [u64]) -> Self {
+        Self { bounds, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+    }
+
+    /// A value that so many had.
+    fn record(&self, value: u64, times: u64) {
+        let bucket = self.bounds.partition_point(|bound| *bound < value);
+        self.counts[bucket].fetch_add(times, Relaxed);
+        self.sum.fetch_add(value.saturating_mul(times), Relaxed);
+    }
+
+    /// The most that each bucket has; what is more is in one that has no bound.
+    pub fn bounds(&self) -> &'static [u64] {
+        self.bounds
+    }
+
+    /// How many values each bucket has, without those of others; the last is that without a bound.
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
+        self.counts.iter().map(|count| count.load(Relaxed))
+    }
+
+    /// All values together.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            packets: Default::default(),
+            octets: Default::default(),
+            unsent: Default::default(),
+            dropped: Default::default(),
+            overflowed: Default::default(),
+            batches: [const { BATCHES }; 2].map(Histogram::new),
+            delays: [const { DELAYS }; 2].map(Histogram::new),
+            flows: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Counters {
@@ -60,6 +121,23 @@ impl Counters {
         self.dropped[why as usize].load(Relaxed)
     }
 
+    /// Packets that the kernel dropped before the relay had them, because its buffer was full: as of a tenth of a second ago.
+    pub fn overflowed(&self, way: Way) -> u64 {
+        self.overflowed[way as usize].load(Relaxed)
+    }
+
+    /// Packets that were taken at once, by [`BATCHES`]: one value for each batch.
+    pub fn batches(&self, way: Way) -> &Histogram {
+        &self.batches[way as usize]
+    }
+
+    /// How long packets were in the relay's hands, by [`DELAYS`]: from the moment before the kernel was asked for their batch to that
+    /// after it was given the last of it. One batch in [`SAMPLED`](crate::carrier::SAMPLED) is looked at, and counts for each of
+    /// its packets. How long they had waited at the socket is not in it.
+    pub fn delays(&self, way: Way) -> &Histogram {
+        &self.delays[way as usize]
+    }
+
     /// Flows at the moment, as of a tenth of a second ago.
     pub fn flows(&self) -> u64 {
         self.flows.load(Relaxed)
@@ -76,7 +154,35 @@ impl Counters {
         self.dropped[why as usize].fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn took(&self, way: Way, packets: usize) {
+        self.batches[way as usize].record(packets as u64, 1);
+    }
+
+    pub(crate) fn delayed(&self, way: Way, packets: usize, delay: Duration) {
+        let microseconds = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        self.delays[way as usize].record(microseconds, packets as u64);
+    }
+
+    pub(crate) fn add_overflowed(&self, way: Way, packets: u32) {
+        self.overflowed[way as usize].fetch_add(packets.into(), Relaxed);
+    }
+
     pub(crate) fn set_flows(&self, flows: usize) {
         self.flows.store(flows as u64, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_by_the_bound_that_they_do_not_exceed() {
+        let histogram = Histogram::new(&[1, 4]);
+        for (value, times) in [(0, 1), (1, 1), (2, 5), (4, 1), (5, 2)] {
+            histogram.record(value, times);
+        }
+        assert_eq!(histogram.counts().collect::<Vec<_>>(), [2, 6, 2]);
+        assert_eq!(histogram.sum(), 1 + 10 + 4 + 10);
     }
 }

@@ -12,4 +12,4 @@ pub mod carrier;
 pub mod counters;
 
 pub use carrier::{Addresses, Carrier, Offloads};
-pub use counters::{Counters, Way};
+pub use counters::{Counters, Histogram, Way};

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use streamfleet_net::{
     Fragmentation, Offload, Outbox, Poller, Receiver, ReusePort, SendReport, Sender, SocketOptions, SocketSet,
-    UdpSocket,
+    UdpSocket, wait_for,
 };
 
 fn bind(address: &str, options: SocketOptions) -> UdpSocket {
@@ -301,4 +301,75 @@ fn a_set_reports_the_sockets_that_have_something() {
     drop(sockets);
     set.wait(Duration::from_micros(200), &mut ready).unwrap();
     assert!(ready.is_empty());
+}
+
+/// A datagram is sent on from where it lies, once, with a header before it or without its beginning.
+#[test]
+fn what_has_come_is_passed_on() {
+    for gso in [Offload::Off, Offload::On] {
+        let (mut ends, mut from_end) = bind("127.0.0.1:0", SocketOptions::default()).split();
+        let between = bind("127.0.0.1:0", options(gso, Offload::Off));
+        let (mut receiver, mut sender) = between.split_with_headroom(4);
+        let (to, back) = (between.local_addr(), ends.socket().local_addr());
+        let mut outbox = Outbox::new();
+        (0..6u8).for_each(|i| assert!(outbox.push_slice(to, &[i; 30])));
+        assert_eq!(from_end.send(&mut outbox).sent, 6);
+        assert_eq!(receiver.recv().unwrap(), 6);
+        for i in 0..6 {
+            let passes = match i {
+                0 => receiver.pass_without(i, 10, back, 0),
+                1 => !receiver.pass_without(i, 30, back, 0) && !receiver.pass_with(i, &[7; 5], back, 0),
+                _ => receiver.pass_with(i, &[i as u8; 4], back, 0) && !receiver.pass_with(i, &[9; 4], back, 0),
+            };
+            assert!(passes, "{i}");
+        }
+        assert_eq!(sender.pass_on(&mut receiver).sent, 5);
+        assert_eq!(sender.pass_on(&mut receiver), Default::default(), "once");
+        let got: Vec<Vec<u8>> = receive(&mut ends, 5).into_iter().map(|(_, datagram)| datagram).collect();
+        let expected: Vec<Vec<u8>> = [(0, 20), (2, 34), (3, 34), (4, 34), (5, 34)].map(|(i, len)| vec![i; len]).into();
+        assert_eq!(got, expected);
+    }
+}
+
+/// What lies before the second datagram of a run is the first.
+#[test]
+fn there_is_room_before_the_first_of_a_run_alone() {
+    let (_, mut from_end) = bind("127.0.0.1:0", options(Offload::On, Offload::Off)).split();
+    let between = bind("127.0.0.1:0", options(Offload::On, Offload::On));
+    let (mut receiver, _) = between.split_with_headroom(4);
+    let mut outbox = Outbox::new();
+    (0..3u8).for_each(|i| assert!(outbox.push_slice(between.local_addr(), &[i; 30])));
+    assert_eq!(from_end.send(&mut outbox).calls, 1, "as a run");
+    assert_eq!(receiver.recv().unwrap(), 3);
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    assert_eq!([0, 1, 2].map(|i| receiver.pass_with(i, &[9; 4], nobody, 0)), [true, false, false]);
+    assert_eq!([1, 2].map(|i| receiver.datagram(i).0[0]), [1, 2]);
+}
+
+#[test]
+fn what_nobody_takes_is_counted() {
+    let small = SocketOptions { recv_buffer: 8_192, ..SocketOptions::default() };
+    let (receiver, _) = bind("127.0.0.1:0", small).split();
+    let (_, mut sender) = bind("127.0.0.1:0", options(Offload::Off, Offload::Off)).split();
+    assert_eq!(receiver.socket().receive_drops().unwrap(), 0);
+    assert!((4_096..=65_536).contains(&receiver.socket().recv_buffer().unwrap()));
+    let mut outbox = Outbox::new();
+    (0..200u8).for_each(|i| assert!(outbox.push_slice(receiver.socket().local_addr(), &[i; 1_000])));
+    assert_eq!(sender.send(&mut outbox).sent, 200);
+    let (mut receiver, mut taken) = (receiver, 0);
+    while let came @ 1.. = receiver.recv().unwrap() {
+        taken += came as u32;
+    }
+    assert!(taken < 100, "{taken}");
+    assert_eq!(receiver.socket().receive_drops().unwrap(), 200 - taken);
+}
+
+#[test]
+fn only_those_that_have_something_are_ready() {
+    let (one, other) = (bind("127.0.0.1:0", SocketOptions::default()), bind("127.0.0.1:0", SocketOptions::default()));
+    assert_eq!(wait_for([&one, &other], Duration::ZERO), [false, false]);
+    one.send_to(b"x", other.local_addr()).unwrap();
+    assert_eq!(wait_for([&one, &other], Duration::from_secs(10)), [false, true]);
+    other.send_to(b"x", one.local_addr()).unwrap();
+    assert_eq!(wait_for([&one, &other], Duration::from_secs(10)), [true, true]);
 }

@@ -53,6 +53,15 @@ pub struct Target {
     pub key: SessionKey,
 }
 
+/// What has passed one way, without headers between relay and worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets; 4 294 967 295 are that many or more.
+    pub packets: u32,
+    /// What they held.
+    pub octets: u64,
+}
+
 /// How long, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -170,6 +179,21 @@ impl Flow {
     /// How long the client has not been heard.
     pub(crate) fn silent(&self, now: Duration) -> Duration {
         Duration::from_secs(seconds(now).saturating_sub(self.heard).into())
+    }
+
+    /// How long ago it was entered.
+    pub(crate) fn age(&self, now: Duration) -> Duration {
+        Duration::from_secs(seconds(now).saturating_sub(self.since).into())
+    }
+
+    /// What has come from the client.
+    pub(crate) fn received(&self) -> Traffic {
+        Traffic { packets: self.packets_received, octets: self.received }
+    }
+
+    /// What has gone to it.
+    pub(crate) fn sent(&self) -> Traffic {
+        Traffic { packets: self.packets_sent, octets: self.sent }
     }
 
     /// Others have been told of it.

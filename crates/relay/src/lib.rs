@@ -21,7 +21,7 @@ mod strangers;
 pub mod told;
 pub mod view;
 
-pub use flows::{Bounds, FlowKey, Target};
+pub use flows::{Bounds, FlowKey, Target, Traffic};
 pub use header::{Direction, FlowId, HEADER, Header, NotAHeader, Sealed, SessionHandle, Standing};
 pub use relay::{Announced, Drop, Elsewhere, Homeward, Onward, Relay, Ufrags};
 pub use view::FlowView;

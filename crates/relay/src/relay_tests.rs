@@ -240,6 +240,39 @@ fn what_a_worker_may_not_send() {
     assert_eq!(relay.told(&b, Standing::Confirmed, &[1]), Ok(client(2)));
 }
 
+/// A header that is the last valid one is not sealed again to find out; one that differs anywhere is.
+#[test]
+fn a_header_that_was_valid_is_no_pattern_for_others() {
+    let mut relay = relay(Bounds::default());
+    let flow = relay.hears(1, &check("a")).unwrap();
+    for standing in [Standing::Confirmed, Standing::Proven] {
+        let valid = answer(&flow.to, standing, &[1]);
+        for _ in 0..3 {
+            assert!(relay.from_worker(&valid, NOW).is_ok());
+        }
+        for bit in 0..HEADER * 8 {
+            let mut changed = valid.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(relay.from_worker(&changed, NOW).is_err(), "{bit}");
+        }
+        assert!(relay.from_worker(&valid, NOW).is_ok());
+    }
+    // Another session has the address now.
+    let other = relay.hears(1, &check("b")).unwrap();
+    relay.told(&other.to, Standing::Proven, &[1]).unwrap();
+    assert_eq!(relay.told(&flow.to, Standing::Proven, &[1]), Err(Drop::StrangeFlow));
+}
+
+/// Asking for memory changes nothing.
+#[test]
+fn looking_ahead_is_no_decision() {
+    let mut relay = relay(Bounds::default());
+    let first = relay.hears(1, &check("a")).unwrap();
+    relay.look_ahead((0..200).map(client), DOOR);
+    relay.look_ahead_home([&answer(&first.to, Standing::Confirmed, &[1])[..], &[], &[255; 64]].into_iter());
+    assert_eq!((relay.hears(1, RTP), relay.hears(2, RTP)), (Err(Drop::Unconfirmed), Err(Drop::UnknownFlow)));
+}
+
 #[test]
 fn what_a_client_may_not_send() {
     let mut relay = relay(Bounds::default());

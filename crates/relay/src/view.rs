@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::flows::Flow;
+use crate::flows::{Flow, Traffic};
 use crate::header::{SessionHandle, Standing};
 use crate::relay::Relay;
 
@@ -23,6 +23,12 @@ pub struct FlowView {
     pub session: SessionHandle,
     /// How long nothing has come from the client, in whole seconds.
     pub silent: Duration,
+    /// How long this relay has had it, in whole seconds.
+    pub age: Duration,
+    /// From the client.
+    pub received: Traffic,
+    /// To it.
+    pub sent: Traffic,
 }
 
 impl FlowView {
@@ -34,6 +40,9 @@ impl FlowView {
             standing: flow.standing(),
             session: flow.session(),
             silent: flow.silent(now),
+            age: flow.age(now),
+            received: flow.received(),
+            sent: flow.sent(),
         }
     }
 }
@@ -97,8 +106,11 @@ mod tests {
             let ports: Vec<u16> = seen.iter().map(|view| view.client.port()).collect();
             assert_eq!(ports, (0..100).collect::<Vec<_>>());
             let Announced { client, door, target, session } = announced(42);
-            let (worker, standing, silent) = (target.worker, Standing::Proven, at(2));
-            assert_eq!(seen[42], FlowView { client, door, worker, standing, session, silent });
+            let (worker, standing) = (target.worker, Standing::Proven);
+            let (received, sent) = (Traffic { packets: 1, octets: 4 }, Traffic::default());
+            let expected =
+                FlowView { client, door, worker, standing, session, silent: at(2), age: at(2), received, sent };
+            assert_eq!(seen[42], expected);
         }
     }
 }

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
-use streamfleet_carrier::{Counters, Way};
+use streamfleet_carrier::{Counters, Histogram, Way};
+use streamfleet_process::telemetry::{Counted, Metrics};
 use streamfleet_relay::Drop;
 
 use super::told::Elsewhere;
 
 /// Puts what threads count into the metrics.
-pub(super) fn observe(meter: &Meter, threads: Vec<Arc<Counters>>, untold: Arc<AtomicU64>, elsewhere: Arc<Elsewhere>) {
+pub(super) fn observe(metrics: &Metrics, threads: &[Arc<Counters>], untold: Arc<AtomicU64>, elsewhere: Arc<Elsewhere>) {
+    let (meter, threads) = (&metrics.meter("relay"), threads.to_vec());
     let sum = |threads: &[Arc<Counters>], read: &dyn Fn(&Counters) -> u64| -> u64 {
         threads.iter().map(|counters| read(counters)).sum()
     };
@@ -36,6 +37,22 @@ pub(super) fn observe(meter: &Meter, threads: Vec<Arc<Counters>>, untold: Arc<At
         "By",
         "What they held, headers between relay and worker included",
         Counters::octets,
+    );
+    by_direction(
+        "streamfleet_relay_overflowed",
+        "{packet}",
+        "Packets that the kernel dropped because the relay had not taken those before them",
+        Counters::overflowed,
+    );
+    let of = threads.clone();
+    metrics.histograms("streamfleet_relay_batch_packets", "Packets that the relay took at once", move || {
+        Way::ALL.map(|way| counted(&of, way, Counters::batches, 1.0)).into()
+    });
+    let of = threads.clone();
+    metrics.histograms(
+        "streamfleet_relay_delay_seconds",
+        "How long packets of one batch in sixteen were in the relay's hands",
+        move || Way::ALL.map(|way| counted(&of, way, Counters::delays, 1e-6)).into(),
     );
     by_direction("streamfleet_relay_unsent", "{packet}", "Packets that the kernel did not take", Counters::unsent);
     let of = threads.clone();
@@ -64,4 +81,17 @@ pub(super) fn observe(meter: &Meter, threads: Vec<Arc<Counters>>, untold: Arc<At
             observer.observe(elsewhere.len() as u64, &[KeyValue::new("of", "others")]);
         })
         .build();
+}
+
+/// All threads' histogram of one way, in another unit.
+fn counted(threads: &[Arc<Counters>], way: Way, read: impl Fn(&Counters, Way) -> &Histogram, unit: f64) -> Counted {
+    let (mut bounds, mut counts, mut sum): (Vec<f64>, Vec<u64>, u64) = (Vec::new(), Vec::new(), 0);
+    for thread in threads {
+        let histogram = read(thread, way);
+        bounds = histogram.bounds().iter().map(|bound| *bound as f64 * unit).collect();
+        counts.resize(bounds.len() + 1, 0);
+        counts.iter_mut().zip(histogram.counts()).for_each(|(all, count)| *all += count);
+        sum += histogram.sum();
+    }
+    Counted { labels: vec![("direction", way.as_str())], bounds, counts, sum: sum as f64 * unit }
 }

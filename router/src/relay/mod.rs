@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use opentelemetry::metrics::Meter;
+use streamfleet_process::telemetry::Metrics;
 use streamfleet_relay::announce::{Announcer, Listener};
 use streamfleet_relay::{Bounds, Ufrags};
 use streamfleet_session::ufrag::{RelayKey, RelayKeys, WorkerNetworks};
@@ -96,7 +96,7 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
     ///
     /// # Errors
     /// The kernel's, with the address that it is about.
-    pub(crate) async fn bind(plan: RelayPlan, ufrags: &U, meter: &Meter) -> io::Result<Self> {
+    pub(crate) async fn bind(plan: RelayPlan, ufrags: &U, metrics: &Metrics) -> io::Result<Self> {
         let started = Instant::now();
         let at =
             |address: SocketAddr| move |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
@@ -120,13 +120,18 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
         let (view, lookers) = Flows::of(plan.threads.get());
         for looker in lookers {
-            let thread = Thread::bind(door, workers, ufrags.clone(), plan.bounds, means.clone(), looker).map_err(at(door))?;
+            let thread =
+                Thread::bind(door, workers, ufrags.clone(), plan.bounds, means.clone(), looker).map_err(at(door))?;
             // The first has chosen the port, if nobody has.
             door.set_port(thread.door().port());
             counters.push(thread.counters());
             threads.push(thread);
         }
-        counters::observe(meter, counters, untold, elsewhere);
+        // All are alike.
+        if let Some(thread) = threads.first() {
+            thread.tell_of_its_buffers();
+        }
+        counters::observe(metrics, &counters, untold, elsewhere);
         Ok(Self { threads, peers, flows, door, view })
     }
 

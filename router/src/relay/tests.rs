@@ -7,8 +7,6 @@ use std::collections::HashSet;
 use std::net::UdpSocket as StdSocket;
 use std::time::Duration;
 
-use opentelemetry::metrics::MeterProvider as _;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_relay::{Direction, Header, Sealed, SessionHandle, Standing, Target};
 use streamfleet_session::AdminToken;
@@ -92,8 +90,15 @@ fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
 }
 
 async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task::JoinSet<io::Result<()>>) {
-    let meter = SdkMeterProvider::default().meter("test");
-    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &meter).await.unwrap();
+    measured(plan, worker, &Metrics::new("test", "0")).await
+}
+
+async fn measured(
+    plan: RelayPlan,
+    worker: &StdSocket,
+    metrics: &Metrics,
+) -> (SocketAddr, tokio::task::JoinSet<io::Result<()>>) {
+    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), metrics).await.unwrap();
     let (door, mut running) = (relay.door(), tokio::task::JoinSet::new());
     running.spawn(relay.run());
     (door, running)
@@ -101,8 +106,8 @@ async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn media_passes_both_ways() {
-    let worker = socket();
-    let (door, running) = relay(plan(([127, 0, 0, 1], 0).into(), &[], 0), &worker).await;
+    let (worker, metrics) = (socket(), Metrics::new("test", "0"));
+    let (door, running) = measured(plan(([127, 0, 0, 1], 0).into(), &[], 0), &worker, &metrics).await;
     let passed = tokio::task::spawn_blocking(move || {
         let mut ports = HashSet::new();
         for n in 0..32 {
@@ -132,6 +137,24 @@ async fn media_passes_both_ways() {
     });
     assert_eq!(passed.await.unwrap().len(), 2, "both threads have clients");
     drop(running);
+    let text = metrics.render();
+    let value = |name: &str, direction: &str| -> u64 {
+        let start = format!("{name}{{direction=\"{direction}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {start}"));
+        line.parse().unwrap()
+    };
+    for direction in ["to_worker", "to_client"] {
+        assert_eq!(value("streamfleet_relay_packets_total", direction), 32 * 21);
+        assert_eq!(value("streamfleet_relay_overflowed_total", direction), 0);
+        let batches = value("streamfleet_relay_batch_packets_count", direction);
+        assert!((1..=32 * 21).contains(&batches), "{batches}");
+        assert_eq!(value("streamfleet_relay_batch_packets_sum", direction), 32 * 21);
+        // One batch in sixteen: the first of each thread is, and whose it is depends on who comes first.
+        let sampled = value("streamfleet_relay_delay_seconds_count", direction);
+        assert!(sampled < 32 * 21, "{sampled}");
+    }
+    let sampled = ["to_worker", "to_client"].map(|direction| value("streamfleet_relay_delay_seconds_count", direction));
+    assert!(sampled[0] + sampled[1] > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,9 +212,9 @@ async fn get(route: &axum::Router, path: &str, token: Option<&str>) -> (u16, ser
 async fn the_operator_sees_flows_and_nobody_else_does() {
     const CLIENTS: usize = 40;
     let worker = socket();
-    let meter = SdkMeterProvider::default().meter("test");
+    let metrics = Metrics::new("test", "0");
     let plan = plan(([127, 0, 0, 1], 0).into(), &[], 0);
-    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &meter).await.unwrap();
+    let relay = Relay::bind(plan, &Minted(worker.local_addr().unwrap()), &metrics).await.unwrap();
     let (door, view) = (relay.door(), relay.view());
     let mut running = tokio::task::JoinSet::new();
     running.spawn(relay.run());
@@ -216,6 +239,10 @@ async fn the_operator_sees_flows_and_nobody_else_does() {
     let flows = all["flows"].as_array().unwrap();
     let row = flows.iter().find(|row| row["client"] == first).expect("the first client's");
     assert_eq!((&row["standing"], &row["session"], &row["port"]), (&"proven".into(), &1.into(), &door.port().into()));
+    assert_eq!(
+        (&row["received_packets"], &row["sent_packets"], &row["sent_octets"]),
+        (&1.into(), &1.into(), &2.into())
+    );
     assert_eq!(row["worker"], worker.local_addr().unwrap().to_string());
     assert_eq!(flows.iter().filter(|row| row["standing"] == "unknown").count(), CLIENTS - 1);
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use streamfleet_carrier::carrier::RECV_BUFFER;
 use streamfleet_carrier::{Addresses, Carrier, Counters, Offloads};
 use streamfleet_relay::{Announced, Bounds, Ufrags};
 use tokio::sync::mpsc;
@@ -58,6 +59,18 @@ impl<U: Ufrags> Thread<U> {
     /// What it counts.
     pub(super) fn counters(&self) -> Arc<Counters> {
         self.carrier.counters().clone()
+    }
+
+    /// Says so where the kernel has not granted the buffers that were asked for.
+    pub(super) fn tell_of_its_buffers(&self) {
+        match self.carrier.recv_buffer() {
+            Ok(granted) if granted < RECV_BUFFER => tracing::warn!(
+                granted,
+                wanted = RECV_BUFFER,
+                "the relay's buffers are small: net.core.rmem_max is lower, and the process may not exceed it"
+            ),
+            _ => {}
+        }
     }
 
     /// Runs until `stop` is set.

@@ -143,6 +143,11 @@ struct Row {
     standing: &'static str,
     session: u32,
     silent_s: u64,
+    age_s: u64,
+    received_packets: u32,
+    received_octets: u64,
+    sent_packets: u32,
+    sent_octets: u64,
 }
 
 impl From<FlowView> for Row {
@@ -152,8 +157,20 @@ impl From<FlowView> for Row {
             Standing::Confirmed => "confirmed",
             Standing::Proven => "proven",
         };
-        let FlowView { client, door: port, worker, session, silent, .. } = flow;
-        Self { client, port, worker, standing, session: session.0, silent_s: silent.as_secs() }
+        let FlowView { client, door: port, worker, session, silent, age, received, sent, .. } = flow;
+        Self {
+            client,
+            port,
+            worker,
+            standing,
+            session: session.0,
+            silent_s: silent.as_secs(),
+            age_s: age.as_secs(),
+            received_packets: received.packets,
+            received_octets: received.octets,
+            sent_packets: sent.packets,
+            sent_octets: sent.octets,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Metrics: OpenTelemetry instruments, read by Prometheus.
 
+use super::histogram::{Collected, Counted};
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -55,6 +56,20 @@ impl Metrics {
         self.provider.meter(owner)
     }
 
+    /// Histograms that are counted elsewhere, and read when Prometheus reads: one for each set of labels. The name is as Prometheus
+    /// has it, with its unit.
+    pub fn histograms(
+        &self,
+        name: &'static str,
+        about: &'static str,
+        read: impl Fn() -> Vec<Counted> + Send + Sync + 'static,
+    ) {
+        let registered = Collected::new(name, about, read).and_then(|all| self.registry.register(Box::new(all)));
+        if let Err(error) = registered {
+            tracing::warn!(%error, name, "a metric is not shown");
+        }
+    }
+
     /// All values, in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -95,6 +110,27 @@ mod tests {
             "streamfleet_sessions 4",
             "service_name=\"streamfleet-test\"",
             "service_version=\"1.2.3\"",
+        ] {
+            assert!(text.contains(line), "no {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn histograms_are_as_they_were_counted() {
+        let metrics = Metrics::new("t", "0");
+        metrics.histograms("streamfleet_test_seconds", "Times", || {
+            let labels = vec![("direction", "to_worker")];
+            vec![Counted { labels, bounds: vec![0.1, 0.5], counts: vec![2, 0, 3], sum: 4.5 }]
+        });
+        let text = metrics.render();
+        for line in [
+            "# HELP streamfleet_test_seconds Times",
+            "# TYPE streamfleet_test_seconds histogram",
+            "streamfleet_test_seconds_bucket{direction=\"to_worker\",le=\"0.1\"} 2",
+            "streamfleet_test_seconds_bucket{direction=\"to_worker\",le=\"0.5\"} 2",
+            "streamfleet_test_seconds_bucket{direction=\"to_worker\",le=\"+Inf\"} 5",
+            "streamfleet_test_seconds_sum{direction=\"to_worker\"} 4.5",
+            "streamfleet_test_seconds_count{direction=\"to_worker\"} 5",
         ] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
