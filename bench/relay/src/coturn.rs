@@ -17,7 +17,7 @@ use streamfleet_net::{Offload, Outbox, SocketOptions, UdpSocket};
 
 use crate::HERE;
 use crate::rate::pin;
-use crate::scene::{Cast, Clients, ROUND, Worker, client, media, v4, wait_until};
+use crate::scene::{Cast, Clients, Lengths, Media, ROUND, Worker, client, v4, wait_until};
 use crate::turn::{allocate, channel_header};
 use crate::turns::quantile;
 
@@ -87,14 +87,14 @@ impl Server {
         Ok(Self::Coturn { process, door, sink, relayed: relayed?, at: 0 })
     }
 
-    fn round(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<()> {
+    fn round(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<()> {
         match self {
             Self::Relay { cast, .. } => {
                 cast.send(way, media, clients)?;
                 wait_until(ROUND, || cast.came(way, clients))
             }
             Self::Coturn { door, sink, relayed, at, .. } => {
-                let mut outbox = Outbox::new();
+                let (mut outbox, media) = (Outbox::new(), media.next());
                 for _ in 0..ROUND {
                     *at = (*at + 61) % relayed.len();
                     match way {
@@ -123,7 +123,7 @@ impl Server {
     }
 
     /// Nanoseconds a packet.
-    fn turn(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<f64> {
+    fn turn(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<f64> {
         self.round(way, media, clients)?;
         let (begun, before, mut rounds) = (Instant::now(), self.process().cpu()?, 0);
         while begun.elapsed() < TURN {
@@ -145,12 +145,12 @@ pub(crate) fn compare(flows: usize, sizes: &[usize], turns: usize, say: impl Fn(
     ];
     for way in Way::ALL {
         for size in sizes {
-            let (media, mut order) = (media(*size), [0, 1, 2]);
+            let (mut media, mut order) = (Media::new(Lengths::Of(*size)), [0, 1, 2]);
             let mut costs = [const { Vec::new() }; 3];
             for _ in 0..turns {
                 order.shuffle(&mut rand::rng());
                 for n in order {
-                    costs[n].push(servers[n].1.turn(way, &media, &mut clients).context(servers[n].0)?);
+                    costs[n].push(servers[n].1.turn(way, &mut media, &mut clients).context(servers[n].0)?);
                 }
             }
             let rows: Vec<Value> = servers

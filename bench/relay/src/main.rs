@@ -3,19 +3,21 @@
 mod bare;
 mod burst;
 mod coturn;
+mod flows;
 mod rate;
 mod scene;
 mod turn;
 mod turns;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use streamfleet_carrier::{Offloads, Way};
 use streamfleet_net::Offload;
 
 use crate::rate::Subject;
-use crate::scene::{Clients, Plan, Scene, Worker};
+use crate::scene::{Clients, Lengths, Plan, Scene, Worker};
 use crate::turns::{Named, Variant};
 
 #[derive(Parser)]
@@ -33,6 +35,8 @@ enum Part {
     Rate(RateArgs),
     /// CPU time of a packet beside coturn, each in a process of its own: they take turns.
     Coturn(CoturnArgs),
+    /// What a flow needs, in memory and to be told of.
+    Flows(FlowsArgs),
     /// A carrier for `coturn`, until it is killed.
     Serve(ServeArgs),
 }
@@ -41,8 +45,9 @@ enum Part {
 struct TurnsArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000, 100_000])]
     flows: Vec<usize>,
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_200])]
-    sizes: Vec<usize>,
+    /// Octets of a packet, or `voice`.
+    #[arg(long, value_delimiter = ',', default_value = "100,1200")]
+    sizes: Vec<Lengths>,
     /// Workers that flows are spread over.
     #[arg(long, default_value_t = 1)]
     workers: usize,
@@ -54,6 +59,15 @@ struct TurnsArgs {
     /// Only this way.
     #[arg(long)]
     way: Option<String>,
+    /// The relay's address towards workers.
+    #[arg(long, default_value_t = HERE)]
+    own: Ipv4Addr,
+    /// The workers' address.
+    #[arg(long, default_value_t = HERE)]
+    worker_ip: Ipv4Addr,
+    /// The network namespace that they are in: `/run/netns/NAME`.
+    #[arg(long)]
+    worker_space: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -81,6 +95,12 @@ struct CoturnArgs {
 }
 
 #[derive(clap::Args)]
+struct FlowsArgs {
+    #[arg(long, default_value_t = 100_000)]
+    flows: usize,
+}
+
+#[derive(clap::Args)]
 struct ServeArgs {
     #[arg(long)]
     worker: SocketAddr,
@@ -102,15 +122,17 @@ const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 fn turns(args: &TurnsArgs) -> anyhow::Result<()> {
     let mut clients = Clients::bind()?;
-    let mut variants = vec![Named { name: "bare".into(), flows: 1, variant: Variant::bare(HERE, HERE)? }];
+    let worker = |coalescing| Worker::bind_in(args.worker_space.as_deref(), args.worker_ip, coalescing);
+    let mut variants =
+        vec![Named { name: "bare".into(), flows: 1, variant: Variant::bare(args.own, worker(Offload::Off)?)? }];
     for &flows in &args.flows {
         variants.push(Named { name: "bare, to many".into(), flows, variant: Variant::bare_to_many(flows)? });
     }
     for (name, offloads, worker_coalescing) in KINDS.into_iter().filter(|(name, ..)| name.contains(&args.only)) {
         for &flows in &args.flows {
             let plan = Plan { flows, offloads };
-            let workers: Result<_, _> = (0..args.workers).map(|_| Worker::bind(HERE, worker_coalescing)).collect();
-            let scene = Box::new(Scene::make(plan, workers?, HERE, &mut clients)?);
+            let workers: Result<_, _> = (0..args.workers).map(|_| worker(worker_coalescing)).collect();
+            let scene = Box::new(Scene::make(plan, workers?, args.own, &mut clients)?);
             variants.push(Named { name: name.into(), flows, variant: Variant::Relay(scene) });
         }
     }
@@ -159,6 +181,7 @@ fn main() -> anyhow::Result<()> {
         Part::Turns(args) => turns(&args),
         Part::Rate(args) => rate(&args),
         Part::Coturn(args) => coturn::compare(args.flows, &args.sizes, args.turns, say),
+        Part::Flows(args) => flows::measure(args.flows).map(|found| say(&found)),
         Part::Serve(args) => serve(&args),
     }
 }

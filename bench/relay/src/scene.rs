@@ -1,12 +1,17 @@
 //! A carrier between clients and workers that know what passes between them.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::AsFd as _;
+use std::num::ParseIntError;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rand::seq::SliceRandom as _;
+use serde_json::Value;
 use streamfleet_carrier::{Addresses, Carrier, Offloads, Way};
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_net::{Offload, Outbox, Receiver, Sender, SocketOptions, UdpSocket};
@@ -63,9 +68,55 @@ pub(crate) fn check(n: usize) -> Vec<u8> {
     datagram
 }
 
-/// Media of a size: what RTP looks like to whoever does not read it.
-pub(crate) fn media(size: usize) -> Vec<u8> {
-    vec![128; size]
+/// Packets of media: what RTP looks like to whoever does not read it.
+pub(crate) struct Media {
+    octets: Vec<u8>,
+    lengths: Lengths,
+    sent: usize,
+}
+
+/// How long they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lengths {
+    /// All so many octets.
+    Of(usize),
+    /// 60 to 160, no two neighbours alike: Opus at a variable rate, encrypted.
+    Voice,
+}
+
+impl FromStr for Lengths {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        if text == "voice" { Ok(Self::Voice) } else { text.parse().map(Self::Of) }
+    }
+}
+
+impl Lengths {
+    pub(crate) fn told(self) -> Value {
+        match self {
+            Self::Of(length) => length.into(),
+            Self::Voice => "voice".into(),
+        }
+    }
+}
+
+impl Media {
+    pub(crate) fn new(lengths: Lengths) -> Self {
+        let most = match lengths {
+            Lengths::Of(length) => length,
+            Lengths::Voice => 160,
+        };
+        Self { octets: vec![128; most], lengths, sent: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> &[u8] {
+        self.sent += 1;
+        match self.lengths {
+            Lengths::Of(_) => &self.octets,
+            Lengths::Voice => &self.octets[..60 + self.sent * 37 % 101],
+        }
+    }
 }
 
 pub(crate) fn v4(address: SocketAddr) -> SocketAddrV4 {
@@ -103,6 +154,21 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// In another network namespace, if one is named.
+    pub(crate) fn bind_in(space: Option<&Path>, ip: Ipv4Addr, coalescing: Offload) -> io::Result<Self> {
+        let Some(space) = space else { return Self::bind(ip, coalescing) };
+        let space = File::open(space)?;
+        // A thread that has gone there does not come back; its socket does.
+        let bound = std::thread::spawn(move || {
+            // SAFETY: a live descriptor.
+            match unsafe { libc::setns(space.as_raw_fd(), libc::CLONE_NEWNET) } {
+                0 => Self::bind(ip, coalescing),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        bound.join().map_err(|_| io::Error::other("the thread has panicked"))?
+    }
+
     pub(crate) fn bind(ip: Ipv4Addr, coalescing: Offload) -> io::Result<Self> {
         let options = SocketOptions { gro: coalescing, ..SocketOptions::default() };
         let socket = UdpSocket::bind((ip, 0).into(), options)?;
@@ -207,11 +273,11 @@ impl Cast {
     }
 
     /// Sends a round of media.
-    pub(crate) fn send(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<()> {
+    pub(crate) fn send(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<()> {
         match way {
             Way::ToWorker => {
                 for _ in 0..ROUND {
-                    clients.burst.push(client(self.next()), self.door, &[media]);
+                    clients.burst.push(client(self.next()), self.door, &[media.next()]);
                 }
                 clients.send()?;
             }
@@ -221,7 +287,7 @@ impl Cast {
                     let (header, count) = (&self.headers[flow], self.workers.len());
                     self.workers[flow % count].outbox.push(self.back, |octets| {
                         octets.extend_from_slice(header);
-                        octets.extend_from_slice(media);
+                        octets.extend_from_slice(media.next());
                         true
                     });
                 }
@@ -282,7 +348,7 @@ impl Scene {
     pub(crate) fn round(
         &mut self,
         way: Way,
-        media: &[u8],
+        media: &mut Media,
         clients: &mut Clients,
         measured: impl FnOnce(&mut Carrier<Minted>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {

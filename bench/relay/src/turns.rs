@@ -15,7 +15,7 @@ use streamfleet_net::{Offload, thread_cpu_time};
 
 use crate::bare::Bare;
 use crate::burst::Burst;
-use crate::scene::{Clients, ROUND, Scene, Worker, carry, client, drain, v4};
+use crate::scene::{Clients, Lengths, Media, ROUND, Scene, Worker, carry, client, drain, v4};
 
 const SLICE: Duration = Duration::from_millis(30);
 
@@ -31,8 +31,7 @@ pub(crate) struct Named {
 }
 
 impl Variant {
-    pub(crate) fn bare(own: Ipv4Addr, sink: Ipv4Addr) -> anyhow::Result<Self> {
-        let sink = Worker::bind(sink, Offload::Off)?;
+    pub(crate) fn bare(own: Ipv4Addr, sink: Worker) -> anyhow::Result<Self> {
         Ok(Self::Bare { bare: Bare::bind((own, 0).into(), v4(sink.address), 1)?, sink })
     }
 
@@ -43,13 +42,13 @@ impl Variant {
         Ok(Self::Bare { bare: Bare::bind((Ipv4Addr::LOCALHOST, 0).into(), first, flows as u32)?, sink })
     }
 
-    fn round(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<Duration> {
+    fn round(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<Duration> {
         let mut cpu = Duration::ZERO;
         match self {
             Self::Bare { bare, sink } => {
                 let to = v4(bare.address());
                 let burst: &mut Burst = &mut clients.burst;
-                (0..ROUND).for_each(|n| burst.push(client(n), to, &[media]));
+                (0..ROUND).for_each(|n| burst.push(client(n), to, &[media.next()]));
                 clients.send()?;
                 call_thread(c"bare");
                 let before = thread_cpu_time();
@@ -75,7 +74,7 @@ impl Variant {
     }
 
     /// Nanoseconds a packet.
-    fn slice(&mut self, way: Way, media: &[u8], clients: &mut Clients) -> anyhow::Result<f64> {
+    fn slice(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<f64> {
         self.round(way, media, clients)?;
         let (begun, mut spent, mut rounds) = (Instant::now(), Duration::ZERO, 0);
         while rounds == 0 || begun.elapsed() < SLICE {
@@ -90,17 +89,17 @@ impl Variant {
 pub(crate) fn compare(
     variants: &mut [Named],
     way: Way,
-    size: usize,
+    lengths: Lengths,
     turns: usize,
     clients: &mut Clients,
 ) -> anyhow::Result<Value> {
-    let media = crate::scene::media(size);
+    let mut media = Media::new(lengths);
     let mut order: Vec<usize> = (0..variants.len()).collect();
     let mut costs = vec![Vec::new(); variants.len()];
     for _ in 0..turns {
         order.shuffle(&mut rand::rng());
         for n in &order {
-            costs[*n].push(variants[*n].variant.slice(way, &media, clients)?);
+            costs[*n].push(variants[*n].variant.slice(way, &mut media, clients)?);
         }
     }
     let rows: Vec<Value> = variants
@@ -114,7 +113,7 @@ pub(crate) fn compare(
             json!({ "variant": named.name, "flows": named.flows, "ns": middle, "ratio": ratio, "quartiles": spread })
         })
         .collect();
-    Ok(json!({ "way": way.as_str(), "size": size, "turns": turns, "rows": rows }))
+    Ok(json!({ "way": way.as_str(), "size": lengths.told(), "turns": turns, "rows": rows }))
 }
 
 /// For `perf report --comm relay`: what is measured is told from what is around it.
