@@ -26,7 +26,7 @@ pub use heap::heap_in_use;
 pub use interfaces::interfaces;
 pub use outbox::{MAX_DATAGRAM, Outbox};
 pub use poller::{Poller, Ready, Waker, wait_for};
-pub use prefetch::prefetch;
+pub use prefetch::{Words, prefer_large_pages, prefetch};
 pub use process::{end_with_parent, terminate};
 pub use receiver::{Receiver, RecvBatch};
 pub use sender::{SendReport, Sender};

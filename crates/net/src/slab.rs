@@ -3,6 +3,9 @@
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
+/// As of a transparent huge page, on what this runs on.
+const LARGE_PAGE: usize = 2 << 20;
+
 /// Marks types for which all-zero memory is a value and dropping does nothing.
 ///
 /// # Safety
@@ -11,6 +14,8 @@ pub(crate) unsafe trait Zeroable: Copy {}
 
 // SAFETY: an integer.
 unsafe impl Zeroable for u8 {}
+// SAFETY: an integer.
+unsafe impl Zeroable for u64 {}
 // SAFETY: integers only.
 unsafe impl Zeroable for crate::address::RawAddress {}
 // SAFETY: pointers, which may be null, and integers.
@@ -42,7 +47,10 @@ impl<T: Zeroable> Slab<T> {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::array::<T>(len).expect("invariant: slabs are a few MiB at most")
+        let layout = Layout::array::<T>(len).expect("invariant: slabs are a few MiB at most");
+        // What fills large pages begins at one.
+        let align = if layout.size() >= LARGE_PAGE { LARGE_PAGE } else { layout.align() };
+        layout.align_to(align).expect("invariant: slabs are a few MiB at most")
     }
 
     /// A pointer to value `index`, valid as long as the slab.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use streamfleet_net::prefetch;
+use streamfleet_net::{prefer_large_pages, prefetch};
 use streamfleet_session::ufrag::SessionKey;
 
 use crate::header::{
@@ -226,11 +226,14 @@ impl Flow {
 
 impl Flows {
     pub(crate) fn new(bounds: Bounds, return_port: u16) -> Self {
+        // All at once: a table that grows moves everything while packets wait. What is not used yet is address space.
+        let most = bounds.flows.min(NONE as usize);
+        let mut places = Vec::with_capacity(most);
+        prefer_large_pages(places.spare_capacity_mut());
         Self {
-            // All at once: a table that grows moves everything while packets wait. What is not used yet is address space.
-            places: Vec::with_capacity(bounds.flows.min(NONE as usize)),
-            free: Vec::with_capacity(bounds.flows.min(NONE as usize)),
-            index: Index::new(bounds.flows.min(NONE as usize)),
+            places,
+            free: Vec::with_capacity(most),
+            index: Index::new(most),
             hasher: RandomState::default(),
             bounds,
             return_port,

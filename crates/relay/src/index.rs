@@ -3,24 +3,24 @@
 //! Open addressing with linear probing, never more than half full, without marks for what was removed: what follows moves up
 //! instead. One look is one line of a cache, where a table that keeps its tags apart costs two.
 
-use streamfleet_net::prefetch;
+use streamfleet_net::Words;
 
 /// Places of so many names at most, by 32 bits of their hashes.
 pub(crate) struct Index {
     /// The hash in the upper half, the place and one in the lower; 0 is free. Their number is a power of two.
-    slots: Box<[u64]>,
+    slots: Words,
 }
 
 impl Index {
     /// For places below 4 294 967 295.
     pub(crate) fn new(most: usize) -> Self {
         let slots = most.saturating_mul(2).next_power_of_two().max(8);
-        Self { slots: vec![0; slots].into() }
+        Self { slots: Words::new(slots) }
     }
 
     /// Asks for the memory that [`candidate`](Self::candidate) and [`find`](Self::find) will need.
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch(&self.slots[self.home(hash)]);
+        self.slots.prefetch(self.home(hash));
     }
 
     /// The first place with this hash: almost always the one that is looked for, if any is.
@@ -30,33 +30,33 @@ impl Index {
 
     /// The place with this hash that is the one.
     pub(crate) fn find(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<u32> {
-        self.slot(hash, is).map(|slot| place(self.slots[slot]))
+        self.slot(hash, is).map(|slot| place(self.slots.get(slot)))
     }
 
     /// `place` must not be in it.
     pub(crate) fn insert(&mut self, hash: u32, place: u32) {
         let mut at = self.home(hash);
-        while self.slots[at] != 0 {
+        while self.slots.get(at) != 0 {
             at = self.after(at);
         }
-        self.slots[at] = u64::from(hash) << 32 | (u64::from(place) + 1);
+        self.slots.set(at, u64::from(hash) << 32 | (u64::from(place) + 1));
     }
 
     pub(crate) fn remove(&mut self, hash: u32, place: u32) {
         let Some(mut hole) = self.slot(hash, |at| at == place) else { return };
         let mut at = hole;
         loop {
-            self.slots[hole] = 0;
+            self.slots.set(hole, 0);
             let moves = loop {
                 at = self.after(at);
-                match self.slots[at] {
+                match self.slots.get(at) {
                     0 => return,
                     // It may not come to lie before where its search begins.
                     slot if self.distance(self.home((slot >> 32) as u32), at) >= self.distance(hole, at) => break slot,
                     _ => {}
                 }
             };
-            self.slots[hole] = moves;
+            self.slots.set(hole, moves);
             hole = at;
         }
     }
@@ -64,7 +64,7 @@ impl Index {
     fn slot(&self, hash: u32, is: impl Fn(u32) -> bool) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
-            match self.slots[at] {
+            match self.slots.get(at) {
                 0 => return None,
                 slot if (slot >> 32) as u32 == hash && is(place(slot)) => return Some(at),
                 _ => at = self.after(at),
@@ -122,7 +122,7 @@ mod tests {
                         prop_assert_eq!(index.find(hash, |at| at == place).is_some(), of_hash.contains(&place));
                     }
                 }
-                prop_assert_eq!(index.slots.iter().filter(|slot| **slot != 0).count(), expected.len());
+                prop_assert_eq!((0..index.slots.len()).filter(|slot| index.slots.get(*slot) != 0).count(), expected.len());
             }
         }
     }
