@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# `make bench`: sessions a core, conversations, then the router. Arguments go to run.py.
+# `make bench`: sessions a core, conversations, the router, then the relay. Arguments go to run.py.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/prepare.sh"
 
 "$directory/bin/python" bench/run.py --streamfleet "$programs/streamfleet" "$@"
 bench/conversations.sh
-exec bench/router.sh
+bench/router.sh
+exec bench/relay.sh

@@ -10,6 +10,7 @@ from pathlib import Path
 SESSIONS = "<!-- tables: written by `make bench`, do not edit -->", "<!-- end of tables -->"
 CONVERSATIONS = "<!-- conversations: written by `bench/conversations.sh`, do not edit -->", "<!-- end of conversations -->"
 ROUTER = "<!-- router: written by `bench/router.sh`, do not edit -->", "<!-- end of router -->"
+RELAY = "<!-- relay: written by `bench/relay.sh`, do not edit -->", "<!-- end of relay -->"
 BEGIN, END = SESSIONS
 
 

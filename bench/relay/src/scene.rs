@@ -27,13 +27,13 @@ const KEY: SessionKey = SessionKey::from_bytes([7; 16]);
 /// So many packets are sent and received before anything is measured anew.
 pub(crate) const ROUND: usize = MOST;
 
-/// Every ufrag is a session's; its first letter says at which worker.
+/// Every ufrag is a session's; its first two digits say at which worker.
 #[derive(Clone)]
 pub(crate) struct Minted(pub(crate) Vec<SocketAddr>);
 
 impl Ufrags for Minted {
     fn open(&self, ufrag: &str) -> Option<Target> {
-        let n = usize::from(ufrag.bytes().next()?);
+        let n: usize = ufrag.get(..2)?.parse().ok()?;
         Some(Target { worker: self.0[n % self.0.len()], key: KEY })
     }
 }
@@ -52,9 +52,9 @@ pub(crate) fn client(n: usize) -> Ipv4Addr {
     Ipv4Addr::from(0x7F01_0000 + n as u32)
 }
 
-/// A client's first packet, to a session of worker `n`.
+/// A client's first packet, to a session of worker `n`, which is below 100.
 pub(crate) fn check(n: usize) -> Vec<u8> {
-    let ufrag: String = char::from(b'0' + (n % 64) as u8).to_string().repeat(32);
+    let ufrag = format!("{n:02}").repeat(16);
     let request = BindingRequest {
         transaction: TransactionId([7; 12]),
         remote_ufrag: &ufrag,
@@ -285,7 +285,7 @@ impl Cast {
                 for _ in 0..ROUND {
                     let flow = self.next();
                     let (header, count) = (&self.headers[flow], self.workers.len());
-                    self.workers[flow % count].outbox.push(self.back, |octets| {
+                    self.workers[flow % count].outbox.push_in_order(flow as u32, self.back, |octets| {
                         octets.extend_from_slice(header);
                         octets.extend_from_slice(media.next());
                         true

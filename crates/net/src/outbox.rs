@@ -71,6 +71,12 @@ impl Outbox {
     /// False, and nothing added, if `fill` took it back, appended nothing or more than [`MAX_DATAGRAM`], or the outbox
     /// [is full](Self::is_full), in which case `fill` is not called. `fill` must only append.
     pub fn push(&mut self, to: SocketAddr, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
+        self.push_in_order(order(to), to, fill)
+    }
+
+    /// [`push`](Self::push) for an address that stands for many clients: datagrams of one `order` leave in the order they were added,
+    /// and those of others may overtake them on their way to this address.
+    pub fn push_in_order(&mut self, order: u32, to: SocketAddr, fill: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         if self.is_full() {
             self.refused += 1;
             return false;
@@ -83,7 +89,7 @@ impl Outbox {
             self.octets.resize(start, 0);
             return false;
         }
-        self.entries.push(Entry { to, order: order(to), start: start as u32, len: len as u32 });
+        self.entries.push(Entry { to, order, start: start as u32, len: len as u32 });
         true
     }
 

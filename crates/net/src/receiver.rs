@@ -223,7 +223,12 @@ impl RecvBatch {
             taken += self.headers.get(message).msg_len as usize;
             self.take(message);
         }
-        self.limit = if taken > TAKEN { (self.limit / 2).max(FEW) } else { (2 * self.limit).min(BATCH) };
+        // Where each message is one datagram there are never too many.
+        self.limit = if taken > TAKEN && self.stride >= SLOT_GRO {
+            (self.limit / 2).max(FEW)
+        } else {
+            (2 * self.limit).min(BATCH)
+        };
         Ok(self.datagrams.len())
     }
 

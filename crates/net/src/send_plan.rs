@@ -274,6 +274,20 @@ mod tests {
         check(&[(1, 90, 1), (2, 95, 2), (1, 80, 2)], &[&[0], &[1], &[2]]);
     }
 
+    #[test]
+    fn an_address_may_stand_for_many() {
+        let (relay, mut outbox) = (SocketAddr::from(([192, 0, 2, 1], 1)), Outbox::new());
+        for (order, len) in [(1, 90), (2, 80), (3, 90), (2, 90)] {
+            assert!(outbox.push_in_order(order, relay, |octets| {
+                octets.resize(octets.len() + len, 0);
+                true
+            }));
+        }
+        let mut plan = Plan::default();
+        plan.make(outbox.entries(), 0, Offload::On);
+        assert_eq!(messages(&plan), [&[0, 2][..], &[1], &[3]]);
+    }
+
     proptest! {
         #[test]
         fn every_datagram_once_and_in_its_order(

@@ -123,7 +123,8 @@ impl Outlet {
             return self.outbox.push(to, fill);
         };
         let Some(way) = ways.iter().find(|way| way.client == to) else { return false };
-        self.outbox.push(way.relay, |octets| {
+        // A relay stands for all of its clients: only those of one session keep their order, so that many go as one run.
+        self.outbox.push_in_order(self.session, way.relay, |octets| {
             octets.extend_from_slice(&way.goes);
             let start = octets.len();
             fill(octets) && octets.len() > start
