@@ -49,7 +49,7 @@ impl Process {
 
 enum Server {
     Relay { process: Process, cast: Box<Cast> },
-    Coturn { process: Process, door: SocketAddrV4, sink: Worker, relayed: Vec<SocketAddrV4>, at: usize },
+    Coturn { process: Process, door: SocketAddrV4, sink: Box<Worker>, relayed: Vec<SocketAddrV4>, at: usize },
 }
 
 impl Server {
@@ -68,7 +68,7 @@ impl Server {
     }
 
     fn coturn(flows: usize, clients: &mut Clients) -> anyhow::Result<Self> {
-        let sink = Worker::bind(HERE, Offload::Off)?;
+        let sink = Box::new(Worker::bind(HERE, Offload::Off)?);
         // A port that is free now.
         let port = UdpSocket::bind((HERE, 0).into(), SocketOptions::default())?.local_addr().port();
         let here = HERE.to_string();

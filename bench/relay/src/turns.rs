@@ -20,7 +20,7 @@ use crate::scene::{Clients, Lengths, Media, ROUND, Scene, Worker, carry, client,
 const SLICE: Duration = Duration::from_millis(30);
 
 pub(crate) enum Variant {
-    Bare { bare: Bare, sink: Worker },
+    Bare { bare: Bare, sink: Box<Worker> },
     Relay(Box<Scene>),
 }
 
@@ -32,14 +32,14 @@ pub(crate) struct Named {
 
 impl Variant {
     pub(crate) fn bare(own: Ipv4Addr, sink: Worker) -> anyhow::Result<Self> {
-        Ok(Self::Bare { bare: Bare::bind((own, 0).into(), v4(sink.address), 1)?, sink })
+        Ok(Self::Bare { bare: Bare::bind((own, 0).into(), v4(sink.address), 1)?, sink: Box::new(sink) })
     }
 
     /// One that sends to as many addresses as a relay with so many flows: what it costs more is the receiving kernel's.
     pub(crate) fn bare_to_many(flows: usize) -> anyhow::Result<Self> {
         let sink = Worker::bind(Ipv4Addr::UNSPECIFIED, Offload::Off)?;
         let first = SocketAddrV4::new(client(0), sink.address.port());
-        Ok(Self::Bare { bare: Bare::bind((Ipv4Addr::LOCALHOST, 0).into(), first, flows as u32)?, sink })
+        Ok(Self::Bare { bare: Bare::bind((Ipv4Addr::LOCALHOST, 0).into(), first, flows as u32)?, sink: Box::new(sink) })
     }
 
     fn round(&mut self, way: Way, media: &mut Media, clients: &mut Clients) -> anyhow::Result<Duration> {

@@ -156,10 +156,10 @@ impl<U: Ufrags> Carrier<U> {
     pub fn step(&mut self, elsewhere: &impl Elsewhere, mut tell: impl FnMut(Announced)) -> io::Result<()> {
         let [clients, workers] = wait_for([self.from_clients.socket(), self.from_workers.socket()], TEND_EVERY);
         if clients {
-            self.from_clients(elsewhere)?;
+            self.carry_onward(elsewhere)?;
         }
         if workers {
-            self.from_workers(&mut tell)?;
+            self.carry_home(&mut tell)?;
         }
         let now = self.started.elapsed();
         if now >= self.tend_at {
@@ -201,7 +201,7 @@ impl<U: Ufrags> Carrier<U> {
         }
     }
 
-    fn from_clients(&mut self, elsewhere: &impl Elsewhere) -> io::Result<()> {
+    fn carry_onward(&mut self, elsewhere: &impl Elsewhere) -> io::Result<()> {
         for _ in 0..MAX_BATCHES {
             let begun = self.sample();
             let count = self.from_clients.recv()?;
@@ -234,7 +234,7 @@ impl<U: Ufrags> Carrier<U> {
         Ok(())
     }
 
-    fn from_workers(&mut self, tell: &mut impl FnMut(Announced)) -> io::Result<()> {
+    fn carry_home(&mut self, tell: &mut impl FnMut(Announced)) -> io::Result<()> {
         for _ in 0..MAX_BATCHES {
             let begun = self.sample();
             let count = self.from_workers.recv()?;

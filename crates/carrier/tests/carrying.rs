@@ -1,5 +1,7 @@
 //! A carrier on real sockets, and what it allocates for a packet.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::ErrorKind;

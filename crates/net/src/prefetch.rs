@@ -2,12 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use crate::slab::Slab;
+use crate::slab::{LARGE_PAGE, Slab};
 
 /// Octets of a cache line, on what this runs on.
 const LINE: usize = 64;
-/// The smallest page there is.
-const PAGE: usize = 4_096;
 
 /// Asks for a value's memory without waiting for it. Where the processor has no such word that can be said, nothing happens.
 #[inline]
@@ -19,7 +17,7 @@ pub fn prefetch<T>(value: &T) {
 }
 
 /// Asks for memory in large pages (transparent huge pages, 2 MiB), so that the processor finds it without looking for where it is. To
-/// be said before it is used. Where the kernel does not do that, nothing happens; what is less than a page or two neither.
+/// be said before it is used. Where the kernel does not do that, nothing happens; and neither to what does not fill one.
 pub fn prefer_large_pages<T>(memory: &[MaybeUninit<T>]) {
     advise(memory.as_ptr().addr(), size_of_val(memory));
 }
@@ -70,10 +68,11 @@ impl Words {
     }
 }
 
+/// Large pages for those that lie in this memory as a whole.
 fn advise(start: usize, len: usize) {
     let end = start + len;
-    let start = start.next_multiple_of(PAGE);
-    let len = end.saturating_sub(start) / PAGE * PAGE;
+    let start = start.next_multiple_of(LARGE_PAGE);
+    let len = end.saturating_sub(start) / LARGE_PAGE * LARGE_PAGE;
     if len > 0 {
         // SAFETY: whole pages of live memory, of whose contents the advice changes nothing.
         unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
