@@ -18,8 +18,9 @@ async fn each_with_each(listen: &str, clients: &'static [&'static str]) {
     let keys = RelayKeys::from(RelayKey::from_random([9; 32]));
     let seal = Arc::new(Seal::new(&keys, networks()));
     let plan = RelayPlan { networks: networks(), ..plan(listen.parse().unwrap(), &[], 0) };
-    let meter = SdkMeterProvider::default().meter("test");
-    let relay = Relay::bind(plan, &Opening::new(seal.clone(), &meter), &meter).await.unwrap();
+    let metrics = Metrics::new("test", "0");
+    let opening = Opening::new(seal.clone(), &metrics.meter("relay"));
+    let relay = Relay::bind(plan, &opening, &metrics).await.unwrap();
     let (port, mut running) = (relay.door().port(), tokio::task::JoinSet::new());
     running.spawn(relay.run());
     let talk = move || {

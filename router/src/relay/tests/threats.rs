@@ -44,9 +44,8 @@ async fn place() -> Place {
     let plan = plan(([127, 0, 0, 1], 0).into(), &[], ears.port());
     let plan = RelayPlan { threads: NonZeroUsize::MIN, ..plan };
     let metrics = Metrics::new("test", "0");
-    let meter = metrics.meter("relay");
-    let opening = Opening::new(Arc::new(seal(RELAY_KEY, &["127.0.0.0/8"])), &meter);
-    let relay = Relay::bind(plan, &opening, &meter).await.unwrap();
+    let opening = Opening::new(Arc::new(seal(RELAY_KEY, &["127.0.0.0/8"])), &metrics.meter("relay"));
+    let relay = Relay::bind(plan, &opening, &metrics).await.unwrap();
     let (door, mut running) = (relay.door(), tokio::task::JoinSet::new());
     running.spawn(relay.run());
     Place { door, ears, seal: seal(RELAY_KEY, &["127.0.0.0/8"]), metrics, _running: running }
