@@ -285,7 +285,7 @@ mod tests {
         }
         let mut plan = Plan::default();
         plan.make(outbox.entries(), 0, Offload::On);
-        assert_eq!(messages(&plan), [&[0, 2][..], &[1], &[3]]);
+        assert_eq!(messages(&plan), [&[0, 2, 1][..], &[3]]);
     }
 
     proptest! {
