@@ -36,7 +36,13 @@ stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings;
 stage_build() { cargo build --workspace --all-targets --locked; }
 # Unit, property, golden and documentation tests, the store's rules on servers that they start, and the fuzzers' corpora replayed
 # through the same functions.
-stage_unit() { cargo test --workspace --exclude streamfleet-tests --locked; }
+stage_unit() {
+    local harness
+    cargo test --workspace --exclude streamfleet-tests --locked
+    # The suites' harness has tests of its own. Selected alone it would be built anew.
+    harness=$(cargo test --workspace --locked --lib --no-run 2>&1 | sed -n 's/.*(\(.*streamfleet_tests-[0-9a-f]*\))$/\1/p')
+    "$harness"
+}
 stage_browser() { suite browser; }
 stage_aiortc() { suite aiortc; }
 stage_turn() { suite turn; }
