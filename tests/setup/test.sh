@@ -35,13 +35,19 @@ stage_fmt() { cargo fmt --all --check; }
 stage_clippy() { cargo clippy --workspace --all-targets --locked -- -D warnings; }
 stage_build() { cargo build --workspace --all-targets --locked; }
 # Unit, property, golden and documentation tests, the store's rules on servers that they start, and the fuzzers' corpora replayed
-# through the same functions.
+# through the same functions: all but the suites, which have stages of their own.
 stage_unit() {
-    local harness
-    cargo test --workspace --exclude streamfleet-tests --locked
-    # The suites' harness has tests of its own. Selected alone it would be built anew.
-    harness=$(cargo test --workspace --locked --lib --no-run 2>&1 | sed -n 's/.*(\(.*streamfleet_tests-[0-9a-f]*\))$/\1/p')
-    "$harness"
+    local own
+    own=$(cargo metadata --no-deps --format-version 1 --locked | python3 -c '
+import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    for target in package["targets"]:
+        (kind,) = set(target["kind"]) & {"test", "example"} or [None]
+        if kind and target["test"] and package["name"] != "streamfleet-tests":
+            print(f"--{kind}", target["name"])')
+    # shellcheck disable=SC2086 # words of their own
+    cargo test --workspace --locked --lib --bins $own
+    cargo test --workspace --locked --doc
 }
 stage_browser() { suite browser; }
 stage_aiortc() { suite aiortc; }
