@@ -38,13 +38,14 @@ stage_build() { cargo build --workspace --all-targets --locked; }
 # through the same functions: all but the suites, which have stages of their own.
 stage_unit() {
     local own
+    # A name selects the targets of all packages that have it: those that a suite shares are its stage's.
     own=$(cargo metadata --no-deps --format-version 1 --locked | python3 -c '
 import json, sys
-for package in json.load(sys.stdin)["packages"]:
-    for target in package["targets"]:
-        (kind,) = set(target["kind"]) & {"test", "example"} or [None]
-        if kind and target["test"] and package["name"] != "streamfleet-tests":
-            print(f"--{kind}", target["name"])')
+targets = [(p["name"], t) for p in json.load(sys.stdin)["packages"] for t in p["targets"] if t["test"]]
+suites = {t["name"] for package, t in targets if package == "streamfleet-tests"}
+for kind in ["test", "example"]:
+    for name in sorted({t["name"] for _, t in targets if kind in t["kind"]} - suites):
+        print(f"--{kind}", name)')
     # shellcheck disable=SC2086 # words of their own
     cargo test --workspace --locked --lib --bins $own
     cargo test --workspace --locked --doc
