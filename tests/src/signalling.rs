@@ -69,19 +69,27 @@ impl Drop for WithoutCandidates {
 fn pass_on(mut stream: TcpStream, server: &str) -> Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     let (head, body) = read_request(&mut stream)?;
-    let path = head.split(' ').nth(1).context("no path")?;
-    let mut offer: Value = serde_json::from_slice(&body)?;
-    if let Some(sdp) = offer["sdp"].as_str() {
-        offer["sdp"] = without_candidates(sdp).into();
-    }
+    let mut words = head.split(' ');
+    let (method, path) = (words.next().context("no method")?, words.next().context("no path")?);
+    // Whoever only asks says nothing of itself.
+    let body = if body.is_empty() { body } else { offer(&body)?.into_bytes() };
     let headers = [("content-type", "application/json")];
-    let response = http::request("POST", &format!("{server}{path}"), &headers, offer.to_string().as_bytes())?;
+    let response = http::request(method, &format!("{server}{path}"), &headers, &body)?;
     let head = format!(
         "HTTP/1.1 {} .\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         response.status,
         response.body.len()
     );
     Ok(stream.write_all(&[head.as_bytes(), &response.body].concat())?)
+}
+
+/// The offer in a request's body, without candidates.
+fn offer(body: &[u8]) -> Result<String> {
+    let mut offer: Value = serde_json::from_slice(body)?;
+    if let Some(sdp) = offer["sdp"].as_str() {
+        offer["sdp"] = without_candidates(sdp).into();
+    }
+    Ok(offer.to_string())
 }
 
 /// A request's head, as it was sent, and its body.
