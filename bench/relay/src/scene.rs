@@ -363,7 +363,7 @@ impl Scene {
 /// A carrier for sessions of these workers.
 pub(crate) fn carrier(offloads: Offloads, workers: Vec<SocketAddr>, own: Ipv4Addr) -> anyhow::Result<Carrier<Minted>> {
     let addresses = Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), workers: (own, 0).into() };
-    let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR };
+    let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR, per_session: u32::MAX };
     Ok(Carrier::bind(addresses, offloads, Minted(workers), bounds, Instant::now())?)
 }
 

@@ -113,7 +113,14 @@ impl World {
         let offloads = Offloads { segmentation: offload, coalescing: offload };
         let minted = Minted([0, 1].map(|n: usize| workers[n].local_addr().unwrap()));
         let addresses = Addresses { clients: here, workers: here };
-        let carrier = Carrier::bind(addresses, offloads, minted, Bounds::default(), Instant::now()).unwrap();
+        let carrier = Carrier::bind(
+            addresses,
+            offloads,
+            minted,
+            Bounds { per_session: u32::MAX, ..Bounds::default() },
+            Instant::now(),
+        )
+        .unwrap();
         Self { carrier, workers, told: Vec::new() }
     }
 

@@ -72,11 +72,14 @@ pub struct Bounds {
     pub unproven: Duration,
     /// One that has: clients check their consent every 5 s (RFC 7675, 5.1), and may lose a few.
     pub proven: Duration,
+    /// Flows of one session at a time. A client has a few addresses, and another one each time that its NAT moves it; whoever holds a
+    /// session and can send from thousands of addresses takes no more of the table than this.
+    pub per_session: u32,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { flows: 1 << 17, unproven: Duration::from_secs(10), proven: Duration::from_secs(30) }
+        Self { flows: 1 << 17, unproven: Duration::from_secs(10), proven: Duration::from_secs(30), per_session: 32 }
     }
 }
 
@@ -107,9 +110,14 @@ pub(crate) struct Flow {
     rival: u32,
 }
 
-/// Why there is no place for a flow: all are taken by clients that are really there.
+/// Why there is no place for a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) enum NoPlace {
+    /// All are taken by clients that are really there.
+    Full,
+    /// Its session has as many as a session may have.
+    Crowded,
+}
 
 /// The table of one thread.
 pub(crate) struct Flows {
@@ -123,7 +131,12 @@ pub(crate) struct Flows {
     return_port: u16,
     /// Where the next search for places to give up begins.
     hand: usize,
+    /// Flows of each session, counted by its key.
+    shares: Vec<u32>,
 }
+
+/// Counters of sessions' flows: those that share one, by chance, share what one may have.
+const SHARES: usize = 1 << 16;
 
 impl Flow {
     pub(crate) fn name(&self) -> FlowKey {
@@ -238,6 +251,7 @@ impl Flows {
             bounds,
             return_port,
             hand: 0,
+            shares: vec![0; SHARES],
         }
     }
 
@@ -298,14 +312,15 @@ impl Flows {
     /// Enters the flow of an address that none holds.
     ///
     /// # Errors
-    /// [`Full`].
+    /// [`NoPlace`].
     pub(crate) fn enter(
         &mut self,
         client: SocketAddr,
         door: u16,
         target: Target,
         now: Duration,
-    ) -> Result<FlowId, Full> {
+    ) -> Result<FlowId, NoPlace> {
+        self.has_share(&target.key)?;
         let place = self.place(now)?;
         let key = FlowKey::new(client, door);
         debug_assert!(self.find(&key).is_none(), "one holds it");
@@ -317,9 +332,12 @@ impl Flows {
     /// Enters a flow beside the one that holds its address, in the place of an earlier rival.
     ///
     /// # Errors
-    /// [`Full`].
-    pub(crate) fn challenge(&mut self, held: FlowId, target: Target, now: Duration) -> Result<FlowId, Full> {
-        let Some((client, door)) = self.get(held).map(|flow| (flow.client(), flow.door())) else { return Err(Full) };
+    /// [`NoPlace`].
+    pub(crate) fn challenge(&mut self, held: FlowId, target: Target, now: Duration) -> Result<FlowId, NoPlace> {
+        let Some((client, door)) = self.get(held).map(|flow| (flow.client(), flow.door())) else {
+            return Err(NoPlace::Full);
+        };
+        self.has_share(&target.key)?;
         let place = match self.rival(held) {
             Some(earlier) => earlier.0,
             None => self.place(now)?,
@@ -327,7 +345,7 @@ impl Flows {
         // The search for a place may have given up the one that holds.
         if self.get(held).is_none_or(|flow| flow.client() != client) {
             self.free.push(place);
-            return Err(Full);
+            return Err(NoPlace::Full);
         }
         self.fill(place, client, door, target, now);
         if let Some(flow) = self.get_mut(FlowId(place)) {
@@ -388,7 +406,7 @@ impl Flows {
     }
 
     /// A free place: a new one, else that of a flow that is over, else that of a client of which nothing is known.
-    fn place(&mut self, now: Duration) -> Result<u32, Full> {
+    fn place(&mut self, now: Duration) -> Result<u32, NoPlace> {
         if let Some(place) = self.free.pop() {
             return Ok(place);
         }
@@ -399,13 +417,13 @@ impl Flows {
         for _ in 0..LOOKED_AT {
             let place = self.next_place();
             let gives_way = at(&self.places, place)
-                .is_some_and(|flow| flow.standing == Standing::Unknown || flow.is_over(&self.bounds, now));
+                .is_some_and(|flow| flow.standing < Standing::Proven || flow.is_over(&self.bounds, now));
             if gives_way {
                 self.forget(FlowId(place));
-                return self.free.pop().ok_or(Full);
+                return self.free.pop().ok_or(NoPlace::Full);
             }
         }
-        Err(Full)
+        Err(NoPlace::Full)
     }
 
     fn fill(&mut self, place: u32, client: SocketAddr, door: u16, target: Target, now: Duration) {
@@ -430,7 +448,22 @@ impl Flows {
             told: 0,
             rival: NONE,
         };
-        self.places[place as usize] = Some(flow);
+        let share = self.share(&key);
+        self.shares[share] += 1;
+        if let Some(before) = self.places[place as usize].replace(flow) {
+            let share = self.share(&before.key);
+            self.shares[share] -= 1;
+        }
+    }
+
+    /// The counter of a session. A key is secret, so that nobody chooses which sessions share one.
+    fn share(&self, key: &SessionKey) -> usize {
+        let [first, second, ..] = *key.as_bytes();
+        usize::from(u16::from_ne_bytes([first, second]))
+    }
+
+    fn has_share(&self, key: &SessionKey) -> Result<(), NoPlace> {
+        if self.shares[self.share(key)] < self.bounds.per_session { Ok(()) } else { Err(NoPlace::Crowded) }
     }
 
     /// Forgets a flow. Its rival holds the address then.
@@ -454,7 +487,9 @@ impl Flows {
     /// Forgets a flow, and says nothing to its rival.
     fn forget_alone(&mut self, id: FlowId) {
         let Some(flow) = self.get(id) else { return };
+        let share = self.share(&flow.key);
         self.index.remove(self.hash(&flow.name()), id.0);
+        self.shares[share] -= 1;
         self.places[id.0 as usize] = None;
         self.free.push(id.0);
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use streamfleet_net::demux::{self, Kind};
 use streamfleet_net::stun::{BINDING, Class, Message};
 
-use crate::flows::{Bounds, Flow, FlowKey, Flows, Full, Raised, Target};
+use crate::flows::{Bounds, Flow, FlowKey, Flows, NoPlace, Raised, Target};
 use crate::header::{self, Direction, FlowId, HEADER, Sealed, SessionHandle, Standing};
 use crate::strangers::Strangers;
 
@@ -88,6 +88,8 @@ pub enum Drop {
     Unconfirmed,
     /// All flows are taken.
     Full,
+    /// Its session has as many flows as a session may have.
+    Crowded,
     /// From a worker's side, and no header, or of another form.
     Malformed,
     /// The header names a flow that is not, or not that client's.
@@ -96,6 +98,15 @@ pub enum Drop {
     Forged,
     /// More than the client has sent, and its worker does not know it yet.
     Amplified,
+}
+
+impl From<NoPlace> for Drop {
+    fn from(why: NoPlace) -> Self {
+        match why {
+            NoPlace::Full => Self::Full,
+            NoPlace::Crowded => Self::Crowded,
+        }
+    }
 }
 
 /// One thread's side of a relay.
@@ -107,13 +118,14 @@ pub struct Relay<U> {
 
 impl Drop {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnknownFlow,
         Self::Noise,
         Self::UnknownUfrag,
         Self::Stranger,
         Self::Unconfirmed,
         Self::Full,
+        Self::Crowded,
         Self::Malformed,
         Self::StrangeFlow,
         Self::Forged,
@@ -130,6 +142,7 @@ impl Drop {
             Self::Stranger => "stranger",
             Self::Unconfirmed => "unconfirmed",
             Self::Full => "full",
+            Self::Crowded => "crowded",
             Self::Malformed => "malformed",
             Self::StrangeFlow => "strange_flow",
             Self::Forged => "forged",
@@ -231,10 +244,6 @@ impl<U: Ufrags> Relay<U> {
         held: Option<FlowId>,
         now: Duration,
     ) -> Result<FlowId, Drop> {
-        // Whoever sends what cannot be opened again and again is not asked what it is.
-        if held.is_none() && self.strangers.is_shut(from.ip(), now) {
-            return Err(Drop::Stranger);
-        }
         let target = message.local_ufrag().and_then(|ufrag| self.ufrags.open(ufrag));
         let Some(target) = target else {
             // Who is there goes on with the session that he has, after the key is over that its ufrag was minted with.
@@ -243,11 +252,16 @@ impl<U: Ufrags> Relay<U> {
             if let Some(held) = held.filter(is_there) {
                 return Ok(held);
             }
+            // Who sends what can be opened is heard, whoever else sends in the name of that address: two blocks of a cipher are
+            // less than anybody's call.
+            if self.strangers.is_shut(from.ip(), now) {
+                return Err(Drop::Stranger);
+            }
             self.strangers.knocked(from.ip(), now);
             return Err(Drop::UnknownUfrag);
         };
         let Some(held) = held else {
-            return self.flows.enter(from, door, target, now).map_err(|Full| Drop::Full);
+            return self.flows.enter(from, door, target, now).map_err(Drop::from);
         };
         let is_of = |flow: Option<&Flow>| flow.is_some_and(|flow| flow.target() == target);
         if is_of(self.flows.get(held)) {
@@ -255,12 +269,12 @@ impl<U: Ufrags> Relay<U> {
         }
         match self.flows.rival(held) {
             Some(rival) if is_of(self.flows.get(rival)) => Ok(rival),
-            _ => self.flows.challenge(held, target, now).map_err(|Full| Drop::Full),
+            _ => self.flows.challenge(held, target, now).map_err(Drop::from),
         }
     }
 
     /// Takes up a flow that another relay has told of.
-    fn adopt(&mut self, announced: &Announced, now: Duration) -> Result<FlowId, Full> {
+    fn adopt(&mut self, announced: &Announced, now: Duration) -> Result<FlowId, NoPlace> {
         let flow = self.flows.enter(announced.client, announced.door, announced.target, now)?;
         self.flows.raise(flow, Standing::Proven, announced.session);
         Ok(flow)

@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_flow_is_seen_once_however_the_table_is_cut() {
-        let mut relay = Relay::new(Nobody, Bounds::default(), 1);
+        let mut relay = Relay::new(Nobody, Bounds { per_session: u32::MAX, ..Bounds::default() }, 1);
         let at = Duration::from_secs;
         for n in 0..100 {
             relay.from_client(announced(n).client, 3478, &[128, 111, 0, 1], at(7), &Everybody).unwrap();

@@ -81,7 +81,8 @@ fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
         keys: RelayKey::from_random([9; 32]).into(),
         networks: WorkerNetworks::new(vec!["127.0.0.0/8".parse().unwrap()], None).unwrap(),
         threads: NonZeroUsize::new(2).unwrap(),
-        bounds: Bounds::default(),
+        // All sessions of these tests have one key.
+        bounds: Bounds { per_session: u32::MAX, ..Bounds::default() },
         peers: PeersPlan {
             listen: SocketAddr::from(([127, 0, 0, 1], own)),
             names: peers.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
