@@ -11,7 +11,8 @@
 //! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ session 4
 //! ```
 //!
-//! The form says what it is: A1 flows; A2 the question, and A3 that this was all, neither of them with flows.
+//! The form says what it is: A1 flows; A2 the question, of nothing but the time; A3 that this was all, of the time, the nonce of the
+//! question and how many flows they were (4).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -54,8 +55,8 @@ pub enum Said {
     Flows(Vec<Announced>),
     /// All that is known is wanted.
     Question(Question),
-    /// A question has been answered.
-    ThatIsAll,
+    /// This question has been answered, with so many flows.
+    ThatIsAll(Question, u32),
 }
 
 /// Names one question of all that are ever asked: who has answered one does not do so again.
@@ -92,22 +93,37 @@ impl Announcer {
     }
 
     /// One datagram for at most [`MOST`] flows; those beyond are left out. `None` after 4 294 967 295 of them: a nonce is used once,
-    /// and a new announcer has to be made.
+    /// and the announcer has to be [renewed](Self::renew).
     pub fn say(&mut self, flows: &[Announced], unix: Duration) -> Option<Vec<u8>> {
-        self.seal(FLOWS, flows, unix).map(|(_, datagram)| datagram)
+        let write = |out: &mut Vec<u8>| flows.iter().take(MOST).for_each(|flow| write(flow, out));
+        self.seal(FLOWS, write, unix).map(|(_, datagram)| datagram)
     }
 
     /// The question for all that is known, and its name. `None` as [`say`](Self::say).
     pub fn ask(&mut self, unix: Duration) -> Option<(Question, Vec<u8>)> {
-        self.seal(QUESTION, &[], unix).map(|(nonce, datagram)| (Question(nonce), datagram))
+        self.seal(QUESTION, |_| (), unix).map(|(nonce, datagram)| (Question(nonce), datagram))
     }
 
-    /// What follows the answer to a question. `None` as [`say`](Self::say).
-    pub fn that_is_all(&mut self, unix: Duration) -> Option<Vec<u8>> {
-        self.seal(THAT_IS_ALL, &[], unix).map(|(_, datagram)| datagram)
+    /// What follows the answer to a question, of so many flows. `None` as [`say`](Self::say).
+    pub fn that_is_all(&mut self, question: Question, flows: u32, unix: Duration) -> Option<Vec<u8>> {
+        let write = |out: &mut Vec<u8>| {
+            out.extend(question.0);
+            out.extend(flows.to_be_bytes());
+        };
+        self.seal(THAT_IS_ALL, write, unix).map(|(_, datagram)| datagram)
     }
 
-    fn seal(&mut self, form: u8, flows: &[Announced], unix: Duration) -> Option<([u8; NONCE_LEN], Vec<u8>)> {
+    /// Goes on with another prefix, drawn at random, when all nonces of the one before are used up.
+    pub fn renew(&mut self, prefix: [u8; 8]) {
+        (self.prefix, self.said) = (prefix, 0);
+    }
+
+    fn seal(
+        &mut self,
+        form: u8,
+        content: impl FnOnce(&mut Vec<u8>),
+        unix: Duration,
+    ) -> Option<([u8; NONCE_LEN], Vec<u8>)> {
         self.said = self.said.checked_add(1)?;
         let mut nonce = [0; NONCE_LEN];
         nonce[..8].copy_from_slice(&self.prefix);
@@ -116,9 +132,7 @@ impl Announcer {
         datagram.extend([form, self.id]);
         datagram.extend(nonce);
         datagram.extend(millis(unix).to_be_bytes());
-        for flow in flows.iter().take(MOST) {
-            write(flow, &mut datagram);
-        }
+        content(&mut datagram);
         let aad = Aad::from([form, self.id]);
         let (_, sealed) = datagram.split_at_mut(HEAD);
         let tag = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, sealed).ok()?;
@@ -146,18 +160,41 @@ impl Listener {
         let &mut [form @ (FLOWS | QUESTION | THAT_IS_ALL), id, ref name @ ..] = head else {
             return Err(Unheard::Form);
         };
-        let (_, key) = self.0.iter().find(|(known, _)| *known == id).ok_or(Unheard::Key)?;
-        let nonce = Nonce::try_assume_unique_for_key(name).map_err(|_| Unheard::Form)?;
-        let opened = key.open_in_place(nonce, Aad::from([form, id]), sealed).map_err(|_| Unheard::Forged)?;
+        let name: [u8; NONCE_LEN] = name.try_into().map_err(|_| Unheard::Form)?;
+        let open = |key: &LessSafeKey, sealed: &mut [u8]| {
+            let nonce = Nonce::assume_unique_for_key(name);
+            key.open_in_place(nonce, Aad::from([form, id]), sealed).map(|opened| opened.len())
+        };
+        // Two keys of sixteen share an id. What one cannot open is no more what it was.
+        let mut keys = self.0.iter().filter(|(known, _)| *known == id).map(|(_, key)| key);
+        let (first, other) = (keys.next().ok_or(Unheard::Key)?, keys.next());
+        let before = other.map(|other| (other, sealed.to_vec()));
+        let len = match (open(first, sealed), before) {
+            (Ok(len), _) => len,
+            (Err(_), Some((other, before))) => {
+                sealed.copy_from_slice(&before);
+                open(other, sealed).map_err(|_| Unheard::Forged)?
+            }
+            (Err(_), None) => return Err(Unheard::Forged),
+        };
+        let opened = &sealed[..len];
         let (time, flows) = opened.split_first_chunk::<8>().ok_or(Unheard::Form)?;
         if u64::from_be_bytes(*time).abs_diff(millis(unix)) > millis(SKEW) {
             return Err(Unheard::Time);
         }
-        let (flows, []) = flows.as_chunks::<FLOW>() else { return Err(Unheard::Form) };
         match form {
-            FLOWS => Ok(Said::Flows(flows.iter().map(read).collect())),
-            QUESTION => Ok(Said::Question(Question(name.try_into().map_err(|_| Unheard::Form)?))),
-            _ => Ok(Said::ThatIsAll),
+            FLOWS => match flows.as_chunks::<FLOW>() {
+                (flows, []) => Ok(Said::Flows(flows.iter().map(read).collect())),
+                _ => Err(Unheard::Form),
+            },
+            QUESTION if flows.is_empty() => Ok(Said::Question(Question(name))),
+            THAT_IS_ALL => match flows.split_first_chunk() {
+                Some((question, [a, b, c, d])) => {
+                    Ok(Said::ThatIsAll(Question(*question), u32::from_be_bytes([*a, *b, *c, *d])))
+                }
+                _ => Err(Unheard::Form),
+            },
+            _ => Err(Unheard::Form),
         }
     }
 }
@@ -243,15 +280,30 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_one_id_are_both_tried() {
+        let other = [8; 32];
+        for keys in [[(3, KEY), (3, other)], [(3, other), (3, KEY)]] {
+            let listener = Listener::new(keys);
+            for key in [KEY, other] {
+                let mut said = Announcer::new(3, &key, [1; 8]).say(&[], NOW).unwrap();
+                assert_eq!(listener.hear(&mut said, NOW), Ok(Said::Flows(Vec::new())));
+            }
+            let mut said = Announcer::new(3, &[9; 32], [1; 8]).say(&[], NOW).unwrap();
+            assert_eq!(listener.hear(&mut said, NOW), Err(Unheard::Forged));
+        }
+    }
+
+    #[test]
     fn a_question_has_a_name_of_its_own() {
         let mut announcer = Announcer::new(3, &KEY, [1; 8]);
         let listener = Listener::new([(3, KEY)]);
         let (first, mut asked) = announcer.ask(NOW).unwrap();
         assert_eq!(listener.hear(&mut asked, NOW), Ok(Said::Question(first)));
         assert_ne!(announcer.ask(NOW).unwrap().0, first);
-        assert_eq!(listener.hear(&mut announcer.that_is_all(NOW).unwrap(), NOW), Ok(Said::ThatIsAll));
+        let mut end = announcer.that_is_all(first, 70_000, NOW).unwrap();
+        assert_eq!(listener.hear(&mut end, NOW), Ok(Said::ThatIsAll(first, 70_000)));
         // Nobody makes one of the other.
-        let mut changed = announcer.that_is_all(NOW).unwrap();
+        let mut changed = announcer.that_is_all(first, 0, NOW).unwrap();
         changed[0] = QUESTION;
         assert_eq!(listener.hear(&mut changed, NOW), Err(Unheard::Forged));
     }
@@ -278,5 +330,7 @@ mod tests {
         announcer.said = u32::MAX - 1;
         assert!(announcer.say(&[], NOW).is_some());
         assert!(announcer.say(&[], NOW).is_none());
+        announcer.renew([2; 8]);
+        assert!(announcer.say(&[], NOW).is_some());
     }
 }

@@ -16,7 +16,7 @@ use streamfleet_relay::Announced;
 use streamfleet_relay::announce::{Announcer, Listener, MOST, Question, SKEW, Said};
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::told::Elsewhere;
 
@@ -53,6 +53,17 @@ pub(super) struct Peers {
     announcer: Mutex<Announcer>,
     listener: Listener,
     elsewhere: Arc<Elsewhere>,
+}
+
+/// What a peer has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    /// Nothing, or that it knows none.
+    None,
+    /// A part.
+    Some,
+    /// All that it knows.
+    All,
 }
 
 /// To whom flows are told.
@@ -122,12 +133,16 @@ impl Peers {
             let mut peers = self.known.lock().all(Instant::now());
             peers.shuffle(&mut rand::rng());
             for peer in peers {
-                let (_, question) = self.announcer.lock().ask(unix()).ok_or_else(used_up)?;
+                let (question, asked) = self.say(|announcer| announcer.ask(unix()));
                 // Who is not there does not answer.
-                let _ = self.socket.send_to(&question, peer).await;
-                if self.hear_all().await? {
-                    tracing::info!(%peer, flows = self.elsewhere.len(), "knows the flows of other relays");
-                    break;
+                let _ = self.socket.send_to(&asked, peer).await;
+                match self.hear_all(peer, question).await? {
+                    Heard::All => {
+                        tracing::info!(%peer, flows = self.elsewhere.len(), "knows the flows of other relays");
+                        break;
+                    }
+                    // It may have begun just now, as this one.
+                    Heard::None | Heard::Some => {}
                 }
             }
             Ok(())
@@ -135,27 +150,52 @@ impl Peers {
         timeout(ASKS, asked).await.unwrap_or(Ok(()))
     }
 
-    /// Whether an answer came, and its end.
-    async fn hear_all(&self) -> io::Result<bool> {
-        let mut room = [0; ROOM];
-        while let Ok(received) = timeout(ANSWERS, self.receive(&mut room)).await {
+    /// Hears a peer's answer. What others say meanwhile is heard too, and is not waited for.
+    async fn hear_all(&self, peer: SocketAddr, asked: Question) -> io::Result<Heard> {
+        let (mut room, mut count) = ([0; ROOM], 0);
+        let mut until = tokio::time::Instant::now() + ANSWERS;
+        while let Ok(received) = timeout_at(until, self.receive(&mut room)).await {
             match received? {
-                Some((Said::Flows(flows), _)) => self.elsewhere.tell(flows),
-                Some((Said::ThatIsAll, _)) => return Ok(true),
-                // Somebody else who begins.
-                Some((Said::Question(_), _)) | None => {}
+                Some((Said::Flows(flows), from)) => {
+                    if from == peer {
+                        count += flows.len();
+                        until = tokio::time::Instant::now() + ANSWERS;
+                    }
+                    self.elsewhere.tell(flows);
+                }
+                Some((Said::ThatIsAll(question, flows), _)) if question == asked => {
+                    return Ok(match flows {
+                        0 => Heard::None,
+                        // One of a hundred may be lost: it is told again.
+                        flows if count * 100 >= flows as usize * 99 => Heard::All,
+                        _ => Heard::Some,
+                    });
+                }
+                // Somebody else who begins, or the end of another answer.
+                Some((Said::Question(_) | Said::ThatIsAll(..), _)) | None => {}
             }
         }
-        Ok(false)
+        Ok(if count == 0 { Heard::None } else { Heard::Some })
+    }
+
+    /// What the announcer says, which goes on for ever.
+    fn say<T>(&self, mut word: impl FnMut(&mut Announcer) -> Option<T>) -> T {
+        let mut announcer = self.announcer.lock();
+        loop {
+            match word(&mut announcer) {
+                Some(said) => return said,
+                None => announcer.renew(rand::random()),
+            }
+        }
     }
 
     /// Tells, hears, answers and looks up names until it is dropped.
     ///
     /// # Errors
-    /// The socket cannot be received from any more, or all nonces are used up.
+    /// The socket cannot be received from any more.
     pub(super) async fn run(self, mut flows: mpsc::Receiver<Announced>) -> io::Result<()> {
         // Who asks while others are answered asks the next relay, or again.
-        let (questions, mut asked) = mpsc::channel(1);
+        let (questions, mut asked) = mpsc::channel::<(SocketAddr, Question)>(1);
         tokio::try_join!(self.tell(&mut flows), self.hear(&questions), self.answer(&mut asked), self.look_up())
             .map(|_| ())
     }
@@ -173,7 +213,7 @@ impl Peers {
             self.elsewhere.tell(gathered.iter().copied());
             let peers = self.known.lock().all(Instant::now());
             for some in gathered.chunks(MOST).filter(|_| !peers.is_empty()) {
-                let said = self.announcer.lock().say(some, unix()).ok_or_else(used_up)?;
+                let said = self.say(|announcer| announcer.say(some, unix()));
                 for peer in &peers {
                     // Who is not there now is told again.
                     let _ = self.socket.send_to(&said, peer).await;
@@ -184,7 +224,7 @@ impl Peers {
         Ok(())
     }
 
-    async fn hear(&self, questions: &mpsc::Sender<SocketAddr>) -> io::Result<()> {
+    async fn hear(&self, questions: &mpsc::Sender<(SocketAddr, Question)>) -> io::Result<()> {
         let (mut room, mut answered) = ([0; ROOM], Answered::default());
         loop {
             match self.receive(&mut room).await? {
@@ -193,25 +233,31 @@ impl Peers {
                     let now = Instant::now();
                     if answered.take(question, now) {
                         self.known.lock().welcome(from, now);
-                        let _ = questions.try_send(from);
+                        let _ = questions.try_send((from, question));
                     }
                 }
-                Some((Said::ThatIsAll, _)) | None => {}
+                Some((Said::ThatIsAll(..), _)) | None => {}
             }
         }
     }
 
     /// All that is known, to each who asks.
-    async fn answer(&self, asked: &mut mpsc::Receiver<SocketAddr>) -> io::Result<()> {
-        while let Some(to) = asked.recv().await {
-            for (n, some) in self.elsewhere.all().chunks(MOST).enumerate() {
-                let said = self.announcer.lock().say(some, unix()).ok_or_else(used_up)?;
-                let _ = self.socket.send_to(&said, to).await;
-                if n % IN_A_ROW == IN_A_ROW - 1 {
-                    sleep(MOMENT).await;
+    async fn answer(&self, asked: &mut mpsc::Receiver<(SocketAddr, Question)>) -> io::Result<()> {
+        while let Some((to, question)) = asked.recv().await {
+            let (mut row, mut count) = (0, 0);
+            for part in self.elsewhere.all() {
+                count += part.len();
+                for some in part.chunks(MOST) {
+                    let said = self.say(|announcer| announcer.say(some, unix()));
+                    let _ = self.socket.send_to(&said, to).await;
+                    row += 1;
+                    if row % IN_A_ROW == 0 {
+                        sleep(MOMENT).await;
+                    }
                 }
             }
-            let end = self.announcer.lock().that_is_all(unix()).ok_or_else(used_up)?;
+            let end =
+                self.say(|announcer| announcer.that_is_all(question, u32::try_from(count).unwrap_or(u32::MAX), unix()));
             let _ = self.socket.send_to(&end, to).await;
         }
         Ok(())
@@ -256,10 +302,6 @@ impl Peers {
         }
         Ok(())
     }
-}
-
-fn used_up() -> io::Error {
-    io::Error::other("all nonces are used up")
 }
 
 fn unix() -> Duration {
@@ -357,6 +399,38 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(20), heard).await.expect("a guest is told");
+    }
+
+    /// A peer is not waited for because another one talks, and not believed to have answered because another one has.
+    #[tokio::test]
+    async fn what_others_say_is_no_answer() {
+        let gone =
+            [(); 3].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string());
+        let ((wise, its), (begun, _)) = (peers(KEY, Vec::new()).await, peers(KEY, Vec::new()).await);
+        its.tell((0..500).map(flow));
+        let answering = [&wise, &begun].map(|peers| peers.socket.local_addr().unwrap().to_string());
+        let (newcomer, known) = peers(KEY, [&gone[..], &answering].concat()).await;
+        let to = newcomer.socket.local_addr().unwrap();
+        let mut running = tokio::task::JoinSet::new();
+        let mut told = Vec::new();
+        for peers in [wise, begun] {
+            let (sender, flows) = mpsc::channel(1);
+            told.push(sender);
+            running.spawn(peers.run(flows));
+        }
+        running.spawn(async move {
+            let socket = UdpSocket::bind("127.0.0.1:0").await?;
+            let mut announcer = Announcer::new(1, &KEY, [9; 8]);
+            let (question, _) = announcer.ask(unix()).unwrap();
+            loop {
+                for said in [announcer.say(&[flow(900)], unix()), announcer.that_is_all(question, 1, unix())] {
+                    socket.send_to(&said.unwrap(), to).await?;
+                }
+                sleep(ANSWERS / 5).await;
+            }
+        });
+        newcomer.catch_up().await.unwrap();
+        assert!(knows(&known, 500), "{} flows", known.len());
     }
 
     #[tokio::test]
