@@ -150,6 +150,9 @@ impl Default for RelayConfig {
     }
 }
 
+/// Flows of a thread at most: what its table's places are numbered with, and 3 GB of memory.
+const MAX_FLOWS: usize = 1 << 24;
+
 impl RelayConfig {
     /// The relay, if there is to be one.
     fn build(&self, mistakes: &mut Mistakes) -> Option<RelayPlan> {
@@ -188,6 +191,9 @@ impl RelayConfig {
         }
         if self.advertise.is_empty() && listen.ip().is_unspecified() {
             mistakes.push("relay.advertise", "clients need an address to send to: relay.listen is none");
+        }
+        if self.flows.get() > MAX_FLOWS {
+            mistakes.push("relay.flows", format!("{} is more than {MAX_FLOWS}", self.flows));
         }
         let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Some(RelayPlan {

@@ -137,7 +137,10 @@ fn transmit(
             Verdict::Congested => return Flow::Congested,
             Verdict::Skip => {}
             Verdict::Singly { gso: next } => {
-                *gso = next;
+                // What the kernel once could not, it cannot.
+                if next == Offload::Off {
+                    *gso = next;
+                }
                 if transmit_singly(count as usize, |index| single(message, index), report) == Flow::Congested {
                     return Flow::Congested;
                 }

@@ -114,9 +114,11 @@ impl UdpSocket {
             options.gso = Offload::Off;
         }
         if options.fragmentation == Fragmentation::Forbidden {
-            set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
+            // Don't fragment, and believe nobody who says that the path has become small: a router's word (ICMP) can be anybody's,
+            // and would be kept for all datagrams to that address for ten minutes (as QUIC does, RFC 9000, 14.2.1).
+            set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
             if address.is_ipv6() {
-                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)?;
+                set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
             }
         }
         socket.bind(&SockAddr::from(address))?;
