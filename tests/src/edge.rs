@@ -66,6 +66,7 @@ impl Edge {
     pub fn serve(&self, traffic: Traffic, by: &[usize]) -> Result<()> {
         let (public, table) = (self.public, traffic.table());
         let ways: String = by.iter().map(|server| format!(" nexthop via {}", self.servers[*server])).collect();
-        self.namespace.ip(&format!("route replace {public}/32 table {table}{ways}"))
+        self.namespace.ip(&format!("route replace {public}/32 table {table}{ways}"))?;
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Somebody at home: behind a NAT, and at the end of a line that loses packets, delays them and changes their order.
 
 use std::collections::BinaryHeap;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,6 +22,8 @@ const MAX_CALLS: usize = 64;
 const MAX_ON_THE_LINE: usize = 10_000;
 /// Datagrams of each way that are remembered.
 const MAX_OVERHEARD: usize = 512;
+/// Octets of each way over connections that are remembered: the signalling of some calls.
+const MAX_SAID: usize = 256 << 10;
 /// How soon a thread that waits for something sees that it is to end.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// More than any datagram that fits an Ethernet frame.
@@ -70,6 +72,8 @@ struct State {
     calls: Vec<Call>,
     /// What came from the person, and what came for it.
     overheard: [Vec<Vec<u8>>; 2],
+    /// The same over connections.
+    said: [Vec<u8>; 2],
     /// Sockets towards the public address are made outside.
     ports: Sender<Wanted>,
 }
@@ -125,6 +129,7 @@ impl Home {
             dice: Dice(seed),
             calls: Vec::new(),
             overheard: [Vec::new(), Vec::new()],
+            said: [Vec::new(), Vec::new()],
             ports,
         };
         let inner = Arc::new(Inner { front, door, state: Mutex::new(state), over: AtomicBool::new(false) });
@@ -144,7 +149,7 @@ impl Home {
         let (opens, connects) = outside.run(|| {
             let (of_ports, of_web) = (inner.clone(), inner.clone());
             let opens = spawn("ports", Box::new(move || of_ports.open(&wanted, &line)));
-            (opens, spawn("web", Box::new(move || of_web.connect(&listener, web))))
+            (opens, spawn("web", Box::new(move || connect(&of_web, &listener, web))))
         });
         Ok(Self { person, inner, threads: vec![leaves, carries, opens?, connects?], _box: inside })
     }
@@ -177,6 +182,11 @@ impl Home {
     /// The last datagrams that came from the person, and those that came for it.
     pub fn overheard(&self) -> [Vec<Vec<u8>>; 2] {
         self.inner.state().overheard.clone()
+    }
+
+    /// The first octets over connections that came from the person, and those that came for it.
+    pub fn said(&self) -> [Vec<u8>; 2] {
+        self.inner.state().said.clone()
     }
 }
 
@@ -303,31 +313,51 @@ impl Inner {
         }
     }
 
-    /// Connections to the public address, as they are.
-    fn connect(&self, listener: &TcpListener, web: SocketAddr) {
-        while !self.is_over() {
-            match listener.accept() {
-                // A connection that cannot be made is closed, as a refusal would close it.
-                Ok((near, _)) => drop(thread::spawn(move || join(&near, web))),
-                Err(_) => thread::sleep(Duration::from_millis(5)),
+    fn remember(&self, way: usize, octets: &[u8]) {
+        let said = &mut self.state().said[way];
+        said.extend_from_slice(&octets[..octets.len().min(MAX_SAID.saturating_sub(said.len()))]);
+    }
+
+    /// Passes on what comes over a connection; either side may end it.
+    fn pass(&self, way: usize, mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+        let mut buffer = [0; 16 << 10];
+        loop {
+            let count = from.read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
             }
+            self.remember(way, &buffer[..count]);
+            to.write_all(&buffer[..count])?;
         }
+    }
+
+    fn join(&self, near: &TcpStream, web: SocketAddr) -> io::Result<()> {
+        near.set_nonblocking(false)?;
+        let far = TcpStream::connect(web)?;
+        let pass = |way, from, to: &TcpStream| {
+            let _ = self.pass(way, from, to);
+            let _ = to.shutdown(Shutdown::Write);
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| pass(1, &far, near));
+            pass(0, near, &far);
+        });
+        Ok(())
     }
 }
 
-fn join(near: &TcpStream, web: SocketAddr) -> io::Result<()> {
-    near.set_nonblocking(false)?;
-    let far = TcpStream::connect(web)?;
-    let pass = |mut from: &TcpStream, mut to: &TcpStream| {
-        // Either side may end it.
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Write);
-    };
-    thread::scope(|scope| {
-        scope.spawn(|| pass(&far, near));
-        pass(near, &far);
-    });
-    Ok(())
+/// Connections to the public address.
+fn connect(inner: &Arc<Inner>, listener: &TcpListener, web: SocketAddr) {
+    while !inner.is_over() {
+        match listener.accept() {
+            // A connection that cannot be made is closed, as a refusal would close it.
+            Ok((near, _)) => {
+                let inner = inner.clone();
+                drop(thread::spawn(move || inner.join(&near, web)));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }
 
 impl State {

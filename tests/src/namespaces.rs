@@ -41,11 +41,11 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `ip` with these arguments in it.
+    /// Runs `ip` with these arguments in it, and returns what it prints.
     ///
     /// # Errors
     /// What it says.
-    pub fn ip(&self, arguments: &str) -> Result<()> {
+    pub fn ip(&self, arguments: &str) -> Result<String> {
         let arguments: Vec<&str> = ["-n", &self.name].into_iter().chain(arguments.split(' ')).collect();
         ip(&arguments)
     }
@@ -85,7 +85,8 @@ impl Namespace {
         if let Some((address, bits)) = address {
             self.ip(&format!("address add {address}/{bits} dev {name}"))?;
         }
-        self.ip(&format!("link set {name} up"))
+        self.ip(&format!("link set {name} up"))?;
+        Ok(())
     }
 }
 
@@ -116,10 +117,10 @@ impl Drop for Namespace {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
+fn ip(arguments: &[&str]) -> Result<String> {
     let output = Command::new("ip").args(arguments).output().context("ip: `make test` installs it")?;
     ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The processes in it, and then itself. Nothing can be done where that fails, and the next run tries again.

@@ -72,8 +72,9 @@ pub struct Bounds {
     pub unproven: Duration,
     /// One that has: clients check their consent every 5 s (RFC 7675, 5.1), and may lose a few.
     pub proven: Duration,
-    /// Flows of one session at a time. A client has a few addresses, and another one each time that its NAT moves it; whoever holds a
-    /// session and can send from thousands of addresses takes no more of the table than this.
+    /// Flows of one session at a time that its worker vouches for. A client has a few addresses, and another one each time that its
+    /// NAT moves it; whoever holds a session and can send from thousands of addresses takes no more of the table than this. Flows
+    /// that nobody vouches for are not counted: whoever has seen a session's ufrag cannot keep its client from moving.
     pub per_session: u32,
 }
 
@@ -110,14 +111,9 @@ pub(crate) struct Flow {
     rival: u32,
 }
 
-/// Why there is no place for a flow.
+/// Why there is no place for a flow: all are taken by clients that are really there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPlace {
-    /// All are taken by clients that are really there.
-    Full,
-    /// Its session has as many as a session may have.
-    Crowded,
-}
+pub(crate) struct Full;
 
 /// The table of one thread.
 pub(crate) struct Flows {
@@ -131,8 +127,14 @@ pub(crate) struct Flows {
     return_port: u16,
     /// Where the next search for places to give up begins.
     hand: usize,
-    /// Flows of each session, counted by its key.
+    /// Flows of each session that its worker vouches for, counted by its key.
     shares: Vec<u32>,
+}
+
+/// The counter of a session. A key is secret, so that nobody chooses which sessions share one.
+fn share(key: &SessionKey) -> usize {
+    let [first, second, ..] = *key.as_bytes();
+    usize::from(u16::from_ne_bytes([first, second]))
 }
 
 /// Counters of sessions' flows: those that share one, by chance, share what one may have.
@@ -312,15 +314,14 @@ impl Flows {
     /// Enters the flow of an address that none holds.
     ///
     /// # Errors
-    /// [`NoPlace`].
+    /// [`Full`].
     pub(crate) fn enter(
         &mut self,
         client: SocketAddr,
         door: u16,
         target: Target,
         now: Duration,
-    ) -> Result<FlowId, NoPlace> {
-        self.has_share(&target.key)?;
+    ) -> Result<FlowId, Full> {
         let place = self.place(now)?;
         let key = FlowKey::new(client, door);
         debug_assert!(self.find(&key).is_none(), "one holds it");
@@ -332,12 +333,11 @@ impl Flows {
     /// Enters a flow beside the one that holds its address, in the place of an earlier rival.
     ///
     /// # Errors
-    /// [`NoPlace`].
-    pub(crate) fn challenge(&mut self, held: FlowId, target: Target, now: Duration) -> Result<FlowId, NoPlace> {
+    /// [`Full`].
+    pub(crate) fn challenge(&mut self, held: FlowId, target: Target, now: Duration) -> Result<FlowId, Full> {
         let Some((client, door)) = self.get(held).map(|flow| (flow.client(), flow.door())) else {
-            return Err(NoPlace::Full);
+            return Err(Full);
         };
-        self.has_share(&target.key)?;
         let place = match self.rival(held) {
             Some(earlier) => earlier.0,
             None => self.place(now)?,
@@ -345,7 +345,7 @@ impl Flows {
         // The search for a place may have given up the one that holds.
         if self.get(held).is_none_or(|flow| flow.client() != client) {
             self.free.push(place);
-            return Err(NoPlace::Full);
+            return Err(Full);
         }
         self.fill(place, client, door, target, now);
         if let Some(flow) = self.get_mut(FlowId(place)) {
@@ -360,8 +360,15 @@ impl Flows {
     /// Takes the word of a worker. A rival that has proven itself holds the address from then on, and the other goes.
     pub(crate) fn raise(&mut self, id: FlowId, standing: Standing, session: SessionHandle) -> Raised {
         let return_port = self.return_port;
-        let Some(flow) = self.get_mut(id) else { return Raised::No };
+        let Some(flow) = self.places.get_mut(id.0 as usize).and_then(Option::as_mut) else { return Raised::No };
         let before = flow.standing;
+        if before == Standing::Unknown && standing != Standing::Unknown {
+            let share = &mut self.shares[share(&flow.key)];
+            if *share >= self.bounds.per_session {
+                return Raised::Crowded;
+            }
+            *share += 1;
+        }
         flow.standing = before.max(standing);
         if session != SessionHandle::default() && flow.session() != session {
             flow.reseal(id, return_port, session);
@@ -406,7 +413,7 @@ impl Flows {
     }
 
     /// A free place: a new one, else that of a flow that is over, else that of a client of which nothing is known.
-    fn place(&mut self, now: Duration) -> Result<u32, NoPlace> {
+    fn place(&mut self, now: Duration) -> Result<u32, Full> {
         if let Some(place) = self.free.pop() {
             return Ok(place);
         }
@@ -420,10 +427,10 @@ impl Flows {
                 .is_some_and(|flow| flow.standing < Standing::Proven || flow.is_over(&self.bounds, now));
             if gives_way {
                 self.forget(FlowId(place));
-                return self.free.pop().ok_or(NoPlace::Full);
+                return self.free.pop().ok_or(Full);
             }
         }
-        Err(NoPlace::Full)
+        Err(Full)
     }
 
     fn fill(&mut self, place: u32, client: SocketAddr, door: u16, target: Target, now: Duration) {
@@ -448,22 +455,16 @@ impl Flows {
             told: 0,
             rival: NONE,
         };
-        let share = self.share(&key);
-        self.shares[share] += 1;
         if let Some(before) = self.places[place as usize].replace(flow) {
-            let share = self.share(&before.key);
-            self.shares[share] -= 1;
+            self.leaves(&before);
         }
     }
 
-    /// The counter of a session. A key is secret, so that nobody chooses which sessions share one.
-    fn share(&self, key: &SessionKey) -> usize {
-        let [first, second, ..] = *key.as_bytes();
-        usize::from(u16::from_ne_bytes([first, second]))
-    }
-
-    fn has_share(&self, key: &SessionKey) -> Result<(), NoPlace> {
-        if self.shares[self.share(key)] < self.bounds.per_session { Ok(()) } else { Err(NoPlace::Crowded) }
+    /// A flow that is no more takes no part of its session's share.
+    fn leaves(&mut self, flow: &Flow) {
+        if flow.standing != Standing::Unknown {
+            self.shares[share(&flow.key)] -= 1;
+        }
     }
 
     /// Forgets a flow. Its rival holds the address then.
@@ -486,11 +487,9 @@ impl Flows {
 
     /// Forgets a flow, and says nothing to its rival.
     fn forget_alone(&mut self, id: FlowId) {
-        let Some(flow) = self.get(id) else { return };
-        let share = self.share(&flow.key);
+        let Some(flow) = self.places.get_mut(id.0 as usize).and_then(Option::take) else { return };
         self.index.remove(self.hash(&flow.name()), id.0);
-        self.shares[share] -= 1;
-        self.places[id.0 as usize] = None;
+        self.leaves(&flow);
         self.free.push(id.0);
     }
 }
@@ -502,6 +501,8 @@ pub(crate) enum Raised {
     No,
     /// The client is there: other relays may be told.
     Proven,
+    /// Nothing: its session has as many flows as a session may have.
+    Crowded,
 }
 
 impl Flow {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use streamfleet_net::demux::{self, Kind};
 use streamfleet_net::stun::{BINDING, Class, Message};
 
-use crate::flows::{Bounds, Flow, FlowKey, Flows, NoPlace, Raised, Target};
+use crate::flows::{Bounds, Flow, FlowKey, Flows, Full, Raised, Target};
 use crate::header::{self, Direction, FlowId, HEADER, Sealed, SessionHandle, Standing};
 use crate::strangers::Strangers;
 
@@ -98,15 +98,6 @@ pub enum Drop {
     Forged,
     /// More than the client has sent, and its worker does not know it yet.
     Amplified,
-}
-
-impl From<NoPlace> for Drop {
-    fn from(why: NoPlace) -> Self {
-        match why {
-            NoPlace::Full => Self::Full,
-            NoPlace::Crowded => Self::Crowded,
-        }
-    }
 }
 
 /// One thread's side of a relay.
@@ -261,7 +252,7 @@ impl<U: Ufrags> Relay<U> {
             return Err(Drop::UnknownUfrag);
         };
         let Some(held) = held else {
-            return self.flows.enter(from, door, target, now).map_err(Drop::from);
+            return self.flows.enter(from, door, target, now).map_err(|Full| Drop::Full);
         };
         let is_of = |flow: Option<&Flow>| flow.is_some_and(|flow| flow.target() == target);
         if is_of(self.flows.get(held)) {
@@ -269,12 +260,12 @@ impl<U: Ufrags> Relay<U> {
         }
         match self.flows.rival(held) {
             Some(rival) if is_of(self.flows.get(rival)) => Ok(rival),
-            _ => self.flows.challenge(held, target, now).map_err(Drop::from),
+            _ => self.flows.challenge(held, target, now).map_err(|Full| Drop::Full),
         }
     }
 
-    /// Takes up a flow that another relay has told of.
-    fn adopt(&mut self, announced: &Announced, now: Duration) -> Result<FlowId, NoPlace> {
+    /// Takes up a flow that another relay has told of: as one of which nothing is known, where its session has its share.
+    fn adopt(&mut self, announced: &Announced, now: Duration) -> Result<FlowId, Full> {
         let flow = self.flows.enter(announced.client, announced.door, announced.target, now)?;
         self.flows.raise(flow, Standing::Proven, announced.session);
         Ok(flow)
@@ -297,6 +288,9 @@ impl<U: Ufrags> Relay<U> {
         if !flow.knows(sealed.octets()) {
             let said = sealed.open(flow.key()).ok_or(Drop::Forged)?;
             let raised = self.flows.raise(said.flow, said.standing, said.session);
+            if raised == Raised::Crowded {
+                return Err(Drop::Crowded);
+            }
             let flow = self.flows.get_mut(said.flow).ok_or(Drop::StrangeFlow)?;
             flow.learn(sealed.octets(), said.standing);
             if raised == Raised::Proven {

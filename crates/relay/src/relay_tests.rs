@@ -301,16 +301,35 @@ fn one_session_does_not_take_the_table() {
         let onward = relay.hears(n, &check("a")).unwrap();
         relay.told(&onward.to, Standing::Proven, &response()).unwrap();
     }
-    assert_eq!(relay.hears(6, &check("a")), Err(Drop::Crowded));
-    assert_eq!(relay.hears(6, RTP), Err(Drop::UnknownFlow));
-    assert!(relay.hears(6, &check("b")).is_ok(), "another session has its own");
-    // At an address that another session holds, too.
-    assert_eq!(relay.hears(6, &check("a")), Err(Drop::Crowded));
-    // One that is forgotten makes room.
+    let sixth = relay.hears(6, &check("a")).unwrap();
+    assert_eq!(relay.told(&sixth.to, Standing::Confirmed, &response()), Err(Drop::Crowded));
+    assert_eq!(relay.hears(6, RTP), Err(Drop::Unconfirmed));
+    let other = relay.hears(6, &check("b")).unwrap();
+    relay.told(&other.to, Standing::Proven, &response()).expect("another session has its own");
+    // One of another's announcements is taken up as one that nobody vouches for.
+    let seventh = Announced { client: client(7), door: DOOR, target: target(b'a'), session: SessionHandle::default() };
+    let told = Told(HashMap::from([(FlowKey::new(client(7), DOOR), seventh)]));
+    assert_eq!(relay.from_client(client(7), DOOR, RTP, NOW, &told), Err(Drop::Unconfirmed));
+    // Those that are forgotten make room.
     let later = NOW + bounds.proven + Duration::from_secs(2);
-    assert_eq!(relay.tend(1, later, |_| ()), 6);
+    relay.tend(1, later, |_| ());
+    assert_eq!(relay.flows(), 0);
     for n in 1..=5 {
-        assert!(relay.from_client(client(n), DOOR, &check("a"), later, &Told::default()).is_ok());
+        let onward = relay.from_client(client(n), DOOR, &check("a"), later, &Told::default()).unwrap();
+        relay.told(&onward.to, Standing::Confirmed, &response()).unwrap();
+    }
+}
+
+/// Whoever has seen a session's ufrag, and has no password, keeps its client from nothing.
+#[test]
+fn a_ufrag_alone_crowds_nobody_out() {
+    let mut relay = relay(Bounds { per_session: 2, ..Bounds::default() });
+    for n in 1..100 {
+        relay.hears(n, &check("a")).unwrap();
+    }
+    for n in [3, 101] {
+        let onward = relay.hears(n, &check("a")).unwrap();
+        relay.told(&onward.to, Standing::Proven, &response()).unwrap();
     }
 }
 

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
-use streamfleet_tests::{Home, Plan, Site, browser_offer};
+use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
+use streamfleet_tests::{Home, Plan, Site};
 
 use crate::load::Load;
 use crate::{PLAN, at_a_site_of};
@@ -157,15 +157,45 @@ fn header(form: u8, client: SocketAddr, noise: &mut Noise) -> Vec<u8> {
     header
 }
 
-/// A ufrag that the fleet has minted, of a session whose client never comes.
-fn minted(site: &Site) -> Result<String> {
-    let body = json!({ "type": "offer", "webrtc_id": "bait", "sdp": browser_offer(1) });
-    let answer = site.ask("POST", "/echo/webrtc/offer", &body)?.json()?;
-    let sdp = answer["sdp"].as_str().with_context(|| answer.to_string())?;
-    Ok(sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")).context("no ufrag")?.to_owned())
+/// Who makes checks of a session that is up: its own client, which knows both ufrags and the password.
+struct Holder {
+    theirs: String,
+    ufrag: String,
+    password: String,
 }
 
-fn floods(site: &Site, heard: [Vec<Vec<u8>>; 2], good: String) -> Result<Vec<Flood>> {
+impl Holder {
+    /// Of the first call that was made from a home.
+    fn of(home: &Home) -> Result<Self> {
+        let [offer, answer] = home.said().map(|octets| String::from_utf8_lossy(&octets).into_owned());
+        let value = |text: &str, name: &str| -> Result<String> {
+            let (_, rest) = text.split_once(name).with_context(|| format!("no {name} in {text}"))?;
+            Ok(rest.chars().take_while(|letter| letter.is_ascii_alphanumeric() || "+/".contains(*letter)).collect())
+        };
+        let [ufrag, password] = ["a=ice-ufrag:", "a=ice-pwd:"].map(|name| value(&answer, name));
+        Ok(Self { theirs: value(&offer, "a=ice-ufrag:")?, ufrag: ufrag?, password: password? })
+    }
+
+    /// A check as the session's own client would send it.
+    fn check(&self, noise: &mut Noise) -> Vec<u8> {
+        let mut transaction = TransactionId([0; 12]);
+        transaction.0.copy_from_slice(&noise.bytes(12));
+        let request = BindingRequest {
+            transaction,
+            remote_ufrag: &self.ufrag,
+            local_ufrag: &self.theirs,
+            priority: 1,
+            role: Role::Controlling(1),
+            nomination: Nomination::None,
+        };
+        let mut datagram = Vec::new();
+        let written = request.write(self.password.as_bytes(), &mut datagram);
+        debug_assert_eq!(written, Ok(()));
+        datagram
+    }
+}
+
+fn floods(site: &Site, heard: [Vec<Vec<u8>>; 2], holder: Holder) -> Result<Vec<Flood>> {
     let door = vec![site.door()];
     let client = Ipv4Addr::new(198, 51, 100, 2);
     let clients = site.client.run(|| udp_ports(client)).into_iter();
@@ -184,6 +214,7 @@ fn floods(site: &Site, heard: [Vec<Vec<u8>>; 2], good: String) -> Result<Vec<Flo
     ensure!(sent.len() > 100 && came.len() > 100, "{} and {} packets to play back", sent.len(), came.len());
     let letters: Vec<char> = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect();
     let of_clients = clients.clone();
+    let good = holder.ufrag.clone();
     Ok(vec![
         Flood {
             what: "unknown ufrags, of a crowd",
@@ -205,6 +236,12 @@ fn floods(site: &Site, heard: [Vec<Vec<u8>>; 2], good: String) -> Result<Vec<Flo
             from: crowd(site, CROWD * 4)?,
             to: door.clone(),
             next: Box::new(move |noise| check(&format!("{good}:theirs"), noise)),
+        },
+        Flood {
+            what: "a connected session's own checks, of a crowd",
+            from: crowd(site, CROWD * 4)?,
+            to: door.clone(),
+            next: Box::new(move |noise| holder.check(noise)),
         },
         Flood {
             what: "cut off",
@@ -280,13 +317,14 @@ fn memory(site: &Site) -> Result<Vec<(String, u64)>> {
 }
 
 fn dropped(site: &Site) -> Result<BTreeMap<&'static str, f64>> {
-    const REASONS: [&str; 10] = [
+    const REASONS: [&str; 11] = [
         "unknown_flow",
         "noise",
         "unknown_ufrag",
         "stranger",
         "unconfirmed",
         "full",
+        "crowded",
         "malformed",
         "strange_flow",
         "forged",
@@ -311,7 +349,11 @@ fn flooded(extent: &Extent) -> Result<()> {
         let time = extent.time + Duration::from_secs(8);
         let load = Load::start(&site.client, &site.url("echo"), CALLS, 40, time)?;
         load.await_all(site)?;
-        let floods = floods(site, heard, minted(site)?)?;
+        // Whose calls lose what they lose by their own doing.
+        let home = Home::behind(&site.client, site.door(), SocketAddr::new(site.door().ip(), 8080), 2)?;
+        let held = Load::start(&home.person, &site.url("echo"), 1, 1, time)?;
+        held.await_more(site, CALLS)?;
+        let floods = floods(site, heard, Holder::of(&home)?)?;
         let (stop, before) = (AtomicBool::new(false), dropped(site)?);
         let sent: Vec<(&str, AtomicU64)> = floods.iter().map(|flood| (flood.what, AtomicU64::new(0))).collect();
         let grown = thread::scope(|scope| {
@@ -324,6 +366,7 @@ fn flooded(extent: &Extent) -> Result<()> {
             watched
         })?;
         let (outcome, after) = (load.finish()?, dropped(site)?);
+        held.finish()?.none_ended()?;
         for (what, count) in &sent {
             println!("{} datagrams sent: {what}", count.load(Relaxed));
         }
@@ -334,7 +377,7 @@ fn flooded(extent: &Extent) -> Result<()> {
         outcome.none_ended()?;
         ensure!(outcome.share() > 1.0 - LOST, "{}", outcome.text());
         ensure!(grown.iter().all(|(_, bytes)| *bytes < GROWTH), "{grown:?}");
-        for reason in ["unknown_flow", "noise", "unknown_ufrag", "stranger", "malformed", "strange_flow"] {
+        for reason in ["unknown_flow", "noise", "unknown_ufrag", "stranger", "crowded", "malformed", "strange_flow"] {
             ensure!(counted[reason] > 0.0, "nothing was dropped as {reason}: {counted:?}");
         }
         let mut refused = 0.0;

@@ -41,16 +41,21 @@ impl Load {
 
     /// Waits until all calls are there and measuring has begun.
     pub(crate) fn await_all(&self, site: &Site) -> Result<()> {
+        self.await_more(site, 0)
+    }
+
+    /// The same, beside so many others.
+    pub(crate) fn await_more(&self, site: &Site, others: usize) -> Result<()> {
         const SOON: Duration = Duration::from_secs(60);
         let began = Instant::now();
         loop {
             let active = active(site)?;
-            if active == self.calls {
+            if active == self.calls + others {
                 // For the last of them to connect, and what `load` waits before it measures.
                 std::thread::sleep(Duration::from_secs(2));
                 return Ok(());
             }
-            ensure!(began.elapsed() < SOON, "{active} of {} calls are there", self.calls);
+            ensure!(began.elapsed() < SOON, "{active} of {} calls are there", self.calls + others);
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -9,6 +9,7 @@ mod floods;
 mod homes;
 mod keys;
 mod load;
+mod paths;
 mod store;
 
 use std::sync::{Mutex, PoisonError};
