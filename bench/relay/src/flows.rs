@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use streamfleet_net::{heap_in_use, thread_cpu_time};
 use streamfleet_relay::announce::{Announcer, Listener, MOST, Said};
-use streamfleet_relay::told::{AGAIN, Told};
+use streamfleet_relay::told::{AGAIN, Told, Whose};
 use streamfleet_relay::{Announced, Bounds, Relay, SessionHandle, Target};
 use streamfleet_session::ufrag::SessionKey;
 
@@ -36,6 +36,7 @@ pub(crate) fn measure(flows: usize) -> anyhow::Result<Value> {
         door: DOOR,
         target,
         session: SessionHandle(n as u32 + 1),
+        silent: Duration::ZERO,
     };
     let all: Vec<Announced> = (0..flows).map(announced).collect();
     let unix = Duration::from_secs(1_700_000_000);
@@ -45,14 +46,14 @@ pub(crate) fn measure(flows: usize) -> anyhow::Result<Value> {
     let mut said = said.context("it says no more")?;
     let saying = thread_cpu_time() - began;
     let octets: usize = said.iter().map(Vec::len).sum();
-    let (listener, before_told, began) = (Listener::new([(1, key)]), heap_in_use().unwrap_or(0), thread_cpu_time());
+    let (mut listener, before_told, began) = (Listener::new([(1, key)]), heap_in_use().unwrap_or(0), thread_cpu_time());
     let mut told = Told::new(flows);
     for datagram in &mut said {
         let Said::Flows(some) = listener.hear(datagram, unix)? else { anyhow::bail!("it tells of no flows") };
-        some.into_iter().for_each(|flow| told.tell(flow, now));
+        some.into_iter().for_each(|flow| told.tell(flow, Whose::Others, now));
     }
     let hearing = thread_cpu_time() - began;
-    anyhow::ensure!(told.len() == flows, "{} flows are known", told.len());
+    anyhow::ensure!(told.count(Whose::Others) == flows, "{} flows are known", told.count(Whose::Others));
     Ok(json!({
         "flows": flows,
         "heap_octets": each(before.0, after.0),

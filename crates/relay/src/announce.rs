@@ -2,29 +2,32 @@
 //!
 //! One datagram holds up to [`MOST`] flows, sealed with ChaCha20-Poly1305 (RFC 8439) under a key that only relays have: who reads
 //! it could send headers in a session's name. It is lost now and then, and nothing waits for it: every flow is told again
-//! while it lasts. One that is played back later is too old; until then it says what is true.
+//! while it lasts. One that is played back is not heard again.
 //!
 //! A relay that begins asks another for all that is known, before clients come to it.
 //!
 //! ```text
-//! form 1 │ key id 1 │ nonce 12 │ sealed: unix time in ms 8 │ flows of 58 … │ tag 16
-//! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ session 4
+//! form 1 │ key id 1 │ nonce 12: sender 8, number 4 │ sealed: unix time in ms 8 │ flows of 59 … │ tag 16
+//! flow: client 16 + 2 │ door 2 │ worker 16 + 2 │ key 16 │ session 4 │ seconds since the client was heard 1
 //! ```
 //!
-//! The form says what it is: A1 flows; A2 the question, of nothing but the time; A3 that this was all, of the time, the nonce of the
-//! question and how many flows they were (4).
+//! The form says what it is: A1 flows; A2 the question, of its name (12) and a cookie (16), which are zeros where there is none yet;
+//! A3 that this was all, of the question's name and how many flows they were (4); A4 a cookie, of the question's name and the
+//! cookie: as long as the question.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+use crate::cookie::Cookie;
 use crate::flows::Target;
 use crate::header::SessionHandle;
 use crate::relay::Announced;
+use crate::replays::Replays;
 use streamfleet_session::ufrag::SessionKey;
 
-/// Flows in one datagram, which then has 1 198 octets: every path that carries WebRTC carries it.
+/// Flows in one datagram, which then has 1 218 octets: every path that carries WebRTC carries it.
 pub const MOST: usize = 20;
 /// How far the clocks of relays may differ, and how long what was said may be on its way.
 pub const SKEW: Duration = Duration::from_secs(120);
@@ -32,8 +35,9 @@ pub const SKEW: Duration = Duration::from_secs(120);
 const FLOWS: u8 = 0xA1;
 const QUESTION: u8 = 0xA2;
 const THAT_IS_ALL: u8 = 0xA3;
+const COOKIE: u8 = 0xA4;
 const HEAD: usize = 2 + NONCE_LEN;
-const FLOW: usize = 58;
+const FLOW: usize = 59;
 const TAG: usize = 16;
 
 /// Seals what one relay says.
@@ -45,23 +49,34 @@ pub struct Announcer {
     said: u32,
 }
 
-/// Opens what other relays say; two keys while they change from one to the other.
-pub struct Listener(Vec<(u8, LessSafeKey)>);
+/// Opens what other relays say, each datagram once; two keys while they change from one to the other.
+pub struct Listener {
+    keys: Vec<(u8, LessSafeKey)>,
+    replays: Replays,
+}
 
 /// What a relay has said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// These flows are known.
+    /// These flows are known, and had been silent for so long by now: what it was on its way, by both clocks, is included.
     Flows(Vec<Announced>),
-    /// All that is known is wanted.
-    Question(Question),
+    /// All that is known is wanted, by somebody who has been given this cookie.
+    Question(Question, Option<Cookie>),
+    /// This question is to be asked again with this cookie.
+    Cookie(Question, Cookie),
     /// This question has been answered, with so many flows.
     ThatIsAll(Question, u32),
 }
 
-/// Names one question of all that are ever asked: who has answered one does not do so again.
+/// Names one question of all that are ever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Question([u8; NONCE_LEN]);
+
+impl Question {
+    pub(crate) fn octets(&self) -> &[u8; NONCE_LEN] {
+        &self.0
+    }
+}
 
 /// Why a datagram says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -78,6 +93,26 @@ pub enum Unheard {
     /// Said too long ago, or by a clock that is wrong.
     #[error("too old, or from the future")]
     Time,
+    /// Heard before, or so long after what was said later that it may have been.
+    #[error("played back")]
+    Replayed,
+}
+
+impl Unheard {
+    /// Every reason, for metrics.
+    pub const ALL: [Self; 5] = [Self::Form, Self::Key, Self::Forged, Self::Time, Self::Replayed];
+
+    /// The metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Key => "key",
+            Self::Forged => "forged",
+            Self::Time => "time",
+            Self::Replayed => "replayed",
+        }
+    }
 }
 
 fn key(octets: &[u8; 32]) -> LessSafeKey {
@@ -95,18 +130,35 @@ impl Announcer {
     /// One datagram for at most [`MOST`] flows; those beyond are left out. `None` after 4 294 967 295 of them: a nonce is used once,
     /// and the announcer has to be [renewed](Self::renew).
     pub fn say(&mut self, flows: &[Announced], unix: Duration) -> Option<Vec<u8>> {
-        let write = |out: &mut Vec<u8>| flows.iter().take(MOST).for_each(|flow| write(flow, out));
+        let write = |_, out: &mut Vec<u8>| flows.iter().take(MOST).for_each(|flow| write(flow, out));
         self.seal(FLOWS, write, unix).map(|(_, datagram)| datagram)
     }
 
     /// The question for all that is known, and its name. `None` as [`say`](Self::say).
     pub fn ask(&mut self, unix: Duration) -> Option<(Question, Vec<u8>)> {
-        self.seal(QUESTION, |_| (), unix).map(|(nonce, datagram)| (Question(nonce), datagram))
+        let write = |nonce, out: &mut Vec<u8>| put(Question(nonce), NO_COOKIE, out);
+        self.seal(QUESTION, write, unix).map(|(nonce, datagram)| (Question(nonce), datagram))
+    }
+
+    /// The same question from whoever has been given a cookie. `None` as [`say`](Self::say).
+    pub fn ask_with(&mut self, cookie: Cookie, question: Question, unix: Duration) -> Option<Vec<u8>> {
+        self.seal(QUESTION, |_, out| put(question, cookie, out), unix).map(|(_, datagram)| datagram)
+    }
+
+    /// Gives a cookie to whoever asks: no more octets than the question had. `None` as [`say`](Self::say).
+    pub fn give(&mut self, cookie: Cookie, question: Question, unix: Duration) -> Option<Vec<u8>> {
+        self.seal(COOKIE, |_, out| put(question, cookie, out), unix).map(|(_, datagram)| datagram)
+    }
+
+    /// Whether this announcer has said it, as a datagram that came back says itself.
+    #[must_use]
+    pub fn has_said(&self, datagram: &[u8]) -> bool {
+        datagram.get(2..10).is_some_and(|sender| *sender == self.prefix)
     }
 
     /// What follows the answer to a question, of so many flows. `None` as [`say`](Self::say).
     pub fn that_is_all(&mut self, question: Question, flows: u32, unix: Duration) -> Option<Vec<u8>> {
-        let write = |out: &mut Vec<u8>| {
+        let write = |_, out: &mut Vec<u8>| {
             out.extend(question.0);
             out.extend(flows.to_be_bytes());
         };
@@ -121,7 +173,7 @@ impl Announcer {
     fn seal(
         &mut self,
         form: u8,
-        content: impl FnOnce(&mut Vec<u8>),
+        content: impl FnOnce([u8; NONCE_LEN], &mut Vec<u8>),
         unix: Duration,
     ) -> Option<([u8; NONCE_LEN], Vec<u8>)> {
         self.said = self.said.checked_add(1)?;
@@ -132,7 +184,7 @@ impl Announcer {
         datagram.extend([form, self.id]);
         datagram.extend(nonce);
         datagram.extend(millis(unix).to_be_bytes());
-        content(&mut datagram);
+        content(nonce, &mut datagram);
         let aad = Aad::from([form, self.id]);
         let (_, sealed) = datagram.split_at_mut(HEAD);
         let tag = self.key.seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, sealed).ok()?;
@@ -144,20 +196,21 @@ impl Announcer {
 impl Listener {
     /// Opens what is sealed under any of these keys.
     pub fn new(keys: impl IntoIterator<Item = (u8, [u8; 32])>) -> Self {
-        Self(keys.into_iter().map(|(id, octets)| (id, key(&octets))).collect())
+        let keys = keys.into_iter().map(|(id, octets)| (id, key(&octets))).collect();
+        Self { keys, replays: Replays::default() }
     }
 
     /// What a datagram says.
     ///
     /// # Errors
     /// [`Unheard`].
-    pub fn hear(&self, datagram: &mut [u8], unix: Duration) -> Result<Said, Unheard> {
+    pub fn hear(&mut self, datagram: &mut [u8], unix: Duration) -> Result<Said, Unheard> {
         let len = datagram.len();
         if len > HEAD + 8 + MOST * FLOW + TAG {
             return Err(Unheard::Form);
         }
         let (head, sealed) = datagram.split_at_mut_checked(HEAD).ok_or(Unheard::Form)?;
-        let &mut [form @ (FLOWS | QUESTION | THAT_IS_ALL), id, ref name @ ..] = head else {
+        let &mut [form @ (FLOWS | QUESTION | THAT_IS_ALL | COOKIE), id, ref name @ ..] = head else {
             return Err(Unheard::Form);
         };
         let name: [u8; NONCE_LEN] = name.try_into().map_err(|_| Unheard::Form)?;
@@ -166,7 +219,7 @@ impl Listener {
             key.open_in_place(nonce, Aad::from([form, id]), sealed).map(|opened| opened.len())
         };
         // Two keys of sixteen share an id. What one cannot open is no more what it was.
-        let mut keys = self.0.iter().filter(|(known, _)| *known == id).map(|(_, key)| key);
+        let mut keys = self.keys.iter().filter(|(known, _)| *known == id).map(|(_, key)| key);
         let (first, other) = (keys.next().ok_or(Unheard::Key)?, keys.next());
         let before = other.map(|other| (other, sealed.to_vec()));
         let len = match (open(first, sealed), before) {
@@ -178,25 +231,46 @@ impl Listener {
             (Err(_), None) => return Err(Unheard::Forged),
         };
         let opened = &sealed[..len];
-        let (time, flows) = opened.split_first_chunk::<8>().ok_or(Unheard::Form)?;
-        if u64::from_be_bytes(*time).abs_diff(millis(unix)) > millis(SKEW) {
+        let (time, content) = opened.split_first_chunk::<8>().ok_or(Unheard::Form)?;
+        let (said, now) = (u64::from_be_bytes(*time), millis(unix));
+        if said.abs_diff(now) > millis(SKEW) {
             return Err(Unheard::Time);
         }
+        if !self.replays.take(&name, said) {
+            return Err(Unheard::Replayed);
+        }
         match form {
-            FLOWS => match flows.as_chunks::<FLOW>() {
-                (flows, []) => Ok(Said::Flows(flows.iter().map(read).collect())),
-                _ => Err(Unheard::Form),
-            },
-            QUESTION if flows.is_empty() => Ok(Said::Question(Question(name))),
-            THAT_IS_ALL => match flows.split_first_chunk() {
-                Some((question, [a, b, c, d])) => {
-                    Ok(Said::ThatIsAll(Question(*question), u32::from_be_bytes([*a, *b, *c, *d])))
+            FLOWS => match content.as_chunks::<FLOW>() {
+                (flows, []) => {
+                    let on_its_way = Duration::from_millis(now.saturating_sub(said));
+                    Ok(Said::Flows(flows.iter().map(|flow| read(flow, on_its_way)).collect()))
                 }
                 _ => Err(Unheard::Form),
             },
-            _ => Err(Unheard::Form),
+            _ => match (form, content.split_first_chunk()) {
+                (THAT_IS_ALL, Some((question, [a, b, c, d]))) => {
+                    Ok(Said::ThatIsAll(Question(*question), u32::from_be_bytes([*a, *b, *c, *d])))
+                }
+                (QUESTION | COOKIE, Some((question, cookie))) => {
+                    let cookie = Cookie(cookie.try_into().map_err(|_| Unheard::Form)?);
+                    let question = Question(*question);
+                    Ok(match form {
+                        COOKIE => Said::Cookie(question, cookie),
+                        _ => Said::Question(question, Some(cookie).filter(|cookie| *cookie != NO_COOKIE)),
+                    })
+                }
+                _ => Err(Unheard::Form),
+            },
         }
     }
+}
+
+/// In a question of somebody who has none.
+const NO_COOKIE: Cookie = Cookie([0; Cookie::LEN]);
+
+fn put(question: Question, cookie: Cookie, out: &mut Vec<u8>) {
+    out.extend(question.0);
+    out.extend(cookie.0);
 }
 
 fn millis(time: Duration) -> u64 {
@@ -217,9 +291,11 @@ fn write(flow: &Announced, out: &mut Vec<u8>) {
     address(out, flow.target.worker);
     out.extend(flow.target.key.as_bytes());
     out.extend(flow.session.0.to_be_bytes());
+    // Flows are told of that are silent for half a minute at most.
+    out.push(u8::try_from(flow.silent.as_secs()).unwrap_or(u8::MAX));
 }
 
-fn read(flow: &[u8; FLOW]) -> Announced {
+fn read(flow: &[u8; FLOW], on_its_way: Duration) -> Announced {
     fn part<const N: usize>(flow: &[u8; FLOW], from: usize) -> [u8; N] {
         std::array::from_fn(|n| flow[from + n])
     }
@@ -232,6 +308,7 @@ fn read(flow: &[u8; FLOW]) -> Announced {
         door: u16::from_be_bytes(part(flow, 18)),
         target: Target { worker: address(20), key: SessionKey::from_bytes(part(flow, 38)) },
         session: SessionHandle(u32::from_be_bytes(part(flow, 54))),
+        silent: Duration::from_secs(flow[58].into()) + on_its_way,
     }
 }
 
@@ -247,12 +324,13 @@ mod tests {
     fn flow() -> impl Strategy<Value = Announced> {
         let ip = || prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)];
         let address = || (ip(), any::<u16>()).prop_map(|(ip, port)| SocketAddr::new(ip.to_canonical(), port));
-        (address(), any::<u16>(), address(), any::<[u8; 16]>(), any::<u32>()).prop_map(
-            |(client, door, worker, key, session)| Announced {
+        (address(), any::<u16>(), address(), any::<[u8; 16]>(), any::<u32>(), any::<u8>()).prop_map(
+            |(client, door, worker, key, session, silent)| Announced {
                 client,
                 door,
                 target: Target { worker, key: SessionKey::from_bytes(key) },
                 session: SessionHandle(session),
+                silent: Duration::from_secs(silent.into()),
             },
         )
     }
@@ -262,14 +340,15 @@ mod tests {
         fn what_is_said_is_heard(flows in proptest::collection::vec(flow(), 0..MOST + 3), bit in any::<prop::sample::Index>()) {
             let mut announcer = Announcer::new(3, &KEY, [1; 8]);
             let said = announcer.say(&flows, NOW).unwrap();
-            prop_assert!(said.len() <= 1_198);
-            let listener = Listener::new([(2, [9; 32]), (3, KEY)]);
+            prop_assert!(said.len() <= 1_218);
+            let mut listener = Listener::new([(2, [9; 32]), (3, KEY)]);
             let heard = Said::Flows(flows[..flows.len().min(MOST)].to_vec());
             prop_assert_eq!(listener.hear(&mut said.clone(), NOW).unwrap(), heard);
+            prop_assert_eq!(listener.hear(&mut said.clone(), NOW), Err(Unheard::Replayed));
             let mut changed = said.clone();
             let bit = bit.index(changed.len() * 8);
             changed[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(listener.hear(&mut changed, NOW).is_err());
+            prop_assert!(matches!(listener.hear(&mut changed, NOW), Err(Unheard::Form | Unheard::Key | Unheard::Forged)));
             prop_assert_ne!(announcer.say(&flows, NOW).unwrap(), said, "no nonce is used twice");
         }
 
@@ -283,9 +362,9 @@ mod tests {
     fn keys_of_one_id_are_both_tried() {
         let other = [8; 32];
         for keys in [[(3, KEY), (3, other)], [(3, other), (3, KEY)]] {
-            let listener = Listener::new(keys);
-            for key in [KEY, other] {
-                let mut said = Announcer::new(3, &key, [1; 8]).say(&[], NOW).unwrap();
+            let mut listener = Listener::new(keys);
+            for (key, sender) in [(KEY, 1), (other, 2)] {
+                let mut said = Announcer::new(3, &key, [sender; 8]).say(&[], NOW).unwrap();
                 assert_eq!(listener.hear(&mut said, NOW), Ok(Said::Flows(Vec::new())));
             }
             let mut said = Announcer::new(3, &[9; 32], [1; 8]).say(&[], NOW).unwrap();
@@ -296,16 +375,36 @@ mod tests {
     #[test]
     fn a_question_has_a_name_of_its_own() {
         let mut announcer = Announcer::new(3, &KEY, [1; 8]);
-        let listener = Listener::new([(3, KEY)]);
-        let (first, mut asked) = announcer.ask(NOW).unwrap();
-        assert_eq!(listener.hear(&mut asked, NOW), Ok(Said::Question(first)));
+        let mut listener = Listener::new([(3, KEY)]);
+        let mut check = |mut said: Vec<u8>, expected| assert_eq!(listener.hear(&mut said, NOW), expected);
+        let (first, asked) = announcer.ask(NOW).unwrap();
+        let length = asked.len();
+        check(asked, Ok(Said::Question(first, None)));
         assert_ne!(announcer.ask(NOW).unwrap().0, first);
-        let mut end = announcer.that_is_all(first, 70_000, NOW).unwrap();
-        assert_eq!(listener.hear(&mut end, NOW), Ok(Said::ThatIsAll(first, 70_000)));
+        let cookie = Cookie([5; 16]);
+        let given = announcer.give(cookie, first, NOW).unwrap();
+        assert!(given.len() <= length, "nobody gets more than was sent in its name");
+        check(given, Ok(Said::Cookie(first, cookie)));
+        check(announcer.ask_with(cookie, first, NOW).unwrap(), Ok(Said::Question(first, Some(cookie))));
+        check(announcer.that_is_all(first, 70_000, NOW).unwrap(), Ok(Said::ThatIsAll(first, 70_000)));
         // Nobody makes one of the other.
-        let mut changed = announcer.that_is_all(first, 0, NOW).unwrap();
+        let mut changed = announcer.give(cookie, first, NOW).unwrap();
         changed[0] = QUESTION;
-        assert_eq!(listener.hear(&mut changed, NOW), Err(Unheard::Forged));
+        check(changed, Err(Unheard::Forged));
+    }
+
+    #[test]
+    fn what_was_on_its_way_has_been_silent_for_longer() {
+        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: SessionKey::from_bytes([1; 16]) };
+        let client = SocketAddr::from(([192, 0, 2, 1], 1));
+        let (door, session) = (3478, SessionHandle(1));
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        for (silent, said, heard, expected) in [(0, 5, 5, 0), (3, 5, 12, 10), (3, 5, 4, 3), (400, 5, 5, 255)] {
+            let flow = Announced { client, door, target, session, silent: Duration::from_secs(silent) };
+            let mut said = Announcer::new(3, &KEY, [1; 8]).say(&[flow], at(said)).unwrap();
+            let Ok(Said::Flows(flows)) = Listener::new([(3, KEY)]).hear(&mut said, at(heard)) else { panic!() };
+            assert_eq!(flows, [Announced { silent: Duration::from_secs(expected), ..flow }]);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use foldhash::fast::RandomState;
 use streamfleet_net::{prefer_large_pages, prefetch};
 use streamfleet_session::ufrag::SessionKey;
 
+use crate::announce::MOST;
 use crate::header::{
     Direction, FlowId, HEADER, Header, SEALED, SessionHandle, Standing, TAG, address_octets, address_of, client_of,
 };
@@ -41,6 +42,12 @@ impl FlowKey {
         key[..18].copy_from_slice(&address_octets(client));
         key[18..].copy_from_slice(&door.to_be_bytes());
         Self(key)
+    }
+
+    /// The client's address and the door.
+    pub(crate) fn parts(&self) -> (SocketAddr, u16) {
+        let [client @ .., a, b] = self.0;
+        (address_of(&client), u16::from_be_bytes([a, b]))
     }
 }
 
@@ -104,9 +111,9 @@ pub(crate) struct Flow {
     sent: u64,
     packets_received: u32,
     packets_sent: u32,
-    /// When it was entered, and when others were told of it.
+    /// When it was entered, and when others are to be told of it again.
     since: u32,
-    told: u32,
+    tell_at: u32,
     /// The other flow of this address.
     rival: u32,
 }
@@ -136,6 +143,9 @@ fn share(key: &SessionKey) -> usize {
     let [first, second, ..] = *key.as_bytes();
     usize::from(u16::from_ne_bytes([first, second]))
 }
+
+/// Flows that others may be told of at once, however small the table is: ten datagrams.
+const FEW: usize = 10 * MOST;
 
 /// Counters of sessions' flows: those that share one, by chance, share what one may have.
 const SHARES: usize = 1 << 16;
@@ -211,14 +221,9 @@ impl Flow {
         Traffic { packets: self.packets_sent, octets: self.sent }
     }
 
-    /// Others have been told of it.
-    pub(crate) fn told(&mut self, now: Duration) {
-        self.told = seconds(now);
-    }
-
     /// Whether others are to be told of it again.
     fn is_to_be_told(&self, now: Duration) -> bool {
-        self.standing == Standing::Proven && seconds(now).saturating_sub(self.told) >= seconds(AGAIN)
+        self.standing == Standing::Proven && seconds(now) >= self.tell_at
     }
 
     /// Whether so many octets may go to the client; counts them.
@@ -387,20 +392,34 @@ impl Flows {
         Raised::Proven
     }
 
+    /// Others know of it, as of many that began or came over together. When each is told again is its own: a second of the next
+    /// ten that its name chooses, differently at each relay.
+    pub(crate) fn told(&mut self, id: FlowId, now: Duration) {
+        let Some(name) = self.get(id).map(Flow::name) else { return };
+        let after = 1 + self.hash(&name) % seconds(AGAIN);
+        if let Some(flow) = self.get_mut(id) {
+            flow.tell_at = seconds(now).saturating_add(after);
+        }
+    }
+
     /// Looks at one of so many parts of all places: forgets flows whose clients are silent, and names those that others are to be
-    /// told of.
+    /// told of, twice as many as are due in a part where they are spread evenly: the rest is told with the next rounds.
     pub(crate) fn tend(&mut self, parts: usize, now: Duration, mut tell: impl FnMut(&Flow)) -> usize {
         let mut forgotten = 0;
+        // All parts have their turn within a second.
+        let part = self.places.len().div_ceil(parts.max(1));
+        let mut may_tell = (2 * part / AGAIN.as_secs() as usize).max(FEW);
         // Places, not flows: after many have gone those that are left are far apart.
-        for _ in 0..self.places.len().div_ceil(parts.max(1)) {
+        for _ in 0..part {
             let place = self.next_place();
             let bounds = self.bounds;
             let Some(flow) = self.get_mut(FlowId(place)) else { continue };
             if flow.is_over(&bounds, now) {
                 self.forget(FlowId(place));
                 forgotten += 1;
-            } else if flow.is_to_be_told(now) {
-                flow.told(now);
+            } else if flow.is_to_be_told(now) && may_tell > 0 {
+                may_tell -= 1;
+                flow.tell_at = seconds(now + AGAIN);
                 tell(flow);
             }
         }
@@ -452,7 +471,7 @@ impl Flows {
             packets_received: 0,
             packets_sent: 0,
             since: heard,
-            told: 0,
+            tell_at: 0,
             rival: NONE,
         };
         if let Some(before) = self.places[place as usize].replace(flow) {

@@ -3,20 +3,24 @@
 //! | module | noun |
 //! |---|---|
 //! | [`announce`] | what relays tell each other of flows |
+//! | [`cookie`] | who asks what relays know is where it says it is |
 //! | [`header`] | what relay and worker put before each datagram |
 //! | [`flows`] | clients' addresses and where they lead, bounded |
 //! | `index` | from a hash to a place |
 //! | [`relay`] | the decision for each datagram |
+//! | `replays` | what other relays have said already |
 //! | [`told`] | flows of other relays, bounded |
 //! | [`view`] | what people see of a flow |
 //!
 //! What is absent: sockets, clocks, threads, and the installation's key. Time is an argument.
 
 pub mod announce;
+pub mod cookie;
 pub mod flows;
 pub mod header;
 mod index;
 pub mod relay;
+mod replays;
 mod strangers;
 pub mod told;
 pub mod view;

@@ -39,6 +39,8 @@ pub struct Announced {
     pub target: Target,
     /// What the worker calls the session.
     pub session: SessionHandle,
+    /// How long nothing has come from the client. Of two that have told of one client, it has come by the other last.
+    pub silent: Duration,
 }
 
 /// Flows that other relays have told of.
@@ -268,6 +270,7 @@ impl<U: Ufrags> Relay<U> {
     fn adopt(&mut self, announced: &Announced, now: Duration) -> Result<FlowId, Full> {
         let flow = self.flows.enter(announced.client, announced.door, announced.target, now)?;
         self.flows.raise(flow, Standing::Proven, announced.session);
+        self.flows.told(flow, now);
         Ok(flow)
     }
 
@@ -294,8 +297,8 @@ impl<U: Ufrags> Relay<U> {
             let flow = self.flows.get_mut(said.flow).ok_or(Drop::StrangeFlow)?;
             flow.learn(sealed.octets(), said.standing);
             if raised == Raised::Proven {
-                flow.told(now);
-                announce = Some(announced(flow));
+                announce = Some(announced(flow, now));
+                self.flows.told(said.flow, now);
             }
         }
         let may = self.flows.get_mut(said.flow).is_some_and(|flow| flow.spend(datagram.len()));
@@ -320,12 +323,13 @@ impl<U: Ufrags> Relay<U> {
     /// are to hear of again. To be called so often that all parts have had their turn within seconds. Returns how many were
     /// forgotten.
     pub fn tend(&mut self, parts: usize, now: Duration, mut tell: impl FnMut(Announced)) -> usize {
-        self.flows.tend(parts, now, |flow| tell(announced(flow)))
+        self.flows.tend(parts, now, |flow| tell(announced(flow, now)))
     }
 }
 
-fn announced(flow: &Flow) -> Announced {
-    Announced { client: flow.client(), door: flow.door(), target: flow.target(), session: flow.session() }
+fn announced(flow: &Flow, now: Duration) -> Announced {
+    let (target, session, silent) = (flow.target(), flow.session(), flow.silent(now));
+    Announced { client: flow.client(), door: flow.door(), target, session, silent }
 }
 
 fn onward(flow: &Flow) -> (SocketAddr, [u8; HEADER]) {

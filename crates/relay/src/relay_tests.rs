@@ -127,7 +127,7 @@ fn what_is_told_to_others_is_told_once() {
     };
     assert_eq!(said(&mut relay, Standing::Confirmed), None);
     let session = SessionHandle(u32::from(b'a'));
-    let announced = Announced { client: client(1), door: DOOR, target: target(b'a'), session };
+    let announced = Announced { client: client(1), door: DOOR, target: target(b'a'), session, silent: Duration::ZERO };
     assert_eq!(said(&mut relay, Standing::Proven), Some(announced));
     assert_eq!(said(&mut relay, Standing::Proven), None);
     // The first packet of any kind goes on at another relay.
@@ -147,15 +147,74 @@ fn what_lasts_is_told_again() {
     let (a, b) = (relay.hears(1, &check("a")).unwrap(), relay.hears(2, &check("b")).unwrap());
     relay.told(&a.to, Standing::Proven, &[1]).unwrap();
     relay.told(&b.to, Standing::Confirmed, &[1]).unwrap();
-    let again = |relay: &mut Relay<Minted>, seconds| {
-        let mut told = Vec::new();
-        relay.tend(1, NOW + Duration::from_secs(seconds), |announced| told.push(announced.client));
-        told
+    let mut told = Vec::new();
+    for seconds in 0..30 {
+        relay.tend(1, NOW + Duration::from_secs(seconds), |announced| {
+            assert_eq!((announced.client, announced.silent.as_secs()), (client(1), seconds));
+            told.push(seconds);
+        });
+    }
+    let [first, rest @ ..] = &told[..] else { panic!("it is never told") };
+    assert!((1..=10).contains(first), "{told:?}");
+    let expected: Vec<u64> = (1..3).map(|n| first + 10 * n).filter(|seconds| *seconds < 30).collect();
+    assert_eq!(rest, expected);
+}
+
+/// A load balancer sends a thousand calls here at once, or a thousand begin: they are not told again all at once.
+#[test]
+fn what_came_together_is_told_apart() {
+    const CLIENTS: u16 = 1_000;
+    let at = |n: u16| SocketAddr::from(([192, 0, 2, 1], n));
+    let flow = |n| {
+        let session = SessionHandle(1);
+        Announced { client: at(n), door: DOOR, target: target(b'a'), session, silent: Duration::ZERO }
     };
-    assert_eq!(again(&mut relay, 9), []);
-    assert_eq!(again(&mut relay, 10), [client(1)]);
-    assert_eq!(again(&mut relay, 19), []);
-    assert_eq!(again(&mut relay, 20), [client(1)]);
+    let bounds = Bounds { per_session: u32::MAX, ..Bounds::default() };
+    let (mut adopted, mut begun) = (relay(bounds), relay(bounds));
+    let elsewhere = Told((0..CLIENTS).map(|n| (FlowKey::new(at(n), DOOR), flow(n))).collect());
+    for n in 0..CLIENTS {
+        adopted.from_client(at(n), DOOR, RTP, NOW, &elsewhere).unwrap();
+        let first = begun.from_client(at(n), DOOR, &check("a"), NOW, &Told::default()).unwrap();
+        begun.told(&first.to, Standing::Proven, &[1]).unwrap();
+    }
+    for relay in [&mut adopted, &mut begun] {
+        let mut times = HashMap::<SocketAddr, Vec<u64>>::new();
+        for seconds in 0..30 {
+            let before: usize = times.values().map(Vec::len).sum();
+            for _ in 0..10 {
+                relay.tend(10, NOW + Duration::from_secs(seconds), |flow| {
+                    times.entry(flow.client).or_default().push(seconds)
+                });
+            }
+            let count = times.values().map(Vec::len).sum::<usize>() - before;
+            // A tenth of them each second; six standard deviations more.
+            assert!(count <= 157, "{count} in second {seconds}");
+        }
+        assert_eq!(times.len(), usize::from(CLIENTS));
+        for times in times.values() {
+            assert!(times[0] <= 10 && times.windows(2).all(|pair| pair[1] - pair[0] == 10), "{times:?}");
+        }
+    }
+}
+
+/// A thread that stood still has all of them to tell.
+#[test]
+fn so_many_are_told_at_once() {
+    const CLIENTS: u16 = 10_000;
+    let mut relay = relay(Bounds { per_session: u32::MAX, ..Bounds::default() });
+    for n in 0..CLIENTS {
+        let from = SocketAddr::from(([192, 0, 2, 1], n));
+        let first = relay.from_client(from, DOOR, &check("a"), NOW, &Told::default()).unwrap();
+        relay.told(&first.to, Standing::Proven, &[1]).unwrap();
+    }
+    let later = NOW + Duration::from_secs(20);
+    let mut rounds = Vec::new();
+    while rounds.iter().sum::<usize>() < usize::from(CLIENTS) && rounds.len() < 100 {
+        let mut told = 0;
+        relay.tend(10, later, |_| told += 1);
+        rounds.push(told);
+    }
+    assert_eq!(rounds, [200; 50], "ten datagrams each time, until all are told");
 }
 
 /// A table that was full once has as many places as then.
@@ -360,7 +419,8 @@ fn a_call_outlives_its_key() {
     assert_eq!((on.to.0, on.also), (target(b'a').worker, None));
     assert_eq!(relay.hears(1, &check("b")).unwrap().to.0, target(b'b').worker, "what can be opened says where to");
     // Told by another relay, which has still opened it.
-    let announced = Announced { client: client(3), door: DOOR, target: target(b'c'), session: SessionHandle(1) };
+    let (session, silent) = (SessionHandle(1), Duration::ZERO);
+    let announced = Announced { client: client(3), door: DOOR, target: target(b'c'), session, silent };
     let told = Told(HashMap::from([(FlowKey::new(client(3), DOOR), announced)]));
     let on = relay.from_client(client(3), DOOR, &check("C"), NOW, &told).unwrap();
     assert_eq!(on.to.0, target(b'c').worker);

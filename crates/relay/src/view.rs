@@ -90,7 +90,7 @@ mod tests {
     fn announced(n: u16) -> Announced {
         let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], n)), key: SessionKey::from_bytes([1; 16]) };
         let client = SocketAddr::from(([192, 0, 2, 1], n));
-        Announced { client, door: 3478, target, session: SessionHandle(n.into()) }
+        Announced { client, door: 3478, target, session: SessionHandle(n.into()), silent: Duration::ZERO }
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             let seen: Vec<_> = starts.flat_map(|from| relay.views(from..from + part, at(9))).collect();
             let ports: Vec<u16> = seen.iter().map(|view| view.client.port()).collect();
             assert_eq!(ports, (0..100).collect::<Vec<_>>());
-            let Announced { client, door, target, session } = announced(42);
+            let Announced { client, door, target, session, .. } = announced(42);
             let (worker, standing) = (target.worker, Standing::Proven);
             let (received, sent) = (Traffic { packets: 1, octets: 4 }, Traffic::default());
             let expected =

@@ -7,11 +7,20 @@ use opentelemetry::KeyValue;
 use streamfleet_carrier::{Counters, Histogram, Way};
 use streamfleet_process::telemetry::{Counted, Metrics};
 use streamfleet_relay::Drop;
+use streamfleet_relay::announce::Unheard;
+use streamfleet_relay::told::Whose;
 
+use super::peers;
 use super::told::Elsewhere;
 
 /// Puts what threads count into the metrics.
-pub(super) fn observe(metrics: &Metrics, threads: &[Arc<Counters>], untold: Arc<AtomicU64>, elsewhere: Arc<Elsewhere>) {
+pub(super) fn observe(
+    metrics: &Metrics,
+    threads: &[Arc<Counters>],
+    untold: Arc<AtomicU64>,
+    peers: Arc<peers::Counts>,
+    elsewhere: Arc<Elsewhere>,
+) {
     let (meter, threads) = (&metrics.meter("relay"), threads.to_vec());
     let sum = |threads: &[Arc<Counters>], read: &dyn Fn(&Counters) -> u64| -> u64 {
         threads.iter().map(|counters| read(counters)).sum()
@@ -72,13 +81,32 @@ pub(super) fn observe(metrics: &Metrics, threads: &[Arc<Counters>], untold: Arc<
         .with_description("Flows that other relays were not told of at once")
         .with_callback(move |observer| observer.observe(untold.load(Relaxed), &[]))
         .build();
+    let of = peers.clone();
+    meter
+        .u64_observable_counter("streamfleet_relay_unheard")
+        .with_unit("{datagram}")
+        .with_description("Datagrams between relays that say nothing, by why")
+        .with_callback(move |observer| {
+            for why in Unheard::ALL {
+                observer.observe(of.unheard(why), &[KeyValue::new("reason", why.as_str())]);
+            }
+        })
+        .build();
+    meter
+        .u64_observable_counter("streamfleet_relay_peer_overflowed")
+        .with_unit("{datagram}")
+        .with_description(
+            "Datagrams of other relays that the kernel dropped because those before them had not been taken",
+        )
+        .with_callback(move |observer| observer.observe(peers.overflowed(), &[]))
+        .build();
     meter
         .u64_observable_gauge("streamfleet_relay_flows")
         .with_description("Clients' addresses that the relay knows, and those that others have told it of")
         .with_callback(move |observer| {
             let own = sum(&threads, &Counters::flows);
             observer.observe(own, &[KeyValue::new("of", "own")]);
-            observer.observe(elsewhere.len() as u64, &[KeyValue::new("of", "others")]);
+            observer.observe(elsewhere.count(Whose::Others) as u64, &[KeyValue::new("of", "others")]);
         })
         .build();
 }

@@ -131,7 +131,7 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         if let Some(thread) = threads.first() {
             thread.tell_of_its_buffers();
         }
-        counters::observe(metrics, &counters, untold, elsewhere);
+        counters::observe(metrics, &counters, untold, peers.counts(), elsewhere);
         Ok(Self { threads, peers, flows, door, view })
     }
 
@@ -167,7 +167,8 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
                 Some(Ok(Ok(result))) => result.and_then(|()| Err(io::Error::other("a thread of the relay has ended"))),
                 _ => Err(io::Error::other("a thread of the relay has panicked")),
             },
-            result = peers.run(flows) => result,
+            // Large, and moved by whoever runs this.
+            result = Box::pin(peers.run(flows)) => result,
         }
     }
 }

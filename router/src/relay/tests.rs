@@ -90,10 +90,6 @@ fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
     }
 }
 
-async fn relay(plan: RelayPlan, worker: &StdSocket) -> (SocketAddr, tokio::task::JoinSet<io::Result<()>>) {
-    measured(plan, worker, &Metrics::new("test", "0")).await
-}
-
 async fn measured(
     plan: RelayPlan,
     worker: &StdSocket,
@@ -163,9 +159,11 @@ async fn a_flow_goes_on_at_another_relay() {
     let worker = socket();
     // Ports that are free now.
     let [one, other] = [socket(), socket()].map(|socket| socket.local_addr().unwrap().port());
-    let (first, dying) = relay(plan(([127, 0, 0, 2], 0).into(), &[other], one), &worker).await;
+    let metrics = [(); 2].map(|()| Metrics::new("test", "0"));
+    let (first, dying) = measured(plan(([127, 0, 0, 2], 0).into(), &[other], one), &worker, &metrics[0]).await;
     // Behind a load balancer all have one port.
-    let (second, running) = relay(plan(([127, 0, 0, 3], first.port()).into(), &[one], other), &worker).await;
+    let at = SocketAddr::from(([127, 0, 0, 3], first.port()));
+    let (second, running) = measured(plan(at, &[one], other), &worker, &metrics[1]).await;
     let moved = tokio::task::spawn_blocking(move || {
         let client = socket();
         client.send_to(&check("a session"), first).unwrap();
@@ -184,6 +182,12 @@ async fn a_flow_goes_on_at_another_relay() {
             }
             assert!(tries < 400, "it was never told");
         };
+        let others = "streamfleet_relay_flows{of=\"others\"} ";
+        let counts = metrics.map(|metrics| {
+            let text = metrics.render();
+            text.lines().find_map(|line| line.strip_prefix(others)).expect("a count").to_owned()
+        });
+        assert_eq!(counts, ["0", "1"], "whose it is");
         drop(dying);
         let (sealed, datagram) = Sealed::split(&room[..len]).unwrap();
         assert_eq!(

@@ -1,11 +1,11 @@
-//! What this relay knows of the others' flows, for all of its threads.
+//! What this relay knows of all relays' flows, for all of its threads.
 
 use std::hash::BuildHasher as _;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use streamfleet_relay::told::Told;
+use streamfleet_relay::told::{Told, Whose};
 use streamfleet_relay::{Announced, FlowKey};
 
 /// Parts of it, each with a lock of its own: a thread that looks for a client waits for one part at most, and that for as long as one
@@ -32,10 +32,10 @@ impl Elsewhere {
         &self.parts[(self.hasher.hash_one(key) >> 32) as usize % PARTS]
     }
 
-    pub(super) fn tell(&self, flows: impl IntoIterator<Item = Announced>) {
+    pub(super) fn tell(&self, flows: impl IntoIterator<Item = Announced>, whose: Whose) {
         let now = self.started.elapsed();
         for flow in flows {
-            self.part(&FlowKey::new(flow.client, flow.door)).lock().tell(flow, now);
+            self.part(&FlowKey::new(flow.client, flow.door)).lock().tell(flow, whose, now);
         }
     }
 
@@ -44,12 +44,12 @@ impl Elsewhere {
         self.parts.iter().map(|part| part.lock().iter(self.started.elapsed()).collect())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn count(&self, whose: Whose) -> usize {
         let now = self.started.elapsed();
         let count = |part: &Mutex<Told>| {
             let mut told = part.lock();
             told.forget(now);
-            told.len()
+            told.count(whose)
         };
         self.parts.iter().map(count).sum()
     }

@@ -4,6 +4,7 @@
 //! sent before it has been judged, and would have been received before it.
 
 use streamfleet_process::telemetry::Metrics;
+use streamfleet_relay::announce::{Said, Unheard};
 use streamfleet_relay::{Announced, Drop as Why, FlowId};
 use streamfleet_session::ufrag::{Minted, Seal};
 
@@ -76,11 +77,50 @@ impl Place {
     /// How many packets went no further for this reason.
     #[track_caller]
     fn dropped(&self, why: Why) -> u64 {
-        let label = format!("reason=\"{}\"", why.as_str());
+        self.count("dropped", why.as_str())
+    }
+
+    /// How many datagrams between relays said nothing for this reason.
+    #[track_caller]
+    fn unheard(&self, why: Unheard) -> u64 {
+        self.count("unheard", why.as_str())
+    }
+
+    #[track_caller]
+    fn count(&self, what: &str, reason: &str) -> u64 {
+        let (name, label) = (format!("streamfleet_relay_{what}_total{{"), format!("reason=\"{reason}\""));
         let text = self.metrics.render();
-        let is_it = |line: &&str| line.starts_with("streamfleet_relay_dropped_total{") && line.contains(&label);
+        let is_it = |line: &&str| line.starts_with(&name) && line.contains(&label);
         let line = text.lines().find(is_it).unwrap_or_else(|| panic!("{label} in {text}"));
         line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// A flow to this call's worker, as another relay would tell of it.
+    fn flow(&self, client: &StdSocket, call: &Call) -> Announced {
+        Announced {
+            client: client.local_addr().unwrap(),
+            door: self.door.port(),
+            target: Target { worker: call.worker.local_addr().unwrap(), key: call.session.key },
+            session: SessionHandle(1),
+            silent: Duration::ZERO,
+        }
+    }
+
+    /// Media of a client that another relay has told of passes: what has been told before is known by then.
+    #[track_caller]
+    fn has_heard_of(&self, client: &StdSocket, call: &Call) {
+        call.worker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (mut room, mut tries) = ([0; 2_048], 0);
+        let (length, _) = loop {
+            client.send_to(MEDIA, self.door).unwrap();
+            match call.worker.recv_from(&mut room) {
+                Ok(came) => break came,
+                Err(_) => tries += 1,
+            }
+            assert!(tries < 400, "a true one is never believed");
+        };
+        assert_eq!(Sealed::split(&room[..length]).unwrap().0.said().client, client.local_addr().unwrap());
+        call.worker.set_read_timeout(Some(SOON)).unwrap();
     }
 
     #[track_caller]
@@ -279,52 +319,33 @@ async fn nobody_is_flooded_through_it() {
 async fn false_announcements_are_not_believed() {
     at_a_relay(|place| {
         let (call, stranger, relay) = (place.call(), socket(), socket());
-        let key = RelayKey::from_random(RELAY_KEY);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let flow = |client: SocketAddr| Announced {
-            client,
-            door: place.door.port(),
-            target: Target { worker: call.worker.local_addr().unwrap(), key: call.session.key },
-            session: SessionHandle(1),
+        let key = RelayKey::from_random(RELAY_KEY).among_relays();
+        let said = |key: &[u8; 32], client: &StdSocket, at: Duration| {
+            sibling(key).say(&[place.flow(client, &call)], at).unwrap()
         };
-        let said = |key: &[u8; 32], client: SocketAddr, now: Duration| {
-            let mut announcer = Announcer::new(RelayKey::from_random(RELAY_KEY).id().get(), key, rand::random());
-            announcer.say(&[flow(client)], now).unwrap()
-        };
-        let own = stranger.local_addr().unwrap();
-        let mut changed = said(&key.among_relays(), own, now);
+        let mut changed = said(&key, &stranger, now());
         *changed.last_mut().unwrap() ^= 1;
         for told in [
-            said(&[7; 32], own, now),
-            said(&RELAY_KEY, own, now),
-            said(&key.among_relays(), own, now - Duration::from_secs(600)),
-            said(&key.among_relays(), own, now)[..40].to_vec(),
+            said(&[7; 32], &stranger, now()),
+            said(&RELAY_KEY, &stranger, now()),
+            said(&key, &stranger, now() - Duration::from_secs(600)),
+            said(&key, &stranger, now())[..40].to_vec(),
             changed,
         ] {
             relay.send_to(&told, place.ears).unwrap();
         }
         // One that is true, of somebody else: all that came before it has been heard then.
         let friend = socket();
-        relay.send_to(&said(&key.among_relays(), friend.local_addr().unwrap(), now), place.ears).unwrap();
-        call.worker.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        let mut room = [0; 2_048];
-        let mut tries = 0;
-        let (length, _) = loop {
-            friend.send_to(MEDIA, place.door).unwrap();
-            match call.worker.recv_from(&mut room) {
-                Ok(came) => break came,
-                Err(_) => tries += 1,
-            }
-            assert!(tries < 400, "a true one is never believed");
-        };
-        assert_eq!(Sealed::split(&room[..length]).unwrap().0.said().client, friend.local_addr().unwrap());
+        relay.send_to(&said(&key, &friend, now()), place.ears).unwrap();
+        place.has_heard_of(&friend, &call);
+        assert_eq!([Unheard::Forged, Unheard::Time].map(|why| place.unheard(why)), [4, 1]);
         let before = place.dropped(Why::UnknownFlow);
         stranger.send_to(MEDIA, place.door).unwrap();
         call.client.send(MEDIA).unwrap();
         loop {
             let (came, _) = receive(&call.worker);
             let client = Sealed::split(&came).unwrap().0.said().client;
-            assert_ne!(client, own);
+            assert_ne!(client, stranger.local_addr().unwrap());
             if client == call.address() {
                 break;
             }
@@ -332,4 +353,108 @@ async fn false_announcements_are_not_believed() {
         assert_eq!(place.dropped(Why::UnknownFlow), before + 1);
     })
     .await;
+}
+
+fn now() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+}
+
+/// What another relay says.
+fn sibling(key: &[u8; 32]) -> Announcer {
+    Announcer::new(RelayKey::from_random(RELAY_KEY).id().get(), key, rand::random())
+}
+
+/// A client has moved to another session, and somebody plays back what was told of it before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_true_takes_nobodys_call() {
+    at_a_relay(|place| {
+        let (first, second, relay, client, friend) = (place.call(), place.call(), socket(), socket(), socket());
+        let key = RelayKey::from_random(RELAY_KEY).among_relays();
+        let (before, after) = (place.flow(&client, &first), place.flow(&client, &second));
+        let second_ago = now() - Duration::from_secs(1);
+        let recorded = sibling(&key).say(&[before], second_ago).unwrap();
+        let told = [
+            recorded.clone(),
+            sibling(&key).say(&[after], now()).unwrap(),
+            recorded.clone(),
+            recorded.clone(),
+            // On its way for long; and by a relay that the client has left.
+            sibling(&key).say(&[before], second_ago).unwrap(),
+            sibling(&key).say(&[Announced { silent: Duration::from_secs(3), ..before }], now()).unwrap(),
+            sibling(&key).say(&[place.flow(&friend, &first)], now()).unwrap(),
+            recorded,
+        ];
+        for datagram in &told {
+            relay.send_to(datagram, place.ears).unwrap();
+        }
+        place.has_heard_of(&friend, &first);
+        client.send_to(MEDIA, place.door).unwrap();
+        let (came, _) = receive(&second.worker);
+        assert_eq!(Sealed::split(&came).unwrap().0.said().client, client.local_addr().unwrap());
+        // The last of them may be heard after its friend's media has passed.
+        relay.send_to(&sibling(&key).say(&[place.flow(&relay, &first)], now()).unwrap(), place.ears).unwrap();
+        place.has_heard_of(&relay, &first);
+        assert_eq!(place.unheard(Unheard::Replayed), 3);
+    })
+    .await;
+}
+
+/// Whoever has recorded a question and sends it in a victim's name, or as his own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_in_anothers_name_gets_no_flows() {
+    at_a_relay(|place| {
+        let (asker, victim) = (socket(), socket());
+        let key = RelayKey::from_random(RELAY_KEY);
+        let mut own = sibling(&key.among_relays());
+        let hears = |at: &StdSocket| {
+            let (mut came, _) = receive(at);
+            let length = came.len();
+            (Listener::new([(key.id().get(), key.among_relays())]).hear(&mut came, now()).unwrap(), length)
+        };
+        let (question, asked) = own.ask(now()).unwrap();
+        asker.send_to(&asked, place.ears).unwrap();
+        let (Said::Cookie(named, cookie), length) = hears(&asker) else { panic!("it is given a cookie first") };
+        assert!(named == question && length <= asked.len(), "{length} octets for {}", asked.len());
+        let again = own.ask_with(cookie, question, now()).unwrap();
+        asker.send_to(&again, place.ears).unwrap();
+        assert_eq!(hears(&asker).0, Said::ThatIsAll(question, 0));
+        // From now on it is told of flows.
+        let call = place.call();
+        let flows = vec![place.flow(&call.client, &call)];
+        assert_eq!(untimed(hears(&asker).0), Said::Flows(flows.clone()));
+
+        // Played back, and as a relay gets it that has not heard it before.
+        let fresh = own.ask(now()).unwrap();
+        for told in [&asked, &again, &fresh.1, &own.ask_with(cookie, question, now()).unwrap()] {
+            victim.send_to(told, place.ears).unwrap();
+        }
+        for expected in [fresh.0, question] {
+            let (said, length) = hears(&victim);
+            assert!(matches!(said, Said::Cookie(named, _) if named == expected), "{said:?}");
+            assert!(length <= asked.len());
+        }
+        assert_eq!(place.unheard(Unheard::Replayed), 2);
+        // The one who was given the cookie gets all.
+        asker.send_to(&own.ask_with(cookie, question, now()).unwrap(), place.ears).unwrap();
+        let mut answer = Vec::new();
+        while answer.last().is_none_or(|said| matches!(said, Said::Flows(_))) {
+            answer.push(untimed(hears(&asker).0));
+        }
+        // It may be told of the flow again meanwhile.
+        assert_eq!(answer.pop(), Some(Said::ThatIsAll(question, 1)));
+        assert!(!answer.is_empty() && answer.iter().all(|said| *said == Said::Flows(flows.clone())));
+        victim.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(victim.recv_from(&mut [0; 2_048]).is_err(), "nobody has shown to be there");
+    })
+    .await;
+}
+
+/// Without what depends on when it is heard.
+fn untimed(said: Said) -> Said {
+    match said {
+        Said::Flows(flows) => {
+            Said::Flows(flows.into_iter().map(|flow| Announced { silent: Duration::ZERO, ..flow }).collect())
+        }
+        other => other,
+    }
 }
