@@ -103,7 +103,7 @@ def flows_text(found):
     seconds, flows = found["again_s"], found["flows"]
     rate, octets = found["datagrams"] / seconds, found["datagram_octets"] / seconds
     return (
-        f"{flows} flows take {found['heap_octets']:.0f} bytes each ({found['resident_octets']:.0f} resident), and {found['told_octets']:.0f} more at each relay that was told of them.\n\n"
+        f"{flows} flows take {found['heap_octets']:.0f} bytes each ({found['resident_octets']:.0f} resident), and {found['told_octets']:.0f} more at each relay that knows that it may come there next, its own included, once its client is there.\n\n"
         f"To be told to one other relay, every {seconds} s, they are {found['datagrams']} datagrams of {found['datagram_octets'] / found['datagrams']:.0f} octets: "
         f"{found['datagrams'] / flows:.2f} packets and {found['datagram_octets'] / flows:.0f} octets a flow and replica each time, {rate:.0f} packets and {octets / 1000:.0f} kB a second for all of them. "
         f"Saying it costs {found['saying_us']:.2f} µs of CPU a flow, hearing it {found['hearing_us']:.2f} µs."
