@@ -380,6 +380,8 @@ fn flooded(extent: &Extent) -> Result<()> {
         for reason in ["unknown_flow", "noise", "unknown_ufrag", "stranger", "crowded", "malformed", "strange_flow"] {
             ensure!(counted[reason] > 0.0, "nothing was dropped as {reason}: {counted:?}");
         }
+        let unheard = crate::at_routers(site, "streamfleet_relay_unheard_total", "reason=\"key\"")?;
+        ensure!(unheard > 0.0, "no announcement was found to be sealed with another key");
         let mut refused = 0.0;
         for number in 0..site.workers() {
             let metrics = site.at_worker(number, |server| server.metrics())??;
