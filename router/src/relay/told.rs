@@ -21,8 +21,9 @@ pub(super) struct Elsewhere {
 
 impl Elsewhere {
     pub(super) fn new(most: usize, started: Instant) -> Self {
-        // By chance one part has more than another.
-        let each = most.div_ceil(PARTS) + most.div_ceil(PARTS * 8);
+        // By chance one part has more than another: by six standard deviations at most.
+        let even = most.div_ceil(PARTS);
+        let each = even + 6 * even.isqrt();
         let parts = (0..PARTS).map(|_| Mutex::new(Told::new(each))).collect();
         Self { parts, hasher: RandomState::default(), started }
     }
