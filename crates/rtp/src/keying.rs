@@ -1,15 +1,19 @@
-//! Learns one session's DTLS-SRTP keying material from the core, which has no public exporter.
+//! Learns one session's DTLS-SRTP keying material from the core, which has no public exporter; and whether what came was authentic,
+//! which the core does not say either.
 //!
 //! The core takes a crypto provider per peer connection, and makes each block of an RFC 5705 export as one HMAC-SHA256
 //! through it: HMAC(secret, A(i), label, randoms). [`KeyTap`] is the real provider, and keeps a copy of the blocks whose
 //! label is DTLS-SRTP's (RFC 5764 section 4.2). Label, layout and hash are fixed by the RFCs; that the export goes through
 //! the provider is the core's choice, so a test connects two peers through taps and has to pass for each new version.
+//!
+//! The core opens records of DTLS through it, too, those that it has not seen before and no others.
 
 use rtc::crypto::{
     ActiveKeyExchange, AeadAlgorithm, AeadCipher, BlockCipherAlgorithm, CbcAlgorithm, CbcCipher, CryptoAlgorithm,
     CryptoError, HashAlgorithm, HmacAlgorithm, KeyExchangeAlgorithm, Mac, PublicKey, RTCCrypto, RTCCryptoProvider,
     RTCRandom, SecretVec, SignatureScheme, SigningKey, StreamCipher, StreamCipherAlgorithm,
 };
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const LABEL: &[u8] = b"EXTRACTOR-dtls_srtp";
@@ -22,7 +26,13 @@ type Result<T> = std::result::Result<T, CryptoError>;
 /// The material of one peer connection, once its DTLS handshake is done.
 #[derive(Clone, Default)]
 pub struct Keying {
-    material: Arc<Mutex<Option<SecretVec>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    material: Mutex<Option<SecretVec>>,
+    opened: AtomicU64,
 }
 
 impl Keying {
@@ -30,6 +40,12 @@ impl Keying {
     /// the export, and again after this call.
     pub fn take(&self) -> Option<SecretVec> {
         self.lock().take()
+    }
+
+    /// Ciphertexts of AEAD algorithms (RFC 5116) that were found authentic so far: a record of DTLS that came adds one if it was
+    /// sealed with the keys of the connection and is no repetition. Suites in CBC mode (RFC 4346) add nothing.
+    pub fn opened(&self) -> u64 {
+        self.shared.opened.load(Relaxed)
     }
 
     fn append(&self, block: &[u8]) {
@@ -45,7 +61,7 @@ impl Keying {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<SecretVec>> {
         // A poisoned lock cannot hold half a value: nothing between taking and putting back can panic but allocation.
-        self.material.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.material.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,7 +71,7 @@ impl std::fmt::Debug for Keying {
     }
 }
 
-/// A crypto provider that forwards everything and listens to one exporter label.
+/// A crypto provider that forwards everything, listens to one exporter label and counts what opens.
 pub struct KeyTap {
     inner: Arc<dyn RTCCryptoProvider>,
     crypto: TapCrypto,
@@ -118,7 +134,8 @@ impl RTCCrypto for TapCrypto {
     }
 
     fn new_aead(&self, algorithm: AeadAlgorithm, key: &[u8]) -> Result<Box<dyn AeadCipher>> {
-        self.inner.crypto().new_aead(algorithm, key)
+        let inner = self.inner.crypto().new_aead(algorithm, key)?;
+        Ok(Box::new(TapAead { inner, keying: self.keying.clone() }))
     }
 
     fn new_cbc(&self, algorithm: CbcAlgorithm, key: &[u8]) -> Result<Box<dyn CbcCipher>> {
@@ -171,6 +188,27 @@ impl Mac for TapMac {
     }
 }
 
+struct TapAead {
+    inner: Box<dyn AeadCipher>,
+    keying: Keying,
+}
+
+impl AeadCipher for TapAead {
+    fn tag_len(&self) -> usize {
+        self.inner.tag_len()
+    }
+
+    fn seal_in_place(&mut self, nonce: &[u8], aad: &[u8], text: &mut [u8], tag: &mut [u8]) -> Result<()> {
+        self.inner.seal_in_place(nonce, aad, text, tag)
+    }
+
+    fn open_in_place(&mut self, nonce: &[u8], aad: &[u8], text: &mut [u8], tag: &[u8]) -> Result<()> {
+        self.inner.open_in_place(nonce, aad, text, tag)?;
+        self.keying.shared.opened.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
 /// Whether this input makes a block of output: A(i), which is as long as the hash, and then the seed, which begins with
 /// the label. However it is cut into parts.
 fn is_export(input: &[&[u8]], hash: usize) -> bool {
@@ -194,6 +232,19 @@ mod tests {
         check(&[&a, b"key expansion", &[1; 64]], false);
         check(&[&a[..31], b"EXTRACTOR-dtls_srtp"], false);
         check(&[], false);
+    }
+
+    #[test]
+    fn what_opens_is_counted() {
+        let (provider, keying) = KeyTap::new(rtc::crypto::default_provider().unwrap());
+        let mut cipher = provider.crypto().new_aead(AeadAlgorithm::Aes128Gcm, &[1; 16]).unwrap();
+        let (mut text, mut tag) = (*b"text", [0; 16]);
+        cipher.seal_in_place(&[2; 12], b"header", &mut text, &mut tag).unwrap();
+        assert_eq!(keying.opened(), 0);
+        assert!(cipher.open_in_place(&[2; 12], b"another", &mut text.clone(), &tag).is_err());
+        assert_eq!(keying.opened(), 0);
+        cipher.open_in_place(&[2; 12], b"header", &mut text, &tag).unwrap();
+        assert_eq!((&text, keying.opened()), (b"text", 1));
     }
 
     #[test]

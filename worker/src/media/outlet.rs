@@ -2,7 +2,13 @@
 //!
 //! A session's client may be behind a relay. Then what comes from it has a header, sealed with the session's key, which says who
 //! the client is and where the answer goes; and what goes to it has one. The relay may change from packet to packet: the
-//! last one that was sealed for this session is the way back.
+//! one that brought the client's last packet is the way back.
+//!
+//! A header says by which relay a packet came that has this client as its source. Who has sent it, the header does not say, since
+//! anybody can put that source on a packet and have another relay carry it. So a new way waits until what came by it has been
+//! found authentic: a check, or an answer to one of ours, with valid integrity; and once the session is connected SRTP, SRTCP and
+//! records of DTLS that are sealed with its keys. Before that, checks alone find the way; a handshake in plain text does not. One
+//! packet is enough, and nothing is asked back.
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
@@ -21,6 +27,8 @@ pub(crate) struct Outlet {
     ways: Vec<Option<Ways>>,
     /// Whose turn it is.
     session: u32,
+    /// How the latest datagram came, if that is not known to be the client's way yet.
+    pending: Option<Pending>,
 }
 
 /// One session's.
@@ -29,6 +37,15 @@ struct Ways {
     key: SessionKey,
     /// The oldest first; as many as a session has addresses.
     ways: Vec<Way>,
+}
+
+/// A way that nothing authentic has come by.
+#[derive(Debug)]
+struct Pending {
+    session: u32,
+    said: Header,
+    relay: SocketAddr,
+    came: [u8; HEADER],
 }
 
 #[derive(Debug)]
@@ -74,22 +91,35 @@ impl Outlet {
         self.session = session;
     }
 
-    /// Something came for a session by the relay at this address. Who has sent it, if the header was sealed for the session.
+    /// Something came for a session by the relay at this address. Who is said to have sent it, if the header was sealed for the
+    /// session. What goes there goes as before, until the session has found [what came authentic](Self::authentic).
     pub(crate) fn arrived(&mut self, session: u32, from: SocketAddr, sealed: &Sealed<'_>) -> Option<SocketAddr> {
-        let Ways { key, ways } = self.ways.get_mut(session as usize)?.as_mut()?;
+        self.pending = None;
+        let Ways { key, ways } = self.ways.get(session as usize)?.as_ref()?;
         let said = sealed.said();
         let relay = SocketAddr::new(from.ip(), said.return_port);
-        let known = ways.iter_mut().find(|way| way.client == said.client);
-        if let Some(way) = &known
-            && way.came == *sealed.octets()
-            && way.relay == relay
-        {
-            return Some(way.client);
+        let is_known = |way: &Way| way.client == said.client && way.came == *sealed.octets() && way.relay == relay;
+        if ways.iter().any(is_known) {
+            return Some(said.client);
         }
         let said = sealed.open(key).filter(|said| said.direction == Direction::ToWorker)?;
+        let client = said.client;
+        self.pending = Some(Pending { session, said, relay, came: *sealed.octets() });
+        Some(client)
+    }
+
+    /// What came last was sealed by the client of the session whose turn it is, and is no repetition: what goes to where it came
+    /// from goes the way that it came.
+    pub(crate) fn authentic(&mut self) {
+        let session = self.session;
+        let Some(Pending { said, relay, came, .. }) = self.pending.take_if(|pending| pending.session == session) else {
+            return;
+        };
+        let Some(Some(Ways { key, ways })) = self.ways.get_mut(session as usize) else { return };
+        let known = ways.iter_mut().find(|way| way.client == said.client);
         let standing = known.as_ref().map_or(Standing::Unknown, |way| way.standing);
         let goes = seal(&said, session, standing, key);
-        let way = Way { client: said.client, relay, came: *sealed.octets(), standing, goes };
+        let way = Way { client: said.client, relay, came, standing, goes };
         match known {
             Some(known) => *known = way,
             None => {
@@ -102,7 +132,6 @@ impl Outlet {
                 ways.push(way);
             }
         }
-        Some(said.client)
     }
 
     /// The session whose turn it is has seen that of a client. Relays are told with whatever goes there next.

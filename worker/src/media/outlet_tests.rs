@@ -25,9 +25,17 @@ fn header(n: u8) -> Header {
 }
 
 impl Outlet {
-    fn hears(&mut self, by: SocketAddr, header: &Header, key: &SessionKey) -> Option<SocketAddr> {
+    /// Anything comes.
+    fn gets(&mut self, by: SocketAddr, header: &Header, key: &SessionKey) -> Option<SocketAddr> {
         let octets = header.seal(key);
         self.arrived(0, by, &Sealed::split(&octets).unwrap().0)
+    }
+
+    /// Something authentic comes.
+    fn hears(&mut self, by: SocketAddr, header: &Header, key: &SessionKey) -> Option<SocketAddr> {
+        let client = self.gets(by, header, key);
+        self.authentic();
+        client
     }
 
     /// What is pushed to a client, as its relay gets it.
@@ -83,6 +91,32 @@ fn a_header_that_was_not_sealed_for_the_session_changes_nothing() {
     assert_eq!(out.hears(relay(2), &header(1), &SessionKey::from_bytes([2; 16])), None);
     assert_eq!(out.hears(relay(2), &Header { direction: Direction::ToClient, ..header(1) }, &KEY), None, "its own");
     assert_eq!(out.sends(1).map(|(to, ..)| to.ip()), Some(relay(1).ip()));
+}
+
+/// Whoever knows a client's address can have any relay bring something in its name.
+#[test]
+fn a_way_waits_for_something_authentic() {
+    let mut out = relayed();
+    let by = |out: &mut Outlet| out.sends(1).map(|(to, ..)| to.ip());
+    assert_eq!(out.gets(relay(1), &header(1), &KEY), Some(client(1)));
+    assert_eq!(by(&mut out), None, "nothing of the client's has come");
+    out.hears(relay(1), &header(1), &KEY);
+    out.stands(client(1), Standing::Proven);
+    let elsewhere = Header { flow: FlowId(9), ..header(1) };
+    assert_eq!(out.gets(relay(2), &elsewhere, &KEY), Some(client(1)));
+    assert_eq!(by(&mut out), Some(relay(1).ip()));
+    // The client's next packet comes as ever, and says nothing for the one before it.
+    assert_eq!(out.hears(relay(1), &header(1), &KEY), Some(client(1)));
+    assert_eq!(by(&mut out), Some(relay(1).ip()));
+    // Another session's authentic packet does not, either.
+    out.open(1, KEY);
+    out.gets(relay(2), &elsewhere, &KEY);
+    out.turn(1);
+    out.authentic();
+    out.turn(0);
+    assert_eq!(by(&mut out), Some(relay(1).ip()));
+    out.authentic();
+    assert_eq!(out.sends(1).map(|(to, sent, _)| (to.ip(), sent.standing)), Some((relay(2).ip(), Standing::Proven)));
 }
 
 #[test]

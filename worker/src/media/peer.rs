@@ -73,6 +73,17 @@ pub(crate) enum MessageSent {
     Dropped,
 }
 
+/// What became of a datagram that the core has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// The core must not see it.
+    Refused,
+    /// Nobody knows who has sent it; or nothing came of it.
+    Unknown,
+    /// The connected client has sent it, and it has not come before.
+    Authentic,
+}
+
 pub(crate) struct Peer {
     pc: Box<RTCPeerConnection>,
     base: LocalAddresses,
@@ -154,23 +165,27 @@ impl Peer {
         }
     }
 
-    /// DTLS records. False if the core must not see them.
-    pub(crate) fn read_dtls(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
+    /// DTLS records.
+    pub(crate) fn read_dtls(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> Read {
         if !self.gate.admit(data, if self.connected { Phase::Connected } else { Phase::Handshake }) {
-            return false;
+            return Read::Refused;
         }
         self.active = now;
+        let before = self.keying.opened();
         if self.selected {
             self.read(now, from, data);
         } else if self.early.len() < MAX_EARLY {
             self.early.push((from, data.to_vec()));
         }
-        true
+        // Until the handshake is over, the one that the keys were agreed upon with may be anybody.
+        if self.connected && self.keying.opened() > before { Read::Authentic } else { Read::Unknown }
     }
 
     /// An SRTCP packet.
-    pub(crate) fn read_rtcp(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+    pub(crate) fn read_rtcp(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> Read {
+        let before = self.rtcp.received();
         self.read(now, from, data);
+        if self.rtcp.received() > before { Read::Authentic } else { Read::Unknown }
     }
 
     fn read(&mut self, now: Instant, peer_addr: SocketAddr, data: &[u8]) {

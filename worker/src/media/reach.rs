@@ -123,6 +123,7 @@ impl Reach {
         if !self.claim(from, data.len(), io) {
             return Outcome::Done;
         }
+        io.out.authentic();
         io.out.stands(from, Standing::Confirmed);
         let nominates = if message.use_candidate() { Nominates::Yes } else { Nominates::No };
         let allowance = self.addresses.allowance(from);
@@ -154,6 +155,7 @@ impl Reach {
             return Outcome::Done;
         };
         self.asked.remove(asked);
+        io.out.authentic();
         io.routes.push(Route::Answered(id));
         self.prove(from, io);
         let action = self.connected.as_mut().and_then(|c| c.paths.response(from, &id, io.now));

@@ -18,7 +18,8 @@ use super::conversation::{Allotment, Conversation, Panicked, Sink, Turn};
 use super::counters::Drop;
 use super::frames::Listening;
 use super::io::{Io, Route};
-use super::peer::{MessageSent, Peer, PeerEvent};
+use super::path::Newest;
+use super::peer::{MessageSent, Peer, PeerEvent, Read};
 use super::reach::{Outcome, Reach};
 use super::shared::{Playout, Quality, Shared, TrackEnd, millis};
 use super::tracks::{Inbound, Media, Track};
@@ -155,9 +156,10 @@ impl Session {
     /// A DTLS record.
     pub(crate) fn dtls(&mut self, from: SocketAddr, data: &[u8], io: &mut Io<'_>) {
         let alert = data.first() == Some(&21);
-        if !self.peer.read_dtls(io.now, self.reach.as_known(from), data) {
-            io.counters.dropped(Drop::DtlsRefused);
-            return;
+        match self.peer.read_dtls(io.now, self.reach.as_known(from), data) {
+            Read::Refused => return io.counters.dropped(Drop::DtlsRefused),
+            Read::Authentic => io.out.authentic(),
+            Read::Unknown => {}
         }
         if alert && self.media.is_some() && self.peer.is_dtls_closed() {
             self.end(CloseReason::ClientClosed, None, io.now);
@@ -166,7 +168,9 @@ impl Session {
 
     /// An SRTCP packet.
     pub(crate) fn rtcp(&mut self, from: SocketAddr, data: &[u8], io: &mut Io<'_>) {
-        self.peer.read_rtcp(io.now, self.reach.as_known(from), data);
+        if self.peer.read_rtcp(io.now, self.reach.as_known(from), data) == Read::Authentic {
+            io.out.authentic();
+        }
     }
 
     /// An SRTP packet. Returns whether it was this session's.
@@ -179,6 +183,7 @@ impl Session {
         let inbound = match media.open(data, io.now) {
             Ok(Some(inbound)) => inbound,
             Ok(None) => {
+                io.out.authentic();
                 io.counters.dropped(Drop::UnknownPayloadType);
                 return true;
             }
@@ -192,6 +197,10 @@ impl Session {
             io.routes.push(Route::Source(inbound.ssrc));
         }
         io.counters.received(data.len());
+        // What is late may have been overtaken on a way that is over.
+        if inbound.newest == Newest::Yes {
+            io.out.authentic();
+        }
         self.heard_at = Some(io.now);
         if let Some(to) = self.reach.media(from, inbound.newest, data.len(), io) {
             self.moved(to, io);

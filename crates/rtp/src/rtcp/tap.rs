@@ -33,6 +33,7 @@ pub struct RtcpInbox {
 #[derive(Default)]
 struct Shared {
     pending: VecDeque<(Instant, Packets)>,
+    received: u64,
     overflowed: u64,
     rtp_refused: u64,
 }
@@ -49,6 +50,11 @@ impl RtcpInbox {
     /// The oldest datagram's packets, and when it came.
     pub fn pop(&self) -> Option<(Instant, Packets)> {
         lock(&self.shared).pending.pop_front()
+    }
+
+    /// Datagrams that came so far, all authentic and none of them a repetition: the core has seen to that.
+    pub fn received(&self) -> u64 {
+        lock(&self.shared).received
     }
 
     /// Datagrams dropped because nobody took them.
@@ -84,6 +90,7 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for RtcpTap {
         // RTP does not come this way: the loop opens it before the core could.
         let Packet::Rtcp(packets) = tagged.message.packet else { return Ok(()) };
         let mut shared = lock(&self.shared);
+        shared.received += 1;
         if shared.pending.len() >= MAX_PENDING {
             shared.pending.pop_front();
             shared.overflowed += 1;

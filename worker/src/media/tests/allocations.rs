@@ -86,6 +86,21 @@ fn the_encoded_path_allocates_nothing_for_a_packet() {
     assert_eq!(costly(&world.for_packets), [], "from the datagram to the sealed answer");
 }
 
+/// Whichever relay it comes by.
+#[test]
+fn a_change_of_relays_allocates_nothing() {
+    let mut world = super::relayed::world(3, Conditions::CLEAN, 2);
+    world.call(echo(), World::limits());
+    world.run(WARM);
+    world.for_packets.clear();
+    while world.for_packets.len() < PACKETS {
+        let serving = &mut world.relays.as_mut().unwrap().serving;
+        *serving = 1 - *serving;
+        world.run(Duration::from_millis(20));
+    }
+    assert_eq!(costly(&world.for_packets), []);
+}
+
 /// Neither for a packet nor for the turns that play it out, encode the handler's answer and send it. What allocates is what
 /// time brings: the core's checks and reports, and the figures that are published twice a second. That is seven turns a
 /// second of 250, and 27 allocations a second: half a one for a packet.

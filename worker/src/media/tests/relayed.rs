@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_relay::{Announced, Bounds, Elsewhere, FlowKey, HEADER, Relay, Target, Ufrags};
 use streamfleet_session::lifecycle::CloseReason;
 use streamfleet_session::ufrag::SessionKey;
 
-use super::client::Client;
+use super::client::{Client, Offering};
 use super::echo::echo;
 use super::network::Conditions;
 use super::world::{Opening, World, server};
@@ -108,7 +109,7 @@ impl Relays {
     }
 }
 
-fn world(seed: u64, conditions: Conditions, relays: usize) -> World {
+pub(super) fn world(seed: u64, conditions: Conditions, relays: usize) -> World {
     let mut world = World::new(seed, conditions);
     world.relays = Some(Relays::new(relays, world.started));
     world
@@ -205,6 +206,97 @@ fn nobody_takes_a_call_from_its_client() {
     assert!(gap <= Duration::from_millis(45), "{gap:?}");
     assert_eq!((shared.remote(), others.remote()), (Some(victim), Some(attacker)));
     assert!(world.sent.iter().all(|(to, _)| *to == relay(0)), "nobody is sent to past the relay");
+}
+
+/// By which relay the only session's answers to a client go.
+fn way(world: &mut World, client: usize) -> SocketAddr {
+    let to = world.clients[client].outside;
+    world.out.turn(0);
+    assert!(world.out.is_empty() && world.out.push_slice(to, b"datagram"));
+    let by = world.out.iter().next().unwrap().0;
+    world.out.clear();
+    by
+}
+
+/// A record of application data, in the first epoch that is encrypted.
+fn record(content: &[u8]) -> Vec<u8> {
+    [&[23, 254, 253, 0, 1, 0, 0, 0, 0, 1, 0, 0, content.len() as u8][..], content].concat()
+}
+
+/// Whoever knows where a client is can have another relay bring the worker whatever he likes in its name.
+#[test]
+fn only_what_is_the_clients_own_changes_the_relay() {
+    let mut world = world(7, Conditions::CLEAN, 2);
+    let (c, shared) = world.call(echo(), World::limits());
+    world.run(Duration::from_secs(1));
+    let now = world.now;
+    world.clients[c].say("a record of DTLS", now);
+    world.run(Duration::from_secs(4));
+    let at = world.clients[c].outside;
+    let mut check = Vec::new();
+    let request = BindingRequest {
+        transaction: TransactionId([7; 12]),
+        remote_ufrag: &world.ufrag(),
+        local_ufrag: &world.clients[c].ufrag,
+        priority: 1,
+        role: Role::Controlling(1),
+        nomination: Nomination::UseCandidate,
+    };
+    request.write(b"not the session's password", &mut check).unwrap();
+    let mut false_ones = vec![check, record(&[7; 40])];
+    for (_, data) in world.overheard.clone() {
+        // Of media and records, the tag is changed.
+        if data[0] >= 20 {
+            let (mut changed, place) = (data.clone(), data.len() - 6);
+            changed[place] ^= 1;
+            false_ones.push(changed);
+        }
+        // A check that is played back is a check: see docs/security.md.
+        if !data.starts_with(&[0, 1]) {
+            false_ones.push(data);
+        }
+    }
+    let of = |first: std::ops::Range<u8>| false_ones.iter().filter(|data| first.contains(&data[0])).count();
+    let counts = [of(0..2), of(20..64), of(128..192)];
+    assert!(counts[0] > 1 && counts[1] > 8 && counts[2] > 300, "{counts:?} of STUN, DTLS and media");
+    let (from, already) = (world.now, world.sent.len());
+    for data in false_ones {
+        let relays = world.relays.as_mut().unwrap();
+        relays.serving = 1;
+        let arrived = relays.inward(at, &data, world.now);
+        relays.serving = 0;
+        assert_eq!(arrived.len(), 1, "the other relay knows the client, and carries it");
+        for (relay, data) in arrived {
+            world.inject(relay, &data);
+        }
+        assert_eq!(way(&mut world, c), relay(0));
+        world.run(Duration::from_millis(3));
+    }
+    assert!(world.sent[already..].iter().all(|(to, _)| *to == relay(0)));
+    let gap = gap(&world, c, from);
+    assert!(gap <= Duration::from_millis(25), "{gap:?}");
+    assert_eq!(shared.stage(), Stage::Active);
+}
+
+/// It may be a report or a message as well as media: a client that only listens is followed, too.
+#[test]
+fn a_client_that_sends_no_media_is_followed_by_what_it_sends() {
+    let mut world = world(8, Conditions::CLEAN, 2);
+    let (c, _) = world.call_offering(Offering::Listening, echo(), World::limits());
+    world.run(Duration::from_secs(5));
+    let acts: [fn(&mut Client, Instant); 2] =
+        [|client, now| client.say("a record of DTLS", now), |client, now| client.ask_key_frame(1, now)];
+    for (serving, act) in [1, 0].into_iter().zip(acts) {
+        world.relays.as_mut().unwrap().serving = serving;
+        assert_eq!(way(&mut world, c), relay(1 - serving));
+        let (now, already) = (world.now, world.overheard.len());
+        act(&mut world.clients[c], now);
+        // One way takes 10 ms.
+        world.run(Duration::from_millis(11));
+        assert_eq!(way(&mut world, c), relay(serving));
+        assert!(world.overheard[already..].iter().all(|(_, data)| data[0] >= 20), "not by a check");
+        world.run(Duration::from_secs(1));
+    }
 }
 
 /// Nonces are drawn at random: the session that has the name keeps it.

@@ -269,8 +269,12 @@ impl World {
             self.now = self.now.max(at);
             while let Some(mut datagram) = self.network.receive(self.now) {
                 if let (true, Some(relays)) = (datagram.to == server(), &mut self.relays) {
+                    let is_rtp = is_rtp(&datagram.data);
                     for (relay, mut data) in relays.inward(datagram.from, &datagram.data, self.now) {
+                        let before = spent();
                         self.shard.handle_datagram(relay, &mut data, self.now, &mut self.out);
+                        let spent = spent() - before;
+                        self.for_packets.extend(is_rtp.then_some(spent));
                     }
                 } else if datagram.to == server() {
                     let (is_rtp, before) = (is_rtp(&datagram.data), spent());
