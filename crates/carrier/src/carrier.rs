@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_net::{
-    Fragmentation, Offload, Outbox, Receiver, ReusePort, Sender, SocketOptions, UdpSocket, wait_for,
+    Fragmentation, Offload, Outbox, Receiver, ReusePort, Sender, SocketOptions, UdpSocket, Unusable, wait_for,
 };
-use streamfleet_relay::{Announced, Bounds, Elsewhere, HEADER, Homeward, Onward, Relay, Ufrags};
+use streamfleet_relay::{Announced, Bounds, Drop, Elsewhere, HEADER, Homeward, Onward, Relay, Ufrags};
 
 use crate::counters::{Counters, Way};
 
@@ -71,6 +71,8 @@ pub struct Carrier<U> {
     unsampled: u32,
     /// What the kernel has dropped at each socket so far, as it counts.
     overflowed: [u32; 2],
+    /// What was received of no use so far.
+    unusable: [Unusable; 2],
     counters: Arc<Counters>,
 }
 
@@ -111,6 +113,7 @@ impl<U: Ufrags> Carrier<U> {
             tend_at: Duration::ZERO,
             unsampled: 0,
             overflowed: [0; 2],
+            unusable: Default::default(),
             counters: Arc::default(),
         })
     }
@@ -177,6 +180,19 @@ impl<U: Ufrags> Carrier<U> {
         Ok(())
     }
 
+    /// What was received and cannot be had.
+    fn count_unusable(&mut self, way: Way) {
+        let now = match way {
+            Way::ToWorker => self.from_clients.unusable(),
+            Way::ToClient => self.from_workers.unusable(),
+        };
+        let before = std::mem::replace(&mut self.unusable[way as usize], now);
+        if now != before {
+            self.counters.count_drops(Drop::Giant, now.giant - before.giant);
+            self.counters.count_drops(Drop::Empty, now.empty - before.empty);
+        }
+    }
+
     /// When a batch is begun whose time is taken.
     fn sample(&mut self) -> Option<Duration> {
         match self.unsampled.checked_sub(1) {
@@ -205,15 +221,14 @@ impl<U: Ufrags> Carrier<U> {
         for _ in 0..MAX_BATCHES {
             let begun = self.sample();
             let count = self.from_clients.recv()?;
-            let (now, mut octets) = (self.started.elapsed(), 0);
+            self.count_unusable(Way::ToWorker);
+            let now = self.started.elapsed();
             self.relay.look_ahead(self.from_clients.datagrams().map(|(_, from)| from), self.door.port());
             for n in 0..count {
                 let (datagram, from) = self.from_clients.datagram(n);
                 match self.relay.from_client(from, self.door.port(), datagram, now, elsewhere) {
                     Ok(Onward { flow, to: (worker, header), also }) => {
-                        octets += HEADER + datagram.len();
                         if let Some((other, header)) = also {
-                            octets += HEADER + datagram.len();
                             push(&mut self.also, other, &header, datagram);
                         }
                         self.from_clients.pass_with(n, &header, worker, flow.0);
@@ -225,7 +240,7 @@ impl<U: Ufrags> Carrier<U> {
             if !self.also.is_empty() {
                 report += self.to_workers.send(&mut self.also);
             }
-            self.counters.sent(Way::ToWorker, &report, octets);
+            self.counters.sent(Way::ToWorker, &report);
             self.passed(Way::ToWorker, count, begun);
             if !self.from_clients.is_full() {
                 break;
@@ -238,7 +253,8 @@ impl<U: Ufrags> Carrier<U> {
         for _ in 0..MAX_BATCHES {
             let begun = self.sample();
             let count = self.from_workers.recv()?;
-            let (now, mut octets) = (self.started.elapsed(), 0);
+            self.count_unusable(Way::ToClient);
+            let now = self.started.elapsed();
             for n in 0..count {
                 if n % AHEAD == 0 {
                     let ahead = self.from_workers.datagrams().skip(n).take(AHEAD);
@@ -246,8 +262,7 @@ impl<U: Ufrags> Carrier<U> {
                 }
                 let (datagram, _) = self.from_workers.datagram(n);
                 match self.relay.from_worker(datagram, now) {
-                    Ok(Homeward { flow, to, datagram, announce, door: _ }) => {
-                        octets += datagram.len();
+                    Ok(Homeward { flow, to, announce, datagram: _, door: _ }) => {
                         if let Some(announced) = announce {
                             tell(announced);
                         }
@@ -257,7 +272,7 @@ impl<U: Ufrags> Carrier<U> {
                 }
             }
             let report = self.to_clients.pass_on(&mut self.from_workers);
-            self.counters.sent(Way::ToClient, &report, octets);
+            self.counters.sent(Way::ToClient, &report);
             self.passed(Way::ToClient, count, begun);
             if !self.from_workers.is_full() {
                 break;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use streamfleet_net::SendReport;
-use streamfleet_relay::Drop;
+use streamfleet_relay::{Drop, HEADER};
 
 /// Which way a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Counters {
         self.packets[way as usize].load(Relaxed)
     }
 
-    /// Octets of what was to be passed on, headers between relay and worker included.
+    /// Octets of packets that were passed on, as clients send and receive them: without the headers between relay and worker.
     pub fn octets(&self, way: Way) -> u64 {
         self.octets[way as usize].load(Relaxed)
     }
@@ -143,15 +143,23 @@ impl Counters {
         self.flows.load(Relaxed)
     }
 
-    pub(crate) fn sent(&self, way: Way, report: &SendReport, octets: usize) {
+    pub(crate) fn sent(&self, way: Way, report: &SendReport) {
+        let header = match way {
+            Way::ToWorker => HEADER as u64,
+            Way::ToClient => 0,
+        };
         let way = way as usize;
         self.packets[way].fetch_add(report.sent.into(), Relaxed);
         self.unsent[way].fetch_add(report.dropped.into(), Relaxed);
-        self.octets[way].fetch_add(octets as u64, Relaxed);
+        self.octets[way].fetch_add(report.octets - header * u64::from(report.sent), Relaxed);
     }
 
     pub(crate) fn count_drop(&self, why: Drop) {
-        self.dropped[why as usize].fetch_add(1, Relaxed);
+        self.count_drops(why, 1);
+    }
+
+    pub(crate) fn count_drops(&self, why: Drop, packets: u64) {
+        self.dropped[why as usize].fetch_add(packets, Relaxed);
     }
 
     pub(crate) fn took(&self, way: Way, packets: usize) {

@@ -228,6 +228,30 @@ fn what_goes_no_further_is_counted() {
     assert_eq!((counters.dropped(Drop::UnknownFlow), counters.dropped(Drop::Malformed)), (1, 1));
     assert_eq!(Way::ALL.map(|way| counters.batches(way).sum()), [1, 1]);
     assert!(counters.delays(Way::ToWorker).counts().sum::<u64>() == 1, "the first batch is looked at");
+    // Larger than the buffers, and without anything in it; from both sides.
+    stranger.send_to(&[128; 2_049], world.carrier.door()).unwrap();
+    let back = SocketAddr::from(([127, 0, 0, 1], world.carrier.return_port()));
+    for to in [world.carrier.door(), back] {
+        stranger.send_to(&[], to).unwrap();
+    }
+    world.step();
+    let counters = world.carrier.counters();
+    assert_eq!((counters.dropped(Drop::Giant), counters.dropped(Drop::Empty)), (1, 2));
+}
+
+/// As clients send and receive it.
+#[test]
+fn octets_are_those_of_what_was_passed_on() {
+    let mut world = World::new(Offload::On);
+    let (client, header) = world.client("a", 0);
+    let before = Way::ALL.map(|way| world.carrier.counters().octets(way));
+    for n in 0..10 {
+        client.send(&vec![128; 100 + n]).unwrap();
+        world.send(&header, 0, &vec![128; 200 + n]);
+    }
+    world.step();
+    let told = Way::ALL.map(|way| world.carrier.counters().octets(way));
+    assert_eq!([told[0] - before[0], told[1] - before[1]], [1_045, 2_045]);
 }
 
 /// From the first wait to the last packet sent, both ways, whatever runs there are.

@@ -28,7 +28,7 @@ pub use outbox::{MAX_DATAGRAM, Outbox};
 pub use poller::{Poller, Ready, Waker, wait_for};
 pub use prefetch::{Words, prefer_large_pages, prefetch};
 pub use process::{end_with_parent, terminate};
-pub use receiver::{Receiver, RecvBatch};
+pub use receiver::{Receiver, RecvBatch, Unusable};
 pub use sender::{SendReport, Sender};
 pub use socket::{Fragmentation, Offload, ReusePort, SocketOptions, UdpSocket};
 pub use socket_set::SocketSet;

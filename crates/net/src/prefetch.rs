@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::slab::{LARGE_PAGE, Slab};
+use crate::slab::{LARGE_PAGE, Pages, Slab};
 
 /// Octets of a cache line, on what this runs on.
 const LINE: usize = 64;
@@ -19,7 +19,15 @@ pub fn prefetch<T>(value: &T) {
 /// Asks for memory in large pages (transparent huge pages, 2 MiB), so that the processor finds it without looking for where it is. To
 /// be said before it is used. Where the kernel does not do that, nothing happens; and neither to what does not fill one.
 pub fn prefer_large_pages<T>(memory: &[MaybeUninit<T>]) {
-    advise(memory.as_ptr().addr(), size_of_val(memory));
+    let start = memory.as_ptr().addr();
+    let end = start + size_of_val(memory);
+    // Those that lie in it as a whole.
+    let start = start.next_multiple_of(LARGE_PAGE);
+    let len = end.saturating_sub(start) / LARGE_PAGE * LARGE_PAGE;
+    if len > 0 {
+        // SAFETY: whole pages of live memory, of whose contents the advice changes nothing.
+        unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
+    }
 }
 
 /// Words that are read at random, all 0 at first.
@@ -32,9 +40,7 @@ impl Words {
     /// At least one of them.
     #[must_use]
     pub fn new(len: usize) -> Self {
-        let (words, len) = (Slab::<u64>::new(len), len.max(1));
-        advise(words.pointer(0).addr(), len * size_of::<u64>());
-        Self { words, len }
+        Self { words: Slab::new(len, Pages::Large), len: len.max(1) }
     }
 
     /// How many there are.
@@ -65,17 +71,6 @@ impl Words {
     #[inline]
     pub fn prefetch(&self, index: usize) {
         prefetch(self.words.get(index));
-    }
-}
-
-/// Large pages for those that lie in this memory as a whole.
-fn advise(start: usize, len: usize) {
-    let end = start + len;
-    let start = start.next_multiple_of(LARGE_PAGE);
-    let len = end.saturating_sub(start) / LARGE_PAGE * LARGE_PAGE;
-    if len > 0 {
-        // SAFETY: whole pages of live memory, of whose contents the advice changes nothing.
-        unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE) };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::address::RawAddress;
 use crate::outbox::{Departures, Entry};
-use crate::slab::{Control, Slab};
+use crate::slab::{Control, Pages, Slab};
 use crate::socket::{Offload, UdpSocket};
 use std::io;
 use std::net::SocketAddr;
@@ -86,9 +86,9 @@ impl Receiver {
         self.batch.is_full()
     }
 
-    /// Datagrams dropped because they were larger than any WebRTC sends (2 048 octets), or their sender's family unknown.
-    pub fn dropped(&self) -> u64 {
-        self.batch.dropped()
+    /// Datagrams that were received and cannot be had, so far.
+    pub fn unusable(&self) -> Unusable {
+        self.batch.unusable()
     }
 
     /// The socket, for a [`crate::Poller`].
@@ -103,6 +103,15 @@ impl Receiver {
     pub(crate) fn passed(&mut self) {
         self.batch.passing.clear();
     }
+}
+
+/// Datagrams of which nothing is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unusable {
+    /// Larger than any that WebRTC sends: 2 048 octets, or in a run all together 65 536.
+    pub giant: u64,
+    /// Without an octet, or without a sender.
+    pub empty: u64,
 }
 
 /// Buffers for one `recvmmsg`, which many sockets may take turns with.
@@ -124,7 +133,7 @@ pub struct RecvBatch {
     datagrams: Vec<Datagram>,
     /// Those that are to be sent on.
     passing: Vec<Entry>,
-    dropped: u64,
+    unusable: Unusable,
 }
 
 #[derive(Clone, Copy)]
@@ -149,11 +158,11 @@ impl RecvBatch {
             Offload::On => (SLOT_GRO, BATCH * MAX_RUN),
         };
         let stride = (headroom + room).next_multiple_of(CACHE_LINE);
-        let buffers = Slab::<u8>::new(BATCH * stride);
-        let names = Slab::<RawAddress>::new(BATCH);
-        let controls = Slab::<Control>::new(BATCH);
-        let mut vectors = Slab::<libc::iovec>::new(BATCH);
-        let mut headers = Slab::<libc::mmsghdr>::new(BATCH);
+        let buffers = Slab::<u8>::new(BATCH * stride, Pages::Small);
+        let names = Slab::<RawAddress>::new(BATCH, Pages::Small);
+        let controls = Slab::<Control>::new(BATCH, Pages::Small);
+        let mut vectors = Slab::<libc::iovec>::new(BATCH, Pages::Small);
+        let mut headers = Slab::<libc::mmsghdr>::new(BATCH, Pages::Small);
         for i in 0..BATCH {
             let start = buffers.pointer(i * stride + headroom);
             *vectors.get_mut(i) = libc::iovec { iov_base: start.cast(), iov_len: room };
@@ -179,7 +188,7 @@ impl RecvBatch {
             filled: 0,
             datagrams,
             passing,
-            dropped: 0,
+            unusable: Unusable::default(),
         }
     }
 
@@ -242,8 +251,12 @@ impl RecvBatch {
         header.msg_namelen = RawAddress::SIZE;
         header.msg_controllen = Control::SIZE as _;
         let from = self.names.get(message).get();
-        let (Some(from), false) = (from, truncated) else {
-            self.dropped += 1;
+        if truncated {
+            self.unusable.giant += 1;
+            return;
+        }
+        let Some(from) = from.filter(|_| len > 0) else {
+            self.unusable.empty += 1;
             return;
         };
         let first = message * self.stride + self.headroom;
@@ -291,9 +304,9 @@ impl RecvBatch {
         self.full
     }
 
-    /// As [`Receiver::dropped`].
-    pub fn dropped(&self) -> u64 {
-        self.dropped
+    /// As [`Receiver::unusable`].
+    pub fn unusable(&self) -> Unusable {
+        self.unusable
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Run {
     /// 0 of a run that has become another's end.
     pub(crate) count: u32,
     pub(crate) segment: u32,
-    octets: u32,
+    pub(crate) octets: u32,
     /// The run to this destination that was begun before.
     sibling: u32,
     /// The run that its first datagram must not overtake.

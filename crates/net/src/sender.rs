@@ -4,7 +4,7 @@ use crate::Receiver;
 use crate::address::RawAddress;
 use crate::outbox::{Departures, Outbox};
 use crate::send_plan::{BATCH, Plan};
-use crate::slab::{Control, Slab};
+use crate::slab::{Control, Pages, Slab};
 use crate::socket::{Offload, UdpSocket};
 use std::io;
 use std::ops::AddAssign;
@@ -15,6 +15,8 @@ use std::ops::AddAssign;
 pub struct SendReport {
     /// Datagrams that the kernel took.
     pub sent: u32,
+    /// Their octets.
+    pub octets: u64,
     /// Datagrams that it refused: its buffers were full, or the destination cannot be reached.
     pub dropped: u32,
     /// System calls made.
@@ -24,6 +26,7 @@ pub struct SendReport {
 impl AddAssign for SendReport {
     fn add_assign(&mut self, other: Self) {
         self.sent += other.sent;
+        self.octets += other.octets;
         self.dropped += other.dropped;
         self.calls += other.calls;
     }
@@ -83,7 +86,10 @@ impl Sender {
     fn send_plan(&mut self, departures: &impl Departures, report: &mut SendReport) -> Flow {
         self.frame.fill(&self.plan, departures, &self.socket);
         let (socket, plan, frame) = (&self.socket, &self.plan, &self.frame);
-        let counts = frame.runs.iter().map(|run| plan.runs()[*run].count);
+        let runs = frame.runs.iter().map(|run| {
+            let run = &plan.runs()[*run];
+            Held { datagrams: run.count, octets: run.octets }
+        });
         let messages = |from: usize| {
             // SAFETY: the headers from `from` on describe live addresses, control messages and datagrams.
             let sent = unsafe {
@@ -98,10 +104,11 @@ impl Sender {
         };
         let single = |message: usize, index: usize| {
             let run = &plan.runs()[frame.runs[message]];
-            let Some(position) = plan.datagrams(run).nth(index) else { return Ok(()) };
-            socket.send_to(departures.octets(&departures.entries()[position]), run.to)
+            let Some(position) = plan.datagrams(run).nth(index) else { return Ok(0) };
+            let datagram = departures.octets(&departures.entries()[position]);
+            socket.send_to(datagram, run.to).map(|()| datagram.len())
         };
-        transmit(counts, messages, single, &mut self.gso, report)
+        transmit(runs, messages, single, &mut self.gso, report)
     }
 }
 
@@ -111,23 +118,33 @@ enum Flow {
     Congested,
 }
 
-/// Sends messages of `counts` datagrams each: from a position on through `messages`, which says how many went, and the
-/// datagrams of a message that the kernel refuses through `single`.
+/// What is in a message.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    datagrams: u32,
+    octets: u32,
+}
+
+/// Sends messages that hold so much each: from a position on through `messages`, which says how many went, and the
+/// datagrams of a message that the kernel refuses through `single`, which says how many octets it had.
 fn transmit(
-    counts: impl Iterator<Item = u32>,
+    all: impl Iterator<Item = Held>,
     mut messages: impl FnMut(usize) -> io::Result<usize>,
-    mut single: impl FnMut(usize, usize) -> io::Result<()>,
+    mut single: impl FnMut(usize, usize) -> io::Result<usize>,
     gso: &mut Offload,
     report: &mut SendReport,
 ) -> Flow {
-    let mut counts = counts.enumerate().peekable();
-    while let Some((message, count)) = counts.peek().copied() {
+    let mut all = all.enumerate().peekable();
+    while let Some((message, Held { datagrams: count, .. })) = all.peek().copied() {
         report.calls += 1;
         let error = match messages(message) {
             // The kernel sends at least one message or says why not; anything else would be an endless loop here.
             Ok(0) => return Flow::Congested,
             Ok(sent) => {
-                report.sent += counts.by_ref().take(sent).map(|(_, count)| count).sum::<u32>();
+                for (_, held) in all.by_ref().take(sent) {
+                    report.sent += held.datagrams;
+                    report.octets += u64::from(held.octets);
+                }
                 continue;
             }
             Err(error) => error,
@@ -146,18 +163,22 @@ fn transmit(
                 }
             }
         }
-        counts.next();
+        all.next();
     }
     Flow::Open
 }
 
-fn transmit_singly(count: usize, mut single: impl FnMut(usize) -> io::Result<()>, report: &mut SendReport) -> Flow {
+fn transmit_singly(count: usize, mut single: impl FnMut(usize) -> io::Result<usize>, report: &mut SendReport) -> Flow {
     for index in 0..count {
         loop {
             report.calls += 1;
-            let Err(error) = single(index) else {
-                report.sent += 1;
-                break;
+            let error = match single(index) {
+                Ok(octets) => {
+                    report.sent += 1;
+                    report.octets += octets as u64;
+                    break;
+                }
+                Err(error) => error,
             };
             match verdict(&error, 1) {
                 Verdict::Again => {}
@@ -212,10 +233,10 @@ unsafe impl Send for Frame {}
 impl Frame {
     fn new() -> Self {
         Self {
-            names: Slab::new(BATCH),
-            controls: Slab::new(BATCH),
+            names: Slab::new(BATCH, Pages::Small),
+            controls: Slab::new(BATCH, Pages::Small),
             vectors: Vec::new(),
-            headers: Slab::new(BATCH),
+            headers: Slab::new(BATCH, Pages::Small),
             runs: Vec::with_capacity(BATCH),
         }
     }
@@ -320,7 +341,7 @@ mod tests {
         let (mut answers, mut singles) = (answers.iter(), singles.iter());
         let (mut gso, mut report, mut next) = (Offload::On, SendReport::default(), 0);
         let got = transmit(
-            counts.iter().copied(),
+            counts.iter().map(|count| Held { datagrams: *count, octets: 10 * count }),
             |from| {
                 assert!(from >= next, "message {from} again");
                 next = from;
@@ -330,13 +351,14 @@ mod tests {
                 }
             },
             |_, _| match singles.next() {
-                None | Some(0) => Ok(()),
+                None | Some(0) => Ok(10),
                 Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
             },
             &mut gso,
             &mut report,
         );
         assert_eq!((report.sent, report.calls, got, gso), (sent, calls, flow, gso_after));
+        assert_eq!(report.octets, u64::from(10 * sent), "of what was sent");
         assert!(answers.next().is_none() && singles.next().is_none(), "the script was not followed to its end");
     }
 

@@ -100,6 +100,10 @@ pub enum Drop {
     Forged,
     /// More than the client has sent, and its worker does not know it yet.
     Amplified,
+    /// Larger than any of WebRTC: whoever receives drops it, and no decision is asked for.
+    Giant,
+    /// Without an octet; likewise.
+    Empty,
 }
 
 /// One thread's side of a relay.
@@ -111,7 +115,7 @@ pub struct Relay<U> {
 
 impl Drop {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownFlow,
         Self::Noise,
         Self::UnknownUfrag,
@@ -123,6 +127,8 @@ impl Drop {
         Self::StrangeFlow,
         Self::Forged,
         Self::Amplified,
+        Self::Giant,
+        Self::Empty,
     ];
 
     /// The metric label.
@@ -140,6 +146,8 @@ impl Drop {
             Self::StrangeFlow => "strange_flow",
             Self::Forged => "forged",
             Self::Amplified => "amplified",
+            Self::Giant => "giant",
+            Self::Empty => "empty",
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn observe(
     by_direction(
         "streamfleet_relay_octets",
         "By",
-        "What they held, headers between relay and worker included",
+        "What they held, as clients send and receive it: without headers between relay and worker",
         Counters::octets,
     );
     by_direction(

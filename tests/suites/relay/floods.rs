@@ -319,6 +319,7 @@ fn memory(site: &Site) -> Result<Vec<(String, u64)>> {
 fn dropped(site: &Site) -> Result<BTreeMap<&'static str, f64>> {
     const REASONS: [&str; 11] = [
         "unknown_flow",
+        "giant",
         "noise",
         "unknown_ufrag",
         "stranger",
@@ -377,7 +378,9 @@ fn flooded(extent: &Extent) -> Result<()> {
         outcome.none_ended()?;
         ensure!(outcome.share() > 1.0 - LOST, "{}", outcome.text());
         ensure!(grown.iter().all(|(_, bytes)| *bytes < GROWTH), "{grown:?}");
-        for reason in ["unknown_flow", "noise", "unknown_ufrag", "stranger", "crowded", "malformed", "strange_flow"] {
+        for reason in
+            ["unknown_flow", "giant", "noise", "unknown_ufrag", "stranger", "crowded", "malformed", "strange_flow"]
+        {
             ensure!(counted[reason] > 0.0, "nothing was dropped as {reason}: {counted:?}");
         }
         let unheard = crate::at_routers(site, "streamfleet_relay_unheard_total", "reason=\"key\"")?;

@@ -175,7 +175,9 @@ async fn giants_are_not_passed_on_and_neither_is_a_part_of_them() {
         for length in [2_049, 9_000, 65_507] {
             call.client.send(&vec![128; length]).unwrap();
         }
+        call.client.send(&[]).unwrap();
         call.goes_on();
+        place.check_dropped(&[(Why::Giant, 3), (Why::Empty, 1)]);
     })
     .await;
 }
