@@ -6,47 +6,12 @@
     reason = "helpers of tests are tests, and their figures are printed"
 )]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use streamfleet_audio::resample::Resampler;
 use streamfleet_audio::tone::Voice;
 use streamfleet_audio::{AudioReceiver, AudioSender, Codec, DelayBounds, PcmFormat};
-
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-    static BYTES: Cell<i64> = const { Cell::new(0) };
-}
-
-fn note(allocations: u64, bytes: i64) {
-    // The counters are gone while a thread ends; nothing is measured then.
-    let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
-    let _ = BYTES.try_with(|count| count.set(count.get() + bytes));
-}
-
-// SAFETY: every method hands its arguments to the system allocator unchanged and returns what that returns.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(1, layout.size() as i64);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        note(0, -(layout.size() as i64));
-        // SAFETY: the caller keeps `dealloc`'s contract, and `pointer` came from the system allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(1, size as i64 - layout.size() as i64);
-        // SAFETY: the caller keeps `realloc`'s contract, and `pointer` came from the system allocator.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+use streamfleet_counting::{Counting, calls, held};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -76,13 +41,13 @@ fn echo(codec: Codec, talker_rate: u32, handler: PcmFormat) -> (u64, i64) {
     // Filter coefficients are shared by all streams of a process: another one holds them already.
     let _others = [Resampler::new(48_000, handler.rate, 1), Resampler::new(handler.rate, 48_000, 1)];
     let _telephone = [Resampler::new(8_000, handler.rate, 1), Resampler::new(handler.rate, 8_000, 1)];
-    let before = BYTES.get();
+    let before = held();
     let mut receiver = AudioReceiver::new(codec, handler, DelayBounds::default()).unwrap();
     let mut sender = AudioSender::new(codec).unwrap();
     let (mut settled, mut sent) = (0, 0);
     for (n, (timestamp, bytes)) in packets.iter().enumerate() {
         if n == 300 {
-            settled = ALLOCATIONS.get();
+            settled = calls();
         }
         // Jitter, a reordered pair and a loss now and then, so that every path is taken.
         let arrival = start + Duration::from_millis(20) * n as u32 + Duration::from_millis((n * 7 % 12) as u64);
@@ -100,7 +65,7 @@ fn echo(codec: Codec, talker_rate: u32, handler: PcmFormat) -> (u64, i64) {
         }
     }
     assert!(sent > 450, "{sent} packets echoed");
-    (ALLOCATIONS.get() - settled, BYTES.get() - before)
+    (calls() - settled, held() - before)
 }
 
 #[test]
@@ -131,9 +96,9 @@ fn steady_state() {
 
 #[test]
 fn an_idle_pair_of_tracks_holds_no_buffers() {
-    let before = BYTES.get();
+    let before = held();
     let receiver = AudioReceiver::new(Codec::Opus, PcmFormat::mono(24_000), DelayBounds::default()).unwrap();
     let sender = AudioSender::new(Codec::Opus).unwrap();
-    assert_eq!(BYTES.get() - before, 0);
+    assert_eq!(held() - before, 0);
     assert_eq!((receiver.poll_timeout(), sender.poll_timeout()), (None, None));
 }

@@ -3,36 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and its figures are printed")]
 
 use rtc::crypto::default_provider;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Instant;
+use streamfleet_counting::{Counting, calls, held};
 use streamfleet_rtp::rtcp::{Reception, Transmission};
 use streamfleet_rtp::srtp::Role;
 use streamfleet_rtp::{Extensions, Index, Keys, Outgoing, Profile, Rx, Tx};
-
-/// The system's allocator, counting what this thread asks of it.
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-    static HELD: Cell<isize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is passed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.set(CALLS.get() + 1);
-        HELD.set(HELD.get() + layout.size() as isize);
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.set(HELD.get() - layout.size() as isize);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -41,9 +16,9 @@ fn keys(profile: Profile, role: Role) -> Keys {
     Keys::from_exporter(&[7; 60], profile, role).unwrap()
 }
 
-fn check(profile: Profile, most_octets: isize) {
+fn check(profile: Profile, most_octets: i64) {
     let provider = default_provider().unwrap();
-    let before = HELD.get();
+    let before = held();
     let keys_of_one = keys(profile, Role::Server);
     let mut session = Box::new((
         Rx::new(provider.crypto(), &keys_of_one).unwrap(),
@@ -67,7 +42,7 @@ fn check(profile: Profile, most_octets: isize) {
     let mut warm = 0;
     for i in 0..1_000 {
         if i == 10 {
-            warm = CALLS.get();
+            warm = calls();
         }
         let now = Instant::now();
         incoming.clear();
@@ -79,10 +54,10 @@ fn check(profile: Profile, most_octets: isize) {
         tx.seal(&mut outgoing, &packet(2, i)).unwrap();
         transmission.packet(0, 80, now);
     }
-    assert_eq!(CALLS.get() - warm, 0, "{profile:?}: allocations in 990 packets");
+    assert_eq!(calls() - warm, 0, "{profile:?}: allocations in 990 packets");
     drop(peer);
     drop((incoming, outgoing));
-    let held = HELD.get() - before;
+    let held = held() - before;
     println!("{profile:?}: {held} octets a session");
     assert!(held <= most_octets, "{profile:?}: {held}");
 }

@@ -1,42 +1,14 @@
 //! What the loop allocates for a packet.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::ops::Sub;
 use std::time::Duration;
 
+use streamfleet_counting::{Counting, calls};
 use streamfleet_handler::{Emit, Input, Media, PcmFormat};
 
 use super::echo::echo;
 use super::network::Conditions;
 use super::world::World;
-
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is passed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        CALLS.set(CALLS.get() + 1);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -47,7 +19,7 @@ pub(crate) struct Spent(pub(crate) u64);
 
 /// By this thread, since it began.
 pub(crate) fn spent() -> Spent {
-    Spent(CALLS.get())
+    Spent(calls())
 }
 
 impl Sub for Spent {
