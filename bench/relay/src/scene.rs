@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use rand::seq::SliceRandom as _;
 use serde_json::Value;
-use streamfleet_carrier::{Addresses, Carrier, Offloads, Way};
+use streamfleet_carrier::{Addresses, Carrier, Doors, Offloads, Way};
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_net::{Offload, Outbox, Receiver, Sender, SocketOptions, UdpSocket};
 use streamfleet_relay::{
@@ -362,7 +362,8 @@ impl Scene {
 
 /// A carrier for sessions of these workers.
 pub(crate) fn carrier(offloads: Offloads, workers: Vec<SocketAddr>, own: Ipv4Addr) -> anyhow::Result<Carrier<Minted>> {
-    let addresses = Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), workers: (own, 0).into() };
+    let addresses =
+        Addresses { clients: (Ipv4Addr::LOCALHOST, 0).into(), doors: Doors::default(), workers: (own, 0).into() };
     let bounds = Bounds { flows: 1 << 17, unproven: HOUR, proven: HOUR, per_session: u32::MAX };
     Ok(Carrier::bind(addresses, offloads, Minted(workers), bounds, Instant::now())?)
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_net::{
-    Fragmentation, Offload, Outbox, Receiver, ReusePort, Sender, SocketOptions, UdpSocket, Unusable, wait_for,
+    Fragmentation, LocalAddresses, Offload, Outbox, Receiver, ReusePort, Sender, SocketOptions, Source, UdpSocket,
+    Unusable, wait_for,
 };
 use streamfleet_relay::{Announced, Bounds, Drop, Elsewhere, HEADER, Homeward, Onward, Relay, Ufrags};
 
 use crate::counters::{Counters, Way};
+use crate::doors::Doors;
 
 /// Batches taken from one socket before the other has its turn: bounds how long what came first waits.
 const MAX_BATCHES: usize = 4;
@@ -30,10 +32,12 @@ const TEND_EVERY: Duration = Duration::from_millis(100);
 const TEND_PARTS: usize = 10;
 
 /// Where a carrier's sockets are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// Where clients send to: all carriers of a relay share it.
     pub clients: SocketAddr,
+    /// Which of the machine's addresses they are, if they are several.
+    pub doors: Doors,
     /// The side of the workers.
     pub workers: SocketAddr,
 }
@@ -57,6 +61,7 @@ impl Default for Offloads {
 /// One of a relay's threads.
 pub struct Carrier<U> {
     door: SocketAddr,
+    doors: Doors,
     return_port: u16,
     relay: Relay<U>,
     from_clients: Receiver,
@@ -95,13 +100,17 @@ impl<U: Ufrags> Carrier<U> {
             recv_buffer: RECV_BUFFER,
             ..SocketOptions::default()
         };
-        let clients = UdpSocket::bind(addresses.clients, SocketOptions { reuse_port: ReusePort::Shared, ..common })?;
+        let local_addresses =
+            if addresses.doors.are_several() { LocalAddresses::Told } else { LocalAddresses::Unasked };
+        let clients = SocketOptions { reuse_port: ReusePort::Shared, local_addresses, ..common };
+        let clients = UdpSocket::bind(addresses.clients, clients)?;
         let workers = UdpSocket::bind(addresses.workers, SocketOptions { gro: offloads.coalescing, ..common })?;
         let (door, return_port) = (clients.local_addr(), workers.local_addr().port());
         let (from_clients, to_clients) = clients.split_with_headroom(HEADER);
         let (from_workers, to_workers) = workers.split();
         Ok(Self {
             door,
+            doors: addresses.doors,
             return_port,
             relay: Relay::new(ufrags, bounds, return_port),
             from_clients,
@@ -225,8 +234,9 @@ impl<U: Ufrags> Carrier<U> {
             let now = self.started.elapsed();
             self.relay.look_ahead(self.from_clients.datagrams().map(|(_, from)| from), self.door.port());
             for n in 0..count {
+                let door = self.doors.number(self.from_clients.arrived_at(n), self.door.port());
                 let (datagram, from) = self.from_clients.datagram(n);
-                match self.relay.from_client(from, self.door.port(), datagram, now, elsewhere) {
+                match self.relay.from_client(from, door, datagram, now, elsewhere) {
                     Ok(Onward { flow, to: (worker, header), also }) => {
                         if let Some((other, header)) = also {
                             push(&mut self.also, other, &header, datagram);
@@ -262,11 +272,12 @@ impl<U: Ufrags> Carrier<U> {
                 }
                 let (datagram, _) = self.from_workers.datagram(n);
                 match self.relay.from_worker(datagram, now) {
-                    Ok(Homeward { flow, to, announce, datagram: _, door: _ }) => {
+                    Ok(Homeward { flow, to, door, announce, datagram: _ }) => {
                         if let Some(announced) = announce {
                             tell(announced);
                         }
-                        self.from_workers.pass_without(n, HEADER, to, flow.0);
+                        let from = self.doors.address(door).map_or(Source::ANY, |ip| self.to_clients.source(ip));
+                        self.from_workers.pass_without(n, HEADER, from, to, flow.0);
                     }
                     Err(why) => self.counters.count_drop(why),
                 }

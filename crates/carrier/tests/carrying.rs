@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use streamfleet_carrier::{Addresses, Carrier, Offloads, Way};
+use streamfleet_carrier::{Addresses, Carrier, Doors, Offloads, Way};
+use streamfleet_counting::{Counting, calls};
 use streamfleet_net::Offload;
 use streamfleet_net::stun::{BindingRequest, Nomination, Role, TransactionId};
 use streamfleet_relay::{
@@ -16,33 +15,6 @@ use streamfleet_relay::{
     Ufrags,
 };
 use streamfleet_session::ufrag::SessionKey;
-
-/// The system's allocator, counting what each thread asks of it.
-struct Counting;
-
-thread_local! {
-    static CALLS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is passed to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        CALLS.set(CALLS.get() + 1);
-        // SAFETY: the caller's promises are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        CALLS.set(CALLS.get() + 1);
-        // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -108,11 +80,15 @@ fn check(ufrag: &str) -> Vec<u8> {
 
 impl World {
     fn new(offload: Offload) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), Doors::default(), offload)
+    }
+
+    fn at(clients: SocketAddr, doors: Doors, offload: Offload) -> Self {
         let workers = [socket(), socket()];
         let here = "127.0.0.1:0".parse().unwrap();
         let offloads = Offloads { segmentation: offload, coalescing: offload };
         let minted = Minted([0, 1].map(|n: usize| workers[n].local_addr().unwrap()));
-        let addresses = Addresses { clients: here, workers: here };
+        let addresses = Addresses { clients, doors, workers: here };
         let carrier = Carrier::bind(
             addresses,
             offloads,
@@ -216,6 +192,49 @@ fn what_may_be_two_sessions_is_two_packets() {
     }
 }
 
+/// As of a host behind two load balancers that leave packets as they are; one client asks at both from one port.
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    for (listen, client_ip) in [("0.0.0.0:0", "127.0.0.1"), ("[::]:0", "127.0.0.1")] {
+        for offload in [Offload::On, Offload::Off] {
+            let listen: SocketAddr = listen.parse().unwrap();
+            let ips = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+            let mut world = World::at(listen, Doors::new(listen, ips), offload);
+            let port = world.carrier.door().port();
+            let client = UdpSocket::bind((client_ip, 0)).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let doors = ips.map(|ip| SocketAddr::new(ip, port));
+            // And at an address that nobody was told of: a pod's own, which a gateway has put there.
+            let other = SocketAddr::from(([127, 0, 0, 1], port));
+            let asked: Vec<_> = [doors[0], doors[1], other]
+                .into_iter()
+                .map(|door| {
+                    client.send_to(&check("a"), door).unwrap();
+                    world.step();
+                    let came = receive(&world.workers[0]).expect("the check comes");
+                    let said = Sealed::split(&came).unwrap().0.open(&KEY).unwrap();
+                    assert_eq!(said.client, client.local_addr().unwrap());
+                    let (session, standing) = (SessionHandle(1), Standing::Proven);
+                    (door, Header { direction: Direction::ToClient, standing, session, ..said }.seal(&KEY))
+                })
+                .collect();
+            // As runs, and as single ones.
+            for n in [1, 5] {
+                for _ in 0..n {
+                    asked.iter().for_each(|(_, header)| world.send(header, 0, &[128; 50]));
+                }
+                world.step();
+                let mut room = [0; 100];
+                let came: Vec<_> =
+                    std::iter::from_fn(|| client.recv_from(&mut room).ok()).map(|(_, from)| from).collect();
+                for (door, _) in &asked {
+                    assert_eq!(came.iter().filter(|from| *from == door).count(), n, "{door}: {came:?}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_goes_no_further_is_counted() {
     let mut world = World::new(Offload::On);
@@ -267,10 +286,10 @@ fn nothing_is_allocated_for_a_packet() {
                 client.send(&media).unwrap();
                 world.send(header, 0, &media);
             }
-            let before = CALLS.get();
+            let before = calls();
             world.step();
             // The first rounds may be the largest so far.
-            assert!(round < 2 || CALLS.get() == before, "{} allocations in round {round}", CALLS.get() - before);
+            assert!(round < 2 || calls() == before, "{} allocations in round {round}", calls() - before);
             while clients.iter().any(|(client, _)| receive(client).is_some()) {}
             while receive(&world.workers[0]).is_some() {}
         }

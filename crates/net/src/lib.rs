@@ -6,6 +6,7 @@
 //! Linux only: the point of this crate is `recvmmsg`, `sendmmsg`, UDP segmentation offload and `ppoll`.
 
 mod address;
+mod control;
 pub mod demux;
 mod heap;
 mod interfaces;
@@ -24,12 +25,12 @@ mod thread;
 
 pub use heap::heap_in_use;
 pub use interfaces::interfaces;
-pub use outbox::{MAX_DATAGRAM, Outbox};
+pub use outbox::{MAX_DATAGRAM, Outbox, Source};
 pub use poller::{Poller, Ready, Waker, wait_for};
 pub use prefetch::{Words, prefer_large_pages, prefetch};
 pub use process::{end_with_parent, terminate};
 pub use receiver::{Receiver, RecvBatch, Unusable};
 pub use sender::{SendReport, Sender};
-pub use socket::{Fragmentation, Offload, ReusePort, SocketOptions, UdpSocket};
+pub use socket::{Fragmentation, LocalAddresses, Offload, ReusePort, SocketOptions, UdpSocket};
 pub use socket_set::SocketSet;
 pub use thread::{raise_descriptor_limit, set_timer_slack, thread_cpu_time, work_in_batches};

@@ -27,8 +27,18 @@ pub(crate) struct Entry {
     pub(crate) to: SocketAddr,
     /// Datagrams of one order leave in the order they came; others may overtake them.
     pub(crate) order: u32,
+    pub(crate) from: Source,
     pub(crate) start: u32,
     pub(crate) len: u32,
+}
+
+/// One of this machine's addresses, as a [`crate::Sender`] knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Source(pub(crate) u16);
+
+impl Source {
+    /// Whichever the kernel chooses.
+    pub const ANY: Self = Self(0);
 }
 
 /// Datagrams that wait to be sent, wherever they lie.
@@ -89,7 +99,7 @@ impl Outbox {
             self.octets.resize(start, 0);
             return false;
         }
-        self.entries.push(Entry { to, order, start: start as u32, len: len as u32 });
+        self.entries.push(Entry { to, order, from: Source::ANY, start: start as u32, len: len as u32 });
         true
     }
 

@@ -1,11 +1,12 @@
 //! Receiving in batches.
 
 use crate::address::RawAddress;
-use crate::outbox::{Departures, Entry};
+use crate::control;
+use crate::outbox::{Departures, Entry, Source};
 use crate::slab::{Control, Pages, Slab};
 use crate::socket::{Offload, UdpSocket};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Messages per call. The relay's measurements saw nothing more to gain beyond 32.
 const BATCH: usize = 64;
@@ -59,6 +60,11 @@ impl Receiver {
         self.batch.datagrams.iter().map(|datagram| (buffers.slice(datagram.start, datagram.len), datagram.from))
     }
 
+    /// Which of this machine's addresses datagram `index` was sent to, where [the socket is told](crate::LocalAddresses).
+    pub fn arrived_at(&self, index: usize) -> Option<IpAddr> {
+        self.batch.arrived_at.get(index).copied().flatten()
+    }
+
     /// Has datagram `index` passed on, by [`crate::Sender::pass_on`], with a header before it. Datagrams of one `order` leave in the
     /// order in which this is said of them.
     ///
@@ -71,14 +77,14 @@ impl Receiver {
         self.batch.pass_with(index, header, to, order)
     }
 
-    /// Likewise, without its first octets.
+    /// Likewise, without its first octets, from one of this machine's addresses.
     ///
     /// False, and nothing done, if it has been passed on already, or nothing is left of it.
     ///
     /// # Panics
     /// As there.
-    pub fn pass_without(&mut self, index: usize, first: usize, to: SocketAddr, order: u32) -> bool {
-        self.batch.pass_without(index, first, to, order)
+    pub fn pass_without(&mut self, index: usize, first: usize, from: Source, to: SocketAddr, order: u32) -> bool {
+        self.batch.pass_without(index, first, from, to, order)
     }
 
     /// Whether the last call filled every buffer, so that more may wait.
@@ -131,6 +137,8 @@ pub struct RecvBatch {
     headers: Slab<libc::mmsghdr>,
     filled: usize,
     datagrams: Vec<Datagram>,
+    /// Of those of which it is told.
+    arrived_at: Vec<Option<IpAddr>>,
     /// Those that are to be sent on.
     passing: Vec<Entry>,
     unusable: Unusable,
@@ -187,6 +195,7 @@ impl RecvBatch {
             headers,
             filled: 0,
             datagrams,
+            arrived_at: Vec::new(),
             passing,
             unusable: Unusable::default(),
         }
@@ -198,6 +207,7 @@ impl RecvBatch {
     /// As there.
     pub fn recv(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.datagrams.clear();
+        self.arrived_at.clear();
         self.passing.clear();
         self.filled = 0;
         // Errors of the path (ICMP, on a connected socket) are reported once each and concern no datagram received.
@@ -245,7 +255,8 @@ impl RecvBatch {
         let header = self.headers.get(message);
         let len = (header.msg_len as usize).min(self.stride - self.headroom);
         let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-        let segment = segment_size(&header.msg_hdr, self.controls.get(message)).unwrap_or(len).max(1);
+        let said = control::read(&header.msg_hdr, self.controls.get(message));
+        let segment = said.segment.unwrap_or(len).max(1);
         // These are in-out: the kernel has written what it used.
         let header = &mut self.headers.get_mut(message).msg_hdr;
         header.msg_namelen = RawAddress::SIZE;
@@ -264,6 +275,10 @@ impl RecvBatch {
             // What lies before the others of a run is the run.
             let room = Some(if start == 0 { self.headroom } else { 0 });
             self.datagrams.push(Datagram { start: first + start, len: segment.min(len - start), from, room });
+            if said.arrived_at.is_some() {
+                self.arrived_at.resize(self.datagrams.len() - 1, None);
+                self.arrived_at.push(said.arrived_at);
+            }
         }
     }
 
@@ -275,18 +290,18 @@ impl RecvBatch {
         datagram.room = None;
         let (start, len) = (datagram.start - header.len(), datagram.len + header.len());
         self.buffers.slice_mut(start, header.len()).copy_from_slice(header);
-        self.passing.push(Entry { to, order, start: start as u32, len: len as u32 });
+        self.passing.push(Entry { to, order, from: Source::ANY, start: start as u32, len: len as u32 });
         true
     }
 
-    fn pass_without(&mut self, index: usize, first: usize, to: SocketAddr, order: u32) -> bool {
+    fn pass_without(&mut self, index: usize, first: usize, from: Source, to: SocketAddr, order: u32) -> bool {
         let datagram = &mut self.datagrams[index];
         if datagram.room.is_none() || datagram.len <= first {
             return false;
         }
         datagram.room = None;
         let (start, len) = (datagram.start + first, datagram.len - first);
-        self.passing.push(Entry { to, order, start: start as u32, len: len as u32 });
+        self.passing.push(Entry { to, order, from, start: start as u32, len: len as u32 });
         true
     }
 
@@ -324,22 +339,4 @@ impl std::fmt::Debug for RecvBatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RecvBatch").field("stride", &self.stride).field("datagrams", &self.datagrams.len()).finish()
     }
-}
-
-/// The length of the datagrams in a run, from its `UDP_GRO` control message.
-fn segment_size(header: &libc::msghdr, _control: &Control) -> Option<usize> {
-    // SAFETY: the header's control pointer and length describe `_control`, as the kernel left it.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    while !next.is_null() {
-        // SAFETY: not null, so within the control buffer and whole.
-        let message = unsafe { next.read_unaligned() };
-        if message.cmsg_level == libc::SOL_UDP && message.cmsg_type == libc::UDP_GRO {
-            // SAFETY: this control message's data is one integer.
-            let size = unsafe { libc::CMSG_DATA(next).cast::<libc::c_int>().read_unaligned() };
-            return usize::try_from(size).ok().filter(|s| *s > 0);
-        }
-        // SAFETY: both point into the same control buffer.
-        next = unsafe { libc::CMSG_NXTHDR(header, next) };
-    }
-    None
 }

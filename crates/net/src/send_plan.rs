@@ -1,6 +1,6 @@
 //! Which datagrams go out together.
 
-use crate::outbox::{Entry, order};
+use crate::outbox::{Entry, Source, order};
 use crate::socket::Offload;
 use std::net::SocketAddr;
 
@@ -23,6 +23,7 @@ const END: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     pub(crate) to: SocketAddr,
+    pub(crate) from: Source,
     first: u32,
     last: u32,
     /// 0 of a run that has become another's end.
@@ -86,7 +87,7 @@ impl Plan {
             let after = u32::from(self.orders[order]);
             let run = self.siblings(youngest).find(|at| {
                 let run = &self.runs[*at as usize];
-                *at + 1 >= after && run.segment == entry.len && run.takes(entry.len)
+                *at + 1 >= after && run.segment == entry.len && run.from == entry.from && run.takes(entry.len)
             });
             let run = match run {
                 Some(at) => {
@@ -118,6 +119,7 @@ impl Plan {
         self.next[datagram as usize] = END;
         self.runs.push(Run {
             to: entry.to,
+            from: entry.from,
             first: datagram,
             last: datagram,
             count: 1,
@@ -145,7 +147,7 @@ impl Plan {
             }
             let run = self.siblings(single.sibling).find(|at| {
                 let run = &self.runs[*at as usize];
-                *at + 1 >= single.after && run.count > 0 && run.takes(single.segment)
+                *at + 1 >= single.after && run.count > 0 && run.from == single.from && run.takes(single.segment)
             });
             if let Some(run) = run {
                 self.join(run, single.first, single.segment);
@@ -248,7 +250,14 @@ mod tests {
     /// `(destination, length, order)` of each.
     fn entries(datagrams: &[(u16, u32, u32)]) -> Vec<Entry> {
         let to = |port| SocketAddr::from(([192, 0, 2, 1], port));
-        datagrams.iter().map(|(port, len, order)| Entry { to: to(*port), order: *order, start: 0, len: *len }).collect()
+        let entry = |(port, len, order): &(u16, u32, u32)| Entry {
+            to: to(*port),
+            order: *order,
+            from: Source::ANY,
+            start: 0,
+            len: *len,
+        };
+        datagrams.iter().map(entry).collect()
     }
 
     fn messages(plan: &Plan) -> Vec<Vec<usize>> {
@@ -272,6 +281,17 @@ mod tests {
         // Not of what it would overtake itself by.
         check(&[(1, 90, 1), (1, 95, 2), (1, 80, 2)], &[&[0], &[1, 2]]);
         check(&[(1, 90, 1), (2, 95, 2), (1, 80, 2)], &[&[0], &[1], &[2]]);
+    }
+
+    #[test]
+    fn a_run_has_one_source() {
+        let mut entries = entries(&[(1, 90, 1), (1, 90, 2), (1, 90, 1), (1, 80, 3), (1, 80, 4)]);
+        for (entry, from) in entries.iter_mut().zip([1, 2, 1, 2, 1]) {
+            entry.from = Source(from);
+        }
+        let mut plan = Plan::default();
+        plan.make(&entries, 0, Offload::On);
+        assert_eq!(messages(&plan), [&[0, 2, 4][..], &[1, 3]]);
     }
 
     #[test]

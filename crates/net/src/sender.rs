@@ -2,11 +2,13 @@
 
 use crate::Receiver;
 use crate::address::RawAddress;
-use crate::outbox::{Departures, Outbox};
+use crate::control;
+use crate::outbox::{Departures, Outbox, Source};
 use crate::send_plan::{BATCH, Plan};
 use crate::slab::{Control, Pages, Slab};
 use crate::socket::{Offload, UdpSocket};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
 
 /// What became of an outbox.
@@ -39,12 +41,25 @@ pub struct Sender {
     gso: Offload,
     plan: Plan,
     frame: Frame,
+    /// What a [`Source`] stands for, one less than its number.
+    sources: Vec<IpAddr>,
 }
 
 impl Sender {
     pub(crate) fn new(socket: UdpSocket) -> Self {
         let gso = socket.options().gso;
-        Self { socket, gso, plan: Plan::default(), frame: Frame::new() }
+        Self { socket, gso, plan: Plan::default(), frame: Frame::new(), sources: Vec::new() }
+    }
+
+    /// This address of this machine as a source, for [`Receiver::pass_without`]; [`Source::ANY`] if there are 65 535 already. The
+    /// socket is of all addresses, or the kernel refuses what is to come from another than its own.
+    pub fn source(&mut self, ip: IpAddr) -> Source {
+        let at = self.sources.iter().position(|known| *known == ip).unwrap_or(self.sources.len());
+        let Ok(number) = u16::try_from(at + 1) else { return Source::ANY };
+        if at == self.sources.len() {
+            self.sources.push(ip);
+        }
+        Source(number)
     }
 
     /// Sends everything, without waiting, and empties the outbox.
@@ -84,8 +99,8 @@ impl Sender {
     }
 
     fn send_plan(&mut self, departures: &impl Departures, report: &mut SendReport) -> Flow {
-        self.frame.fill(&self.plan, departures, &self.socket);
-        let (socket, plan, frame) = (&self.socket, &self.plan, &self.frame);
+        self.frame.fill(&self.plan, departures, &self.socket, &self.sources);
+        let (socket, plan, frame, sources) = (&self.socket, &self.plan, &self.frame, &self.sources);
         let runs = frame.runs.iter().map(|run| {
             let run = &plan.runs()[*run];
             Held { datagrams: run.count, octets: run.octets }
@@ -106,9 +121,31 @@ impl Sender {
             let run = &plan.runs()[frame.runs[message]];
             let Some(position) = plan.datagrams(run).nth(index) else { return Ok(0) };
             let datagram = departures.octets(&departures.entries()[position]);
-            socket.send_to(datagram, run.to).map(|()| datagram.len())
+            send_single(socket, datagram, address(sources, run.from), run.to).map(|()| datagram.len())
         };
         transmit(runs, messages, single, &mut self.gso, report)
+    }
+}
+
+fn address(sources: &[IpAddr], source: Source) -> Option<IpAddr> {
+    sources.get(usize::from(source.0).checked_sub(1)?).copied()
+}
+
+fn send_single(socket: &UdpSocket, datagram: &[u8], from: Option<IpAddr>, to: SocketAddr) -> io::Result<()> {
+    if from.is_none() {
+        return socket.send_to(datagram, to);
+    }
+    let (mut name, len) = RawAddress::new(to, socket.family()).ok_or(io::ErrorKind::Unsupported)?;
+    let mut vector = libc::iovec { iov_base: datagram.as_ptr().cast_mut().cast(), iov_len: datagram.len() };
+    let mut room = Control::zeroed();
+    // SAFETY: pointers, which may be null, and integers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    (header.msg_name, header.msg_namelen) = ((&raw mut name).cast(), len);
+    (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+    // SAFETY: all that it points to lives to the end of this function.
+    unsafe {
+        control::write(&mut header, &raw mut room, None, from, socket.family());
+        socket.send_message(&header)
     }
 }
 
@@ -241,7 +278,7 @@ impl Frame {
         }
     }
 
-    fn fill(&mut self, plan: &Plan, departures: &impl Departures, socket: &UdpSocket) {
+    fn fill(&mut self, plan: &Plan, departures: &impl Departures, socket: &UdpSocket, sources: &[IpAddr]) {
         self.runs.clear();
         self.vectors.clear();
         for (i, run) in plan.runs().iter().enumerate().filter(|(_, run)| run.count > 0) {
@@ -259,12 +296,10 @@ impl Frame {
             header.msg_name = self.names.pointer(slot).cast();
             header.msg_namelen = len;
             header.msg_iovlen = (self.vectors.len() - first) as _;
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-            if run.count > 1 {
-                header.msg_control = self.controls.pointer(slot).cast();
-                write_segment_size(header, run.segment as u16);
-            }
+            let segment = (run.count > 1).then_some(run.segment as u16);
+            let from = address(sources, run.from);
+            // SAFETY: this slot's own, which lives as long as its header.
+            unsafe { control::write(header, self.controls.pointer(slot), segment, from, socket.family()) };
         }
         // Only now does the vector no longer move.
         let mut next = self.vectors.as_mut_ptr();
@@ -281,22 +316,6 @@ impl Frame {
 impl std::fmt::Debug for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Frame").field("messages", &self.runs.len()).finish_non_exhaustive()
-    }
-}
-
-/// Asks for segments of `size` octets, in the [`Control`] that `header` points to.
-fn write_segment_size(header: &mut libc::msghdr, size: u16) {
-    const VALUE: libc::c_uint = size_of::<u16>() as libc::c_uint;
-    // SAFETY: computes a size, touches no memory.
-    header.msg_controllen = unsafe { libc::CMSG_SPACE(VALUE) } as _;
-    // SAFETY: the control buffer is aligned for a `cmsghdr`, and larger than the length just set, so this is not null and
-    // the message with its value lies within the buffer.
-    unsafe {
-        let message = libc::CMSG_FIRSTHDR(header);
-        (*message).cmsg_level = libc::SOL_UDP;
-        (*message).cmsg_type = libc::UDP_SEGMENT;
-        (*message).cmsg_len = libc::CMSG_LEN(VALUE) as _;
-        libc::CMSG_DATA(message).cast::<u16>().write_unaligned(size);
     }
 }
 

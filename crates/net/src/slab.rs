@@ -156,16 +156,20 @@ impl Drop for Mapping {
     }
 }
 
-/// Room for one control message with an integer in it, aligned as `cmsghdr` must be.
+/// Room for two control messages, one with an integer in it and one with an address of this machine, aligned as `cmsghdr` must be.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-pub(crate) struct Control([u8; 32]);
+pub(crate) struct Control([u8; 64]);
 
 // SAFETY: octets only.
 unsafe impl Zeroable for Control {}
 
 impl Control {
     pub(crate) const SIZE: usize = size_of::<Control>();
+
+    pub(crate) const fn zeroed() -> Self {
+        Self([0; 64])
+    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,17 @@ pub enum Fragmentation {
     Forbidden,
 }
 
+/// Whether a socket of all of this machine's addresses says at which of them a datagram has arrived, and takes a word on which one
+/// is to send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalAddresses {
+    /// The kernel chooses by its routes, and nobody asks: it costs each datagram a control message.
+    #[default]
+    Unasked,
+    /// `IP_PKTINFO`, `IPV6_RECVPKTINFO`: [`Receiver::arrived_at`], [`Sender::source`].
+    Told,
+}
+
 /// How to open a socket. Start from `SocketOptions::default()`.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketOptions {
@@ -56,6 +67,8 @@ pub struct SocketOptions {
     pub gso: Offload,
     /// What happens to large datagrams.
     pub fragmentation: Fragmentation,
+    /// Which of this machine's addresses datagrams come to and leave from.
+    pub local_addresses: LocalAddresses,
 }
 
 impl Default for SocketOptions {
@@ -68,6 +81,7 @@ impl Default for SocketOptions {
             gro: Offload::Off,
             gso: Offload::On,
             fragmentation: Fragmentation::Allowed,
+            local_addresses: LocalAddresses::Unasked,
         }
     }
 }
@@ -120,6 +134,14 @@ impl UdpSocket {
             if address.is_ipv6() {
                 set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
             }
+        }
+        if options.local_addresses == LocalAddresses::Told {
+            // A socket of IPv6 tells IPv4 addresses, too, as mapped ones.
+            let (level, name) = match address {
+                SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+                SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            };
+            set_option(&socket, level, name, 1)?;
         }
         socket.bind(&SockAddr::from(address))?;
         let family = if address.is_ipv6() { Family::DualStack } else { Family::V4 };
@@ -214,6 +236,16 @@ impl UdpSocket {
         let sent = unsafe {
             libc::send(self.raw_fd(), datagram.as_ptr().cast(), datagram.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
         };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Sends one message now.
+    ///
+    /// # Safety
+    /// The header describes live memory.
+    pub(crate) unsafe fn send_message(&self, header: &libc::msghdr) -> io::Result<()> {
+        // SAFETY: the caller's promise.
+        let sent = unsafe { libc::sendmsg(self.raw_fd(), header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use streamfleet_net::{
-    Fragmentation, Offload, Outbox, Poller, Receiver, ReusePort, SendReport, Sender, SocketOptions, SocketSet,
+    Fragmentation, Offload, Outbox, Poller, Receiver, ReusePort, SendReport, Sender, SocketOptions, SocketSet, Source,
     UdpSocket, Unusable, wait_for,
 };
 
@@ -322,8 +322,8 @@ fn what_has_come_is_passed_on() {
         assert_eq!(receiver.recv().unwrap(), 6);
         for i in 0..6 {
             let passes = match i {
-                0 => receiver.pass_without(i, 10, back, 0),
-                1 => !receiver.pass_without(i, 30, back, 0) && !receiver.pass_with(i, &[7; 5], back, 0),
+                0 => receiver.pass_without(i, 10, Source::ANY, back, 0),
+                1 => !receiver.pass_without(i, 30, Source::ANY, back, 0) && !receiver.pass_with(i, &[7; 5], back, 0),
                 _ => receiver.pass_with(i, &[i as u8; 4], back, 0) && !receiver.pass_with(i, &[9; 4], back, 0),
             };
             assert!(passes, "{i}");

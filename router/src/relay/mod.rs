@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use streamfleet_carrier::{Addresses, Doors};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_relay::announce::{Announcer, Listener};
 use streamfleet_relay::{Bounds, Ufrags};
@@ -117,11 +118,13 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         let untold = Arc::new(AtomicU64::new(0));
         let means = Means { started, elsewhere: elsewhere.clone(), announce, untold: untold.clone() };
         let workers = SocketAddr::new(towards(&plan.networks), 0);
+        let doors = Doors::new(plan.listen, plan.advertise.iter().map(|advertised| advertised.ip));
         let (mut threads, mut counters, mut door): (Vec<Thread<U>>, Vec<_>, _) = (Vec::new(), Vec::new(), plan.listen);
-        let (view, lookers) = Flows::of(plan.threads.get());
+        let (view, lookers) = Flows::of(plan.threads.get(), doors.clone());
         for looker in lookers {
+            let addresses = Addresses { clients: door, doors: doors.clone(), workers };
             let thread =
-                Thread::bind(door, workers, ufrags.clone(), plan.bounds, means.clone(), looker).map_err(at(door))?;
+                Thread::bind(addresses, ufrags.clone(), plan.bounds, means.clone(), looker).map_err(at(door))?;
             // The first has chosen the port, if nobody has.
             door.set_port(thread.door().port());
             counters.push(thread.counters());

@@ -34,19 +34,17 @@ pub(super) struct Means {
 }
 
 impl<U: Ufrags> Thread<U> {
-    /// Binds the sockets: `clients` is the address that all threads share, `workers` the address of the other side.
+    /// Binds the sockets: at `addresses` clients' is the one that all threads share.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn bind(
-        clients: SocketAddr,
-        workers: SocketAddr,
+        addresses: Addresses,
         ufrags: U,
         bounds: Bounds,
         means: Means,
         looker: Looker,
     ) -> io::Result<Self> {
-        let addresses = Addresses { clients, workers };
         let carrier = Carrier::bind(addresses, Offloads::default(), ufrags, bounds, means.started)?;
         Ok(Self { carrier, means, looker })
     }

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
+use streamfleet_carrier::Doors;
 use streamfleet_edge::headers::bearer;
 use streamfleet_edge::reply;
 
@@ -82,6 +83,7 @@ pub(crate) struct Flows {
     threads: Arc<[SyncSender<Ask>]>,
     /// One look at a time.
     turn: Arc<Mutex<()>>,
+    doors: Doors,
 }
 
 /// A thread did not answer in time.
@@ -90,10 +92,10 @@ struct Silent;
 
 impl Flows {
     /// Both sides, for so many threads.
-    pub(super) fn of(threads: usize) -> (Self, Vec<Looker>) {
+    pub(super) fn of(threads: usize, doors: Doors) -> (Self, Vec<Looker>) {
         let (senders, lookers): (Vec<_>, Vec<_>) =
             (0..threads).map(|_| sync_channel(1)).map(|(ask, asked)| (ask, Looker { asked, at: None })).unzip();
-        (Self { threads: senders.into(), turn: Arc::default() }, lookers)
+        (Self { threads: senders.into(), turn: Arc::default(), doors }, lookers)
     }
 
     /// What all threads have.
@@ -138,7 +140,8 @@ struct Shown {
 #[derive(Serialize)]
 struct Row {
     client: SocketAddr,
-    port: u16,
+    #[serde(flatten)]
+    door: Door,
     worker: SocketAddr,
     standing: &'static str,
     session: u32,
@@ -150,17 +153,27 @@ struct Row {
     sent_octets: u64,
 }
 
-impl From<FlowView> for Row {
-    fn from(flow: FlowView) -> Self {
+/// What a client has asked.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Door {
+    /// The relay's, at whichever address.
+    Port(u16),
+    /// At the relay's port, where it has several addresses.
+    Address(IpAddr),
+}
+
+impl Row {
+    fn new(flow: FlowView, doors: &Doors) -> Self {
         let standing = match flow.standing {
             Standing::Unknown => "unknown",
             Standing::Confirmed => "confirmed",
             Standing::Proven => "proven",
         };
-        let FlowView { client, door: port, worker, session, silent, age, received, sent, .. } = flow;
+        let FlowView { client, door, worker, session, silent, age, received, sent, .. } = flow;
         Self {
             client,
-            port,
+            door: doors.address(door).map_or(Door::Port(door), Door::Address),
             worker,
             standing,
             session: session.0,
@@ -186,9 +199,9 @@ async fn show(
         return reply::other(StatusCode::BAD_REQUEST, "expected client=IP and limit=N, or nothing");
     };
     match flows.ask(client, limit.unwrap_or(SOME).min(MOST)).await {
-        Ok(Found { flows, matching }) => {
-            let flows = flows.into_iter().map(Row::from).collect();
-            reply::json(StatusCode::OK, &Shown { flows, matching })
+        Ok(Found { flows: found, matching }) => {
+            let rows = found.into_iter().map(|flow| Row::new(flow, &flows.doors)).collect();
+            reply::json(StatusCode::OK, &Shown { flows: rows, matching })
         }
         Err(Silent) => reply::other(StatusCode::SERVICE_UNAVAILABLE, "the relay is behind"),
     }
