@@ -366,7 +366,8 @@ fn one_session_does_not_take_the_table() {
     let other = relay.hears(6, &check("b")).unwrap();
     relay.told(&other.to, Standing::Proven, &response()).expect("another session has its own");
     // One of another's announcements is taken up as one that nobody vouches for.
-    let seventh = Announced { client: client(7), door: DOOR, target: target(b'a'), session: SessionHandle::default() };
+    let (session, silent) = (SessionHandle::default(), Duration::ZERO);
+    let seventh = Announced { client: client(7), door: DOOR, target: target(b'a'), session, silent };
     let told = Told(HashMap::from([(FlowKey::new(client(7), DOOR), seventh)]));
     assert_eq!(relay.from_client(client(7), DOOR, RTP, NOW, &told), Err(Drop::Unconfirmed));
     // Those that are forgotten make room.

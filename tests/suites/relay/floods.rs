@@ -317,7 +317,7 @@ fn memory(site: &Site) -> Result<Vec<(String, u64)>> {
 }
 
 fn dropped(site: &Site) -> Result<BTreeMap<&'static str, f64>> {
-    const REASONS: [&str; 11] = [
+    const REASONS: [&str; 12] = [
         "unknown_flow",
         "giant",
         "noise",
