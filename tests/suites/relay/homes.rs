@@ -69,15 +69,28 @@ fn await_followed(home: &Home) -> Result<Vec<Followed>> {
 }
 
 /// 5 % each way, and packets that overtake each other by up to two.
+const BAD: Conditions =
+    Conditions { lost_per_mille: 50, delay: Duration::from_millis(20), jitter: Duration::from_millis(40) };
+
+/// From the first packet on: what is lost of a handshake is said again.
+#[test]
+fn calls_begin_on_a_bad_line() -> Result<()> {
+    at_a_site(|site| {
+        let home = home(site)?;
+        home.set(BAD);
+        let outcome = Load::start(&home.person, &site.url("echo"), 3 * CALLS, 8, Duration::from_secs(2))?.finish()?;
+        println!("5 % lost each way, reordered, from the beginning: {}", outcome.text());
+        outcome.none_ended()
+    })
+}
+
 #[test]
 fn calls_live_on_a_bad_line() -> Result<()> {
     at_a_site(|site| {
         let home = home(site)?;
-        let bad =
-            Conditions { lost_per_mille: 50, delay: Duration::from_millis(20), jitter: Duration::from_millis(40) };
         let load = Load::start(&home.person, &site.url("echo"), CALLS, 4, Duration::from_secs(10))?;
         load.await_all(site)?;
-        home.set(bad);
+        home.set(BAD);
         let outcome = load.finish()?;
         println!("5 % lost each way, reordered: {}", outcome.text());
         outcome.none_ended()?;

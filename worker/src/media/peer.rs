@@ -1,12 +1,14 @@
 //! One `rtc` peer connection, driven for everything but RTP: ICE, DTLS, SCTP, SRTCP.
 //!
 //! Addresses here are as the ICE agent knows them; [`super::path`] decides what they mean on the network.
-//! Four things that the core leaves to its driver are done here:
+//! Five things that the core leaves to its driver are done here:
 //!
 //! - A nominating check on a pair that has not succeeded yet is never answered by the core, so it is fed in again once
 //!   our own check has its response (else the client waits 500 ms for its next one).
 //! - DTLS that arrives before a pair is selected is dropped by the core, so the first flight is held back.
 //! - A peer's close_notify changes no connection state; its data channels closing does, and so does DTLS' own state.
+//! - A handshake's flight that was lost is said again when the client repeats what led to it, and always as it was said first
+//!   ([`Flight`]; the worker is the server).
 //! - Once nothing but consent checks is left to do, the agent's wish to be called five times a second is overruled.
 
 use std::collections::VecDeque;
@@ -26,6 +28,7 @@ use rtc::statistics::StatsSelector;
 use streamfleet_rtp::keying::Keying;
 use streamfleet_rtp::rtcp::{Packets, RtcpInbox};
 use streamfleet_rtp::srtp::{Keys, Profile, Role};
+use streamfleet_rtp::{Flight, Sent};
 use streamfleet_session::candidate::RemoteCandidate;
 
 use super::answer::{Answered, LocalAddresses, MAX_REMOTE_CANDIDATES, add_remote};
@@ -105,6 +108,8 @@ pub(crate) struct Peer {
     /// When DTLS or SCTP last moved.
     active: Instant,
     gate: Gate,
+    /// What was said last in the handshake.
+    flight: Flight,
     /// Something was asked of the core since it was last emptied. Each look into it sweeps all of its layers, so it is
     /// left alone while only RTP flows.
     dirty: bool,
@@ -132,6 +137,7 @@ impl Peer {
             lost_at: None,
             active: now,
             gate: Gate::default(),
+            flight: Flight::default(),
             dirty: true,
             timer: None,
         }
@@ -172,6 +178,9 @@ impl Peer {
         }
         self.active = now;
         let before = self.keying.opened();
+        if !self.connected {
+            self.flight.heard(data);
+        }
         if self.selected {
             self.read(now, from, data);
         } else if self.early.len() < MAX_EARLY {
@@ -276,6 +285,7 @@ impl Peer {
             }
             Core::OnConnectionStateChangeEvent(RTCPeerConnectionState::Connected) if !self.connected => {
                 self.connected = true;
+                self.flight = Flight::default();
                 let event = self.keys(now).unwrap_or_else(PeerEvent::Broken);
                 self.events.push_back(event);
             }
@@ -328,6 +338,10 @@ impl Peer {
     fn keys(&mut self, now: Instant) -> Result<PeerEvent, &'static str> {
         let stats = self.pc.get_stats(now, StatsSelector::None);
         let transport = stats.transport().ok_or("no transport statistics")?;
+        // To the core a DTLS transport that was closed counts as connected, although it never was.
+        if transport.srtp_cipher.is_empty() {
+            return Ok(PeerEvent::ClosedByPeer);
+        }
         let profile = Profile::from_name(&transport.srtp_cipher).ok_or("DTLS negotiated an SRTP profile of its own")?;
         let role = if transport.dtls_role == RTCDtlsRole::Client { Role::Client } else { Role::Server };
         let material = self.keying.take().ok_or("the DTLS exporter did not pass through the provider")?;
@@ -375,6 +389,9 @@ impl Peer {
         }
         loop {
             let Some(message) = self.pc.poll_write() else {
+                if let Some(again) = self.flight.poll() {
+                    return Some(again);
+                }
                 self.dirty = false;
                 return None;
             };
@@ -383,6 +400,10 @@ impl Peer {
                 Some(20..64) => {
                     self.dtls_remote = Some(to);
                     self.active = now;
+                    if !self.connected && self.flight.sent(to, &message.message) == Sent::Repetition {
+                        self.flight.repeat();
+                        continue;
+                    }
                 }
                 // Only the loop may send RTP: a second sender would use the key with indices of its own. The
                 // interceptor lets none through, so this is the second lock on the same door.

@@ -32,7 +32,7 @@ use streamfleet_net::demux::{Kind, classify};
 use streamfleet_net::stun::{Class, Message};
 use streamfleet_rtp::rtcp::{Packets, RtcpInbox, RtcpTap};
 use streamfleet_rtp::srtp::Role;
-use streamfleet_rtp::{KeyTap, Keying, Keys, Profile};
+use streamfleet_rtp::{Flight, KeyTap, Keying, Keys, Profile};
 
 /// The payload type that sessions offer for Opus, and so the one that servers answer with.
 pub(super) const PAYLOAD_TYPE: u8 = 111;
@@ -111,6 +111,7 @@ impl Factory {
             keying,
             rtcp,
             early: Vec::new(),
+            flight: Flight::default(),
             nomination: Nomination::Waiting,
             selected: false,
             connected: false,
@@ -163,6 +164,8 @@ pub(super) struct Peer {
     keying: Keying,
     rtcp: RtcpInbox,
     early: Vec<(SocketAddr, Vec<u8>)>,
+    /// What was said last in the DTLS handshake.
+    flight: Flight,
     nomination: Nomination,
     selected: bool,
     connected: bool,
@@ -187,6 +190,9 @@ impl Peer {
     pub(super) fn read(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) {
         if classify(datagram) == Kind::Dtls {
             self.active = now;
+            if !self.connected {
+                self.flight.heard(datagram);
+            }
             if !self.selected {
                 if self.early.len() < MAX_EARLY {
                     self.early.push((from, datagram.to_vec()));
@@ -244,6 +250,7 @@ impl Peer {
                 RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => match state {
                     RTCPeerConnectionState::Connected if !self.connected => {
                         self.connected = true;
+                        self.flight = Flight::default();
                         return Some(self.keys(now).unwrap_or_else(PeerEvent::Broken));
                     }
                     RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed => return Some(PeerEvent::Lost),
@@ -268,6 +275,10 @@ impl Peer {
     fn keys(&mut self, now: Instant) -> Result<PeerEvent, &'static str> {
         let stats = self.pc.get_stats(now, StatsSelector::None);
         let transport = stats.transport().ok_or("no transport statistics")?;
+        // To the core a DTLS transport that was closed counts as connected, although it never was.
+        if transport.srtp_cipher.is_empty() {
+            return Ok(PeerEvent::Lost);
+        }
         let profile = Profile::from_name(&transport.srtp_cipher).ok_or("an SRTP profile that was not offered")?;
         let role = if transport.dtls_role == RTCDtlsRole::Client { Role::Client } else { Role::Server };
         let material = self.keying.take().ok_or("the DTLS exporter did not pass through the provider")?;
@@ -283,10 +294,13 @@ impl Peer {
     }
 
     pub(super) fn poll_write(&mut self, now: Instant) -> Option<(SocketAddr, BytesMut)> {
-        let message = self.pc.poll_write()?;
+        let Some(message) = self.pc.poll_write() else { return self.flight.poll() };
         let to = message.transport.peer_addr;
         if classify(&message.message) == Kind::Dtls {
             (self.dtls_remote, self.active) = (Some(to), now);
+            if !self.connected {
+                self.flight.sent(to, &message.message);
+            }
         }
         Some((to, message.message))
     }

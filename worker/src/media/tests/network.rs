@@ -90,6 +90,13 @@ impl Network {
         }
     }
 
+    /// Everything under way of which this holds is lost. Returns how much that was.
+    pub(crate) fn lose(&mut self, of: impl Fn(&[u8]) -> bool) -> usize {
+        let before = self.queue.len();
+        self.queue.retain(|Reverse((.., datagram))| !of(&datagram.data));
+        before - self.queue.len()
+    }
+
     pub(crate) fn next_at(&self) -> Option<Instant> {
         self.queue.peek().map(|Reverse((at, ..))| *at)
     }
