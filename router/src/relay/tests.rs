@@ -133,13 +133,19 @@ async fn media_passes_both_ways() {
         ports
     });
     assert_eq!(passed.await.unwrap().len(), 2, "both threads have clients");
-    drop(running);
-    let text = metrics.render();
     let value = |name: &str, direction: &str| -> u64 {
-        let start = format!("{name}{{direction=\"{direction}\"}} ");
+        let (start, text) = (format!("{name}{{direction=\"{direction}\"}} "), metrics.render());
         let line = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {start}"));
         line.parse().unwrap()
     };
+    // A batch is counted when it has gone, and may have arrived before.
+    let counted = async {
+        while ["to_worker", "to_client"].iter().any(|way| value("streamfleet_relay_batch_packets_sum", way) < 32 * 21) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, counted).await.expect("all are counted");
+    drop(running);
     for direction in ["to_worker", "to_client"] {
         assert_eq!(value("streamfleet_relay_packets_total", direction), 32 * 21);
         assert_eq!(value("streamfleet_relay_overflowed_total", direction), 0);

@@ -61,3 +61,32 @@ impl streamfleet_relay::Elsewhere for Elsewhere {
         self.part(key).lock().find(key, self.started.elapsed())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use streamfleet_relay::{SessionHandle, Target};
+    use streamfleet_session::ufrag::SessionKey;
+
+    use super::*;
+
+    /// However flows fall to its parts.
+    #[test]
+    fn as_many_are_known_as_it_was_made_for() {
+        let target = Target { worker: SocketAddr::from(([10, 0, 0, 1], 5000)), key: SessionKey::from_bytes([1; 16]) };
+        let flow = |n: u16| {
+            let (client, session) = (SocketAddr::from(([192, 0, 2, 1], n)), SessionHandle(1));
+            Announced { client, door: 3478, target, session, silent: Duration::ZERO }
+        };
+        for most in [1, 100, 1_000, 20_000] {
+            let elsewhere = Elsewhere::new(usize::from(most), Instant::now());
+            for whose in [Whose::Own, Whose::Others] {
+                let first = if whose == Whose::Own { 0 } else { 30_000 };
+                elsewhere.tell((first..first + most).map(flow), whose);
+                assert_eq!(elsewhere.count(whose), usize::from(most));
+            }
+        }
+    }
+}
