@@ -98,7 +98,7 @@ unsafe fn push<T: Copy>(header: &mut libc::msghdr, level: libc::c_int, kind: lib
     let size = size_of::<T>() as libc::c_uint;
     // SAFETY: computes sizes, touches no memory.
     let (space, len) = unsafe { (libc::CMSG_SPACE(size) as usize, libc::CMSG_LEN(size)) };
-    let at = header.msg_controllen as usize;
+    let at: usize = header.msg_controllen as _;
     assert!(at + space <= Control::SIZE, "invariant: there is room for all that are written");
     // SAFETY: within the control buffer, which is aligned for a `cmsghdr`, as sizes of messages with their padding are.
     unsafe {
