@@ -58,7 +58,7 @@ pub struct Listener {
 /// What a relay has said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// These flows are known, and had been silent for so long by now: what it was on its way, by both clocks, is included.
+    /// These flows are known. The time that it was on its way, by both clocks, counts as silence.
     Flows(Vec<Announced>),
     /// All that is known is wanted, by somebody who has been given this cookie.
     Question(Question, Option<Cookie>),

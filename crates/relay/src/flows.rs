@@ -18,6 +18,7 @@ use crate::header::{
     Direction, FlowId, HEADER, Header, SEALED, SessionHandle, Standing, TAG, address_octets, address_of, client_of,
 };
 use crate::index::Index;
+use crate::shares::Shares;
 use crate::told::AGAIN;
 
 /// The part of a sealed header that says which flow it is: the client's address and port, and the door.
@@ -134,21 +135,11 @@ pub(crate) struct Flows {
     return_port: u16,
     /// Where the next search for places to give up begins.
     hand: usize,
-    /// Flows of each session that its worker vouches for, counted by its key.
-    shares: Vec<u32>,
-}
-
-/// The counter of a session. A key is secret, so that nobody chooses which sessions share one.
-fn share(key: &SessionKey) -> usize {
-    let [first, second, ..] = *key.as_bytes();
-    usize::from(u16::from_ne_bytes([first, second]))
+    shares: Shares,
 }
 
 /// Flows that others may be told of at once, however small the table is: ten datagrams.
 const FEW: usize = 10 * MOST;
-
-/// Counters of sessions' flows: those that share one, by chance, share what one may have.
-const SHARES: usize = 1 << 16;
 
 impl Flow {
     pub(crate) fn name(&self) -> FlowKey {
@@ -258,7 +249,7 @@ impl Flows {
             bounds,
             return_port,
             hand: 0,
-            shares: vec![0; SHARES],
+            shares: Shares::new(bounds.per_session),
         }
     }
 
@@ -367,12 +358,8 @@ impl Flows {
         let return_port = self.return_port;
         let Some(flow) = self.places.get_mut(id.0 as usize).and_then(Option::as_mut) else { return Raised::No };
         let before = flow.standing;
-        if before == Standing::Unknown && standing != Standing::Unknown {
-            let share = &mut self.shares[share(&flow.key)];
-            if *share >= self.bounds.per_session {
-                return Raised::Crowded;
-            }
-            *share += 1;
+        if before == Standing::Unknown && standing != Standing::Unknown && !self.shares.take(&flow.key) {
+            return Raised::Crowded;
         }
         flow.standing = before.max(standing);
         if session != SessionHandle::default() && flow.session() != session {
@@ -482,7 +469,7 @@ impl Flows {
     /// A flow that is no more takes no part of its session's share.
     fn leaves(&mut self, flow: &Flow) {
         if flow.standing != Standing::Unknown {
-            self.shares[share(&flow.key)] -= 1;
+            self.shares.give(&flow.key);
         }
     }
 

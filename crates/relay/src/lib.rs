@@ -9,7 +9,8 @@
 //! | `index` | from a hash to a place |
 //! | [`relay`] | the decision for each datagram |
 //! | `replays` | what other relays have said already |
-//! | [`told`] | flows of other relays, bounded |
+//! | `shares` | how many flows of one session there may be |
+//! | [`told`] | flows that relays have told of, bounded |
 //! | [`view`] | what people see of a flow |
 //!
 //! What is absent: sockets, clocks, threads, and the installation's key. Time is an argument.
@@ -21,6 +22,7 @@ pub mod header;
 mod index;
 pub mod relay;
 mod replays;
+mod shares;
 mod strangers;
 pub mod told;
 pub mod view;

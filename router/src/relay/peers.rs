@@ -176,6 +176,7 @@ impl Peers {
                 }
                 Some((Said::Cookie(question, cookie), from)) if question == asked && from == peer => {
                     let again = self.say(|announcer| announcer.ask_with(cookie, question, unix()));
+                    // One that does not arrive is one that is not answered: the next peer is asked.
                     let _ = self.socket.send_to(&again, peer).await;
                     until = tokio::time::Instant::now() + ANSWERS;
                 }
@@ -269,6 +270,7 @@ impl Peers {
         let now = self.started.elapsed();
         if cookie.is_some_and(|cookie| self.cookies.is_good(&cookie, from, question, now)) {
             self.known.welcome(from, Instant::now());
+            // Another one is being answered: who asks asks the next relay.
             let _ = questions.try_send((from, question));
         } else {
             let cookie = self.cookies.make(from, question, now);
@@ -286,6 +288,7 @@ impl Peers {
                 count += part.len();
                 for some in part.chunks(MOST) {
                     let said = self.say(|announcer| announcer.say(some, unix()));
+                    // Whoever asks counts what has come.
                     let _ = self.socket.send_to(&said, to).await;
                     pace.step().await;
                 }

@@ -190,7 +190,7 @@ impl Holder {
         };
         let mut datagram = Vec::new();
         let written = request.write(self.password.as_bytes(), &mut datagram);
-        debug_assert_eq!(written, Ok(()));
+        assert_eq!(written, Ok(()));
         datagram
     }
 }

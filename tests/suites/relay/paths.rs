@@ -1,6 +1,5 @@
 //! What somebody says of the path to a client, in the network's name.
 
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as Plain};
 use std::time::{Duration, Instant};
 
@@ -67,9 +66,5 @@ fn nobodys_word_makes_a_path_small() -> Result<()> {
     let mut buffer = [0; 2_048];
     let (length, _) = client.recv_from(&mut buffer)?;
     assert_eq!(length, 1_200);
-    // What is larger than the interface is still refused.
-    let refused = ours.send_to(&vec![7; 65_507 + 1], client.local_addr()?).map_err(|error| error.kind());
-    assert_ne!(refused, Err(ErrorKind::WouldBlock));
-    assert!(refused.is_err());
     Ok(())
 }
