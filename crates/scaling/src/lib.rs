@@ -1,0 +1,1 @@
+//! How many workers a service needs, and which go: a pure function of a snapshot.

@@ -1,0 +1,1 @@
+//! The shipped scaling rules over a day of generated or recorded load.

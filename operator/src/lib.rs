@@ -1,0 +1,1 @@
+//! The operator: reconciles StreamServices into workers and autoscales them.

@@ -1,0 +1,1 @@
+//! A real Kubernetes cluster on one machine, and what the product does on it.
