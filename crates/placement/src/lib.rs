@@ -22,8 +22,8 @@
 //!
 //! - [`Packing::Spread`]: the workers in the order of their scores that are under the bound (a share of what the mean worker
 //!   carries) and under the soft cap; then the others with room, least loaded first.
-//! - [`Packing::Pack`]: the fullest worker under the soft cap first, so that the emptiest ones run empty and can go; ties and
-//!   those above the cap as above.
+//! - [`Packing::Pack`]: the fullest worker with room first, up to its last place, so that the emptiest ones run empty and can
+//!   go; ties in the order of their scores.
 //! - [`Affinity::Prefer`]: the workers with room in the order of their scores alone, so that sessions of one value meet while
 //!   their worker has room.
 //!
@@ -34,4 +34,4 @@ mod hash;
 mod rank;
 
 pub use hash::{Key, Seed};
-pub use rank::{Affinity, MAX_RANKED, Packing, Policy, Worker, rank};
+pub use rank::{Affinity, MAX_RANKED, Packing, Policy, Worker, first, rank};

