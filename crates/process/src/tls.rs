@@ -354,4 +354,38 @@ mod tests {
         drop(serving);
         std::fs::remove_dir_all(folder).unwrap();
     }
+
+    /// A Secret is mounted as links to files in a folder that is itself a link, which is replaced: what the paths lead to changes, and
+    /// neither path does.
+    #[test]
+    fn a_mounted_secret_is_followed() {
+        use std::os::unix::fs::symlink;
+        crate::crypto::install();
+        let make = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let folder = std::env::temp_dir().join(format!("streamfleet-tls-mounted-{}", std::process::id()));
+        let write = |version: &str| {
+            let made = make();
+            std::fs::create_dir_all(folder.join(version)).unwrap();
+            std::fs::write(folder.join(version).join("tls.crt"), made.cert.pem()).unwrap();
+            std::fs::write(folder.join(version).join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+            symlink(version, folder.join("..new")).unwrap();
+            std::fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
+            made.cert.der().clone()
+        };
+        let first = write("..2026_01_01");
+        for file in ["tls.crt", "tls.key"] {
+            symlink(format!("..data/{file}"), folder.join(file)).unwrap();
+        }
+        let (_, mut renewal) = renewable(&folder.join("tls.crt"), &folder.join("tls.key")).unwrap();
+        let served = |renewal: &Renewal| renewal.current.0.read().cert[0].clone();
+        assert_eq!((renewal.renew().unwrap(), served(&renewal)), (Renewed::No, first));
+        let second = write("..2026_02_01");
+        std::fs::remove_dir_all(folder.join("..2026_01_01")).unwrap();
+        assert_eq!((renewal.renew().unwrap(), served(&renewal)), (Renewed::Yes, second.clone()));
+        // A volume that is gone for a moment changes nothing.
+        std::fs::remove_file(folder.join("..data")).unwrap();
+        assert!(renewal.renew().is_err());
+        assert_eq!(served(&renewal), second);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

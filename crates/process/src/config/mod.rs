@@ -7,7 +7,9 @@
 //! Mistakes are collected, not returned one by one: a value that does not fit is noted with its key and its origin,
 //! replaced by its default, and the search goes on. For this to see every leaf, the type should use
 //! `#[serde(default, deny_unknown_fields)]` throughout, plain structs instead of `Option<Struct>`, and neither
-//! `flatten` nor untagged or internally tagged enums, which hide the path of a fault from serde.
+//! `flatten` nor untagged or internally tagged enums, which hide the path of a fault from serde. A section that means
+//! something by not being there is an `Option<Struct>` all the same: its keys do not show in the defaults, and
+//! [`Layers::section`] says what they are.
 //!
 //! ```
 //! use serde::{Deserialize, Serialize};
@@ -117,6 +119,8 @@ pub struct Layers {
     aliases: Vec<(String, String)>,
     flags: Vec<(Arc<str>, String, Text)>,
     secrets: BTreeSet<String>,
+    /// Sections that are not there unless somebody says something of them, with their own defaults.
+    sections: Vec<(String, Node)>,
 }
 
 #[derive(Debug)]
@@ -185,6 +189,35 @@ impl Layers {
         self
     }
 
+    /// Lets the environment say something of a section that the defaults do not have: `key` is an `Option<S>`. It is there when any
+    /// of its keys is set, by whatever layer; a variable that is empty sets nothing. An outer section comes before one inside of it.
+    #[must_use]
+    pub fn section<S: Default + Serialize>(mut self, key: impl Into<String>) -> Self {
+        self.sections.push((key.into(), defaults::<S>()));
+        self
+    }
+
+    /// Every environment variable that a `T` can be set by, with its key; for documentation, and to test that no two keys
+    /// share a variable.
+    pub fn variables<T: Default + Serialize>(&self) -> Vec<(String, String)> {
+        self.keys(&defaults::<T>()).into_iter().map(|key| (variable(&self.prefix, &key), key)).collect()
+    }
+
+    /// What can be set: each leaf of the defaults, a section that is not there as a whole, and each leaf of it.
+    fn keys(&self, defaults: &Node) -> BTreeSet<String> {
+        let whole = self.sections.iter().map(|(key, _)| key.clone());
+        defaults.leaves().into_iter().chain(self.schema(defaults).leaves()).chain(whole).collect()
+    }
+
+    /// The defaults with all sections.
+    fn schema(&self, defaults: &Node) -> Node {
+        let mut schema = defaults.clone();
+        for (key, section) in &self.sections {
+            schema.set(key, section.clone());
+        }
+        schema
+    }
+
     /// Merges the layers and reads them as a `T`, going on past every mistake.
     ///
     /// # Panics
@@ -203,7 +236,7 @@ impl Layers {
         let unknown_variables = self.overlay_variables::<T>(&defaults, &mut merged);
         for (flag, key, text) in &self.flags {
             let value = match text {
-                Text::One(text) => fit::<T>(&defaults, key, text),
+                Text::One(text) => fit::<T>(&defaults, &self.schema(&defaults), key, text),
                 Text::Many(values) => values.iter().cloned().map(Value::String).collect(),
             };
             merged.set(key, Node::new(value, &Origin::Flag(flag.clone())));
@@ -213,12 +246,13 @@ impl Layers {
     }
 
     fn overlay_variables<T: DeserializeOwned>(&self, defaults: &Node, merged: &mut Node) -> Vec<String> {
-        let own: BTreeMap<String, String> =
-            defaults.leaves().into_iter().map(|key| (variable(&self.prefix, &key), key)).collect();
+        let schema = self.schema(defaults);
+        let keys = self.keys(defaults).into_iter();
+        let own: BTreeMap<String, String> = keys.map(|key| (variable(&self.prefix, &key), key)).collect();
         let aliases = self.aliases.iter().map(|(variable, key)| (variable, key));
         for (name, key) in aliases.clone().chain(own.iter()) {
             if let Some(text) = self.variables.get(name) {
-                let value = fit::<T>(defaults, key, text);
+                let value = fit::<T>(defaults, &schema, key, text);
                 merged.set(key, Node::new(value, &Origin::Variable(name.as_str().into())));
             }
         }
@@ -230,12 +264,6 @@ impl Layers {
             .cloned()
             .collect()
     }
-}
-
-/// Every environment variable that a `T` can be set by, with its key; for documentation, and to test that no two keys
-/// share a variable.
-pub fn variables<T: Default + Serialize>(prefix: &str) -> Vec<(String, String)> {
-    defaults::<T>().leaves().into_iter().map(|key| (variable(prefix, &key), key)).collect()
 }
 
 fn defaults<T: Default + Serialize>() -> Node {
@@ -290,7 +318,7 @@ fn read_yaml(name: &Arc<str>, text: &Result<String, String>) -> Result<Option<No
 
 /// The value that a text from a flag or a variable stands for. A text has no type, so the readings are tried on the
 /// configuration itself; if none fits, the one that makes the clearest message is kept.
-fn fit<T: DeserializeOwned>(defaults: &Node, key: &str, text: &str) -> Value {
+fn fit<T: DeserializeOwned>(defaults: &Node, schema: &Node, key: &str, text: &str) -> Value {
     let plain = Value::String(text.to_owned());
     let json = serde_json::from_str::<Value>(text).ok();
     let list: Value = text.split(',').map(|item| Value::String(item.trim().to_owned())).collect();
@@ -304,7 +332,7 @@ fn fit<T: DeserializeOwned>(defaults: &Node, key: &str, text: &str) -> Value {
         return value.clone();
     }
     let path: Vec<Step> = key.split('.').map(|key| Step::Key(key.to_owned())).collect();
-    match (json, defaults.is_list(&path)) {
+    match (json, schema.is_list(&path)) {
         (Some(json), _) => json,
         (None, true) => list,
         (None, false) => plain,

@@ -16,6 +16,29 @@ struct Config {
     services: Vec<Service>,
     admin_token: Option<String>,
     extra: BTreeMap<String, String>,
+    club: Option<Club>,
+}
+
+/// Somebody may be in none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Club {
+    name: Option<String>,
+    members: Vec<IpAddr>,
+    dues: Dues,
+    house: Option<House>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Dues {
+    per_year: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct House {
+    rooms: Option<NonZeroU32>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -43,12 +66,14 @@ impl Default for Config {
             services: vec![Service { name: "echo".into(), limit: None }],
             admin_token: None,
             extra: BTreeMap::new(),
+            club: None,
         }
     }
 }
 
 fn layers() -> Layers {
-    Layers::new("SF").secret("adminToken").alias("OTHER_UDP", "media.udp")
+    let layers = Layers::new("SF").secret("adminToken").alias("OTHER_UDP", "media.udp");
+    layers.section::<Club>("club").section::<House>("club.house")
 }
 
 fn vars(vars: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -108,6 +133,47 @@ fn texts_take_the_type_that_fits() {
     check("SF_EXTRA", "{\"a\":\"b\"}", &|c| {
         c.extra.insert("a".into(), "b".into());
     });
+}
+
+#[test]
+fn a_section_is_there_when_anything_is_said_of_it() {
+    let check = |file: &str, given: &[(&str, &str)], expected: Option<Club>| {
+        assert_eq!(good(layers().yaml("f", file).environment(vars(given))).club, expected, "{file} {given:?}");
+    };
+    let named = || Club { name: Some("chess".into()), ..Club::default() };
+    check("", &[], None);
+    check("", &[("SF_CLUB_NAME", ""), ("SF_CLUB_DUES_PER_YEAR", ""), ("SF_CLUB", "")], None);
+    check("", &[("SF_CLUB_NAME", "chess")], Some(named()));
+    check("", &[("SF_CLUB_DUES_PER_YEAR", "9")], Some(Club { dues: Dues { per_year: 9 }, ..Club::default() }));
+    let members: Vec<IpAddr> = vec!["::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+    check("", &[("SF_CLUB_MEMBERS", "::1, 10.0.0.1")], Some(Club { members, ..Club::default() }));
+    let housed = Club { house: Some(House { rooms: NonZeroU32::new(7) }), ..Club::default() };
+    check("", &[("SF_CLUB_HOUSE_ROOMS", "7")], Some(housed.clone()));
+    check("", &[("SF_CLUB_HOUSE", "{}")], Some(Club { house: Some(House::default()), ..Club::default() }));
+    check("", &[("SF_CLUB", "{}")], Some(Club::default()));
+    // Key by key, whichever layer says it.
+    check("club: { name: chess }", &[("SF_CLUB_HOUSE_ROOMS", "7")], Some(Club { house: housed.house, ..named() }));
+    check("club: { name: go }", &[("SF_CLUB_NAME", "chess")], Some(named()));
+    check("", &[("SF_CLUB", "{\"name\":\"go\"}"), ("SF_CLUB_NAME", "chess")], Some(named()));
+    check("club: {}", &[("SF_CLUB_NAME", "")], Some(Club::default()));
+    let flagged = layers().flag("--club", "club.name", Some("chess"));
+    assert_eq!(good(flagged).club, Some(named()));
+}
+
+#[test]
+fn what_is_wrong_in_a_section_is_told() {
+    bad(
+        layers().yaml("f", "club: { dues: { perYear: x } }").environment(vars(&[
+            ("SF_CLUB_HOUSE_ROOMS", "0"),
+            ("SF_CLUB_MEMBERS", "::1,y"),
+            ("SF_CLUB_HOUSE_FLOORS", "2"),
+        ])),
+        "club.dues.perYear: invalid type: string \"x\", expected u32 (in f)\n\
+         club.house.rooms: invalid value: integer `0`, expected a nonzero u32 (from SF_CLUB_HOUSE_ROOMS)\n\
+         club.members[1]: invalid IP address syntax (from SF_CLUB_MEMBERS)",
+    );
+    let loaded = layers().environment(vars(&[("SF_CLUB_HOUSE_FLOORS", "2")])).load::<Config>();
+    assert_eq!((loaded.config.club, loaded.unknown_variables), (None, vec!["SF_CLUB_HOUSE_FLOORS".to_owned()]));
 }
 
 #[test]
@@ -222,12 +288,19 @@ fn variables_of_kubernetes_services_do_no_harm() {
 
 #[test]
 fn variables_are_named_after_their_keys() {
-    let names: Vec<String> = variables::<Config>("SF").into_iter().map(|(name, key)| format!("{name} {key}")).collect();
+    let names: Vec<String> =
+        layers().variables::<Config>().into_iter().map(|(name, key)| format!("{name} {key}")).collect();
     assert_eq!(
         names,
         [
             "SF_ADMIN_TOKEN adminToken",
             "SF_ADVERTISE advertise",
+            "SF_CLUB club",
+            "SF_CLUB_DUES_PER_YEAR club.dues.perYear",
+            "SF_CLUB_HOUSE club.house",
+            "SF_CLUB_HOUSE_ROOMS club.house.rooms",
+            "SF_CLUB_MEMBERS club.members",
+            "SF_CLUB_NAME club.name",
             "SF_EXTRA extra",
             "SF_LISTEN listen",
             "SF_MEDIA_LIMIT media.limit",
