@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use streamfleet_process::config::Mistakes;
+use streamfleet_process::config::{Mistake, Mistakes};
 use streamfleet_session::ServiceName;
 
 use crate::pattern::{Params, PathPattern, by_precedence};
@@ -28,6 +28,26 @@ pub struct Matched<'a> {
     pub rest: &'a str,
 }
 
+/// A service, and since when it has been there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aged {
+    /// Which.
+    pub service: Service,
+    /// When it was made, in seconds since the Unix epoch.
+    pub created: i64,
+}
+
+/// A service that another one stands in the way of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Displaced {
+    /// Which.
+    pub service: Arc<Service>,
+    /// Who was there before.
+    pub by: ServiceName,
+    /// What both want, as it is said of the one that does not get it: with the key below `spec`.
+    pub mistake: Mistake,
+}
+
 impl Catalog {
     /// Checks services against each other.
     ///
@@ -37,26 +57,65 @@ impl Catalog {
         let mut mistakes = Mistakes::new();
         let mut catalog = Self::default();
         for service in services.into_iter().map(Arc::new) {
-            if catalog.by_name.insert(service.name.clone(), service.clone()).is_some() {
-                mistakes.push("metadata.name", format!("there are two services {}", service.name));
-                continue;
+            for (_, mistake) in catalog.conflicts(&service) {
+                mistakes.push(mistake.key, mistake.message);
             }
-            let host = service.host.clone().unwrap_or_default();
-            let paths = catalog.by_host.entry(host).or_default();
-            for path in &service.paths {
-                if let Some((taken, by)) = paths.iter().find(|(known, _)| known.shape() == path.shape()) {
-                    mistakes.push(
-                        "spec.path",
-                        format!("{path} of {} is taken already by {taken} of {}", service.name, by.name),
-                    );
-                }
-                paths.push((path.clone(), service.clone()));
+            catalog.add(&service);
+        }
+        catalog.sort();
+        mistakes.or(catalog)
+    }
+
+    /// Of services that want the same, the older one gets it; of those that came at once, the one whose name is first. Whoever does not get
+    /// all that he wants is not served at all, and stands in nobody's way.
+    #[must_use]
+    pub fn by_age(services: impl IntoIterator<Item = Aged>) -> (Self, Vec<Displaced>) {
+        let mut services: Vec<Aged> = services.into_iter().collect();
+        services.sort_by(|a, b| (a.created, &a.service.name).cmp(&(b.created, &b.service.name)));
+        let (mut catalog, mut displaced) = (Self::default(), Vec::new());
+        for service in services.into_iter().map(|aged| Arc::new(aged.service)) {
+            match catalog.conflicts(&service).into_iter().next() {
+                None => catalog.add(&service),
+                Some((by, mistake)) => displaced.push(Displaced { service, by, mistake }),
             }
         }
-        for paths in catalog.by_host.values_mut() {
+        catalog.sort();
+        (catalog, displaced)
+    }
+
+    /// What a service wants that others have, and who; its own paths among each other, too.
+    fn conflicts(&self, service: &Arc<Service>) -> Vec<(ServiceName, Mistake)> {
+        let name = &service.name;
+        if self.by_name.contains_key(name) {
+            let message = format!("there are two services {name}");
+            return vec![(name.clone(), Mistake { key: "metadata.name".to_owned(), origin: None, message })];
+        }
+        let there = self.by_host.get(service.host.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
+        let mut conflicts = Vec::new();
+        for (n, path) in service.paths.iter().enumerate() {
+            let own = service.paths[..n].iter().map(|own| (own, name));
+            let mut all = there.iter().map(|(known, by)| (known, &by.name)).chain(own);
+            if let Some((taken, by)) = all.find(|(known, _)| known.shape() == path.shape()) {
+                let message = format!("{path} of {name} is taken already by {taken} of {by}");
+                conflicts.push((by.clone(), Mistake { key: "spec.path".to_owned(), origin: None, message }));
+            }
+        }
+        conflicts
+    }
+
+    fn add(&mut self, service: &Arc<Service>) {
+        if self.by_name.contains_key(&service.name) {
+            return;
+        }
+        self.by_name.insert(service.name.clone(), service.clone());
+        let paths = self.by_host.entry(service.host.clone().unwrap_or_default()).or_default();
+        paths.extend(service.paths.iter().map(|path| (path.clone(), service.clone())));
+    }
+
+    fn sort(&mut self) {
+        for paths in self.by_host.values_mut() {
             paths.sort_by(|(a, _), (b, _)| by_precedence(a, b));
         }
-        mistakes.or(catalog)
     }
 
     /// The service of this name.
@@ -157,7 +216,84 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_older_one_wins() {
+        let aged = |name: &str, created: i64, spec: Value| Aged { service: service(name, spec), created };
+        #[track_caller]
+        fn check(services: Vec<Aged>, served: &[&str], displaced: &[(&str, &str, &str)]) {
+            for turn in 0..services.len() {
+                let mut services = services.clone();
+                services.rotate_left(turn);
+                let (catalog, without) = Catalog::by_age(services);
+                assert_eq!(catalog.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), served);
+                let mut without: Vec<_> = without
+                    .iter()
+                    .map(|one| (one.service.name.as_str(), one.by.as_str(), one.mistake.message.as_str()))
+                    .collect();
+                without.sort_unstable();
+                assert_eq!(without, displaced);
+            }
+        }
+        let x = || json!({ "path": "/x" });
+        check(
+            vec![aged("n/old", 1, x()), aged("m/new", 2, x()), aged("n/other", 3, json!({ "path": "/y" }))],
+            &["n/old", "n/other"],
+            &[("m/new", "n/old", "/x of m/new is taken already by /x of n/old")],
+        );
+        // At once: by name.
+        check(vec![aged("b", 1, x()), aged("a", 1, x())], &["a"], &[("b", "a", "/x of b is taken already by /x of a")]);
+        // Who does not get all gets nothing, and stands in nobody's way.
+        check(
+            vec![
+                aged("a", 1, x()),
+                aged("b", 2, json!({ "path": "/z", "aliases": ["/x"] })),
+                aged("c", 3, json!({ "path": "/z" })),
+            ],
+            &["a", "c"],
+            &[("b", "a", "/x of b is taken already by /x of a")],
+        );
+        // Hosts are apart, parameters are alike.
+        check(
+            vec![
+                aged("a", 1, json!({ "path": "/{r}" })),
+                aged("b", 2, json!({ "path": "/{s}" })),
+                aged("c", 3, json!({ "path": "/{s}", "host": "h" })),
+            ],
+            &["a", "c"],
+            &[("b", "a", "/{s} of b is taken already by /{r} of a")],
+        );
+        check(
+            vec![aged("a", 1, json!({ "path": "/x", "aliases": ["/x/"] }))],
+            &[],
+            &[("a", "a", "/x of a is taken already by /x of a")],
+        );
+        check(vec![], &[], &[]);
+    }
+
     proptest! {
+        /// Whoever is served could have been served alone with all that are older; whoever is not has one of them in the way.
+        #[test]
+        fn nobody_is_displaced_by_one_who_is_not_served(
+            wishes in prop::collection::vec((0..4_i64, "/(a|b|\\{p\\})(/(a|b))?", prop::option::of("(/(a|b)){1,2}"), any::<bool>()), 1..8),
+        ) {
+            let services = wishes.iter().enumerate().map(|(n, (created, path, alias, host))| {
+                let mut spec = json!({ "path": path, "aliases": alias.iter().collect::<Vec<_>>() });
+                if *host { spec["host"] = json!("h"); }
+                Aged { service: service(&format!("s{n}"), spec), created: *created }
+            });
+            let services: Vec<Aged> = services.collect();
+            let (catalog, displaced) = Catalog::by_age(services.clone());
+            prop_assert_eq!(catalog.iter().count() + displaced.len(), services.len());
+            prop_assert!(Catalog::new(catalog.iter().map(|service| Service::clone(service))).is_ok());
+            let created = |name: &str| services.iter().find(|aged| aged.service.name.as_str() == name).unwrap().created;
+            for one in &displaced {
+                let (own, by) = (one.service.name.as_str(), one.by.as_str());
+                let is_own = own == by;
+                prop_assert!(is_own || catalog.get(by).is_some());
+                prop_assert!(is_own || (created(by), by) < (created(own), own));
+            }
+        }
+
         /// Whatever the order in which services were read, a request is for the same one.
         #[test]
         fn the_order_of_services_does_not_matter(

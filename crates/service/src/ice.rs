@@ -16,19 +16,35 @@ pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// What is usual: longer than any call, short enough that credentials that somebody else gets are soon worthless.
 pub const DEFAULT_TTL_SECONDS: u32 = 24 * 60 * 60;
 
+/// `HOST` or `HOST:PORT` in a regular expression.
+macro_rules! authority {
+    () => {
+        concat!(
+            r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])",
+            "(:[1-9][0-9]{0,3}|:[1-5][0-9]{4}|:6[0-4][0-9]{3}|:65[0-4][0-9]{2}|:655[0-2][0-9]|:6553[0-5])?",
+        )
+    };
+}
+
+/// `turn:` and `turns:` URLs, as the API server reads them; [`IceUrl`] is stricter with addresses in brackets.
+pub(crate) const TURN_URL: &str = concat!("^turns?:", authority!(), r"(\?transport=(udp|tcp))?$");
+/// Likewise with `stun:` and `stuns:`.
+const URL: &str = concat!("^(stuns?:", authority!(), "|turns?:", authority!(), r"(\?transport=(udp|tcp))?)$");
+
 /// One entry of `RTCConfiguration.iceServers`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct IceServer {
     /// `stun:`, `stuns:`, `turn:` or `turns:` URLs (RFC 7064, RFC 7065).
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<String>", length(min = 1, max = 8), inner(length(max = 512), regex(pattern = URL)))]
     pub urls: Vec<IceUrl>,
     /// For TURN.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
     pub username: Option<String>,
     /// For TURN. Every client sees it, so it guards nothing; still no reason to log it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", length(max = 512))]
     pub credential: Option<Secret>,
 }
 

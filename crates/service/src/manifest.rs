@@ -48,6 +48,7 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// As a service is called in a fleet.
     fn service_name(&self) -> String {
         if self.namespace.is_empty() { self.name.clone() } else { format!("{}/{}", self.namespace, self.name) }
     }

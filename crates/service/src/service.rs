@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use streamfleet_process::config::Mistakes;
@@ -10,18 +11,16 @@ use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{Limits, ServiceName, UserIdSource};
 
 use crate::ice::{IceServer, IceUrl, check_servers, check_turn};
+use crate::operation::{BASE, Operation};
 use crate::pattern::PathPattern;
 use crate::spec::{
-    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MediaSpec, Modality, OnFailure,
-    Packing, ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
+    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS,
+    MAX_RETENTION_SECONDS, MAX_WEBHOOK_MS, MediaSpec, Modality, OnFailure, Packing, ResumeBy, RoutingSpec,
+    SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
 };
 
-/// The longest that a call is held while no worker is ready: browsers and load balancers give up about then.
-const MAX_HOLD: Duration = Duration::from_secs(60);
-/// The longest that the admission webhook may take: it is time that a caller waits.
-const MAX_WEBHOOK: Duration = Duration::from_secs(10);
-/// The longest that a context is kept. The store's own keys live for a day after the last word of a service's workers.
-const MAX_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest name of a variant: a worker's name has the service's in it, too, and is a DNS label.
+const MAX_VARIANT: usize = 32;
 
 /// One service.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +59,8 @@ pub struct Service {
     pub variants: Vec<Variant>,
     /// How long a call is held while no worker is ready.
     pub offer_hold: Duration,
+    /// What runs it, and how many of those: for an operator.
+    pub operation: Arc<Operation>,
 }
 
 /// The STUN and TURN servers of a service.
@@ -207,21 +208,21 @@ impl Service {
     /// Every mistake, with the key below `spec`.
     pub fn new(name: ServiceName, spec: StreamServiceSpec) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::new();
+        let operation = Arc::new(Operation::new(&spec, &mut mistakes));
         let paths = paths(&name, &spec, &mut mistakes);
         let host = spec.host.as_deref().and_then(|host| mistakes.check("spec.host", checked_host(host)));
         if spec.handler.name.is_empty() {
             mistakes.push("spec.handler.name", "a service needs a handler");
         }
         let identity = identity(spec.identity, &mut mistakes);
-        let retention = Duration::from_secs(spec.context.retention_seconds.into());
-        at_most("spec.context.retentionSeconds", retention, MAX_RETENTION, &mut mistakes);
+        let retention = spec.context.retention_seconds;
+        at_most("spec.context.retentionSeconds", retention, MAX_RETENTION_SECONDS, &mut mistakes);
         let exposure = spec.media.exposure;
         let ice = checked_ice(spec.media, &mut mistakes);
         let RoutingSpec { affinity, packing, variants, offer_hold_seconds } = spec.routing;
         let affinity = checked_affinity(&affinity, paths.first(), &mut mistakes);
         let variants = checked_variants(variants, &mut mistakes);
-        let offer_hold = Duration::from_secs(offer_hold_seconds.into());
-        at_most("spec.routing.offerHoldSeconds", offer_hold, MAX_HOLD, &mut mistakes);
+        at_most("spec.routing.offerHoldSeconds", offer_hold_seconds, MAX_HOLD_SECONDS, &mut mistakes);
         mistakes.or(Self {
             name,
             host,
@@ -231,7 +232,7 @@ impl Service {
             sessions_per_worker: spec.workers.sessions_per_worker,
             limits: Limits::from(&spec.limits),
             identity,
-            retention,
+            retention: Duration::from_secs(retention.into()),
             resume_by: spec.context.resume_by,
             telephone: spec.telephone,
             exposure,
@@ -239,14 +240,32 @@ impl Service {
             affinity,
             packing,
             variants,
-            offer_hold,
+            offer_hold: Duration::from_secs(offer_hold_seconds.into()),
+            operation,
         })
+    }
+
+    /// Whether calls are served alike: all is the same but what only an operator obeys.
+    #[must_use]
+    pub fn serves_as(&self, other: &Self) -> bool {
+        let operation = other.operation.clone();
+        self.operation == operation && self == other
+            || *self == Self { operation: self.operation.clone(), ..other.clone() }
+    }
+
+    /// How long a worker has from being told to end until its sessions are over: what bounds its drain, or else the longest session,
+    /// and a minute for what was just beginning. `None` where neither is bounded.
+    #[must_use]
+    pub fn longest_drain(&self) -> Option<Duration> {
+        const BEGINNING: Duration = Duration::from_secs(60);
+        let bounded = self.operation.autoscaling.max_drain;
+        bounded.or_else(|| self.limits.time_limit.map(|longest| longest + BEGINNING))
     }
 }
 
-fn at_most(key: &str, value: Duration, most: Duration, mistakes: &mut Mistakes) {
+pub(crate) fn at_most(key: &str, value: u32, most: u32, mistakes: &mut Mistakes) {
     if value > most {
-        mistakes.push(key, format!("{} is more than {}", value.as_secs(), most.as_secs()));
+        mistakes.push(key, format!("{value} is more than {most}"));
     }
 }
 
@@ -328,12 +347,8 @@ fn tokens(jwt: JwtSpec, mistakes: &mut Mistakes) -> Option<Tokens> {
 fn checked_webhook(spec: WebhookSpec, mistakes: &mut Mistakes) -> Webhook {
     let WebhookSpec { url, timeout_ms, on_failure } = spec;
     mistakes.check("spec.identity.webhook.url", checked_url(&url));
-    let timeout = Duration::from_millis(timeout_ms.get().into());
-    if timeout > MAX_WEBHOOK {
-        mistakes
-            .push("spec.identity.webhook.timeoutMs", format!("{timeout_ms} is more than {}", MAX_WEBHOOK.as_millis()));
-    }
-    Webhook { url, timeout, on_failure }
+    at_most("spec.identity.webhook.timeoutMs", timeout_ms.get(), MAX_WEBHOOK_MS, mistakes);
+    Webhook { url, timeout: Duration::from_millis(timeout_ms.get().into()), on_failure }
 }
 
 /// The form is looked at here; whether anybody answers is found out when it is asked.
@@ -380,10 +395,15 @@ fn checked_affinity(spec: &AffinitySpec, path: Option<&PathPattern>, mistakes: &
 
 fn checked_variants(specs: Vec<VariantSpec>, mistakes: &mut Mistakes) -> Vec<Variant> {
     let mut variants: Vec<Variant> = Vec::new();
-    for (n, VariantSpec { name, weight }) in specs.into_iter().enumerate() {
+    for (n, VariantSpec { name, weight, workers: _ }) in specs.into_iter().enumerate() {
         let key = format!("spec.routing.variants[{n}].name");
         if name.contains('/') || name.parse::<ServiceName>().is_err() {
             mistakes.push(&*key, "a variant's name is a DNS label");
+        } else if name.len() > MAX_VARIANT {
+            mistakes.push(&*key, format!("a variant's name has at most {MAX_VARIANT} characters"));
+        }
+        if name == BASE {
+            mistakes.push(&*key, format!("{BASE} is the service itself"));
         }
         if variants.iter().any(|variant| variant.name == name) {
             mistakes.push(&*key, format!("{name} is the name of another variant already"));
