@@ -71,6 +71,18 @@ pub enum Fate {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attempts {
     failed: Option<WorkerId>,
+    why: Why,
+    claims: u32,
+}
+
+/// Why a worker has not taken it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Why {
+    /// It cannot.
+    #[default]
+    Cannot,
+    /// It goes, or has come only just: soon there is another one, or it stays after all.
+    Goes,
 }
 
 impl Attempts {
@@ -78,6 +90,25 @@ impl Attempts {
     #[must_use]
     pub fn failed(&self) -> Option<&WorkerId> {
         self.failed.as_ref()
+    }
+
+    /// Whether it may wait for a worker to be ready. Not for one that cannot take it: its client is told so.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        self.failed.is_none() || self.why == Why::Goes
+    }
+
+    /// It is claimed once more. Returns whether this is the first time: only that counts on anybody's account.
+    pub fn claims(&mut self) -> bool {
+        self.claims += 1;
+        self.claims == 1
+    }
+
+    /// The store has no room at any of the workers that looked open. Whether to look again: once, if no worker has been asked. They
+    /// may have been asked to drain in between.
+    #[must_use]
+    pub fn may_look_again(&self) -> bool {
+        self.failed.is_none() && self.claims == 1
     }
 
     /// What follows after a worker was asked.
@@ -94,6 +125,10 @@ impl Attempts {
             return Next::GiveUp(failure);
         }
         self.failed = Some(worker.clone());
+        self.why = match outcome {
+            Outcome::Refused(Refused::Stale | Refused::Draining) => Why::Goes,
+            _ => Why::Cannot,
+        };
         Next::Retry { or: failure }
     }
 
@@ -181,6 +216,30 @@ mod tests {
         assert_eq!(attempts.after(&name("w"), Outcome::Gone), Next::Retry { or: Failure::UpstreamUnavailable });
         assert_eq!(attempts.failed(), Some(&name("w")));
         assert_eq!(attempts.duplicate(), Failure::UpstreamUnavailable);
+    }
+
+    #[test]
+    fn who_waits_and_who_looks_again() {
+        let check = |outcome: Option<Outcome>, claims: u32, expected: (bool, bool)| {
+            let mut attempts = Attempts::default();
+            for n in 0..claims {
+                assert_eq!(attempts.claims(), n == 0);
+            }
+            if let Some(outcome) = outcome {
+                attempts.after(&name("w"), outcome);
+            }
+            assert_eq!((attempts.may_wait(), attempts.may_look_again()), expected, "{outcome:?} {claims}");
+        };
+        check(None, 0, (true, false));
+        check(None, 1, (true, true));
+        check(None, 2, (true, false));
+        check(Some(Outcome::Refused(Refused::Draining)), 1, (true, false));
+        check(Some(Outcome::Refused(Refused::Stale)), 1, (true, false));
+        for cannot in
+            [Outcome::Refused(Refused::Full), Outcome::Refused(Refused::Stranger), Outcome::Gone, Outcome::TimedOut]
+        {
+            check(Some(cannot), 1, (false, false));
+        }
     }
 
     #[test]

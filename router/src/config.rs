@@ -15,11 +15,12 @@ use streamfleet_relay::Bounds;
 use streamfleet_session::ufrag::{RelayKey, RelayKeys, WorkerNetworks, WorkerPrefix};
 use streamfleet_session::{AdminToken, FleetSecret, Network};
 use streamfleet_store::Backend;
-use streamfleet_store::config::StoreConfig;
+use streamfleet_store::config::{RedisTls, StoreConfig};
 
 use crate::http::Access;
+use crate::kubernetes::config::{KubernetesConfig, KubernetesPlan};
 use crate::reached::Front;
-use crate::relay::{Advertised, PeersPlan, RelayPlan, Sharing};
+use crate::relay::{Advertised, Endpoints, PeersPlan, RelayPlan, Sharing};
 use crate::sockets::SocketBounds;
 
 /// Everything an operator can say about a router. Keys are `camelCase`.
@@ -30,8 +31,10 @@ pub struct RouterConfig {
     pub listen: SocketAddr,
     /// TLS on `listen`.
     pub tls: TlsConfig,
-    /// Files with StreamServices, or folders of them; read again when they change. At least one.
+    /// Files with StreamServices, or folders of them; read again when they change. At least one, without `kubernetes.watch`.
     pub services: Vec<PathBuf>,
+    /// What is learned of a cluster's API server.
+    pub kubernetes: KubernetesConfig,
     /// What the fleet knows together.
     pub store: StoreConfig,
     /// What routers and workers share. Required.
@@ -56,6 +59,7 @@ impl Default for RouterConfig {
             listen: (Ipv4Addr::UNSPECIFIED, 8080).into(),
             tls: TlsConfig::default(),
             services: Vec::new(),
+            kubernetes: KubernetesConfig::default(),
             store: StoreConfig::default(),
             secret: None,
             http: HttpConfig::default(),
@@ -154,8 +158,8 @@ impl Default for RelayConfig {
 const MAX_FLOWS: usize = 1 << 24;
 
 impl RelayConfig {
-    /// The relay, if there is to be one.
-    fn build(&self, mistakes: &mut Mistakes) -> Option<RelayPlan> {
+    /// The relay, if there is to be one. `kubernetes` may say where clients send to.
+    fn build(&self, kubernetes: &KubernetesConfig, mistakes: &mut Mistakes) -> Option<RelayPlan> {
         let Some(listen) = self.listen else {
             // What is said of a relay that is not there would be believed to hold.
             if *self != Self::default() {
@@ -189,7 +193,7 @@ impl RelayConfig {
                 mistakes.push(format!("relay.advertise[{n}]"), format!("nobody can reach {address}"));
             }
         }
-        if self.advertise.is_empty() && listen.ip().is_unspecified() {
+        if self.advertise.is_empty() && listen.ip().is_unspecified() && !kubernetes.says_where() {
             mistakes.push("relay.advertise", "clients need an address to send to: relay.listen is none");
         }
         if self.flows.get() > MAX_FLOWS {
@@ -204,7 +208,7 @@ impl RelayConfig {
             networks: networks?,
             threads: self.threads.unwrap_or(cores),
             bounds: Bounds { flows: self.flows.get(), ..Bounds::default() },
-            peers: PeersPlan { listen: self.peer_listen, names: self.peers.clone() },
+            peers: PeersPlan { listen: self.peer_listen, names: self.peers.clone(), endpoints: Endpoints::default() },
         })
     }
 }
@@ -261,11 +265,13 @@ pub struct RouterPlan {
     pub certificate: Option<Certificate>,
     /// What a stranger may hold of the HTTP listener.
     pub serve: ServeLimits,
-    /// Files with services.
+    /// Files with services; none where they are the API server's.
     pub services: Vec<PathBuf>,
+    /// What is learned of the API server.
+    pub(crate) kubernetes: KubernetesPlan,
     /// The store.
     pub store: Backend,
-    /// What workers ask for.
+    /// What is shown to workers is made of this.
     pub secret: FleetSecret,
     /// Media of all clients through one port; `None` where clients are told the workers' own addresses.
     pub(crate) relay: Option<RelayPlan>,
@@ -288,6 +294,7 @@ impl RouterConfig {
     #[must_use]
     pub fn layers() -> Layers {
         Layers::new("STREAMFLEET")
+            .section::<RedisTls>("store.redis.tls")
             .alias("STREAMFLEET_LOG", "log.filter")
             .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
             .secret("admin.token")
@@ -314,9 +321,7 @@ impl RouterConfig {
     }
 
     fn checked(self, store: Option<Backend>, mut mistakes: Mistakes) -> Result<RouterPlan, Mistakes> {
-        if self.services.is_empty() {
-            mistakes.push("services", "at least one file or folder with services is needed");
-        }
+        let kubernetes = self.kubernetes.build(&self.services, &self.relay, &mut mistakes);
         let needed = |key: &str, value: &Option<Secret>, mistakes: &mut Mistakes| {
             if value.is_none() {
                 mistakes.push(key, "a router needs it");
@@ -328,7 +333,7 @@ impl RouterConfig {
         let token = needed("admin.token", &self.admin.token, &mut mistakes);
         let token = token.and_then(|text| mistakes.check("admin.token", text.parse::<AdminToken>()));
         let certificate = self.tls.build("tls", &mut mistakes);
-        let relay = self.relay.build(&mut mistakes);
+        let relay = self.relay.build(&self.kubernetes, &mut mistakes);
         let notice = self.drain.notice();
         if notice > self.drain.termination_grace {
             mistakes.push("drain.notice", "must be no longer than drain.terminationGrace, of which it is a part");
@@ -348,6 +353,7 @@ impl RouterConfig {
             certificate,
             serve: ServeLimits { connections: self.http.connections, ..ServeLimits::default() },
             services: self.services,
+            kubernetes,
             store,
             secret,
             relay,
@@ -405,6 +411,16 @@ http: {trustedProxies: [10.0.0.0/8], origins: [https://app.example.com]}
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(key)), "{key} of {mistakes:#?}");
         }
         assert_eq!(mistakes.len(), 7, "{mistakes:#?}");
+    }
+
+    #[test]
+    fn a_cluster_says_where_services_and_addresses_are() {
+        let cluster = WHOLE.replace("services: [services.yaml]", "kubernetes: {watch: true, publicService: a/b}");
+        let relay = "relay: {listen: \"0.0.0.0:3478\", key: \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\", workers: [10.0.0.0/8]}";
+        let plan = load(&format!("{cluster}{relay}")).unwrap();
+        assert!(plan.kubernetes.asks() && plan.services.is_empty() && plan.relay.unwrap().advertise.is_empty());
+        let mistakes = load(&cluster).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].starts_with("kubernetes.publicService: "), "{mistakes:#?}");
     }
 
     #[test]

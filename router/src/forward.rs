@@ -1,4 +1,4 @@
-//! Requests to workers: over pooled connections, with the fleet's secret, within a deadline.
+//! Requests to workers: over pooled connections, with the key of the service that is asked for, within a deadline.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use streamfleet_session::fleet::{CLIENT_HEADER, PATH_HEADER, SECRET_HEADER, is_reserved};
-use streamfleet_session::{FleetSecret, ServiceName};
+use streamfleet_session::{ServiceKey, ServiceName};
 use tokio::time::timeout;
 
 use crate::sockets::handshake::Asked;
@@ -74,13 +74,18 @@ pub struct Upstream {
     client: Client<HttpConnector, Body>,
     /// For what becomes a socket.
     sockets: Client<HttpConnector, Body>,
-    secret: HeaderValue,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Upstream {
-    /// With the secret that workers ask for.
+    /// Without any connection yet.
     #[must_use]
-    pub fn new(secret: &FleetSecret) -> Self {
+    pub fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));
         connector.set_nodelay(true);
@@ -96,11 +101,7 @@ impl Upstream {
                 .pool_max_idle_per_host(IDLE)
                 .build(connector)
         };
-        let (client, sockets) = (client(connector), client(for_sockets));
-        let mut secret =
-            HeaderValue::from_str(secret.reveal()).expect("invariant: a secret is visible ASCII characters");
-        secret.set_sensitive(true);
-        Self { client, sockets, secret }
+        Self { client: client(connector), sockets: client(for_sockets) }
     }
 
     /// Asks a worker. Waits for the head of its answer for `time`; the body comes as it comes.
@@ -140,7 +141,6 @@ impl Upstream {
         parts.authority = Some(authority);
         parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Silence::Gone)?;
-        request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), self.secret.clone());
         match timeout(time, client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => {
@@ -175,29 +175,33 @@ impl Upstream {
 pub struct Target {
     inner: Uri,
     shown: HeaderValue,
+    key: HeaderValue,
 }
 
 impl Target {
-    /// What `rest`, below one of its public paths, is to `service`.
+    /// What `rest`, below one of its public paths, is to `service`, whose workers are shown `key`.
     #[must_use]
-    pub fn new(service: &ServiceName, rest: &str, public: &Uri) -> Self {
+    pub fn new(service: &ServiceName, key: &ServiceKey, rest: &str, public: &Uri) -> Self {
         let query = public.query().map_or_else(String::new, |query| format!("?{query}"));
         let inner = format!("/{service}{rest}{query}");
         // Of what has been a URI's, each part is one's again.
         let inner = inner.parse().unwrap_or_else(|_| Uri::from_static("/"));
         let shown = public.path_and_query().map_or("/", PathAndQuery::as_str);
         let shown = HeaderValue::from_str(shown).unwrap_or_else(|_| HeaderValue::from_static("/"));
-        Self { inner, shown }
+        let mut key = HeaderValue::from_str(key.reveal()).expect("invariant: a key is visible ASCII characters");
+        key.set_sensitive(true);
+        Self { inner, shown, key }
     }
 }
 
-/// A request of a client's, for a worker: its headers without those that end here.
+/// A request of a client's, for a worker: its headers without those that end here, and that a router asks.
 #[must_use]
 pub fn onward(method: Method, target: &Target, headers: &HeaderMap, client: SocketAddr, body: Body) -> Request<Body> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = target.inner.clone();
     *request.headers_mut() = passed_on(headers);
+    request.headers_mut().insert(HeaderName::from_static(SECRET_HEADER), target.key.clone());
     request.headers_mut().insert(HeaderName::from_static(PATH_HEADER), target.shown.clone());
     // Whoever the worker believes, it is us: what stood here has been judged.
     let client = client.ip().to_canonical().to_string();
@@ -236,12 +240,17 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
+    use streamfleet_session::FleetSecret;
+
     use super::*;
 
     #[test]
     fn a_worker_is_asked_by_the_name_of_the_service() {
         let check = |service: &str, rest: &str, public: &str| {
-            let target = Target::new(&service.parse().unwrap(), rest, &public.parse().unwrap());
+            let service = service.parse().unwrap();
+            let key = "a-secret-of-the-fleet".parse::<FleetSecret>().unwrap().of_service(&service);
+            let target = Target::new(&service, &key, rest, &public.parse().unwrap());
+            assert!(target.key.is_sensitive() && target.key == key.reveal());
             (target.inner.to_string(), target.shown.to_str().unwrap().to_owned())
         };
         let expected = |inner: &str, shown: &str| (inner.to_owned(), shown.to_owned());

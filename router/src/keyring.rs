@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use streamfleet_identity::{KeyCache, Keys, MAX_DOCUMENT, Need, key_id};
+use streamfleet_service::Service;
 use streamfleet_service::service::KeySource;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::secret::{self, NoSecret};
+use crate::secret::{NoSecret, Secrets};
 
 /// For an issuer to answer: a caller whose token names a new key waits for it.
 const FETCH_TIME: Duration = Duration::from_secs(3);
@@ -41,26 +42,36 @@ impl Keyring {
     ///
     /// # Errors
     /// [`NoKeyring`].
-    pub fn new(source: Option<&KeySource>, http: &reqwest::Client, tasks: &TaskTracker) -> Result<Self, NoKeyring> {
-        let source = match source {
-            Some(KeySource::Jwks(url)) => Source::Issuer {
-                url: url.clone(),
-                cache: Mutex::default(),
-                turn: Semaphore::new(1),
-                http: http.clone(),
-                tasks: tasks.clone(),
-            },
-            fixed => Source::Fixed(given(fixed)?),
-        };
-        Ok(Self(Arc::new(source)))
+    pub fn new(
+        service: &Service,
+        secrets: &Secrets,
+        http: &reqwest::Client,
+        tasks: &TaskTracker,
+    ) -> Result<Self, NoKeyring> {
+        match source(service) {
+            Some(KeySource::Jwks(url)) => Ok(Self::of_issuer(url, http, tasks)),
+            _ => Ok(Self(Arc::new(Source::Fixed(given(service, secrets)?)))),
+        }
     }
 
-    /// Whether the keys that a service names can be used, as far as nobody has to be asked.
+    /// The keys that an issuer has at this URL.
+    #[must_use]
+    pub fn of_issuer(url: &str, http: &reqwest::Client, tasks: &TaskTracker) -> Self {
+        Self(Arc::new(Source::Issuer {
+            url: url.to_owned(),
+            cache: Mutex::default(),
+            turn: Semaphore::new(1),
+            http: http.clone(),
+            tasks: tasks.clone(),
+        }))
+    }
+
+    /// Whether the keys that a service of a file names can be used, as far as nobody has to be asked.
     ///
     /// # Errors
     /// [`NoKeyring`].
-    pub fn check(source: Option<&KeySource>) -> Result<(), NoKeyring> {
-        given(source).map(drop)
+    pub fn check(service: &Service) -> Result<(), NoKeyring> {
+        given(service, &Secrets::local()).map(drop)
     }
 
     /// Keys for a token, fetched first if that is due. `None` if none can be had.
@@ -116,12 +127,19 @@ impl Keyring {
     }
 }
 
+fn source(service: &Service) -> Option<&KeySource> {
+    service.identity.tokens.as_ref().map(|tokens| &tokens.keys)
+}
+
 /// Keys that are there already; `None` for those of an issuer, and of nobody.
-fn given(source: Option<&KeySource>) -> Result<Option<Keys>, NoKeyring> {
-    match source {
+fn given(service: &Service, secrets: &Secrets) -> Result<Option<Keys>, NoKeyring> {
+    match source(service) {
         None | Some(KeySource::Jwks(_)) => Ok(None),
         Some(KeySource::Pem(pem)) => Ok(Some(Keys::from_pem(pem.as_bytes())?)),
-        Some(KeySource::Secret(source)) => Ok(Some(Keys::from_secret(&secret::read(source)?)?)),
+        Some(KeySource::Secret(source)) => {
+            let namespace = service.name.namespace().unwrap_or_default();
+            Ok(Some(Keys::from_secret(&secrets.read(namespace, source)?)?))
+        }
     }
 }
 

@@ -8,10 +8,11 @@
 //! | [`place`] | the workers that a session may go to |
 //! | [`attempt`] | what follows when a worker does not take it |
 //! | [`known`] | where sessions were seen, and candidates before their offer |
-//! | [`hold`] | calls that wait for a worker |
+//! | [`hold`], [`tell`] | calls that wait for a worker, and what the store is told of them |
 //! | [`limit`] | how often an address or a user may ask |
 //! | [`directory`], [`keyring`], [`roster`] | what is known of workers, keys and services, kept by tasks |
 //! | [`secret`] | the secrets that services name |
+//! | [`kubernetes`] | what a cluster's API server says: services, Secrets, addresses, other relays |
 //! | [`reached`] | how the world reaches this router |
 //! | [`sockets`] | clients' sockets, read until they have said who they are and passed on after that |
 //! | [`relay`] | media, through one port |
@@ -30,6 +31,7 @@ pub mod http;
 pub mod identify;
 pub mod keyring;
 pub mod known;
+pub mod kubernetes;
 pub mod limit;
 pub mod place;
 pub mod program;
@@ -38,4 +40,5 @@ pub mod relay;
 pub mod roster;
 pub mod secret;
 pub mod sockets;
+pub mod tell;
 pub mod webhook;

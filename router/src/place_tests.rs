@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use streamfleet_session::Metadata;
 use streamfleet_session::metadata::MetadataLimits;
-use streamfleet_store::{Epoch, Heartbeat, Owner};
+use streamfleet_store::{Epoch, Heartbeat, Order, Owner};
 
 use super::*;
 
@@ -19,13 +19,14 @@ fn worker(name: &str, sessions: u32, capacity: u32) -> WorkerView {
         active: sessions,
         reserved: 0,
         gate: Gate::Open,
+        heard: Order::default(),
         http: format!("{name}:8081"),
         media: Vec::new(),
         version: "1".to_owned(),
         variant,
     };
     let owner = Owner { worker: name.parse().unwrap(), epoch: Epoch(1) };
-    WorkerView { owner, said: Some(said), gate: Gate::Open, sessions, age: Duration::ZERO }
+    WorkerView { owner, said: Some(said), gate: Gate::Open, order: Order::default(), sessions, age: Duration::ZERO }
 }
 
 fn plan(service: &Service, caller: &Caller, without: Option<&str>, workers: &[WorkerView]) -> Result<Plan, NoPlan> {

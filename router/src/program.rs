@@ -28,11 +28,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{RouterConfig, RouterPlan};
 use crate::forward::Upstream;
+use crate::hold as calls;
 use crate::http::{self, Parts};
+use crate::kubernetes;
+use crate::kubernetes::contact::Contact;
+use crate::kubernetes::services::{Counts, Followed};
+use crate::kubernetes::vault::Vault;
 use crate::place::Freshness;
-use crate::relay::{Minting, Opening, Relay};
+use crate::relay::{Candidates, Minting, Opening, Relay};
 use crate::roster::{self, Means, Roster};
+use crate::secret::Secrets;
 use crate::sockets::Sockets;
+use crate::tell;
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIG: u8 = 64;
@@ -198,16 +205,28 @@ pub async fn serve(
         Some(made) => listener = listener.with_tls(tls::server_config(made).map_err(failed)?),
     }
     let admin = Listener::bind(plan.admin_listen).map_err(|error| failed(format!("{}: {error}", plan.admin_listen)))?;
+    let cluster = plan.kubernetes;
+    let client = if cluster.asks() { Some(kubernetes::connect().await.map_err(failed)?) } else { None };
+    let (contact, vault) = (Contact::default(), Vault::new());
     let mut relay = None;
     if let Some(relay_plan) = plan.relay {
+        if let (Some(at), Some(client)) = (&cluster.peers, &client) {
+            kubernetes::peers::first(client, at, &relay_plan.peers.endpoints).await;
+        }
+        let endpoints = relay_plan.peers.endpoints.clone();
         let seal = Arc::new(Seal::new(&relay_plan.keys, relay_plan.networks.clone()));
         let told = relay_plan.advertise.clone();
         let opening = Opening::new(seal.clone(), &metrics.meter("relay"));
         let bound = Relay::bind(relay_plan, &opening, &metrics).await.map_err(failed)?;
         let door = bound.door();
-        let candidates =
-            if told.is_empty() { vec![door] } else { told.iter().map(|told| told.at(door.port())).collect() };
-        relay = Some((bound, Arc::new(Minting::new(seal, candidates))));
+        let candidates = match (&cluster.public, told.as_slice()) {
+            (Some(_), _) => Vec::new(),
+            (None, []) => vec![door],
+            (None, told) => told.iter().map(|told| told.at(door.port())).collect(),
+        };
+        let candidates = Arc::new(Candidates::new(candidates));
+        let minting = Arc::new(Minting::new(seal, candidates.clone()));
+        relay = Some((bound, (minting, candidates, endpoints)));
     }
     let addresses = Addresses {
         scheme: listener.scheme(),
@@ -222,46 +241,65 @@ pub async fn serve(
     // What answers here is neither followed elsewhere nor asked through a proxy: it decides who is let in.
     let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let web = web.build().map_err(failed)?;
-    let means = Means { store: store.clone(), http: web.clone(), tasks: tasks.clone(), stop: stop.clone() };
-    // Read again: what was looked at with the configuration may have changed.
-    let (texts, services) = roster::read(&plan.services)?;
-    let first = Roster::default().next(services, &means)?;
-    let (sender, roster) = watch::channel(Arc::new(first));
+    let secrets = match cluster.services {
+        Some(_) => Secrets::of(vault.clone()),
+        None => Secrets::local(),
+    };
+    let means = Means { store: store.clone(), http: web.clone(), secrets, tasks: tasks.clone(), stop: stop.clone() };
     let mut subsystems = Subsystems::new();
-    subsystems.spawn("services", {
-        let follow = roster::follow(plan.services, texts, means, sender);
-        let stop = stop.clone();
-        async move {
-            stop.run_until_cancelled(follow).await;
-            io::Result::Ok(())
+    let roster = match (cluster.services, &client) {
+        (Some(scope), Some(client)) => {
+            let (sender, roster) = watch::channel(Arc::new(Roster::default()));
+            let counts = Counts::default();
+            counts.observe(&metrics.meter("kubernetes"), &contact);
+            let hold = readiness.hold("kubernetes");
+            let (client, contact) = (client.clone(), contact.clone());
+            until(&mut subsystems, "secrets", &stop, vault.clone().keep(client.clone()));
+            let followed = Followed { client, scope, vault, means, roster: sender, counts, hold };
+            until(&mut subsystems, "services", &stop, async move { followed.follow(&contact).await });
+            roster
         }
-    });
-    let (relay, minting) = relay.unzip();
+        _ => {
+            // Read again: what was looked at with the configuration may have changed.
+            let (texts, services) = roster::read(&plan.services)?;
+            let first = Roster::default().next(services, &means)?;
+            let (sender, roster) = watch::channel(Arc::new(first));
+            until(&mut subsystems, "services", &stop, roster::follow(plan.services, texts, means, sender));
+            roster
+        }
+    };
+    let (relay, told) = relay.unzip();
+    if let (Some(public), Some((_, candidates, _))) = (cluster.public, &told) {
+        let port = relay.as_ref().map_or(0, |relay| relay.door().port());
+        kubernetes::public::observe(&metrics.meter("kubernetes"), candidates);
+        let follow = kubernetes::public::follow(public, client.clone(), contact.clone(), port, candidates.clone());
+        until(&mut subsystems, "addresses", &stop, follow);
+    }
+    if let (Some(at), Some((_, _, endpoints)), Some(client)) = (cluster.peers, &told, &client) {
+        let follow = kubernetes::peers::follow(client.clone(), at, contact.clone(), endpoints.clone());
+        until(&mut subsystems, "relays", &stop, follow);
+    }
+    if client.is_some() {
+        until(&mut subsystems, "kubernetes", &stop, contact.tell(readiness.clone()));
+    }
+    let minting = told.map(|(minting, ..)| minting);
     let more = relay.as_ref().map(|relay| relay.view().route(plan.access.admin_token.clone())).unwrap_or_default();
     if let Some(relay) = relay {
         let stop = stop.clone();
         subsystems.spawn("relay", async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
     }
     if let Some(renewal) = renewal {
-        let stop = stop.clone();
-        subsystems.spawn("certificate", async move {
-            stop.run_until_cancelled(renewal.follow()).await;
-            io::Result::Ok(())
-        });
+        until(&mut subsystems, "certificate", &stop, renewal.follow());
     }
-    subsystems.spawn("readiness", {
-        let tell = tell_of_the_store(roster.clone(), readiness.clone());
-        let stop = stop.clone();
-        async move {
-            stop.run_until_cancelled(tell).await;
-            io::Result::Ok(())
-        }
-    });
+    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone()));
+    let hold = calls::Hold::default();
+    until(&mut subsystems, "held calls", &stop, tell::tell(hold.clone(), store.clone(), metrics.meter("router")));
     let sockets = Sockets::new(plan.sockets);
     let parts = Parts {
+        hold,
         store,
         roster,
-        upstream: Upstream::new(&plan.secret),
+        upstream: Upstream::new(),
         secret: plan.secret,
         sockets: sockets.clone(),
         http: web,
@@ -315,6 +353,20 @@ pub async fn serve(
         tracing::warn!(%exit, "a part did not stop cleanly");
     }
     Ok(())
+}
+
+/// A part of the process that goes on until it is told to stop.
+fn until(
+    subsystems: &mut Subsystems,
+    name: &'static str,
+    stop: &CancellationToken,
+    part: impl Future<Output = ()> + Send + 'static,
+) {
+    let stop = stop.clone();
+    subsystems.spawn(name, async move {
+        stop.run_until_cancelled(part).await;
+        io::Result::Ok(())
+    });
 }
 
 /// What a router can do with what it knows of its workers.

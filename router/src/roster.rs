@@ -1,11 +1,12 @@
-//! The services that are served, from files: read again when they change. A file that cannot be used changes nothing.
+//! The services that are served, whoever tells of them: files, which are read again when they change, or the API server
+//! ([`kubernetes`](crate::kubernetes)). A file that cannot be used changes nothing.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamfleet_process::config::Mistakes;
+use streamfleet_process::config::{Mistake, Mistakes};
 use streamfleet_service::files::{self, Texts};
 use streamfleet_service::ice::{IceServers, Turn};
 use streamfleet_service::service::Ice;
@@ -21,7 +22,7 @@ use crate::directory::{Directory, directory};
 use crate::identify::Identifier;
 use crate::keyring::Keyring;
 use crate::limit::Rates;
-use crate::secret;
+use crate::secret::Secrets;
 
 /// How often files are looked at. A ConfigMap takes a minute to reach its pods: this adds nothing to it.
 const LOOK: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub struct Desk {
     pub rates: Option<Rates>,
     /// Its workers.
     pub directory: Directory,
+    /// Which versions of its secrets it was made of.
+    secrets: Vec<u64>,
     /// Its directory is kept while somebody has this.
     kept: Arc<DropGuard>,
 }
@@ -64,6 +67,8 @@ pub struct Means {
     pub store: Arc<dyn Store>,
     /// For keys.
     pub http: reqwest::Client,
+    /// Where the secrets are that services name.
+    pub secrets: Secrets,
     /// Owns the tasks.
     pub tasks: TaskTracker,
     /// Ends them.
@@ -90,52 +95,76 @@ impl Roster {
         let mut mistakes = Mistakes::new();
         check(&services, &mut mistakes);
         mistakes.or(())?;
-        let catalog = Catalog::new(services)?;
+        let (next, deskless) = self.with(Catalog::new(services)?, means);
         let mut mistakes = Mistakes::new();
-        let mut desks = HashMap::new();
-        for service in catalog.iter() {
-            let old = self.desks.get(&service.name);
-            if let Some(old) = old.filter(|old| old.service == *service) {
-                desks.insert(service.name.clone(), old.clone());
-                continue;
+        for (_, mistake) in deskless {
+            if let Some(Mistake { key, message, .. }) = mistake {
+                mistakes.push(key, message);
             }
-            let keys = service.identity.tokens.as_ref().map(|tokens| &tokens.keys);
-            let keyring =
-                Keyring::new(keys, &means.http, &means.tasks).map_err(|error| format!("{}: {error}", service.name));
-            let Some(keyring) = mistakes.check("spec.identity.jwt", keyring) else { continue };
-            let ice = service.ice.as_ref().map(ice).transpose();
-            let ice = ice.map_err(|problem| format!("{}: {problem}", service.name));
-            let Some(ice) = mistakes.check(TURN_SECRET, ice) else { continue };
-            let (directory, kept) = match old {
-                Some(old) => (old.directory.clone(), old.kept.clone()),
-                None => means.directory(&service.name),
-            };
-            let identifier = Identifier::new(&service.identity);
-            let rates = Rates::new(&service.limits);
-            let desk = Desk { service: service.clone(), identifier, keyring, ice, rates, directory, kept };
-            desks.insert(service.name.clone(), Arc::new(desk));
         }
-        mistakes.or(Self { catalog, desks })
+        mistakes.or(next)
+    }
+
+    /// Likewise, of services that do not contradict each other. Those whose keys cannot be used have no desk, and whoever calls them is
+    /// told that they cannot be reached; what is wrong is returned with their names, or nothing where a Secret is still to be read. Until it is,
+    /// a service that was there goes on as it was.
+    #[must_use]
+    pub fn with(&self, catalog: Catalog, means: &Means) -> (Self, Vec<(ServiceName, Option<Mistake>)>) {
+        let (mut desks, mut deskless) = (HashMap::new(), Vec::new());
+        for service in catalog.iter() {
+            match self.desk_of(service, means) {
+                Ok(desk) => drop(desks.insert(service.name.clone(), desk)),
+                Err(mistake) => deskless.push((service.name.clone(), mistake)),
+            }
+        }
+        (Self { catalog, desks }, deskless)
+    }
+
+    fn desk_of(&self, service: &Arc<Service>, means: &Means) -> Result<Arc<Desk>, Option<Mistake>> {
+        let wrong = |key: &str, error: &dyn std::fmt::Display| {
+            let message = format!("{}: {error}", service.name);
+            Some(Mistake { key: key.to_owned(), origin: None, message })
+        };
+        let (old, secrets) = (self.desks.get(&service.name), means.secrets.versions(service));
+        if let Some(old) = old.filter(|old| old.service.serves_as(service) && old.secrets == secrets) {
+            return Ok(old.clone());
+        }
+        if means.secrets.are_pending(service) {
+            return old.cloned().ok_or(None);
+        }
+        let keyring = Keyring::new(service, &means.secrets, &means.http, &means.tasks);
+        let keyring = keyring.map_err(|error| wrong("spec.identity.jwt", &error))?;
+        let namespace = service.name.namespace().unwrap_or_default();
+        let ice = service.ice.as_ref().map(|said| ice(said, namespace, &means.secrets)).transpose();
+        let ice = ice.map_err(|problem| wrong(TURN_SECRET, &problem))?;
+        let (directory, kept) = match old {
+            Some(old) => (old.directory.clone(), old.kept.clone()),
+            None => means.directory(&service.name),
+        };
+        let identifier = Identifier::new(&service.identity);
+        let rates = Rates::new(&service.limits);
+        Ok(Arc::new(Desk { service: service.clone(), identifier, keyring, ice, rates, directory, secrets, kept }))
     }
 }
 
-/// Notes what is wrong with services that a file alone does not show: those that contradict each other, and keys that cannot be used.
+/// Notes what is wrong with services of files that a file alone does not show: those that contradict each other, and keys that cannot be
+/// used.
 pub fn check(services: &[Service], mistakes: &mut Mistakes) {
     if let Err(found) = Catalog::new(services.iter().cloned()) {
         mistakes.extend(found);
     }
     for service in services {
-        let keys = service.identity.tokens.as_ref().map(|tokens| &tokens.keys);
-        mistakes.check("spec.identity.jwt", Keyring::check(keys).map_err(|error| format!("{}: {error}", service.name)));
-        let made = service.ice.as_ref().map(ice).transpose();
+        let checked = Keyring::check(service).map_err(|error| format!("{}: {error}", service.name));
+        mistakes.check("spec.identity.jwt", checked);
+        let made = service.ice.as_ref().map(|said| ice(said, "", &Secrets::local())).transpose();
         mistakes.check(TURN_SECRET, made.map_err(|problem| format!("{}: {problem}", service.name)));
     }
 }
 
 /// The ICE servers of a service, with the secret that its TURN servers know.
-fn ice(said: &Ice) -> Result<IceServers, String> {
+fn ice(said: &Ice, namespace: &str, secrets: &Secrets) -> Result<IceServers, String> {
     let turn = said.turn.as_ref().map(|turn| {
-        let text = secret::read(&turn.secret).map_err(|error| error.to_string())?;
+        let text = secrets.read(namespace, &turn.secret).map_err(|error| error.to_string())?;
         let secret = TurnSecret::new(&text).map_err(|error| error.to_string())?;
         Ok::<_, String>(Turn { urls: turn.urls.clone(), secret, ttl: turn.ttl })
     });
@@ -222,6 +251,7 @@ mod tests {
         Means {
             store: Arc::new(Memory::new(Bounds::default())),
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            secrets: Secrets::local(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }

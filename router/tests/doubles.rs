@@ -13,6 +13,8 @@ mod configuration;
 mod control;
 #[path = "doubles/edges.rs"]
 mod edges;
+#[path = "doubles/held.rs"]
+mod held;
 #[path = "doubles/limits.rs"]
 mod limits;
 #[path = "doubles/offers.rs"]

@@ -158,6 +158,12 @@ pub fn serve(
         (Ok(runtime), Ok(handlers)) => (runtime, handlers),
         (Err(error), _) | (_, Err(error)) => return fail(&error),
     };
+    // Before anything that takes time: the first process of a container gets no signal that it does not listen to, and whoever
+    // has sent one waits for the whole grace.
+    let signals = match runtime.block_on(async { Signals::install() }) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&error),
+    };
     telemetry.metrics().observe_process(streamfleet_net::heap_in_use);
     // In a fleet only routers are let in, and they show something else.
     let alone = plan.fleet.is_none();
@@ -170,7 +176,7 @@ pub fn serve(
     // Whoever reads that it listens may ask at once whether it is ready.
     let ready = || announce(&addresses, made.as_ref().map(|token| token.reveal()));
     let pages = pages(&addresses);
-    let run = async { worker.run(pages, handlers.handle().clone(), Signals::install()?, ready).await };
+    let run = worker.run(pages, handlers.handle().clone(), signals, ready);
     let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -38,6 +38,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Occupancy;
 use crate::fleet::Member;
 use crate::http::{Attached, Ended, Host, OpenRequest, Reached, Returning, SessionView, SocketRequest};
 use crate::media::answer::PeerFactory;
@@ -203,12 +204,14 @@ impl Sessions {
     }
 
     /// Waits for the last session, at most until `deadline`. Clients that the deadline would cut off are asked to
-    /// reconnect shortly before it; what is left then is ended. New offers must be refused by now.
-    pub async fn drain(&self, deadline: Instant) {
+    /// reconnect shortly before it; what is left then is ended. New offers must be refused by now; those that were admitted before
+    /// are waited for.
+    pub async fn drain(&self, deadline: Instant, occupancy: &Occupancy) {
         let mut asked = false;
         loop {
             let now = Instant::now();
-            if self.is_empty() {
+            // An offer that is being answered has a place and is no session yet.
+            if occupancy.live() == 0 && self.is_empty() {
                 return;
             }
             if now >= deadline {

@@ -22,7 +22,7 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{Gate, Heartbeat, Observed};
+use streamfleet_store::{Gate, Heartbeat, Observed, Order};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -188,11 +188,15 @@ impl Worker {
         );
         let occupancy = Occupancy::new(self.plan.max_sessions);
         let members = match &self.plan.fleet {
-            Some(fleet) => join(fleet, &self.plan, &sessions, &occupancy, &listening, &meter, &mut subsystems),
+            Some(fleet) => {
+                let place = Place { listening: &listening, readiness: &readiness };
+                join(fleet, &self.plan, place, &sessions, &occupancy, &meter, &mut subsystems)
+            }
             None => Vec::new(),
         };
-        let fleet_secret = self.plan.fleet.map(|fleet| fleet.secret);
-        let keeper = fleet_secret.clone().map(|secret| Keeper::new(secret, &self.plan.admin_token));
+        let fleet_key = self.plan.fleet.map(|fleet| fleet.key);
+        let names = self.plan.services.iter().map(|service| &service.name);
+        let keeper = fleet_key.as_ref().map(|given| Keeper::new(given, names, &self.plan.admin_token));
         let access = Access {
             origins: self.plan.origins,
             hosts: self.plan.hosts,
@@ -200,7 +204,7 @@ impl Worker {
             newcomers: http::MAX_NEWCOMERS,
             newcomers_per_source: self.plan.sockets_per_address.map(NonZeroUsize::get),
             trusted: self.plan.trusted.into(),
-            fleet: fleet_secret,
+            fleet: fleet_key,
             streams: self.plan.serve.connections.get() / 2,
         };
         let router = http::router(
@@ -232,7 +236,8 @@ impl Worker {
                 return Err(io::Error::other(exit.to_string()).into());
             }
         }
-        // Draining leaves the worker ready: not-ready pods are the first to lose their endpoints and to be deleted.
+        // Draining leaves the worker ready: not-ready pods are the first to lose their endpoints and to be deleted. So does a store
+        // that is away later on: what the worker can do depends on nothing else.
         occupancy.drain();
         for member in &members {
             member.nudge();
@@ -240,7 +245,7 @@ impl Worker {
         let deadline = Instant::now() + self.plan.termination_grace;
         tracing::info!(sessions = sessions.len(), grace = ?self.plan.termination_grace, "draining");
         tokio::select! {
-            () = sessions.drain(deadline) => tracing::info!("drained"),
+            () = sessions.drain(deadline, &occupancy) => tracing::info!("drained"),
             Demand::Leave = signals.next() => {
                 tracing::warn!(sessions = sessions.len(), "leaving at once");
                 sessions.end_all(CloseReason::Shutdown, LEAVE_GRACE).await;
@@ -261,16 +266,25 @@ impl Worker {
     }
 }
 
-/// Makes every service a member of the fleet. A task each keeps it one until the process stops.
+/// Where a worker is known.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    listening: &'a Addresses,
+    readiness: &'a Readiness,
+}
+
+/// Makes every service a member of the fleet. A task each keeps it one until the process stops. The worker is not ready before the
+/// fleet knows of each: a rollout that took away workers for it would leave routers without any.
 fn join(
     fleet: &FleetPlan,
     plan: &WorkerPlan,
+    place: Place<'_>,
     sessions: &Sessions,
     occupancy: &Occupancy,
-    listening: &Addresses,
     meter: &Meter,
     subsystems: &mut Subsystems,
 ) -> Vec<Arc<Member>> {
+    let Place { listening, readiness } = place;
     let media: Vec<String> = listening.media.iter().map(ToString::to_string).collect();
     let http = reached_at(&fleet.http, listening.http);
     let terms = fleet.store.terms();
@@ -296,13 +310,15 @@ fn join(
             active: 0,
             reserved: 0,
             gate: if occupancy.is_draining() { Gate::Draining } else { Gate::Open },
+            heard: Order::default(),
             variant: variant.clone(),
             http: http.clone(),
             media: media.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let stop = subsystems.stopping();
-        let surroundings = fleet::Surroundings { terms, beat: Box::new(beat), stop };
+        let joining = Some(readiness.hold("fleet"));
+        let surroundings = fleet::Surroundings { terms, beat: Box::new(beat), joining, stop };
         let kept = fleet::run(member.clone(), Arc::new(sessions.clone()), surroundings);
         subsystems.spawn("fleet", async move {
             match kept.await {

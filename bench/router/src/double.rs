@@ -10,7 +10,9 @@ use hyper::{Request, Response, StatusCode, header};
 use serde_json::json;
 use streamfleet_session::fleet::{PLACED_HEADER, Placed};
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{Address, Arrangement, Epoch, Gate, Heartbeat, Owner, RedisConfig, RedisStore, Store, Ticket};
+use streamfleet_store::{
+    Address, Arrangement, Epoch, Gate, Heartbeat, Order, Owner, RedisConfig, RedisStore, Store, Ticket,
+};
 
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +45,7 @@ pub(crate) fn beat(http: &str, capacity: u32, active: u32) -> Heartbeat {
         active,
         reserved: 0,
         gate: Gate::Open,
+        heard: Order::default(),
         http: http.to_owned(),
         media: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

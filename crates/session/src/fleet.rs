@@ -2,7 +2,7 @@
 //!
 //! | header | way | what |
 //! |---|---|---|
-//! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks |
+//! | [`SECRET_HEADER`] | to the worker, with every request | that a router of the same installation asks for its service: the [key](crate::ServiceKey) of that |
 //! | [`PLACED_HEADER`] | to the worker, with an offer or a handshake | the session's place, as the claim gave it: [`Placed`] |
 //! | [`VOUCHED_HEADER`] | to the worker, with what is asked of a session | that whoever asks may: the router has seen to it |
 //! | [`USER_HEADER`] | to the worker, with what is asked of outputs | the user who is proved to ask: [`encode_user`] |
@@ -30,7 +30,7 @@ use crate::id::{SessionId, UserId};
 use crate::token::ResumeToken;
 use crate::ufrag::{SessionKey, Ufrag};
 
-/// Carries the secret that routers and workers share.
+/// Carries the [`ServiceKey`](crate::ServiceKey) of the service that is asked for.
 pub const SECRET_HEADER: &str = "streamfleet-secret";
 /// Carries a [`Placed`].
 pub const PLACED_HEADER: &str = "streamfleet-placed";

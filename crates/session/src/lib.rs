@@ -9,7 +9,7 @@
 //! | [`metadata`], [`identity`] | what a client says about its user, validated |
 //! | [`lifecycle`] | `connecting → active → ending → closed(reason)` |
 //! | [`limits`] | what one service allows |
-//! | [`token`] | resume and admin tokens |
+//! | [`token`], [`service_key`] | resume and admin tokens, what routers show workers |
 //! | [`candidate`], [`early`] | trickled ICE candidates, and those that overtake their offer |
 //! | [`ufrag`] | where a session's media goes, sealed in its local ufrag; the relay's keys |
 //! | [`network`] | ranges of addresses |
@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod metadata;
 pub mod network;
+pub mod service_key;
 mod text;
 pub mod token;
 pub mod ufrag;
@@ -38,5 +39,6 @@ pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
 pub use limits::Limits;
 pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};
 pub use network::{InvalidNetwork, Network};
+pub use service_key::{FleetKey, ServiceKey};
 pub use token::{AdminToken, FleetSecret, ResumeToken};
 pub use ufrag::Ufrag;

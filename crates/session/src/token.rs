@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::ParseError;
+use crate::service_key::ServiceKey;
 
 /// Whether two byte strings are equal, looking at every byte of both. Lengths are not hidden: those of our tokens are
 /// public.
@@ -154,7 +155,7 @@ impl FleetSecret {
         equal(self.0.as_bytes(), presented)
     }
 
-    /// The secret in clear, to be sent to a worker and nowhere else.
+    /// The secret in clear, for what is made of it. It is sent nowhere: routers show the [key of a service](Self::of_service).
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -170,7 +171,12 @@ impl FromStr for FleetSecret {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        visible("the fleet's secret", "must be at least 16 characters long: it opens every worker", text)?;
+        const WHAT: &str = "the fleet's secret";
+        visible(WHAT, "must be at least 16 characters long: it opens every worker", text)?;
+        if text.starts_with(ServiceKey::PREFIX) {
+            let rule = "must not be the key of a service: nothing can be made of that";
+            return Err(ParseError::Form { what: WHAT, rule });
+        }
         Ok(Self(text.into()))
     }
 }

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use streamfleet_session::{CloseReason, ServiceName, SessionId};
 
 use crate::context::StoreError;
-use crate::words::{Epoch, LastWords, Owner, Ticket, TrackId, WorkerId};
+use crate::traffic::{Traffic, Waits};
+use crate::words::{Epoch, LastWords, Order, Owner, RouterId, Ticket, TrackId, WorkerId};
 
 /// The most sessions of one service that are placed on a worker. Its end is one step, during which a Redis serves nobody
 /// else: with so many about 0.1 s. Pods are far smaller than this, so that draining one does not take a day.
@@ -52,8 +53,12 @@ pub struct Heartbeat {
     pub active: u32,
     /// Places given to offers that it has not answered yet.
     pub reserved: u32,
-    /// Whether it drains of its own accord.
+    /// Whether it takes sessions: it drains of its own accord, or as it was asked to in the order that it has [heard](Self::heard).
     pub gate: Gate,
+    /// The last order that it obeys. What it says of its sessions was counted after that, so an order's effect can be told from
+    /// what was so before.
+    #[serde(default, skip_serializing_if = "Order::is_none")]
+    pub heard: Order,
     /// Where routers reach it: `host:port`.
     pub http: String,
     /// Where clients' media reaches it: `host:port` each.
@@ -92,6 +97,8 @@ pub struct Asked {
 pub struct Orders {
     /// Whether somebody wants it drained.
     pub gate: Gate,
+    /// Which order that is.
+    pub order: Order,
     /// What its sessions shall do.
     pub asked: Vec<Asked>,
 }
@@ -105,10 +112,25 @@ pub struct WorkerView {
     pub said: Option<Heartbeat>,
     /// Whether it takes sessions: neither it nor anybody else wants it drained.
     pub gate: Gate,
+    /// The last order that it was given. It may not have [heard](Heartbeat::heard) it.
+    pub order: Order,
     /// Sessions and reservations that the store holds for it.
     pub sessions: u32,
     /// Since its last renewal, by the store's clock.
     pub age: Duration,
+}
+
+impl WorkerView {
+    /// Whether it can be taken away without anybody noticing: it takes no session, the store holds none for it, and it has said
+    /// itself that it has none *after* it had heard the last order, so that none can have come to it since. What it said before
+    /// proves nothing: a router that cannot reach the store brings sessions without a claim, and one that was put back takes them.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let says_so = |said: &Heartbeat| {
+            said.gate != Gate::Open && said.heard == self.order && said.active == 0 && said.reserved == 0
+        };
+        self.gate != Gate::Open && self.sessions == 0 && self.said.as_ref().is_some_and(says_so)
+    }
 }
 
 /// Registrations and leases of a service's workers.
@@ -147,4 +169,25 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     async fn ask_gate(&self, service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError>;
+
+    /// How many sessions have come and gone, and how many calls wait for a worker at present.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn traffic(&self, service: &ServiceName) -> Result<Traffic, StoreError>;
+
+    /// A router says how many calls wait with it for a worker, and how many it has refused since. What waits counts for
+    /// [`HELD_LEASE`](crate::HELD_LEASE), or until its next word; 0 takes it back at once. Whoever listens to the
+    /// [directory](crate::Topic::Directory) is woken when it begins and when it is over. Beyond
+    /// [`MAX_HOLDERS`](crate::MAX_HOLDERS) routers the one is forgotten that has told first.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it may have been heard all the same.
+    async fn hold(&self, service: &ServiceName, router: &RouterId, waits: Waits) -> Result<(), StoreError>;
+
+    /// For which services calls wait, and how many: all of them at once, for whoever has many services without any worker.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn held(&self) -> Result<Vec<(ServiceName, u32)>, StoreError>;
 }

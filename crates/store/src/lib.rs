@@ -2,7 +2,7 @@
 //!
 //! | trait | noun |
 //! |---|---|
-//! | [`Directory`] | workers: registrations, leases, what they are asked to do |
+//! | [`Directory`] | workers: registrations, leases, what they are asked to do; [`Traffic`]: how many sessions come and go |
 //! | [`Sessions`] | who has which id, and on which worker; what anybody asks of a session |
 //! | [`Outputs`] | additional outputs, readable anywhere |
 //! | [`Calls`] | which session a telephone call has |
@@ -41,6 +41,7 @@ mod redis;
 mod sessions;
 mod settle;
 mod text;
+mod traffic;
 mod wake;
 mod words;
 
@@ -64,8 +65,11 @@ pub use sessions::{
     TrackResult,
 };
 pub use settle::settle;
+pub use traffic::{HELD_LEASE, MAX_HOLDERS, MAX_WORDS, RECENT, Traffic, Waits};
 pub use wake::{Listener, Topic, Wakeups};
-pub use words::{Epoch, InvalidLastWords, InvalidName, LastWords, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
+pub use words::{
+    Epoch, InvalidLastWords, InvalidName, LastWords, Order, Owner, PinValue, RouterId, Terms, Ticket, TrackId, WorkerId,
+};
 
 /// A fleet's store.
 pub trait Store: Directory + Sessions + Outputs + Calls + Wakeups {

@@ -20,8 +20,9 @@ use crate::sessions::{
     ClaimRequest, Claimed, Filter, Held, Outcome, Page, Pending, Phase, Restoration, Restored, SessionView, Sessions,
     Told, TrackResult,
 };
+use crate::traffic::{Traffic, Waits};
 use crate::wake::{Listener, Topic, Wakeups};
-use crate::words::{Epoch, Owner, Ticket, TrackId, WorkerId};
+use crate::words::{Epoch, Owner, RouterId, Ticket, TrackId, WorkerId};
 
 /// How a store has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -102,6 +103,9 @@ observed! { Directory,
     leave(service: &ServiceName, owner: &Owner) -> Result<(), FleetError>;
     workers(service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;
     ask_gate(service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError>;
+    traffic(service: &ServiceName) -> Result<Traffic, StoreError>;
+    hold(service: &ServiceName, router: &RouterId, waits: Waits) -> Result<(), StoreError>;
+    held() -> Result<Vec<(ServiceName, u32)>, StoreError>;
 }
 
 observed! { Sessions,

@@ -17,7 +17,7 @@ use crate::words::WorkerId;
 pub enum Topic {
     /// Something is asked of this worker.
     Worker(WorkerId),
-    /// A worker came, went, or takes sessions or no longer.
+    /// A worker came, went, or takes sessions or no longer; calls begin to wait for one at some router, or none waits any more.
     Directory,
     /// A session of this id moved on in its life, gave an output, or was seen to.
     Session(SessionId),

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A text that names nothing here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} must be 1 to {max} characters of {allowed}")]
@@ -58,6 +60,12 @@ macro_rules! name {
 name! {
     /// A worker process: the name of its pod, or whatever else is unique in the fleet (RFC 1123 names fit).
     WorkerId, "a worker id", 253, "a-z A-Z 0-9 . _ -",
+    |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+name! {
+    /// A router process: random, and no other's.
+    RouterId, "a router id", 64, "a-z A-Z 0-9 . _ -",
     |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
@@ -124,6 +132,26 @@ impl fmt::Debug for LastWords {
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which of the orders to a worker's registration is meant: each that differs from the one before has a greater number, 0 where
+/// there was none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Order(pub u64);
+
+impl Order {
+    /// Whether there was none.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

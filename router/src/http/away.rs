@@ -76,7 +76,8 @@ impl Api {
         if last.is_none() && others.is_empty() {
             return Search::Unsure;
         }
-        let target = Target::new(&desk.service.name, &format!("/sessions/{id}"), &Uri::from_static("/"));
+        let (name, rest) = (&desk.service.name, format!("/sessions/{id}"));
+        let target = Target::new(name, &self.parts.secret.of_service(name), &rest, &Uri::from_static("/"));
         let searched = async {
             // Never closed: what is not given in time is not given.
             let Ok(_turn) = self.searches.acquire().await else { return Search::Unsure };

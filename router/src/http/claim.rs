@@ -13,21 +13,25 @@ use streamfleet_session::fleet::{Form, Placed, PlacedContext, PlacedMedia, Refus
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
 use streamfleet_store::{
-    Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Quota, Reach, StoreError, Ticket,
+    Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Gate, Placement, Quota, Reach, StoreError,
+    Ticket, WorkerView,
 };
 
 use super::Call;
-use super::record::Audit;
+use super::record::{Audit, Record};
 use crate::attempt::{self, Attempts, FULL_RETRY, Fate, Next, Outcome};
-use crate::hold::Place;
+use crate::hold::{Place, RETRY_AFTER};
 use crate::identify::{Caller, Shown, Unknown};
 use crate::limit::Kind;
 use crate::place::{NoPlan, Plan, Wish};
-use crate::relay::Unreachable;
+use crate::relay::{Minting, Unplaced};
 use crate::webhook;
 
 /// For the directory to be read again when all workers look full: as long as the store may take for an answer.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
+
+/// A worker that has refused a session as it goes is not asked again while it looks open, for so long: it has not been heard yet.
+const GOES_FOR: Duration = Duration::from_secs(1);
 
 /// How often a claim is given back to a store that is away, and how long it is waited in between: together the ten seconds
 /// after which it is void.
@@ -95,6 +99,8 @@ impl Grant {
 
 /// Why there is no claim.
 enum Unclaimed {
+    /// No worker has room that looked as if it had.
+    NoRoom,
     /// The client is told so.
     Refused(Failure),
     /// The store cannot be asked.
@@ -108,6 +114,27 @@ pub(super) trait Carrier: Sync {
 
     /// Asks a worker to take the session.
     fn ask(&self, ask: Ask) -> impl Future<Output = Told<Self::Answer>> + Send;
+}
+
+/// One who waits for a worker. Dropped, it is counted: as one whose client has not waited, if nothing else was said.
+struct Waiting<'a> {
+    place: Place,
+    since: Instant,
+    outcome: &'static str,
+    record: &'a Record,
+}
+
+impl Waiting<'_> {
+    /// It waits no more.
+    fn end(mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.record.held(self.outcome, self.since.elapsed());
+    }
 }
 
 /// A session's place.
@@ -191,9 +218,16 @@ impl Call {
     ) -> Result<Served<C::Answer>, Failure> {
         let user = wanted.caller.user.as_ref();
         let audit = self.audit(wanted.session, user);
+        if let Err(failure) = self.way_for_media(wanted) {
+            audit.refused(failure.as_str(), Some("media_address"));
+            return Err(failure);
+        }
         let served = self.try_workers(wanted, carrier, &audit).await;
         if let Err(failure) = &served {
             audit.refused(failure.as_str(), None);
+            if let Failure::NoCapacity { .. } = failure {
+                self.api.parts.hold.refuse(&self.desk.service.name);
+            }
         }
         served
     }
@@ -216,8 +250,15 @@ impl Call {
             let ticket = Ticket::from_random(rand::random());
             // From here on the claim is given back whatever happens, unless it has become a session.
             let claim = attempt::Claimed::new(ticket, |ticket| self.give_back(ticket));
-            let (plan, grant) = match self.claim(wanted, ticket, &plan, &attempts).await {
+            let (plan, grant) = match self.claim(wanted, ticket, &plan, &mut attempts).await {
                 Ok(placement) => (plan, Grant::of(ticket, *placement, self.context_user(&wanted.caller))),
+                Err(Unclaimed::NoRoom) if attempts.may_look_again() => {
+                    // There is nothing to give back.
+                    claim.settle(Fate::Kept);
+                    self.desk.directory.clone().next(SECOND_LOOK).await;
+                    continue;
+                }
+                Err(Unclaimed::NoRoom) => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
                 Err(Unclaimed::Refused(failure)) => return Err(failure),
                 Err(Unclaimed::Away) => match (self.provision(wanted, &attempts).await, &or) {
                     (Ok(provided), _) => provided,
@@ -230,7 +271,7 @@ impl Call {
             let told = carrier.ask(Ask { at: at.clone(), placed }).await;
             self.api.record.attempt(told.outcome);
             if told.outcome == Outcome::Refused(Refused::Stranger) {
-                tracing::error!(worker = %at.worker, "a worker does not know this router's secret: both need the same");
+                tracing::error!(worker = %at.worker, "a worker does not know this router: both need the same secret, or the worker its service's key");
             }
             match (attempts.after(&at.worker, told.outcome), told.answer) {
                 (Next::Reply { claim: fate }, Some(answer)) => {
@@ -284,7 +325,21 @@ impl Call {
 
     /// Where it may go; waits for a worker where none is ready.
     async fn plan(&self, wanted: &Wanted<'_>, attempts: &Attempts) -> Result<Plan, Failure> {
-        let wish = Wish {
+        let mut held = None;
+        let planned = self.plan_or_wait(wanted, attempts, &mut held).await;
+        if let Some(waiting) = held {
+            waiting.end(if planned.is_ok() { "found" } else { "in_vain" });
+        }
+        planned
+    }
+
+    async fn plan_or_wait<'a>(
+        &'a self,
+        wanted: &Wanted<'_>,
+        attempts: &Attempts,
+        held: &mut Option<Waiting<'a>>,
+    ) -> Result<Plan, Failure> {
+        let mut wish = Wish {
             service: &self.desk.service,
             params: &self.params,
             session: wanted.session,
@@ -293,8 +348,7 @@ impl Call {
         };
         let mut directory = self.desk.directory.clone();
         let mut snapshot = directory.now();
-        let mut held: Option<Place> = None;
-        let mut looked_again = false;
+        let (mut looked_again, waits_since) = (false, Instant::now());
         loop {
             match wish.plan(&snapshot.workers, snapshot.freshness(Instant::now()).into()) {
                 Ok(plan) => return Ok(plan),
@@ -304,22 +358,39 @@ impl Call {
                     looked_again = true;
                     snapshot = directory.next(SECOND_LOOK).await;
                 }
-                // The only worker has refused it: that is told, and nothing is waited for.
-                Err(NoPlan::NotReady) if attempts.failed().is_some() => {
+                // The only worker has refused it: that is told, and nothing is waited for, unless that one goes.
+                Err(NoPlan::NotReady) if !attempts.may_wait() => {
                     return Err(Failure::NoCapacity { retry_after: FULL_RETRY });
                 }
                 Err(NoPlan::NotReady) => {
                     let now = Instant::now();
-                    let place = match held.take() {
-                        Some(place) => place,
-                        None => self.api.hold.enter(&self.desk.service.name, self.desk.service.offer_hold, now)?,
+                    let waiting = match held.take() {
+                        Some(waiting) => waiting,
+                        None => self.wait(now)?,
                     };
-                    let left = place.left(now)?;
-                    held = Some(place);
+                    let left = held.insert(waiting).place.left(now)?;
                     snapshot = directory.next(left).await;
+                    // The one that goes may come to stay.
+                    let is_open =
+                        |view: &WorkerView| Some(&view.owner.worker) == wish.without && view.gate == Gate::Open;
+                    if !snapshot.workers.iter().any(is_open) || waits_since.elapsed() >= GOES_FOR {
+                        wish.without = None;
+                    }
                 }
             }
         }
+    }
+
+    /// A place among those who wait, if the service has any.
+    fn wait(&self, now: Instant) -> Result<Waiting<'_>, Failure> {
+        let (patience, record) = (self.desk.service.offer_hold, &self.api.record);
+        let place = self.api.parts.hold.enter(&self.desk.service.name, patience, now);
+        let place = place.inspect_err(|_| {
+            if !patience.is_zero() {
+                record.held("crowded", Duration::ZERO);
+            }
+        })?;
+        Ok(Waiting { place, since: now, outcome: "left", record })
     }
 
     async fn claim(
@@ -327,9 +398,11 @@ impl Call {
         wanted: &Wanted<'_>,
         ticket: Ticket,
         plan: &Plan,
-        attempts: &Attempts,
+        attempts: &mut Attempts,
     ) -> Result<Box<Placement>, Unclaimed> {
         let service = &self.desk.service;
+        // A second claim is for the same offer.
+        let quotas = if attempts.claims() { self.quotas(&wanted.caller) } else { Vec::new() };
         let request = ClaimRequest {
             ticket,
             session: wanted.session.clone(),
@@ -341,8 +414,7 @@ impl Call {
             service_limit: service.limits.concurrency,
             user_limit: service.limits.per_user,
             pin: plan.pin.clone(),
-            // A second claim is for the same offer.
-            quotas: if attempts.failed().is_none() { self.quotas(&wanted.caller) } else { Vec::new() },
+            quotas,
             retention: service.retention,
             ranked: plan.ranked.clone(),
         };
@@ -360,7 +432,13 @@ impl Call {
             Ok(Claimed::UserLimit) => {
                 Err(limited(service.limits.per_user, |limit| Failure::UserLimitReached { limit }))
             }
-            Ok(Claimed::NoCapacity { .. }) => Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+            // Where one worker alone would do, no other one will.
+            Ok(Claimed::NoCapacity { pinned: Some(_) }) => Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
+            Ok(Claimed::NoCapacity { pinned: None }) => {
+                let full = Failure::NoCapacity { retry_after: FULL_RETRY };
+                self.api.record.claim(full.as_str(), began.elapsed());
+                return Err(Unclaimed::NoRoom);
+            }
             Err(StoreError::Unavailable(_)) => {
                 self.api.record.claim("away", began.elapsed());
                 return Err(Unclaimed::Away);
@@ -381,19 +459,35 @@ impl Call {
         [Some(address), user].into_iter().flatten().map(quota).collect()
     }
 
+    /// The relay that carries a session's media; `None` where its client sends it to the worker.
+    fn relay(&self, wanted: &Wanted<'_>) -> Option<&Minting> {
+        let is_relayed = wanted.medium == Medium::Udp && self.desk.service.exposure == Exposure::Relay;
+        self.api.parts.relay.as_deref().filter(|_| is_relayed)
+    }
+
+    /// Whether a client could be told where to send its media to: nobody is asked for a place that could not be reached.
+    fn way_for_media(&self, wanted: &Wanted<'_>) -> Result<(), Failure> {
+        match self.relay(wanted) {
+            Some(relay) if !relay.leads_somewhere() => Err(nowhere(relay)),
+            _ => Ok(()),
+        }
+    }
+
     /// How a session's media comes to its worker, where relays carry it. One that none leads to gets no session: its own address
     /// is not for clients.
     fn media(&self, wanted: &Wanted<'_>, at: &Reach) -> Result<Option<PlacedMedia>, Failure> {
-        let is_relayed = wanted.medium == Medium::Udp && self.desk.service.exposure == Exposure::Relay;
-        let Some(relay) = self.api.parts.relay.as_ref().filter(|_| is_relayed) else { return Ok(None) };
+        let Some(relay) = self.relay(wanted) else { return Ok(None) };
         let snapshot = self.desk.directory.now();
         let view = snapshot.workers.iter().find(|view| view.owner.worker == at.worker);
         let loops = view.and_then(|view| view.said.as_ref()).map_or(&[][..], |said| &said.media);
-        relay.mint(loops).map(Some).map_err(|Unreachable| {
-            if relay.may_complain(Instant::now()) {
-                tracing::warn!(worker = %at.worker, ?loops, "no relay leads to its media: relay.workers does not have it");
+        relay.mint(loops).map(Some).map_err(|why| match why {
+            Unplaced::Nowhere => nowhere(relay),
+            Unplaced::Unreachable => {
+                if relay.may_complain(Instant::now()) {
+                    tracing::warn!(worker = %at.worker, ?loops, "no relay leads to its media: relay.workers does not have it");
+                }
+                Failure::UpstreamUnavailable
             }
-            Failure::UpstreamUnavailable
         })
     }
 
@@ -432,6 +526,16 @@ impl Call {
 /// Headers with which a worker goes on with the present trace.
 pub(super) fn trace_headers() -> Vec<(String, String)> {
     trace::headers(&tracing::Span::current())
+}
+
+/// What a client is told while no public address of the relays is known.
+fn nowhere(relay: &Minting) -> Failure {
+    if relay.may_complain(Instant::now()) {
+        tracing::warn!(
+            "no client can be told where to send media to: kubernetes.publicService has no address, or kubernetes.mediaAddresses leads to none"
+        );
+    }
+    Failure::NoCapacity { retry_after: RETRY_AFTER }
 }
 
 fn limited<L>(limit: Option<L>, failure: impl FnOnce(L) -> Failure) -> Failure {

@@ -77,6 +77,8 @@ pub struct Parts {
     pub upstream: Upstream,
     /// What it shares with workers.
     pub secret: FleetSecret,
+    /// Calls that wait for a worker.
+    pub hold: Hold,
     /// Clients' sockets.
     pub sockets: Sockets,
     /// For webhooks.
@@ -97,7 +99,6 @@ pub struct Parts {
 struct Api {
     parts: Parts,
     known: Arc<Mutex<Known>>,
-    hold: Hold,
     /// Searches under way.
     searches: Semaphore,
     streams: Arc<Semaphore>,
@@ -192,12 +193,11 @@ fn decoded(segment: &str) -> Option<std::borrow::Cow<'_, str>> {
 /// The routes of all services.
 pub fn router(parts: Parts, meter: &Meter) -> Router {
     let origins = parts.access.origins.clone();
-    let hold = Hold::default();
     let known = Arc::<Mutex<Known>>::default();
-    let record = Record::new(meter, &hold, &known, &parts.roster, &parts.sockets);
+    let record = Record::new(meter, &parts.hold, &known, &parts.roster, &parts.sockets);
     let searches = Semaphore::new(away::MAX_SEARCHES);
     let streams = Arc::new(Semaphore::new(parts.streams.min(Semaphore::MAX_PERMITS)));
-    let api = Arc::new(Api { parts, known, hold, searches, streams, record });
+    let api = Arc::new(Api { parts, known, searches, streams, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
     public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
 }
@@ -242,11 +242,13 @@ async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response
     let roster = api.parts.roster.borrow().clone();
     let found = roster.catalog.find(host.as_ref().map(|host| host.as_str()), request.uri().path());
     let found = found.and_then(|found| {
-        let desk = roster.desk(&found.service.name)?.clone();
-        let target = Target::new(&found.service.name, found.rest, request.uri());
-        Some((desk, Route::parse(found.rest)?, found.params, target))
+        let name = &found.service.name;
+        let target = Target::new(name, &api.parts.secret.of_service(name), found.rest, request.uri());
+        Some((Route::parse(found.rest)?, found.service, found.params, target))
     });
-    let Some((desk, route, params, target)) = found else { return unknown::path(request).await };
+    let Some((route, service, params, target)) = found else { return unknown::path(request).await };
+    // It is there, and what it needs is not: a Secret of its own.
+    let Some(desk) = roster.desk(&service.name).cloned() else { return reply::failure(&Failure::UpstreamUnavailable) };
     if !route.methods().contains(request.method()) {
         return not_allowed(route.methods());
     }

@@ -24,6 +24,9 @@ use crate::sockets::Sockets;
 /// Upper bounds of durations, in seconds: the store takes a millisecond, an answer some, a busy machine seconds.
 const SECONDS: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0];
 
+/// Upper bounds of what a call waits for a worker, in seconds: a pod's start, up to what services let calls wait.
+const HELD_SECONDS: [f64; 8] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
+
 /// The instruments of a router.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -37,6 +40,8 @@ pub(super) struct Record {
     sessions: Counter<u64>,
     searches: Counter<u64>,
     placements: Counter<u64>,
+    held: Counter<u64>,
+    held_seconds: Histogram<f64>,
     sockets: UpDownCounter<i64>,
     sockets_closed: Counter<u64>,
     panics: Counter<u64>,
@@ -129,6 +134,16 @@ impl Record {
                 "streamfleet_placements",
                 "Sessions that a worker has taken, by whether a claim stands behind them",
             ),
+            held: counter(
+                "streamfleet_held_offers",
+                "Calls that waited for a worker to be ready, by what became of them",
+            ),
+            held_seconds: meter
+                .f64_histogram("streamfleet_held_offer_duration")
+                .with_unit("s")
+                .with_description("For how long calls waited for a worker that was ready then")
+                .with_boundaries(HELD_SECONDS.to_vec())
+                .build(),
             searches: counter(
                 "streamfleet_router_searches",
                 "Sessions that workers were asked for while the store was away, by outcome",
@@ -147,6 +162,14 @@ impl Record {
 
     pub(super) fn placed(&self, standing: &'static str) {
         self.placements.add(1, &[KeyValue::new("standing", standing)]);
+    }
+
+    /// A call waits no more for a worker, after so long.
+    pub(super) fn held(&self, outcome: &'static str, after: Duration) {
+        self.held.add(1, &[KeyValue::new("outcome", outcome)]);
+        if outcome == "found" {
+            self.held_seconds.record(after.as_secs_f64(), &[]);
+        }
     }
 
     pub(super) fn search(&self, outcome: &'static str) {

@@ -80,7 +80,7 @@ impl Call {
     }
 
     fn call_key(&self) -> CallTokenKey {
-        CallTokenKey::of_fleet(&self.api.parts.secret, &self.desk.service.name)
+        CallTokenKey::of_service(&self.api.parts.secret.of_service(&self.desk.service.name))
     }
 }
 

@@ -36,9 +36,10 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::advertised::Advertised;
-pub use self::minting::Minting;
-pub(crate) use self::minting::Unreachable;
+pub(crate) use self::minting::Unplaced;
+pub use self::minting::{Candidates, Minting};
 pub(crate) use self::opening::Opening;
+pub(crate) use self::peers::Endpoints;
 use self::peers::{Peers, WAITING};
 use self::thread::{Means, Thread};
 use self::told::Elsewhere;
@@ -81,6 +82,8 @@ pub(crate) struct PeersPlan {
     pub(crate) listen: SocketAddr,
     /// `host:port` of each, or of all.
     pub(crate) names: Vec<String>,
+    /// Those that somebody else knows of, by their addresses: they listen where this one does.
+    pub(crate) endpoints: Endpoints,
 }
 
 /// A relay whose sockets are bound.
@@ -110,8 +113,8 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             // The kernel says so to a socket that shares with nobody, and to no other.
             UdpSocket::bind(plan.listen).await.map_err(at(plan.listen))?;
         }
-        let PeersPlan { listen, names } = plan.peers;
-        let peers = Peers::bind(listen, names, announcer, listener, elsewhere.clone()).await.map_err(at(listen))?;
+        let listen = plan.peers.listen;
+        let peers = Peers::bind(plan.peers, announcer, listener, elsewhere.clone()).await.map_err(at(listen))?;
         // Clients come as soon as there are sockets for them.
         peers.catch_up().await.map_err(at(listen))?;
         let (announce, flows) = mpsc::channel(WAITING);

@@ -23,8 +23,10 @@ use streamfleet_relay::told::Whose;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout, timeout_at};
 
+pub(crate) use self::known::Endpoints;
 use self::known::Known;
 use self::socket::PeerSocket;
+use super::PeersPlan;
 use super::told::Elsewhere;
 
 /// Flows that wait to be told; a burst of new calls of a second. Of more, the rest is told with the next round.
@@ -110,15 +112,15 @@ impl Peers {
     /// # Errors
     /// The kernel's.
     pub(super) async fn bind(
-        address: SocketAddr,
-        names: Vec<String>,
+        plan: PeersPlan,
         announcer: Announcer,
         listener: Listener,
         elsewhere: Arc<Elsewhere>,
     ) -> io::Result<Self> {
-        let socket = PeerSocket::bind(address)?;
+        let PeersPlan { listen, names, endpoints } = plan;
+        let socket = PeerSocket::bind(listen)?;
         Ok(Self {
-            known: Known::new(names, socket.local_addr()),
+            known: Known::new(names, endpoints, socket.local_addr()),
             socket,
             announcer: Mutex::new(announcer),
             listener: Mutex::new(listener),

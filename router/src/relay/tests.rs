@@ -86,6 +86,7 @@ fn plan(listen: SocketAddr, peers: &[u16], own: u16) -> RelayPlan {
         peers: PeersPlan {
             listen: SocketAddr::from(([127, 0, 0, 1], own)),
             names: peers.iter().map(|port| format!("127.0.0.1:{port}")).collect(),
+            endpoints: Endpoints::default(),
         },
     }
 }

@@ -10,7 +10,7 @@ use streamfleet_store::{Expected, SessionView};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::world::{ADMIN, Act, SECRET, World, service};
+use super::world::{ADMIN, Act, World, service, service_key};
 
 /// Nothing that only routers write comes from a client, under whichever spelling; nor can a client take away what they write.
 #[tokio::test]
@@ -36,7 +36,10 @@ async fn a_client_speaks_for_no_router() {
             _ => panic!("{name}: {values:?}"),
         }
     };
-    assert_eq!((one(SECRET_HEADER), one(PATH_HEADER)), (SECRET.to_owned(), "/a/webrtc/offer?a=1".to_owned()));
+    assert_eq!(
+        (one(SECRET_HEADER), one(PATH_HEADER)),
+        (service_key().reveal().to_owned(), "/a/webrtc/offer?a=1".to_owned())
+    );
     assert_eq!((one(CLIENT_HEADER), one("x-kept")), ("127.0.0.1".to_owned(), "1".to_owned()));
     assert_ne!(one(PLACED_HEADER), "forged");
     for name in

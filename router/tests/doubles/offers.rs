@@ -1,7 +1,11 @@
 //! Offers.
 
+use std::sync::Arc;
+
 use serde_json::json;
+use streamfleet_router::relay::{Candidates, Minting};
 use streamfleet_session::fleet::Refused;
+use streamfleet_session::ufrag::{RelayKey, Seal, WorkerNetworks};
 use streamfleet_store::SessionView;
 
 use super::world::{Act, SOON, World, error, service};
@@ -23,6 +27,28 @@ async fn an_offer_goes_to_a_worker_with_its_place() {
     let view = world.store.session(&service(), &"x".parse().unwrap()).await.unwrap();
     let Some(SessionView::Live(live)) = view else { panic!("{view:?}") };
     assert_eq!(live.ticket.bits(), placed.ticket);
+}
+
+/// A cluster's load balancer has its address later than its routers are there, and may lose it.
+#[tokio::test]
+async fn without_a_public_address_nobody_is_asked_for_a_place() {
+    let mut world = World::new();
+    world.worker("w").await;
+    let networks = WorkerNetworks::new(vec!["10.0.0.0/8".parse().unwrap()], None).unwrap();
+    let seal = Arc::new(Seal::new(&RelayKey::from_random([1; 32]).into(), networks));
+    let candidates = Arc::new(Candidates::default());
+    world.relay = Some(Arc::new(Minting::new(seal, candidates.clone())));
+    let relayed = world.router(json!({}));
+    let direct = world.router(json!({ "media": { "exposure": "HostPort" } }));
+    let offer = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": "x" }).to_string();
+    let refused = world.client.post(format!("{relayed}/webrtc/offer")).body(offer).send().await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(error(&world.offer(&relayed, "x", &json!({})).await), (503, "no_capacity"));
+    assert!(world.store.session(&service(), &"x".parse().unwrap()).await.unwrap().is_none(), "no place is held");
+    assert_eq!(world.offer(&direct, "y", &json!({})).await.0, 200, "media that no relay carries");
+    // From now on it is the worker that has to be reached, which has said no address.
+    candidates.set(vec!["192.0.2.1:3478".parse().unwrap()]);
+    assert_eq!(error(&world.offer(&relayed, "z", &json!({})).await).1, "upstream_unavailable");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::world::{Act, SECRET, SOON, World, error, service};
+use super::world::{Act, SOON, World, error, service, service_key};
 
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
@@ -352,7 +352,7 @@ async fn a_call_goes_on_at_any_router() {
     let spec = json!({ "telephone": { "authToken": { "env": "HOME" } }, "limits": { "offersPerMinute": 1 } });
     let (one, other) = (world.router(spec.clone()), world.router(spec));
     // As any worker of the fleet makes it.
-    let key = CallTokenKey::of_fleet(&SECRET.parse().unwrap(), &service());
+    let key = CallTokenKey::of_service(&service_key());
     let nonce = CallNonce::from_random([7; 16]);
     let token = key.issue(CALL, nonce, Visit::First, unix_time());
     let stream = async |router: &str, stream: &str, parameters: Value| {

@@ -20,7 +20,7 @@ use streamfleet_identity::MAX_DOCUMENT;
 use streamfleet_router::identify::Caller;
 use streamfleet_router::keyring::Keyring;
 use streamfleet_router::webhook;
-use streamfleet_service::service::{KeySource, Webhook};
+use streamfleet_service::service::Webhook;
 use streamfleet_service::spec::OnFailure;
 use tokio_util::task::TaskTracker;
 
@@ -95,7 +95,7 @@ fn token(key: &str) -> String {
 fn keyring(world: &World, server: &Server) -> Keyring {
     let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let _ = world;
-    Keyring::new(Some(&KeySource::Jwks(server.url())), &web, &TaskTracker::new()).unwrap()
+    Keyring::of_issuer(&server.url(), &web, &TaskTracker::new())
 }
 
 async fn knows(keyring: &Keyring, key: &str) -> bool {

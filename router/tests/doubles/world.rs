@@ -18,16 +18,20 @@ use streamfleet_edge::proxy::Network;
 use streamfleet_process::config::Mistakes;
 use streamfleet_process::serve::{Listener, ServeLimits};
 use streamfleet_router::forward::Upstream;
+use streamfleet_router::hold::Hold;
 use streamfleet_router::http::{Access, Parts, router};
 use streamfleet_router::reached::Front;
+use streamfleet_router::relay::Minting;
 use streamfleet_router::roster::{Means, Roster};
+use streamfleet_router::secret::Secrets;
 use streamfleet_router::sockets::{SocketBounds, Sockets};
+use streamfleet_router::tell;
 use streamfleet_service::files;
-use streamfleet_session::ServiceName;
 use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
+use streamfleet_session::{FleetSecret, ServiceKey, ServiceName};
 use streamfleet_store::{
     Arrangement, Bounds, ContextId, Demand, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued, Kept,
-    MAX_PAGE, Memory, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
+    MAX_PAGE, Memory, Order, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -42,6 +46,11 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) fn service() -> ServiceName {
     "a".parse().unwrap()
+}
+
+/// What a router shows its workers: never the secret.
+pub(crate) fn service_key() -> ServiceKey {
+    SECRET.parse::<FleetSecret>().unwrap().of_service(&service())
 }
 
 /// What a worker does with an offer.
@@ -87,6 +96,8 @@ pub(crate) struct World {
     pub(crate) client: reqwest::Client,
     /// Streams of outputs that a router has.
     pub(crate) streams: usize,
+    /// How media comes by relays.
+    pub(crate) relay: Option<Arc<Minting>>,
     /// Proxies whom a router believes.
     pub(crate) trusted: Vec<Network>,
     _ends: DropGuard,
@@ -138,6 +149,7 @@ impl World {
             sockets,
             client,
             streams: 9,
+            relay: None,
             trusted: Vec::new(),
             _ends: stop.drop_guard(),
         }
@@ -171,7 +183,9 @@ impl World {
         });
         let store = self.open();
         let (tasks, stop, http) = (self.tasks.clone(), self.stop.clone(), self.client.clone());
-        let means = Means { store: store.clone(), http: http.clone(), tasks: tasks.clone(), stop: stop.clone() };
+        let secrets = Secrets::local();
+        let means =
+            Means { store: store.clone(), http: http.clone(), secrets, tasks: tasks.clone(), stop: stop.clone() };
         let mut mistakes = Mistakes::new();
         let services = files::services(&[("a.yaml".to_owned(), manifest.to_string())], &mut mistakes);
         assert_eq!(mistakes, Mistakes::new());
@@ -184,7 +198,7 @@ impl World {
             trusted: self.trusted.clone(),
             front: Front::Plain,
         };
-        let upstream = Upstream::new(&SECRET.parse().unwrap());
+        let upstream = Upstream::new();
         // Nobody changes the services; who holds the sender keeps them.
         let (sender, roster) = watch::channel(Arc::new(roster));
         let held = self.stop.clone();
@@ -193,17 +207,20 @@ impl World {
             drop(sender);
         });
         let meter = opentelemetry_sdk::metrics::SdkMeterProvider::default().meter("test");
-        let secret = SECRET.parse().unwrap();
+        let (secret, hold) = (SECRET.parse().unwrap(), Hold::default());
+        let tell = tell::tell(hold.clone(), store.clone(), meter.clone());
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(tell));
         let sockets = self.sockets.clone();
         let parts = Parts {
             store,
             roster,
             upstream,
+            hold,
             secret,
             sockets,
             http,
             access,
-            relay: None,
+            relay: self.relay.clone(),
             streams: self.streams,
             tasks,
             stop,
@@ -318,6 +335,7 @@ fn beat(address: SocketAddr, capacity: u32) -> Heartbeat {
         active: 0,
         reserved: 0,
         gate: Gate::Open,
+        heard: Order::default(),
         http: address.to_string(),
         media: Vec::new(),
         version: "1".to_owned(),
@@ -401,7 +419,7 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
         return serve_socket(double, request).await;
     }
     let (parts, body) = request.into_parts();
-    if parts.headers.get(SECRET_HEADER).is_none_or(|shown| shown != SECRET) {
+    if parts.headers.get(SECRET_HEADER).is_none_or(|shown| shown != service_key().reveal()) {
         return StatusCode::FORBIDDEN.into_response();
     }
     let body = to_bytes(body, 1 << 20).await.unwrap();
@@ -452,7 +470,7 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
 /// A worker's side of a socket: its session stays when the socket is gone.
 async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
-    assert_eq!(parts.headers[SECRET_HEADER], SECRET);
+    assert_eq!(parts.headers[SECRET_HEADER], service_key().reveal());
     assert!(!parts.headers.contains_key("sec-websocket-extensions") && !parts.headers.contains_key("origin"));
     let placed = parts.headers.get(PLACED_HEADER).map(|value| Placed::decode(value.as_bytes()).unwrap());
     let tell = |line: String, headers: axum::http::HeaderMap, placed: Option<Placed>| {

@@ -1,10 +1,10 @@
 //! A worker's part in a fleet, as configured.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use streamfleet_process::config::{Mistakes, Secret};
-use streamfleet_session::FleetSecret;
+use streamfleet_session::FleetKey;
 use streamfleet_store::config::{StoreConfig, address};
 use streamfleet_store::{Address, Backend, WorkerId};
 
@@ -16,9 +16,10 @@ pub struct FleetConfig {
     pub worker: Option<String>,
     /// Which variant of its services it serves; absent for the services themselves.
     pub variant: Option<String>,
-    /// Where routers reach it: `host:port`; after an address, port 0 stands for the one that it listens on.
+    /// Where routers reach it: `host:port`, or an address alone. After an address port 0, as none, stands for the one that it
+    /// listens on.
     pub http: Option<String>,
-    /// What routers and workers share.
+    /// What routers and workers share, or the key of the one service that it serves, which is made of that.
     pub secret: Option<Secret>,
     /// What the fleet knows together.
     pub store: StoreConfig,
@@ -33,8 +34,8 @@ pub struct FleetPlan {
     pub variant: Option<String>,
     /// Where routers reach it: `host:port`.
     pub http: String,
-    /// What routers show.
-    pub secret: FleetSecret,
+    /// What it knows routers by.
+    pub key: FleetKey,
     /// The fleet's store.
     pub store: Backend,
 }
@@ -52,14 +53,19 @@ impl FleetConfig {
         let http = needed("fleet.http", self.http.as_deref());
         let secret = needed("fleet.secret", self.secret.as_ref().map(Secret::reveal));
         let worker = worker.and_then(|name| mistakes.check("fleet.worker", name.parse::<WorkerId>()));
-        let http = http.filter(|http| reachable("fleet.http", http, mistakes));
-        let secret = secret.and_then(|secret| mistakes.check("fleet.secret", secret.parse::<FleetSecret>()));
+        let http = http.map(with_port).filter(|http| reachable("fleet.http", http, mistakes));
+        let key = secret.and_then(|secret| mistakes.check("fleet.secret", secret.parse::<FleetKey>()));
         let store = match store {
             Some(store) => Some(store.clone()),
             None => self.store.build("fleet.store", mistakes),
         };
-        Some(FleetPlan { worker: worker?, variant: self.variant.clone(), http: http?, secret: secret?, store: store? })
+        Some(FleetPlan { worker: worker?, variant: self.variant.clone(), http: http?, key: key?, store: store? })
     }
+}
+
+/// An address alone, as a pod is told its own, has the port that the worker listens on.
+fn with_port(text: String) -> String {
+    text.parse::<IpAddr>().map_or(text, |ip| SocketAddr::new(ip, 0).to_string())
 }
 
 /// Whether this is `host:port`, and not what only a listener is given: each router would look for the worker on its own machine.

@@ -17,10 +17,13 @@ use streamfleet_service::Service as Manifest;
 use streamfleet_service::ice::IceServers;
 use streamfleet_session::fleet::MAX_PLACED;
 use streamfleet_session::metadata::MetadataLimits;
-use streamfleet_session::{AdminToken, IdentityPolicy, Limits, PathPrefix, UserIdSource};
+use streamfleet_session::{AdminToken, FleetKey, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 use streamfleet_store::Backend;
+use streamfleet_store::config::RedisTls;
 
-use super::{FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, WorkerConfig, manifests};
+use super::{
+    FleetConfig, FleetPlan, IdentityConfig, MediaConfig, ServiceConfig, TelephoneConfig, WorkerConfig, manifests,
+};
 use crate::http::{Callers, Hosts, Origins, Proxy, Service, Telephone};
 
 /// More loops than any machine has cores for; a larger number is a slip.
@@ -119,6 +122,8 @@ impl WorkerConfig {
     /// prefix, the well-known variables, the secrets. Add file, environment and flags.
     pub fn layers() -> Layers {
         Layers::new("STREAMFLEET")
+            .section::<FleetConfig>("fleet")
+            .section::<RedisTls>("fleet.store.redis.tls")
             .alias("STREAMFLEET_LOG", "log.filter")
             .alias("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint")
             .secret("admin.token")
@@ -153,6 +158,11 @@ impl WorkerConfig {
             trusted.filter_map(|(n, text)| mistakes.check(format!("http.trustedProxies[{n}]"), text.parse())).collect();
         let ice = self.ice.build(&mut mistakes);
         let fleet = self.fleet.as_ref().and_then(|fleet| fleet.build(surroundings.store, &mut mistakes));
+        if fleet.as_ref().is_some_and(|fleet| matches!(fleet.key, FleetKey::Service(_))) && services.len() > 1 {
+            let problem =
+                format!("is the key of one service, and {} are served: it needs the fleet's secret", services.len());
+            mistakes.push("fleet.secret", problem);
+        }
         let (admin_token, admin_token_origin) = match &self.admin.token {
             None => (AdminToken::from_random(surroundings.random), TokenOrigin::Made),
             Some(token) => {

@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use streamfleet_process::config::{Loaded, Mistakes, variables};
+use streamfleet_process::config::{Loaded, Mistakes};
 use streamfleet_process::tls::Certificate;
 use streamfleet_service::spec::Modality;
-use streamfleet_session::Limits;
 use streamfleet_session::metadata::AllowList;
+use streamfleet_session::{FleetKey, Limits};
+use streamfleet_store::Backend;
 
 use super::*;
 use crate::http::{Callers, Hosts, Origins, Proxy};
@@ -229,12 +230,20 @@ fn values_of_the_wrong_type_are_named_by_their_layer() {
 
 #[test]
 fn variables_are_unique_and_secrets_do_not_show() {
-    let mut names: Vec<String> = variables::<WorkerConfig>("STREAMFLEET").into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<String> =
+        WorkerConfig::layers().variables::<WorkerConfig>().into_iter().map(|(name, _)| name).collect();
     let count = names.len();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), count);
-    for name in ["STREAMFLEET_MEDIA_UDP", "STREAMFLEET_ADMIN_TOKEN", "STREAMFLEET_DRAIN_TERMINATION_GRACE"] {
+    for name in [
+        "STREAMFLEET_MEDIA_UDP",
+        "STREAMFLEET_ADMIN_TOKEN",
+        "STREAMFLEET_DRAIN_TERMINATION_GRACE",
+        "STREAMFLEET_FLEET",
+        "STREAMFLEET_FLEET_WORKER",
+        "STREAMFLEET_FLEET_STORE_REDIS_TLS_AUTHORITIES",
+    ] {
         assert!(names.iter().any(|n| n == name), "{name} is missing among {names:?}");
     }
     let loaded = WorkerConfig::layers()
@@ -254,7 +263,9 @@ fn a_part_in_a_fleet() {
     let yaml = "fleet: {worker: w-1, http: '10.0.0.7:8081', secret: correct-horse-battery, store: {redis: {address: 'redis:6379'}}}";
     let fleet = build(yaml).unwrap().fleet.unwrap();
     assert_eq!((fleet.worker.as_str(), fleet.http.as_str()), ("w-1", "10.0.0.7:8081"));
-    assert!(fleet.secret.matches(b"correct-horse-battery"));
+    let key = |given: FleetKey| given.of_service(&"echo".parse().unwrap()).reveal().to_owned();
+    let echo = key("correct-horse-battery".parse().unwrap());
+    assert_eq!(key(fleet.key), echo);
     assert!(build("").unwrap().fleet.is_none());
     let headers = |yaml| build(yaml).unwrap().serve.header_bytes;
     assert_eq!(headers(yaml) - headers(""), streamfleet_session::fleet::MAX_PLACED, "a place fits beside them");
@@ -277,17 +288,60 @@ fn a_part_in_a_fleet() {
         let mistakes = build(&yaml.replace("10.0.0.7:8081", http)).err().map(|mistakes| mistakes.to_string());
         assert_eq!(mistakes.unwrap_or_default(), expected, "{http}");
     };
-    for reached in ["10.0.0.7:0", "[2001:db8::7]:8081", "127.0.0.1:0", "worker-7.voice:8081"] {
+    for reached in ["10.0.0.7:0", "[2001:db8::7]:8081", "127.0.0.1:0", "worker-7.voice:8081", "10.0.0.7", "2001:db8::7"]
+    {
         check(reached, "");
     }
-    for nowhere in ["0.0.0.0:8081", "0.0.0.0:0", "[::]:8081", "[::ffff:0.0.0.0]:1", "224.0.0.1:1"] {
+    for (alone, expected) in [("10.0.0.7", "10.0.0.7:0"), ("2001:db8::7", "[2001:db8::7]:0")] {
+        let fleet = build(&yaml.replace("10.0.0.7:8081", alone)).unwrap().fleet.unwrap();
+        assert_eq!(fleet.http, expected, "a pod is told its address alone");
+    }
+    for nowhere in ["0.0.0.0:8081", "0.0.0.0:0", "0.0.0.0", "::", "[::]:8081", "[::ffff:0.0.0.0]:1", "224.0.0.1:1"] {
         check(nowhere, "fleet.http: must be an address that routers can reach");
     }
-    check("10.0.0.7", "fleet.http: \"10.0.0.7\" is not host:port");
+    check("worker-7", "fleet.http: \"worker-7\" is not host:port");
+    // What is made of the secret for one service serves one.
+    let two = format!("{yaml}\nservices: [{{name: echo}}, {{name: tone, path: /tone}}]")
+        .replace("correct-horse-battery", &echo);
+    let one = build(&yaml.replace("correct-horse-battery", &echo)).unwrap().fleet.unwrap();
+    assert_eq!(key(one.key), echo);
+    let mistakes = build(&two).unwrap_err().to_string();
+    assert_eq!(mistakes, "fleet.secret: is the key of one service, and 2 are served: it needs the fleet's secret");
     let mistakes = build("fleet: {}").unwrap_err().to_string();
     for key in ["fleet.worker", "fleet.http", "fleet.secret", "fleet.store.redis"] {
         assert!(mistakes.contains(key), "{key}: {mistakes}");
     }
+}
+
+/// A pod's worker has no file: what it is told are variables, some of which may be empty.
+#[test]
+fn a_part_in_a_fleet_from_the_environment() {
+    let given = [
+        ("STREAMFLEET_FLEET_WORKER", "assistant-worker-7f9c-x2"),
+        ("STREAMFLEET_FLEET_HTTP", "10.244.1.7"),
+        ("STREAMFLEET_FLEET_VARIANT", ""),
+        ("STREAMFLEET_FLEET_SECRET", "correct-horse-battery"),
+        ("STREAMFLEET_FLEET_STORE_REDIS_ADDRESS", "redis.voice:6379"),
+        ("STREAMFLEET_FLEET_STORE_REDIS_USER", "assistant"),
+        ("STREAMFLEET_FLEET_STORE_REDIS_PASSWORD", "123"),
+        ("STREAMFLEET_MEDIA_ADVERTISE", "10.244.1.7"),
+        ("STREAMFLEET_MANIFESTS", ""),
+    ];
+    let load = |given: &[(&str, &str)]| {
+        let given = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let Loaded { config, mistakes, unknown_variables } =
+            WorkerConfig::layers().environment(given).load::<WorkerConfig>();
+        assert_eq!((mistakes.to_string(), unknown_variables), (String::new(), Vec::new()));
+        config.build(surroundings()).unwrap()
+    };
+    let fleet = load(&given).fleet.unwrap();
+    assert_eq!(
+        (fleet.worker.as_str(), fleet.http.as_str(), fleet.variant),
+        ("assistant-worker-7f9c-x2", "10.244.1.7:0", None)
+    );
+    let Backend::Redis(redis) = fleet.store else { panic!("{:?}", fleet.store) };
+    assert_eq!(redis.login.unwrap().password, "123");
+    assert!(load(&given.map(|(name, _)| (name, ""))).fleet.is_none(), "a worker that stands alone");
 }
 
 const FLEET: &str = "fleet: { worker: w1, http: \"127.0.0.1:0\", secret: a-secret-of-the-fleet, store: { redis: { address: \"r:6379\" } } }\n";

@@ -1,6 +1,7 @@
 //! That a request comes from a router: everybody else is told nothing.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, OriginalUri, Request, State};
 use axum::http::{HeaderName, HeaderValue, Uri, header};
@@ -11,25 +12,52 @@ use streamfleet_session::fleet::{
     VOUCHED_HEADER, decode_user,
 };
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{AdminToken, FleetSecret, UserId};
+use streamfleet_session::{AdminToken, FleetKey, FleetSecret, ServiceKey, ServiceName, UserId};
 
 use crate::http;
 
 /// What the door goes by.
 #[derive(Debug, Clone)]
 pub(crate) struct Keeper {
-    secret: FleetSecret,
+    /// What is shown by who asks for each service, by the path of its routes.
+    keys: Arc<[(String, ServiceKey)]>,
+    /// Routers of the release before show the secret itself, to workers that have it.
+    secret: Option<FleetSecret>,
     /// What a request shows, from here on, that a router vouches for.
     operator: HeaderValue,
 }
 
 impl Keeper {
-    /// With what routers show, and what this worker's control routes demand.
-    pub(crate) fn new(secret: FleetSecret, token: &AdminToken) -> Self {
+    /// With what this worker was given, for the services that it has, and what its control routes demand.
+    pub(crate) fn new<'a>(
+        given: &FleetKey,
+        services: impl IntoIterator<Item = &'a ServiceName>,
+        token: &AdminToken,
+    ) -> Self {
         let text = format!("Bearer {}", token.reveal());
         let mut operator = HeaderValue::try_from(text).expect("invariant: a token is visible ASCII characters");
         operator.set_sensitive(true);
-        Self { secret, operator }
+        let keys = services.into_iter().map(|service| (format!("/{service}"), given.of_service(service))).collect();
+        let secret = match given {
+            FleetKey::Fleet(secret) => Some(secret.clone()),
+            FleetKey::Service(_) => None,
+        };
+        Self { keys, secret, operator }
+    }
+
+    /// Whether this is shown by a router that may ask for this path: with the key of the service whose route it is, or, where it is
+    /// nobody's route, of any. All keys are compared, each in the same time wherever it differs.
+    fn lets_in(&self, path: &str, shown: &[u8]) -> bool {
+        let is_below =
+            |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        // Of `a` and `a/b` the longer one, as routes are found.
+        let asked =
+            self.keys.iter().map(|(prefix, _)| prefix).filter(|prefix| is_below(prefix)).max_by_key(|p| p.len());
+        let by_key = self.keys.iter().fold(false, |found, (prefix, key)| {
+            let is_its = asked.is_none_or(|asked| asked == prefix);
+            found | (key.matches(shown) & is_its)
+        });
+        by_key | self.secret.as_ref().is_some_and(|secret| secret.matches(shown))
     }
 }
 
@@ -41,11 +69,12 @@ pub(crate) struct OnlyHere;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proven(pub(crate) UserId);
 
-/// Lets a request through that shows the secret, once and whole.
+/// Lets a request through that shows the key of its service, once and whole.
 pub(crate) async fn guard(State(keeper): State<Keeper>, mut request: Request, next: Next) -> Response {
     let shown = {
         let mut values = request.headers().get_all(SECRET_HEADER).iter();
-        matches!((values.next(), values.next()), (Some(value), None) if keeper.secret.matches(value.as_bytes()))
+        let path = request.uri().path();
+        matches!((values.next(), values.next()), (Some(value), None) if keeper.lets_in(path, value.as_bytes()))
     };
     if !shown {
         let mut response = http::refusal(&Failure::Forbidden);
@@ -89,7 +118,49 @@ mod tests {
     use super::*;
 
     fn keeper() -> Keeper {
-        Keeper::new("correct-horse-battery".parse().unwrap(), &"a-token-of-the-operator".parse().unwrap())
+        with("correct-horse-battery")
+    }
+
+    /// Of a worker that has three services, two of which are named alike.
+    fn with(given: &str) -> Keeper {
+        let services = ["a", "a/b", "tone"].map(|name| name.parse().unwrap());
+        Keeper::new(&given.parse().unwrap(), &services, &"a-token-of-the-operator".parse().unwrap())
+    }
+
+    fn key(service: &str) -> String {
+        let secret: FleetSecret = "correct-horse-battery".parse().unwrap();
+        secret.of_service(&service.parse().unwrap()).reveal().to_owned()
+    }
+
+    /// Each service's routes open to who shows its key, and to nobody who shows another's.
+    #[test]
+    fn a_service_s_key_opens_its_routes() {
+        let check = |given: &str, path: &str, shown: &str, expected: bool| {
+            assert_eq!(with(given).lets_in(path, shown.as_bytes()), expected, "{given} {path} {shown}");
+        };
+        let secret = "correct-horse-battery";
+        for (path, of) in [
+            ("/a", "a"),
+            ("/a/webrtc/offer", "a"),
+            ("/a/c", "a"),
+            ("/a/b", "a/b"),
+            ("/a/b/webrtc/offer", "a/b"),
+            ("/a/bc", "a"),
+            ("/tone/sessions/x", "tone"),
+        ] {
+            for shown in ["a", "a/b", "tone", "other"] {
+                check(secret, path, &key(shown), shown == of);
+                // A worker that has been given one key opens to nothing else, whatever its routes are.
+                check(&key("tone"), path, &key(shown), shown == "tone");
+            }
+            check(secret, path, secret, true);
+            check(&key("tone"), path, secret, false);
+            check(secret, path, "", false);
+        }
+        for nowhere in ["/", "/ab", "/tones/x", "/healthz", ""] {
+            check(secret, nowhere, &key("a"), true);
+            check(secret, nowhere, &key("other"), false);
+        }
     }
 
     #[tokio::test]
@@ -143,22 +214,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_who_shows_the_secret_once_is_answered() {
+    async fn only_who_shows_the_key_once_is_answered() {
         let inner = get(async |request: Request| request.headers().contains_key(SECRET_HEADER).to_string());
-        let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
-        let shown: [(&[&str], u16); 5] = [
+        let app = Router::new().route("/tone/x", inner).layer(from_fn_with_state(keeper(), guard));
+        let (tone, other) = (key("tone"), key("a"));
+        let longer = format!("{tone}0");
+        let shown: [(&[&str], u16); 7] = [
             (&[], 403),
             (&["correct-horse-batterx"], 403),
-            (&["correct-horse-battery-"], 403),
-            (&["correct-horse-battery", "correct-horse-battery"], 403),
+            (&[&other], 403),
+            (&[&longer], 403),
+            (&[&tone, &tone], 403),
+            (&[&tone], 200),
             (&["correct-horse-battery"], 200),
         ];
         for (values, expected) in shown {
-            for path in ["/", "/nowhere"] {
+            for path in ["/tone/x", "/tone/nowhere"] {
                 let request =
                     values.iter().fold(Request::get(path), |request, value| request.header(SECRET_HEADER, *value));
                 let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-                let expected = if path == "/nowhere" && expected == 200 { 404 } else { expected };
+                let expected = if path == "/tone/nowhere" && expected == 200 { 404 } else { expected };
                 assert_eq!(response.status().as_u16(), expected, "{values:?} {path}");
                 if expected == 200 {
                     let body = axum::body::to_bytes(response.into_body(), 9).await.unwrap();

@@ -50,9 +50,20 @@ pub(super) enum Heard {
     No,
 }
 
+/// What a session is to the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Standing {
+    /// A claim that nobody has confirmed, at most.
+    #[default]
+    Claimed,
+    /// A session, perhaps: it was told so.
+    Begun,
+}
+
 #[derive(Debug, Default)]
 struct Entry {
     heard: Heard,
+    standing: Standing,
     phase: Option<Phase>,
     told: Option<Phase>,
     detail: Map<String, Value>,
@@ -66,7 +77,9 @@ impl Entry {
     fn word(&self) -> Option<Word> {
         match self.parting {
             Some(Parting::Over(reason)) => Some(Word::End(reason)),
-            Some(Parting::Unbegun) => Some(Word::Release),
+            Some(Parting::Unbegun) if self.standing == Standing::Claimed => Some(Word::Release),
+            // Of one that was told of as begun there is no claim to give back: it ends, or the store would keep it.
+            Some(Parting::Unbegun) => Some(Word::End(CloseReason::Invalid)),
             None => {
                 let phase = self.phase.filter(|phase| self.told != Some(*phase))?;
                 Some(if self.heard == Heard::Yes { Word::Report(phase, self.detail.clone()) } else { Word::Restore })
@@ -171,6 +184,9 @@ impl Ledger {
             if word == Word::Restore {
                 entry.heard = Heard::Perhaps;
             }
+            if let Word::Restore | Word::Report(..) = word {
+                entry.standing = Standing::Begun;
+            }
             words.push((*ticket, word));
             if words.len() == MAX_WORDS {
                 break;
@@ -213,6 +229,7 @@ impl Ledger {
             if let Some(entry) = self.entries.get_mut(ticket) {
                 entry.told = entry.phase;
                 entry.heard = Heard::Yes;
+                entry.standing = Standing::Begun;
             }
         }
     }
@@ -368,6 +385,30 @@ mod tests {
         ledger.moved_on(A, Phase::Active);
         ledger.restored(&[A]);
         assert_eq!(ledger.take(), []);
+    }
+
+    #[test]
+    fn what_was_refused_late_is_over() {
+        let left = |tell: &dyn Fn(&mut Ledger)| {
+            let mut ledger = Ledger::default();
+            ledger.enter(A, Heard::Yes);
+            tell(&mut ledger);
+            ledger.leave(A, Parting::Unbegun);
+            ledger.take()
+        };
+        let (release, end) = ([(A, Word::Release)], [(A, Word::End(CloseReason::Invalid))]);
+        assert_eq!(left(&|_| {}), release);
+        assert_eq!(left(&|ledger| ledger.moved_on(A, Phase::Connecting)), release, "nobody was told");
+        let told = |heard: Option<Held>| {
+            move |ledger: &mut Ledger| {
+                ledger.moved_on(A, Phase::Connecting);
+                let words = ledger.take();
+                words.iter().for_each(|(ticket, word)| ledger.settle(*ticket, word, heard));
+            }
+        };
+        assert_eq!(left(&told(Some(Held::Yes))), end);
+        assert_eq!(left(&told(None)), end, "it may have been heard");
+        assert_eq!(left(&|ledger| ledger.restored(&[A])), end);
     }
 
     #[test]

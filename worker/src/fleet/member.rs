@@ -46,6 +46,16 @@ struct Standing {
     asked: Gate,
 }
 
+impl Standing {
+    fn admits(&self, epoch: Epoch) -> Result<(), Refused> {
+        match self.asked {
+            _ if self.epoch != Some(epoch) => Err(Refused::Stale),
+            Gate::Draining | Gate::Leaving => Err(Refused::Draining),
+            Gate::Open => Ok(()),
+        }
+    }
+}
+
 impl Member {
     /// A service that the store does not know yet.
     #[must_use]
@@ -78,20 +88,18 @@ impl Member {
     /// [`Refused::Draining`] where somebody wants this worker drained. Nothing is kept then. One without a claim is taken in
     /// any registration.
     pub fn take(self: &Arc<Self>, placed: Placed) -> Result<Place, Refused> {
-        let heard = match placed.standing {
-            Basis::Claimed => {
-                self.admits(Epoch(placed.epoch))?;
-                Heard::Yes
-            }
-            Basis::Provisional(_) => {
-                let present = self.standing.lock().epoch.ok_or(Refused::Stale)?;
-                self.admits(present)?;
-                Heard::No
-            }
-        };
         let ticket = Ticket::from_random(placed.ticket);
-        if !self.ledger.lock().enter(ticket, heard) {
-            return Err(Refused::Stale);
+        {
+            // Held until it is entered: what is counted once an order is obeyed has all that came before it.
+            let standing = self.standing.lock();
+            let (epoch, heard) = match placed.standing {
+                Basis::Claimed => (Epoch(placed.epoch), Heard::Yes),
+                Basis::Provisional(_) => (standing.epoch.ok_or(Refused::Stale)?, Heard::No),
+            };
+            standing.admits(epoch)?;
+            if !self.ledger.lock().enter(ticket, heard) {
+                return Err(Refused::Stale);
+            }
         }
         let context = ContextId::from_random(placed.context.id);
         let document = Document { data: placed.context.data.clone(), version: Version(placed.context.version) };
@@ -100,13 +108,9 @@ impl Member {
     }
 
     /// Whether a place that was given in this registration may be used.
+    #[cfg(test)]
     pub(super) fn admits(&self, epoch: Epoch) -> Result<(), Refused> {
-        let standing = *self.standing.lock();
-        match standing.asked {
-            _ if standing.epoch != Some(epoch) => Err(Refused::Stale),
-            Gate::Draining | Gate::Leaving => Err(Refused::Draining),
-            Gate::Open => Ok(()),
-        }
+        self.standing.lock().admits(epoch)
     }
 
     /// The service.

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use streamfleet_process::readiness::Hold;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Orders, Owner, Restoration, Restored,
-    Store, Terms, Ticket, Topic, TrackId, TrackResult,
+    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Order, Orders, Owner, Restoration,
+    Restored, Store, Terms, Ticket, Topic, TrackId, TrackResult,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,9 @@ use super::ledger::{Ledger, Word};
 use super::member::Member;
 use super::registrar::{Registrar, Step};
 
+/// Batches of words that the store is told before the lease is looked at again: as long as sessions come faster than they are told
+/// of, a renewal would wait, and with it what the worker is asked.
+const MAX_ROUNDS: usize = 8;
 /// Demands that are seen to at a time. Others come again with the next renewal.
 const MAX_ACTS: usize = 256;
 
@@ -48,8 +52,10 @@ pub(crate) trait Owned: Send + Sync + 'static {
 pub(crate) struct Surroundings {
     /// How long leases last.
     pub(crate) terms: Terms,
-    /// What the worker says of itself, but for the counts of sessions.
+    /// What the worker says of itself, but for the counts of sessions and what it was asked.
     pub(crate) beat: Box<dyn Fn() -> Heartbeat + Send + Sync>,
+    /// Held until the fleet knows of it for the first time.
+    pub(crate) joining: Option<Hold>,
     /// Cancelled when the last session is over and the worker leaves.
     pub(crate) stop: CancellationToken,
 }
@@ -84,6 +90,8 @@ pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings
         superseded: HashSet::new(),
         told: None,
         asked: Gate::Open,
+        heard: Order::default(),
+        left_to_say: Left::None,
         contact,
     };
     shell.run().await
@@ -114,6 +122,9 @@ struct Shell {
     told: Option<Shown>,
     /// What others want of the worker.
     asked: Gate,
+    /// Which order that was.
+    heard: Order,
+    left_to_say: Left,
     contact: Contact,
 }
 
@@ -121,12 +132,21 @@ struct Shell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Shown {
     gate: Gate,
+    heard: Order,
     load: Load,
 }
 
 /// Whether a worker has anything to finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Load {
+    None,
+    Some,
+}
+
+/// Whether there may be more to say of sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Left {
+    #[default]
     None,
     Some,
 }
@@ -168,17 +188,31 @@ impl Shell {
 
     /// What there is to show now. That sessions come is told in time; that the last one has gone, somebody waits for.
     fn shown(&self, told: Shown) -> Shown {
-        let gate = (self.surroundings.beat)().gate;
-        let drains = gate.max(self.asked) != Gate::Open;
+        let gate = self.gate();
         let is_empty = self.member.ledger(|ledger| ledger.is_empty());
-        Shown { gate, load: if drains && is_empty { Load::None } else { told.load } }
+        let load = if gate != Gate::Open && is_empty { Load::None } else { told.load };
+        Shown { gate, heard: self.heard, load }
+    }
+
+    /// Whether it takes sessions: of its own accord, and by the last order that it has heard.
+    fn gate(&self) -> Gate {
+        (self.surroundings.beat)().gate.max(self.asked)
+    }
+
+    /// What it says of itself. The gate is read before sessions are counted: when it says that it takes none, all that it has taken
+    /// are among them.
+    fn beat(&self) -> Heartbeat {
+        let said = (self.surroundings.beat)();
+        let (gate, heard) = (said.gate.max(self.asked), self.heard);
+        let (active, reserved) = self.member.ledger(|ledger| ledger.counts());
+        Heartbeat { active, reserved, gate, heard, ..said }
     }
 
     fn state(&self) -> State {
         match self.registrar.epoch() {
             _ if self.registrar.is_restoring() => State::Restoring,
             None => State::Outside,
-            Some(_) if (self.surroundings.beat)().gate.max(self.asked) == Gate::Open => State::Serving,
+            Some(_) if self.gate() == Gate::Open => State::Serving,
             Some(_) if self.member.ledger(|ledger| ledger.is_empty()) => State::Drained,
             Some(_) => State::Draining,
         }
@@ -195,6 +229,12 @@ impl Shell {
     async fn register(&mut self) -> Event {
         let answer = self.store().register(self.member.service(), self.member.worker()).await;
         if answer.is_ok() {
+            // Orders are a registration's: what it was asked before nobody asks any more, and what it says of that proves nothing.
+            if self.asked != Gate::Open {
+                self.obey(Gate::Open, Order::default());
+                self.owned.urge(&self.member, Gate::Open);
+            }
+            self.heard = Order::default();
             // Before it is asked who lives: who ends in between is known to be over.
             self.member.ledger(Ledger::forgotten);
             self.member.journal().retain(|ticket| self.member.ledger(|ledger| ledger.knows(ticket)));
@@ -228,8 +268,7 @@ impl Shell {
     }
 
     async fn renew(&mut self, epoch: Epoch) -> Event {
-        let (active, reserved) = self.member.ledger(|ledger| ledger.counts());
-        let beat = Heartbeat { active, reserved, ..(self.surroundings.beat)() };
+        let beat = self.beat();
         let owner = self.owner(epoch);
         let answer = self.store().renew(self.member.service(), &owner, &beat).await;
         self.heard(answer.as_ref().err().map(|error| error as &dyn std::error::Error));
@@ -241,7 +280,8 @@ impl Shell {
         });
         let answer = answer.map(|orders| {
             let load = if beat.active + beat.reserved == 0 { Load::None } else { Load::Some };
-            self.told = Some(Shown { gate: beat.gate, load });
+            self.told = Some(Shown { gate: beat.gate, heard: beat.heard, load });
+            drop(self.surroundings.joining.take());
             self.apply(&owner, orders);
         });
         self.registrar.renewed(answer, now());
@@ -255,9 +295,15 @@ impl Shell {
         Event::Time
     }
 
+    /// From here on nothing is taken that an order forbids: what is counted after this is all that there is.
+    fn obey(&mut self, gate: Gate, order: Order) {
+        self.member.asked(gate);
+        (self.asked, self.heard) = (gate, order);
+    }
+
     fn apply(&mut self, owner: &Owner, orders: Orders) {
-        self.member.asked(orders.gate);
-        let before = std::mem::replace(&mut self.asked, orders.gate);
+        let before = self.asked;
+        self.obey(orders.gate, orders.order);
         if orders.gate == Gate::Leaving || before != orders.gate {
             self.owned.urge(&self.member, orders.gate);
         }
@@ -327,6 +373,9 @@ impl Shell {
     }
 
     async fn wait(&mut self, until: Instant) -> Event {
+        if std::mem::take(&mut self.left_to_say) == Left::Some {
+            return Event::Time;
+        }
         let until = match self.registrar.may_speak(now()) {
             Err(later) if !self.member.ledger(|ledger| ledger.is_settled()) => until.min(later),
             _ => until,
@@ -342,7 +391,9 @@ impl Shell {
 
     /// Tells the store what there is to tell of sessions, if it can be told now.
     async fn speak(&mut self) {
-        while let Ok(epoch) = self.registrar.may_speak(now()) {
+        self.left_to_say = Left::None;
+        for _ in 0..MAX_ROUNDS {
+            let Ok(epoch) = self.registrar.may_speak(now()) else { return };
             if self.member.ledger(|ledger| ledger.is_overdrawn()) {
                 tracing::warn!("more sessions have ended than are remembered: everything is told anew");
                 return self.registrar.begin_again(now());
@@ -377,6 +428,7 @@ impl Shell {
                 }
             }
         }
+        self.left_to_say = Left::Some;
     }
 
     async fn say(&self, owner: &Owner, ticket: Ticket, word: &Word) -> Result<Held, FleetError> {
@@ -406,6 +458,9 @@ impl Shell {
         let epoch = self.registrar.epoch();
         self.member.stands(None);
         self.speak().await;
+        while self.left_to_say == Left::Some {
+            self.speak().await;
+        }
         self.member.shows(State::Outside);
         if let Some(epoch) = epoch {
             let left = self.store().leave(self.member.service(), &self.owner(epoch)).await;

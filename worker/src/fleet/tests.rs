@@ -49,5 +49,6 @@ scenes! {
     duplicates: the_younger_of_two_ends, what_nobody_has_claimed_is_made_known_and_the_second_of_an_id_ends,
         a_client_that_moves_to_another_worker_ends_its_old_session;
     drain: a_worker_that_is_asked_to_leave_asks_its_clients_and_says_when_it_is_empty,
+        a_worker_is_empty_when_it_says_so_after_it_was_asked,
         a_handler_s_last_words_reach_a_session_of_another_worker;
 }

@@ -43,7 +43,7 @@ use streamfleet_edge::proxy::Network;
 use streamfleet_edge::{body, cors, origin, rate, unknown};
 use streamfleet_service::ice::IceServers;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{AdminToken, EarlyCandidates, FleetSecret, Limits, PathPrefix, ServiceName, SessionId};
+use streamfleet_session::{AdminToken, EarlyCandidates, FleetKey, Limits, PathPrefix, ServiceName, SessionId};
 use tokio::sync::Semaphore;
 
 pub use self::host::{
@@ -75,8 +75,8 @@ pub struct Access {
     pub newcomers_per_source: Option<usize>,
     /// Proxies whose word is taken on where a request is from, and on its trace; of no meaning in a fleet.
     pub trusted: Arc<[Network]>,
-    /// What this worker shares with its fleet, if it is in one: of it is made what a call shows.
-    pub fleet: Option<FleetSecret>,
+    /// What this worker knows its routers by, if it is in a fleet: of it is made what a call shows.
+    pub fleet: Option<FleetKey>,
     /// Streams of outputs at a time, over all sessions: they last, and must leave connections for everything else.
     pub streams: usize,
 }
@@ -160,7 +160,7 @@ pub fn router(
         let admission = occupancy.service(service.limits);
         let callers = &service.telephone.callers;
         let switchboard = match &api.access.fleet {
-            Some(secret) => Switchboard::of_fleet(&service.name, callers, secret),
+            Some(given) => Switchboard::of_fleet(callers, &given.of_service(&service.name)),
             None => Switchboard::new(service.name.as_str(), callers, rand::random()),
         };
         let is_member = member.is_some();

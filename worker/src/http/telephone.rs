@@ -14,8 +14,8 @@ use axum::extract::{OriginalUri, Request, State};
 use axum::http::{Extensions, HeaderMap, Uri, Version};
 use axum::response::Response;
 use parking_lot::Mutex;
+use streamfleet_session::ServiceKey;
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{FleetSecret, ServiceName};
 use streamfleet_socket::hello::Proof;
 use streamfleet_socket::protocol::{
     CallResume, CallSid, CallStart, PARAMETER_RESUME, PARAMETER_SESSION, PARAMETER_TOKEN,
@@ -114,8 +114,8 @@ impl Switchboard {
     }
 
     /// Of a fleet: every worker takes the calls that any other one has put through.
-    pub(super) fn of_fleet(service: &ServiceName, callers: &Callers, secret: &FleetSecret) -> Self {
-        Self::with_key(callers, CallTokenKey::of_fleet(secret, service))
+    pub(super) fn of_fleet(callers: &Callers, key: &ServiceKey) -> Self {
+        Self::with_key(callers, CallTokenKey::of_service(key))
     }
 
     fn with_key(callers: &Callers, key: CallTokenKey) -> Self {

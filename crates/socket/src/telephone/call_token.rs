@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ring::{hkdf, hmac};
-use streamfleet_session::{FleetSecret, ServiceName};
+use streamfleet_session::ServiceKey;
 
 use crate::protocol::CallSid;
 
@@ -109,14 +109,13 @@ impl CallTokenKey {
     }
 
     /// The key of a service in a fleet, which all of its routers and workers can make of what they share (HKDF with SHA-256,
-    /// RFC 5869): a call that was let in to one service is no call of another, and the secret cannot be had from the key.
+    /// RFC 5869): a call that was let in to one service is no call of another, and what it is made of cannot be had from it.
     #[must_use]
-    pub fn of_fleet(secret: &FleetSecret, service: &ServiceName) -> Self {
-        const INFO: &[u8] = b"streamfleet call tokens\0";
+    pub fn of_service(key: &ServiceKey) -> Self {
+        const INFO: &[u8] = b"streamfleet call tokens";
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]);
-        let extracted = salt.extract(secret.reveal().as_bytes());
-        let info = [INFO, service.as_str().as_bytes()];
-        let key = extracted.expand(&info, hmac::HMAC_SHA256);
+        let extracted = salt.extract(key.reveal().as_bytes());
+        let key = extracted.expand(&[INFO], hmac::HMAC_SHA256);
         Self(key.expect("invariant: a key is as long as one step of HKDF makes").into())
     }
 
@@ -248,6 +247,8 @@ impl RedeemedTokens {
 
 #[cfg(test)]
 mod tests {
+    use streamfleet_session::FleetSecret;
+
     use super::*;
 
     const CALL: &str = "CA1234567890ABCDE";
@@ -281,8 +282,10 @@ mod tests {
 
     #[test]
     fn a_fleet_has_a_key_for_each_service() {
-        let key =
-            |secret: &str, service: &str| CallTokenKey::of_fleet(&secret.parse().unwrap(), &service.parse().unwrap());
+        let key = |secret: &str, service: &str| {
+            let secret: FleetSecret = secret.parse().unwrap();
+            CallTokenKey::of_service(&secret.of_service(&service.parse().unwrap()))
+        };
         let token = key("a-secret-of-the-fleet", "a").issue(CALL, FIRST, Visit::First, NOW);
         let check = |secret: &str, service: &str, after: u64, expected| {
             let now = NOW + Duration::from_secs(after);

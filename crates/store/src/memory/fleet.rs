@@ -4,6 +4,7 @@
 
 mod claim;
 mod owner;
+mod traffic;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, SessionId, UserId};
 
+use self::traffic::{Client, Counts};
 use super::calls::Calls;
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
@@ -19,12 +21,13 @@ use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY,
 use crate::outputs::Seen;
 use crate::sessions::{Account, Phase, Reach, TrackResult};
 use crate::wake::Topic;
-use crate::words::{Epoch, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
+use crate::words::{Epoch, Order, Owner, PinValue, Terms, Ticket, TrackId, WorkerId};
 
 #[derive(Debug)]
 pub(super) struct Fleet {
     terms: Terms,
     last_epoch: u64,
+    last_order: u64,
     workers: BTreeMap<WorkerId, Worker>,
     sessions: HashMap<Ticket, Session>,
     /// Who holds an id.
@@ -46,6 +49,7 @@ pub(super) struct Fleet {
     /// By context: a session that goes on where another one ended has its outputs too.
     outputs: HashMap<ContextId, Kept>,
     pub(super) calls: Calls,
+    counts: Counts,
     /// Who is to be woken after this step.
     wakes: BTreeSet<Topic>,
 }
@@ -57,6 +61,7 @@ struct Worker {
     said: Option<Heartbeat>,
     /// What others want of it.
     asked: Gate,
+    order: Order,
     sessions: BTreeSet<Ticket>,
     wants: BTreeMap<Ticket, Wants>,
 }
@@ -72,6 +77,7 @@ struct Session {
     id: SessionId,
     worker: WorkerId,
     phase: Phase,
+    client: Client,
     since: Instant,
     /// When the claim becomes void, until its worker confirms it.
     due: Option<Instant>,
@@ -138,6 +144,7 @@ impl Fleet {
         Self {
             terms,
             last_epoch: 0,
+            last_order: 0,
             workers: BTreeMap::new(),
             sessions: HashMap::new(),
             ids: BTreeMap::new(),
@@ -151,6 +158,7 @@ impl Fleet {
             fading: BTreeSet::new(),
             outputs: HashMap::new(),
             calls: Calls::default(),
+            counts: Counts::default(),
             wakes: BTreeSet::new(),
         }
     }
@@ -161,6 +169,7 @@ impl Fleet {
 
     pub(super) fn register(&mut self, contexts: &mut Table, worker: &WorkerId, now: Instant) -> Epoch {
         self.discard(contexts, worker, CloseReason::WorkerLost, now);
+        self.counts.begin(now);
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);
         let entry = Worker {
@@ -168,6 +177,7 @@ impl Fleet {
             renewed: now,
             said: None,
             asked: Gate::Open,
+            order: Order::default(),
             sessions: BTreeSet::new(),
             wants: BTreeMap::new(),
         };
@@ -196,7 +206,7 @@ impl Fleet {
 
     fn orders(&mut self, owner: &Owner) -> Result<Orders, FleetError> {
         let worker = self.fenced(owner)?;
-        let (gate, wants) = (worker.asked, std::mem::take(&mut worker.wants));
+        let (gate, order, wants) = (worker.asked, worker.order, std::mem::take(&mut worker.wants));
         let mut asked = Vec::new();
         for (ticket, wants) in &wants {
             let Some(session) = self.sessions.get(ticket) else { continue };
@@ -205,7 +215,7 @@ impl Fleet {
             asked.extend(wants.tracks.iter().map(|track| ask(Demand::CloseTrack(track.clone()))));
         }
         self.fenced(owner)?.wants = wants;
-        Ok(Orders { gate, asked })
+        Ok(Orders { gate, order, asked })
     }
 
     pub(super) fn leave(&mut self, contexts: &mut Table, owner: &Owner, now: Instant) -> Result<(), FleetError> {
@@ -220,6 +230,7 @@ impl Fleet {
             owner: Owner { worker: name.clone(), epoch: worker.epoch },
             said: worker.said.clone(),
             gate: worker.gate(),
+            order: worker.order,
             sessions: u32::try_from(worker.sessions.len()).unwrap_or(u32::MAX),
             age: now.saturating_duration_since(worker.renewed),
         })
@@ -229,7 +240,8 @@ impl Fleet {
     pub(super) fn ask_gate(&mut self, worker: &WorkerId, gate: Gate) -> bool {
         let Some(entry) = self.workers.get_mut(worker) else { return false };
         if entry.asked != gate {
-            entry.asked = gate;
+            self.last_order += 1;
+            (entry.asked, entry.order) = (gate, Order(self.last_order));
             self.wakes.extend([Topic::Worker(worker.clone()), Topic::Directory]);
         }
         true
@@ -285,7 +297,11 @@ impl Fleet {
             self.pins.remove(&(pin, ticket));
         }
         if self.ids.get(&session.id) == Some(&ticket) {
-            self.vacate(&session.id, session.user.as_ref());
+            let goes_on = self.moving.contains_key(&session.id);
+            self.vacate(&session.id, session.user.as_ref(), session.client);
+            if !goes_on && session.client == Client::There {
+                self.counts.departed += 1;
+            }
         } else if self.moving.get(&session.id) == Some(&ticket) {
             self.moving.remove(&session.id);
         }
@@ -302,8 +318,8 @@ impl Fleet {
         self.fading.insert((now + self.terms.afterlife, ticket));
     }
 
-    /// An id has lost its holder; whoever is taking it over has it now.
-    fn vacate(&mut self, id: &SessionId, user: Option<&UserId>) {
+    /// An id has lost its holder; whoever is taking it over has it now, and is the same client.
+    fn vacate(&mut self, id: &SessionId, user: Option<&UserId>, client: Client) {
         if let Some(user) = user
             && let Some(ids) = self.users.get_mut(user)
         {
@@ -313,7 +329,12 @@ impl Fleet {
             }
         }
         match self.moving.remove(id) {
-            Some(next) => self.occupy(id, next),
+            Some(next) => {
+                self.occupy(id, next);
+                if let Some(heir) = self.sessions.get_mut(&next) {
+                    heir.client = heir.client.max(client);
+                }
+            }
             None => {
                 self.ids.remove(id);
             }

@@ -17,8 +17,9 @@ use crate::sessions::{
     ClaimRequest, Claimed, Filter, Held, MAX_BATCH, Outcome, Page, Pending, Phase, Restoration, Restored, SessionView,
     Sessions, Told, TrackResult,
 };
+use crate::traffic::{Traffic, Waits};
 use crate::wake::{Listener, Topic, Wakeups};
-use crate::words::{Epoch, Owner, Ticket, TrackId, WorkerId};
+use crate::words::{Epoch, Owner, RouterId, Ticket, TrackId, WorkerId};
 
 impl Memory {
     /// One step: everything in it happens at one time, and whoever it concerns is woken after it.
@@ -60,6 +61,23 @@ impl Directory for Memory {
 
     async fn ask_gate(&self, service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError> {
         Ok(self.step(service, |fleet, _, _| fleet.ask_gate(worker, gate)))
+    }
+
+    async fn traffic(&self, service: &ServiceName) -> Result<Traffic, StoreError> {
+        Ok(self.step(service, |fleet, contexts, now| fleet.traffic(contexts, now)))
+    }
+
+    async fn hold(&self, service: &ServiceName, router: &RouterId, waits: Waits) -> Result<(), StoreError> {
+        self.step(service, |fleet, _, now| fleet.hold(router, waits, now));
+        Ok(())
+    }
+
+    async fn held(&self) -> Result<Vec<(ServiceName, u32)>, StoreError> {
+        let (state, now) = (self.state.lock(), now());
+        let held = state.fleets.iter().map(|(service, fleet)| (service.clone(), fleet.held(now)));
+        let mut held: Vec<(ServiceName, u32)> = held.filter(|(_, held)| *held > 0).collect();
+        held.sort();
+        Ok(held)
     }
 }
 

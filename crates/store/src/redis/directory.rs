@@ -1,5 +1,6 @@
 //! Workers, on Redis.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,8 @@ use super::reply::{self, Reply, nonsense};
 use super::{RedisStore, plain};
 use crate::context::StoreError;
 use crate::directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
-use crate::words::{Epoch, Owner, WorkerId};
+use crate::traffic::{HELD_LEASE, Traffic, Waits};
+use crate::words::{Epoch, Order, Owner, RouterId, WorkerId};
 
 fn label(gate: Gate) -> &'static str {
     match gate {
@@ -39,7 +41,7 @@ struct Wants {
 }
 
 fn orders(mut reply: Reply) -> Result<Orders, StoreError> {
-    let mut orders = Orders { gate: gate(&reply.text()?)?, asked: Vec::new() };
+    let mut orders = Orders { gate: gate(&reply.text()?)?, order: Order(reply.parsed()?), asked: Vec::new() };
     while !reply.is_empty() {
         let (ticket, session) = (reply.parsed()?, reply.parsed::<streamfleet_session::SessionId>()?);
         let wants: Wants = serde_json::from_str(&reply.text()?).map_err(|_| nonsense())?;
@@ -58,7 +60,7 @@ fn orders(mut reply: Reply) -> Result<Orders, StoreError> {
 
 fn view(mut reply: Reply) -> Result<WorkerView, StoreError> {
     let owner = Owner { worker: reply.parsed()?, epoch: Epoch(reply.parsed()?) };
-    let asked = gate(&reply.text()?)?;
+    let (asked, order) = (gate(&reply.text()?)?, Order(reply.parsed()?));
     let sessions = reply.parsed()?;
     let age = Duration::from_millis(reply.parsed()?);
     let said = reply.some_text()?;
@@ -67,7 +69,7 @@ fn view(mut reply: Reply) -> Result<WorkerView, StoreError> {
         Some(Gate::Open) => asked,
         Some(Gate::Draining | Gate::Leaving) | None => asked.max(Gate::Draining),
     };
-    Ok(WorkerView { owner, said, gate, sessions, age })
+    Ok(WorkerView { owner, said, gate, order, sessions, age })
 }
 
 #[async_trait]
@@ -113,5 +115,40 @@ impl Directory for RedisStore {
         let arguments = [worker.as_str(), label(gate)];
         let answer = self.run(&self.scripts().gate, service, &arguments).await.map_err(plain)?;
         Ok(reply::text(answer)? == "1")
+    }
+
+    async fn traffic(&self, service: &ServiceName) -> Result<Traffic, StoreError> {
+        let answer = self.run::<&str>(&self.scripts().traffic, service, &[]).await.map_err(plain)?;
+        let mut reply = Reply::new(answer)?;
+        Ok(Traffic {
+            arrived: reply.parsed()?,
+            departed: reply.parsed()?,
+            refused: reply.parsed()?,
+            held: reply.parsed()?,
+            counted: Duration::from_millis(reply.parsed()?),
+        })
+    }
+
+    async fn hold(&self, service: &ServiceName, router: &RouterId, waits: Waits) -> Result<(), StoreError> {
+        let (held, lease) = (waits.held.to_string(), HELD_LEASE.as_millis().to_string());
+        let refused = waits.refused.to_string();
+        let (of_service, of_all) =
+            ([router.as_str(), &held, &lease, &refused], [service.as_str(), router.as_str(), &held, &lease]);
+        let everybody = super::keys::everybody();
+        // Two keys of two nodes, perhaps. The list goes first: what is refused is counted by the other, and again if that fails.
+        self.run_at(&self.scripts().hold_list, &everybody, &of_all).await.map_err(plain)?;
+        self.run(&self.scripts().hold, service, &of_service).await.map(|_| ()).map_err(plain)
+    }
+
+    async fn held(&self) -> Result<Vec<(ServiceName, u32)>, StoreError> {
+        let answer = self.run_at::<&str>(&self.scripts().held, &super::keys::everybody(), &[]).await.map_err(plain)?;
+        let mut reply = Reply::new(answer)?;
+        let mut held = BTreeMap::new();
+        while !reply.is_empty() {
+            let (service, waits): (ServiceName, u32) = (reply.parsed()?, reply.parsed()?);
+            let sum: &mut u32 = held.entry(service).or_default();
+            *sum = sum.saturating_add(waits);
+        }
+        Ok(held.into_iter().collect())
     }
 }

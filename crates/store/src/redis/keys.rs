@@ -9,6 +9,11 @@ pub(super) fn schema(service: &ServiceName) -> String {
     format!("sf:{{{service}}}:schema")
 }
 
+/// Likewise, of what is known of all services at once: its hash tag is no service's name, which has small letters.
+pub(super) fn everybody() -> String {
+    "sf:{HELD}:schema".to_owned()
+}
+
 pub(super) fn channel((service, topic): &Channel) -> String {
     match topic {
         Topic::Worker(worker) => format!("sf:{{{service}}}:wake:worker:{worker}"),

@@ -77,11 +77,15 @@ impl RedisStore {
         service: &ServiceName,
         arguments: &[A],
     ) -> Result<Value, FleetError> {
+        self.run_at(step, &keys::schema(service), arguments).await
+    }
+
+    /// The same for what has another key than a service's.
+    async fn run_at<A: AsRef<[u8]>>(&self, step: &Step, schema: &str, arguments: &[A]) -> Result<Value, FleetError> {
         let mut link = self.0.supervisor.link().await?;
-        let schema = keys::schema(service);
         let command = |verb: &str, script: &str| {
             let mut command = redis::cmd(verb);
-            command.arg(script).arg(1).arg(&schema);
+            command.arg(script).arg(1).arg(schema);
             for argument in arguments {
                 command.arg(argument.as_ref());
             }

@@ -6,6 +6,7 @@ use super::config::RedisConfig;
 use crate::calls::MAX_CALLS;
 use crate::memory::TOKEN_GRACE;
 use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
+use crate::traffic::{MAX_HOLDERS, MAX_WORDS, RECENT};
 
 /// The form of what is stored. Raised with every change that an older program would misread.
 pub(super) const SCHEMA: &str = "1";
@@ -49,6 +50,10 @@ steps! {
     leave = "leave",
     workers = "workers",
     gate = "gate",
+    traffic = "traffic",
+    hold = "hold",
+    hold_list = "hold-list",
+    held = "held",
     claim = "claim",
     release = "release",
     report = "report",
@@ -98,6 +103,9 @@ fn constants(config: &RedisConfig) -> String {
         ("MAX_OUTPUTS_BYTES", MAX_OUTPUTS_BYTES.to_string()),
         ("MAX_READ", MAX_READ.to_string()),
         ("MAX_CALLS", MAX_CALLS.to_string()),
+        ("MAX_HOLDERS", MAX_HOLDERS.to_string()),
+        ("MAX_WORDS", MAX_WORDS.to_string()),
+        ("RECENT", RECENT.as_millis().to_string()),
     ];
     let numbers = numbers.map(|(name, value)| format!("local {name} = {value}\n")).concat();
     format!("local SCHEMA = '{SCHEMA}'\n{numbers}")

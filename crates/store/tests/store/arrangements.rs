@@ -62,14 +62,15 @@ async fn single() {
 
 /// What a user of ours may do; docs/store.md says the same.
 const RIGHTS: &str = "resetchannels -@all +evalsha +eval +ping +hello +ssubscribe +sunsubscribe +spublish +time \
-    +get +set +del +exists +pexpire +incrby +decrby +hget +hset +hdel +hmget +hgetall +hkeys +hlen +hincrby +zadd +zrem \
+    +get +set +del +exists +pexpire +incrby +decrby +hget +hset +hdel +hmget +hgetall +hkeys +hlen +hexists +hincrby +zadd +zrem \
     +zrange +zrangebyscore +zrangebylex +zscore +zlexcount +llen +lrange +lpop +rpop +rpush";
 
 #[tokio::test]
 async fn a_user_with_no_more_rights_than_needed() {
     let clock = Arc::new(Clock::new());
     let server = Server::start(Some(&clock), free_port(), &[]);
-    let mut rule = vec!["ACL", "SETUSER", "fleet", "on", ">secret-of-the-fleet", "~sf:{test-*", "&sf:{test-*"];
+    let mut rule =
+        vec!["ACL", "SETUSER", "fleet", "on", ">secret-of-the-fleet", "~sf:{test-*", "~sf:{HELD}:*", "&sf:{test-*"];
     // Channels first: `resetchannels` takes what was given before.
     let (channels, rights) = RIGHTS.split_once(' ').unwrap();
     rule.insert(5, channels);

@@ -7,7 +7,7 @@ use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
     Batch, Calls as _, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
-    RedisStore, Sessions as _, Store, Told, Whose,
+    RedisStore, Sessions as _, Store, Told, Waits, Whose,
 };
 
 use crate::arrangements::{connected, unhurried};
@@ -167,6 +167,10 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("workers", store.workers(service));
     cost!("list", store.list(service, &Filter { limit: 50, ..Filter::default() }));
     cost!("restore", store.restore(service, &owner, &[restored(&request("r1", &[]), Duration::ZERO)]));
+    cost!("traffic", store.traffic(service));
+    let waits = Waits { held: 3, refused: 1 };
+    cost!("hold", store.hold(service, &"0123456789abcdef".parse().unwrap(), waits));
+    cost!("held", store.held());
     cost!("ask_gate", store.ask_gate(service, &name("a"), streamfleet_store::Gate::Draining));
     cost!("leave", store.leave(service, &owner));
 }

@@ -9,8 +9,9 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
-    Arrangement, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, FleetError, Gate, Heartbeat,
-    Held, Memory, Owner, Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
+    Arrangement, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, FleetError, Gate, HELD_LEASE,
+    Heartbeat, Held, Memory, Order, Owner, Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
+    Waits,
 };
 
 use crate::arrangements::connected;
@@ -31,6 +32,8 @@ enum Word {
     End { session: Index },
     Release { session: Index },
     Ask { id: usize },
+    Hold { router: usize, held: u32, refused: u32 },
+    Traffic,
     Pass { millis: u64 },
     Reap,
 }
@@ -51,6 +54,8 @@ fn word() -> impl Strategy<Value = Word> {
         4 => any::<Index>().prop_map(|session| Word::End { session }),
         1 => any::<Index>().prop_map(|session| Word::Release { session }),
         2 => (0..IDS.len()).prop_map(|id| Word::Ask { id }),
+        2 => (0..2_usize, 0..4_u32, 0..2_u32).prop_map(|(router, held, refused)| Word::Hold { router, held, refused }),
+        2 => Just(Word::Traffic),
         4 => prop_oneof![Just(500), Just(2500), Just(6100), Just(10_100)].prop_map(|millis| Word::Pass { millis }),
         1 => Just(Word::Reap),
     ]
@@ -79,6 +84,8 @@ struct Live {
     /// What its client was given, if it moves and has not connected.
     moves: Option<(ResumeToken, Delivery)>,
     asked: Option<CloseReason>,
+    /// Its client has been counted.
+    came: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -86,8 +93,10 @@ struct Worker {
     /// Which of the registrations it is.
     registration: usize,
     renewed: u64,
-    said: Option<(u32, Gate)>,
+    said: Option<(u32, Gate, usize)>,
     asked: Gate,
+    /// Which of the orders that it is, counted from 1.
+    order: usize,
 }
 
 /// Which tokens of a context are good.
@@ -113,6 +122,11 @@ struct Model {
     tokens: BTreeMap<ContextId, Good>,
     /// The last of an id to end, and when.
     over: BTreeMap<usize, (CloseReason, u64)>,
+    arrived: u64,
+    departed: u64,
+    refused: u64,
+    /// By router: calls, and until when.
+    held: BTreeMap<usize, (u32, u64)>,
 }
 
 impl Model {
@@ -125,10 +139,12 @@ impl Model {
     fn close(&mut self, ticket: Ticket, reason: CloseReason) {
         let Some(at) = self.live.iter().position(|live| live.ticket == ticket) else { return };
         let gone = self.live.remove(at);
-        if gone.role == Role::Holder
-            && let Some(taker) = self.live.iter_mut().find(|live| live.id == gone.id && live.role == Role::Taker)
-        {
-            taker.role = Role::Holder;
+        let taker = self.live.iter_mut().find(|live| live.id == gone.id && live.role == Role::Taker);
+        match (&gone.role, taker) {
+            (Role::Holder, Some(taker)) => (taker.role, taker.came) = (Role::Holder, taker.came || gone.came),
+            // A claim that nobody has confirmed has never been.
+            (Role::Holder, None) => self.departed += u64::from(gone.came),
+            (Role::Taker | Role::Former, _) => {}
         }
         self.over.insert(gone.id, (reason, self.now));
         let tokens = &mut self.tokens;
@@ -221,7 +237,7 @@ impl Model {
             entry.asked == Gate::Open
                 && entry
                     .said
-                    .is_some_and(|(capacity, gate)| gate == Gate::Open && self.load(worker) < capacity as usize)
+                    .is_some_and(|(capacity, gate, _)| gate == Gate::Open && self.load(worker) < capacity as usize)
         })
     }
 
@@ -286,6 +302,7 @@ impl Model {
             context,
             moves,
             asked: None,
+            came: false,
         };
         let earlier = self.live.iter().position(|live| live.id == id && live.role == Role::Taker);
         if holder.is_some()
@@ -327,7 +344,11 @@ impl Model {
             let old = self.live.iter_mut().find(|live| live.id == id && live.role == Role::Holder).unwrap();
             old.role = Role::Former;
             old.asked.get_or_insert(CloseReason::Moved);
+            self.live[at].came |= old.came;
             self.live[at].role = Role::Holder;
+        }
+        if self.live[at].role == Role::Holder && !std::mem::replace(&mut self.live[at].came, true) {
+            self.arrived += 1;
         }
         Held::Yes
     }
@@ -340,6 +361,8 @@ struct Run {
     model: Model,
     /// The owner of each worker's latest registration, and which one it is.
     owners: [Option<(Owner, usize)>; 2],
+    /// What each has heard last, and which order that was.
+    heard: [(Order, usize); 2],
     claims: Vec<ClaimRequest>,
     turn: usize,
 }
@@ -365,7 +388,9 @@ impl Run {
                 self.model.close_all(|live| live.worker == *worker, CloseReason::WorkerLost);
                 self.model.registrations += 1;
                 let (registration, renewed) = (self.model.registrations, self.model.now);
-                self.model.workers.insert(*worker, Worker { registration, renewed, said: None, asked: Gate::Open });
+                let new = Worker { registration, renewed, said: None, asked: Gate::Open, order: 0 };
+                self.model.workers.insert(*worker, new);
+                self.heard[*worker] = (Order::default(), 0);
                 if let Some((old, _)) =
                     self.owners[*worker].replace((Owner { worker: name(WORKERS[*worker]), epoch }, registration))
                 {
@@ -376,7 +401,8 @@ impl Run {
             }
             Word::Renew { worker, capacity, gate } => {
                 let Some((owner, _)) = self.owners[*worker].clone() else { return };
-                let said = Heartbeat { gate: *gate, ..beat(*capacity) };
+                let (heard, number) = self.heard[*worker];
+                let said = Heartbeat { gate: *gate, heard, ..beat(*capacity) };
                 let orders = store.renew(&service, &owner, &said).await;
                 if self.fence(*worker).is_err() {
                     assert_eq!(orders, Err(FleetError::Unregistered));
@@ -384,11 +410,13 @@ impl Run {
                 }
                 let now = self.model.now;
                 let entry = self.model.workers.get_mut(worker).unwrap();
-                (entry.renewed, entry.said) = (now, Some((*capacity, *gate)));
-                let asked_gate = entry.asked;
+                (entry.renewed, entry.said) = (now, Some((*capacity, *gate, number)));
+                let (asked_gate, order) = (entry.asked, entry.order);
                 self.model.sweep();
                 let orders = orders.unwrap();
                 assert_eq!(orders.gate, asked_gate);
+                assert_eq!(orders.order.cmp(&heard), order.cmp(&number), "{} after {heard}", orders.order);
+                self.heard[*worker] = (orders.order, order);
                 let mut expected: Vec<(Ticket, Demand)> = self
                     .model
                     .live
@@ -406,6 +434,7 @@ impl Run {
                 let entry = self.model.workers.get_mut(worker);
                 assert_eq!(there, entry.is_some());
                 if let Some(entry) = entry {
+                    entry.order += usize::from(entry.asked != *gate);
                     entry.asked = *gate;
                 }
             }
@@ -497,6 +526,14 @@ impl Run {
                     live.asked.get_or_insert(CloseReason::EndedByControl);
                 }
             }
+            Word::Hold { router, held, refused } => {
+                let id = ["r", "s"][*router].parse().unwrap();
+                store.hold(&service, &id, Waits { held: *held, refused: *refused }).await.unwrap();
+                self.model.refused += u64::from(*refused);
+                let until = self.model.now + u64::try_from(HELD_LEASE.as_millis()).unwrap();
+                self.model.held.insert(*router, (*held, until));
+            }
+            Word::Traffic => self.compare_traffic(&*store).await,
             Word::Pass { millis } => {
                 pass(Duration::from_millis(*millis)).await;
                 self.model.now += millis;
@@ -518,6 +555,15 @@ impl Run {
         Some((ticket, worker.unwrap_or(at.index(2))))
     }
 
+    async fn compare_traffic(&mut self, store: &dyn Store) {
+        self.model.sweep();
+        let Model { now, arrived, departed, refused, held, .. } = &self.model;
+        let held: u32 = held.values().filter(|(_, until)| until > now).map(|(held, _)| held).sum();
+        let seen = store.traffic(&self.service).await.unwrap();
+        let seen = (seen.arrived, seen.departed, seen.refused, seen.held);
+        assert_eq!(seen, (*arrived, *departed, *refused, held));
+    }
+
     /// Everything that can be seen is as the model says.
     async fn compare(&mut self) {
         let (store, service) = (self.store(), self.service.clone());
@@ -536,27 +582,28 @@ impl Run {
                 (seen, expected) => panic!("{seen:?} and {expected:?}"),
             }
         }
-        let loads: Vec<(String, u32)> = store
-            .workers(&service)
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|view| (view.owner.worker.to_string(), view.sessions))
-            .collect();
-        let expected: Vec<(String, u32)> = self
+        let views = store.workers(&service).await.unwrap();
+        let seen: Vec<(&str, u32, bool)> =
+            views.iter().map(|view| (view.owner.worker.as_str(), view.sessions, view.is_drained())).collect();
+        let expected: Vec<(&str, u32, bool)> = self
             .model
             .workers
-            .keys()
-            .map(|worker| (WORKERS[*worker].to_owned(), u32::try_from(self.model.load(*worker)).unwrap()))
+            .iter()
+            .map(|(worker, entry)| {
+                let load = self.model.load(*worker);
+                let says_so = |(_, gate, heard)| gate != Gate::Open && heard == entry.order;
+                (WORKERS[*worker], u32::try_from(load).unwrap(), load == 0 && entry.said.is_some_and(says_so))
+            })
             .collect();
-        assert_eq!(loads, expected);
+        assert_eq!(seen, expected);
     }
 }
 
 async fn follow(routers: [Arc<dyn Store>; 2], words: &[Word], pass: impl AsyncFn(Duration)) {
     let service = format!("test-model/m{:x}", rand::random::<u64>()).parse().unwrap();
     let owners = [None, None];
-    let mut run = Run { routers, service, model: Model::default(), owners, claims: Vec::new(), turn: 0 };
+    let (model, claims, heard) = (Model::default(), Vec::new(), Default::default());
+    let mut run = Run { routers, service, model, owners, heard, claims, turn: 0 };
     for worker in 0..2 {
         run.step(&Word::Register { worker }, &pass).await;
         run.step(&Word::Renew { worker, capacity: 3, gate: Gate::Open }, &pass).await;
@@ -565,6 +612,8 @@ async fn follow(routers: [Arc<dyn Store>; 2], words: &[Word], pass: impl AsyncFn
         run.step(word, &pass).await;
         run.compare().await;
     }
+    let store = run.store();
+    run.compare_traffic(&*store).await;
 }
 
 fn config(cases: u32) -> Config {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId, UserId};
 use streamfleet_store::{
     Asked, Claim, ClaimRequest, Claimed, ContextId, ContextStore, Delivery, Demand, Gate, Generation, Heartbeat, Held,
-    Issued, Kept, Memory, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket, Version,
-    WorkerId,
+    Issued, Kept, Memory, Order, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket, Traffic,
+    Version, WorkerId,
 };
 
 use crate::server::Clock;
@@ -90,6 +90,7 @@ pub(crate) fn beat(capacity: u32) -> Heartbeat {
         active: 0,
         reserved: 0,
         gate: Gate::Open,
+        heard: Order::default(),
         http: "10.0.0.7:8081".to_owned(),
         media: vec!["10.0.0.7:5000".to_owned()],
         version: "0.1.0".to_owned(),
@@ -138,6 +139,25 @@ impl Scene<'_> {
 
     pub(crate) async fn renew(&self, owner: &Owner, capacity: u32) -> Orders {
         self.store.renew(&self.service, owner, &beat(capacity)).await.unwrap()
+    }
+
+    /// The worker obeys its last orders, and says so: it has so many sessions and places for some.
+    pub(crate) async fn says(&self, owner: &Owner, gate: Gate, heard: Order, active: u32, reserved: u32) -> Orders {
+        let said = Heartbeat { gate, heard, active, reserved, ..beat(8) };
+        self.store.renew(&self.service, owner, &said).await.unwrap()
+    }
+
+    pub(crate) async fn ask_gate(&self, worker: &str, gate: Gate) {
+        assert!(self.store.ask_gate(&self.service, &name(worker), gate).await.unwrap(), "{worker} is there");
+    }
+
+    pub(crate) async fn is_drained(&self, worker: &str) -> bool {
+        let workers = self.store.workers(&self.service).await.unwrap();
+        workers.into_iter().find(|view| view.owner.worker == name(worker)).unwrap().is_drained()
+    }
+
+    pub(crate) async fn traffic(&self) -> Traffic {
+        self.store.traffic(&self.service).await.unwrap()
     }
 
     pub(crate) async fn asked(&self, owner: &Owner) -> Vec<Asked> {

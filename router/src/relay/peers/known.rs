@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,10 +20,27 @@ const MAX_PEERS: usize = 64;
 /// How long somebody who has asked is told of flows though no name leads to him yet.
 const GUEST: Duration = Duration::from_secs(30);
 
+/// Relays that a cluster knows of, this one among them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Endpoints(Arc<Mutex<BTreeSet<IpAddr>>>);
+
+impl Endpoints {
+    /// These from now on.
+    pub(crate) fn set(&self, endpoints: BTreeSet<IpAddr>) {
+        *self.0.lock() = endpoints;
+    }
+
+    fn at(&self, port: u16) -> Vec<SocketAddr> {
+        self.0.lock().iter().map(|ip| canonical(SocketAddr::new(*ip, port))).collect()
+    }
+}
+
 /// The peers that names lead to, and those that have asked.
 pub(super) struct Known {
     /// `host:port`; a name stands for all of its addresses.
     names: Vec<String>,
+    /// Others that are known by their address alone.
+    endpoints: Endpoints,
     /// This relay's address, whose IP may be any of this machine's.
     own: SocketAddr,
     lists: Mutex<Lists>,
@@ -37,8 +55,8 @@ struct Lists {
 }
 
 impl Known {
-    pub(super) fn new(names: Vec<String>, own: SocketAddr) -> Self {
-        Self { names, own, lists: Mutex::default() }
+    pub(super) fn new(names: Vec<String>, endpoints: Endpoints, own: SocketAddr) -> Self {
+        Self { names, endpoints, own, lists: Mutex::default() }
     }
 
     /// Everybody who is told now.
@@ -74,6 +92,7 @@ impl Known {
                 Ok(Err(_)) | Err(_) => is_whole = false,
             }
         }
+        found.extend(self.endpoints.at(self.own.port()).into_iter().filter(|address| !own(*address)));
         // A resolver that is away takes no peer from us.
         if is_whole || !found.is_empty() {
             self.lists.lock().found = found;
@@ -104,7 +123,7 @@ mod tests {
     #[test]
     fn guests_are_told_for_a_while() {
         let at = |n: u16| SocketAddr::from(([10, 0, 0, 1], n));
-        let (known, start) = (Known::new(Vec::new(), at(9)), Instant::now());
+        let (known, start) = (Known::new(Vec::new(), Endpoints::default(), at(9)), Instant::now());
         known.lists.lock().found.insert(at(1));
         known.welcome(at(1), start);
         known.welcome(at(2), start);
@@ -117,6 +136,21 @@ mod tests {
         assert_eq!(known.all(start).len(), MAX_PEERS);
     }
 
+    #[tokio::test]
+    async fn endpoints_are_peers_but_for_oneself() {
+        let endpoints = Endpoints::default();
+        let known = Known::new(vec!["192.0.2.9:1".to_owned()], endpoints.clone(), "127.0.0.7:3479".parse().unwrap());
+        let check = async |ips: &[&str], expected: &[&str]| {
+            endpoints.set(ips.iter().map(|ip| ip.parse().unwrap()).collect());
+            known.look_up_once().await;
+            let expected: BTreeSet<SocketAddr> = expected.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(known.all(Instant::now()), expected.into_iter().collect::<Vec<_>>());
+        };
+        check(&["127.0.0.7", "192.0.2.1", "fd00::1"], &["192.0.2.9:1", "192.0.2.1:3479", "[fd00::1]:3479"]).await;
+        check(&["127.0.0.7", "192.0.2.2"], &["192.0.2.9:1", "192.0.2.2:3479"]).await;
+        check(&[], &["192.0.2.9:1"]).await;
+    }
+
     /// Whatever it is bound to: a name that stands for all relays stands for this one, too.
     #[tokio::test]
     async fn nobody_is_his_own_peer() {
@@ -124,8 +158,8 @@ mod tests {
         let names: Vec<String> = machine.iter().map(|ip| SocketAddr::new(*ip, 3479).to_string()).collect();
         let others = ["192.0.2.1:3479", "127.0.0.1:3480"].map(str::to_owned);
         let check = async |bound: &str, mut expected: Vec<SocketAddr>| {
-            let known =
-                Known::new([&names[..], &others, &["127.0.0.7:3479".to_owned()]].concat(), bound.parse().unwrap());
+            let names = [&names[..], &others, &["127.0.0.7:3479".to_owned()]].concat();
+            let known = Known::new(names, Endpoints::default(), bound.parse().unwrap());
             known.look_up_once().await;
             expected.extend(others.iter().map(|other| other.parse::<SocketAddr>().unwrap()));
             expected.sort();

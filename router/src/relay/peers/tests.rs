@@ -19,7 +19,8 @@ async fn peers(key: [u8; 32], names: Vec<String>) -> (Peers, Arc<Elsewhere>) {
     let elsewhere = Arc::new(Elsewhere::new(1_000, Instant::now()));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let (announcer, listener) = (Announcer::new(1, &key, rand::random()), Listener::new([(1, key)]));
-    (Peers::bind(any, names, announcer, listener, elsewhere.clone()).await.unwrap(), elsewhere)
+    let plan = PeersPlan { listen: any, names, endpoints: Endpoints::default() };
+    (Peers::bind(plan, announcer, listener, elsewhere.clone()).await.unwrap(), elsewhere)
 }
 
 /// Whether the first `count` flows are known there.

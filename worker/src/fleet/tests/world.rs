@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Map;
+use streamfleet_process::readiness::Readiness;
 use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Share, Standing};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
     Arrangement, Claim, ClaimRequest, Claimed, ContextId, Delivery, Gate, Heartbeat, Kept, LastWords, LiveSession,
-    Memory, Owner, Phase, RedisConfig, RedisStore, Restored, SessionView, Store, Terms, Ticket, TrackId, TrackResult,
-    WorkerId,
+    Memory, Order, Owner, Phase, RedisConfig, RedisStore, Restored, SessionView, Store, Terms, Ticket, TrackId,
+    TrackResult, WorkerId,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -80,6 +81,12 @@ pub(super) struct Seat {
     id: SessionId,
     begun: Instant,
     pub(super) history: Arc<History>,
+}
+
+impl Seat {
+    pub(super) fn ticket(&self) -> Ticket {
+        self.place.ticket()
+    }
 }
 
 #[derive(Default)]
@@ -160,6 +167,7 @@ pub(super) struct World {
     pub(super) owned: Arc<Table>,
     pub(super) stop: CancellationToken,
     pub(super) gate: Arc<Mutex<Gate>>,
+    pub(super) readiness: Readiness,
     pub(super) running: JoinSet<Fate>,
 }
 
@@ -168,21 +176,23 @@ impl World {
         let worker: WorkerId = worker.parse().unwrap();
         let member = Arc::new(Member::new(service(), worker, store.clone()));
         let (owned, stop, gate) = (Arc::new(Table::default()), CancellationToken::new(), Arc::<Mutex<Gate>>::default());
-        let says = gate.clone();
+        let (says, readiness) = (gate.clone(), Readiness::new());
         let beat = move || Heartbeat {
             capacity: 1000,
             active: 0,
             reserved: 0,
             gate: *says.lock(),
+            heard: Order::default(),
             variant: None,
             http: "127.0.0.1:1".to_owned(),
             media: Vec::new(),
             version: "0".to_owned(),
         };
-        let surroundings = Surroundings { terms, beat: Box::new(beat), stop: stop.clone() };
+        let joining = Some(readiness.hold("fleet"));
+        let surroundings = Surroundings { terms, beat: Box::new(beat), joining, stop: stop.clone() };
         let mut running = JoinSet::new();
         running.spawn(run(member.clone(), owned.clone(), surroundings));
-        Self { store, member, owned, stop, gate, running }
+        Self { store, member, owned, stop, gate, readiness, running }
     }
 
     /// Waits for what is about to be so.

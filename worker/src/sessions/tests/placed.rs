@@ -5,8 +5,8 @@ use futures_util::StreamExt as _;
 use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Share, Standing};
 use streamfleet_session::{ResumeToken, UserId};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Outcome, Sessions as _, Store, Terms, Ticket,
-    Told, WorkerId, settle,
+    Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Order, Outcome, Sessions as _, Store, Terms,
+    Ticket, Told, WorkerId, settle,
 };
 use tokio::task::JoinSet;
 
@@ -43,13 +43,15 @@ impl Fleet {
             active: 0,
             reserved: 0,
             gate: Gate::Open,
+            heard: Order::default(),
             variant: None,
             http: "127.0.0.1:1".to_owned(),
             media: Vec::new(),
             version: "0".to_owned(),
         };
         let stop = CancellationToken::new();
-        let surroundings = Surroundings { terms: Terms::default(), beat: Box::new(beat), stop: stop.clone() };
+        let surroundings =
+            Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: stop.clone() };
         let mut running = JoinSet::new();
         running.spawn(run(member.clone(), Arc::new(sessions.clone()), surroundings));
         let mut worker = Worker::with(sessions);

@@ -25,6 +25,35 @@ async fn a_client_that_goes_away_while_its_context_is_opened_leaves_none() {
     until("the end of the context", || store.memory.is_empty()).await;
 }
 
+/// An offer that was admitted just before the worker is told to go is answered, and its session is waited for.
+#[tokio::test]
+async fn a_drain_waits_for_an_offer_that_is_being_answered() {
+    let (worker, store) = gated::worker();
+    let gate = store.before.shut();
+    let far = Instant::now() + PATIENCE;
+    let (drained, is_drained) = tokio::sync::watch::channel(false);
+    let drain = async {
+        until("the offer", || store.before.is_reached()).await;
+        worker.occupancy.drain();
+        worker.sessions.drain(far, &worker.occupancy).await;
+        drained.send_replace(true);
+    };
+    let story = async {
+        until("the offer", || store.before.is_reached()).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!*is_drained.borrow() && worker.sessions.is_empty(), "it is no session yet");
+        gate.send(()).unwrap();
+        until("the session", || worker.sessions.len() == 1).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!*is_drained.borrow());
+        assert_eq!(worker.offer("b").await.1["meta"]["error"], "draining");
+        assert_eq!(worker.delete("a").await.0, 200);
+    };
+    let (answer, (), ()) = tokio::join!(worker.offer("a"), drain, story);
+    assert_eq!(answer.1["type"], "answer", "{answer:?}");
+    assert!(*is_drained.borrow());
+}
+
 /// Its token is good, and nobody is there: it begins anew, with what was written if anything was.
 #[tokio::test]
 async fn one_whose_session_ends_while_it_comes_begins() {

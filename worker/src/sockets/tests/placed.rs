@@ -8,8 +8,8 @@ use serde_json::{Map, json};
 use streamfleet_session::ResumeToken;
 use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, Standing};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Heartbeat, Memory, Sessions as _, Terms,
-    Ticket,
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Heartbeat, Memory, Order, Sessions as _,
+    Terms, Ticket,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -81,12 +81,14 @@ async fn a_router_vouches_for_who_comes_back() {
         active: 0,
         reserved: 0,
         gate: Gate::Open,
+        heard: Order::default(),
         variant: None,
         http: "127.0.0.1:1".to_owned(),
         media: Vec::new(),
         version: "0".to_owned(),
     };
-    let surroundings = Surroundings { terms: Terms::default(), beat: Box::new(beat), stop: CancellationToken::new() };
+    let surroundings =
+        Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: CancellationToken::new() };
     let mut running = JoinSet::new();
     running.spawn(run(member.clone(), Arc::new(world.sessions.clone()), surroundings));
     let is_open = async {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use streamfleet_session::CloseReason;
 
-use super::{Fleet, Session, Table};
+use super::{Client, Fleet, Session, Table};
 use crate::context::{ContextKey, Issued, Opened, StoreError};
 use crate::directory::Demand;
 use crate::sessions::{Account, ClaimRequest, Claimed, MAX_QUOTAS, MAX_RANKED, Phase, Placement};
@@ -146,6 +146,7 @@ impl Fleet {
             id: request.session.clone(),
             worker: worker.clone(),
             phase: Phase::Reserved,
+            client: Client::Awaited,
             since: now,
             due: Some(due),
             user: request.user.clone(),

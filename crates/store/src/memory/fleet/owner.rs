@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, SessionId};
 
-use super::{Fleet, Session, Table};
+use super::{Client, Fleet, Session, Table};
 use crate::context::{ContextId, ContextKey};
 use crate::directory::{Demand, FleetError};
 use crate::outputs::{Appended, Batch, MAX_EARLIER, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
@@ -34,25 +34,33 @@ impl Fleet {
         let Some(session) = self.owned(owner, ticket) else { return Ok(Held::No) };
         if phase == Phase::Active
             && let Some(delivery) = session.moves
+            && !contexts.confirm(session.context, &session.issued.token, delivery, now)
         {
-            if !contexts.confirm(session.context, &session.issued.token, delivery, now) {
-                let id = session.id.clone();
-                self.lose_way(&id, ticket);
-                return Ok(Held::No);
-            }
+            let id = session.id.clone();
+            self.lose_way(&id, ticket);
+            return Ok(Held::No);
+        }
+        let id = session.id.clone();
+        let arrives = phase == Phase::Active && self.moving.get(&id) == Some(&ticket);
+        let holder = self.ids.get(&id).copied();
+        let moved = holder.filter(|_| arrives).and_then(|holder| self.sessions.get(&holder));
+        let moved = moved.map(|moved| (moved.user.clone(), moved.client));
+        if arrives || holder == Some(ticket) {
+            self.comes(ticket, moved.as_ref().map_or(Client::Awaited, |(_, client)| *client));
+        }
+        let Some(session) = self.owned(owner, ticket) else { return Ok(Held::No) };
+        if phase == Phase::Active {
             session.moves = None;
         }
         session.phase = phase;
         session.detail.clone_from(detail);
-        let (id, due) = (session.id.clone(), session.due.take());
-        if let Some(due) = due {
+        if let Some(due) = session.due.take() {
             self.reserved.remove(&(due, ticket));
         }
-        if phase == Phase::Active && self.moving.get(&id) == Some(&ticket) {
-            let before = self.ids.get(&id).copied();
-            let user = before.and_then(|before| self.sessions.get(&before)).and_then(|session| session.user.clone());
-            self.vacate(&id, user.as_ref());
-            if let Some(before) = before {
+        if arrives {
+            let (user, client) = moved.unwrap_or_default();
+            self.vacate(&id, user.as_ref(), client);
+            if let Some(before) = holder {
                 self.want(before, &Demand::End(CloseReason::Moved));
             }
         }
@@ -92,6 +100,9 @@ impl Fleet {
         now: Instant,
     ) -> Result<Restoration, FleetError> {
         self.fenced(owner)?;
+        if self.owned(owner, restored.ticket).is_some() && self.ids.get(&restored.session) == Some(&restored.ticket) {
+            self.comes(restored.ticket, Client::Awaited);
+        }
         if let Some(session) = self.owned(owner, restored.ticket) {
             session.phase = restored.phase;
             session.detail.clone_from(&restored.detail);
@@ -115,17 +126,23 @@ impl Fleet {
         }
         contexts.restore(key, &restored.context, now)?;
         if let Some(holder) = holder {
-            let user = self.sessions.get(&holder).and_then(|session| session.user.clone());
+            let held = self.sessions.get(&holder);
+            let user = held.and_then(|held| held.user.clone());
+            if held.is_some_and(|held| held.client == Client::There) {
+                // Its client is the one that is written again.
+                self.counts.departed += 1;
+            }
             if let Some(taker) = self.moving.remove(&restored.session) {
                 self.want(taker, &Demand::End(CloseReason::Superseded));
             }
-            self.vacate(&restored.session, user.as_ref());
+            self.vacate(&restored.session, user.as_ref(), Client::Awaited);
             self.want(holder, &Demand::End(CloseReason::Superseded));
         }
         let session = Session {
             id: restored.session.clone(),
             worker: owner.worker.clone(),
             phase: restored.phase,
+            client: Client::There,
             since,
             due: None,
             user: restored.user.clone(),
@@ -137,6 +154,7 @@ impl Fleet {
             detail: restored.detail.clone(),
             seen_to: BTreeMap::new(),
         };
+        self.counts.restored(restored.age, now);
         self.insert(restored.ticket, session);
         self.occupy(&restored.session, restored.ticket);
         Ok(Restoration::Kept)

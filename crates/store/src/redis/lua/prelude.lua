@@ -25,7 +25,8 @@ local function int(number) return string.format('%.0f', number) end
 
 -- The keys that a service has once. They live as long as any worker renews, and a day more.
 local SHARED = { 'schema', 'epoch', 'leases', 'sessions', 'details', 'ids', 'by-id', 'moving', 'reserved', 'users',
-  'pins', 'over', 'over-at', 'last', 'acks', 'contexts', 'documents', 'contexts-of', 'contexts-at', 'contexts-bytes' }
+  'pins', 'over', 'over-at', 'last', 'acks', 'contexts', 'documents', 'contexts-of', 'contexts-at', 'contexts-bytes',
+  'traffic' }
 
 local function touch()
   for _, name in ipairs(SHARED) do call('PEXPIRE', P .. name, LINGER) end
@@ -256,17 +257,36 @@ local function occupy(id, ticket, record)
   if record and record.user then call('ZADD', at('users'), 0, record.user .. '\0' .. id) end
 end
 
--- An id has lost its holder; whoever is taking it over has it now.
+local function begin_to_count()
+  if not call('HGET', P .. 'traffic', 'since') then call('HSET', at('traffic'), 'since', int(now)) end
+end
+
+-- One more has come or gone.
+local function tally(what) call('HINCRBY', at('traffic'), what, 1) end
+
+-- The client of an id is there: counted once for all the sessions that it has it with.
+local function comes(record)
+  if not record.came then tally('arrived') end
+  record.came = true
+end
+
+-- An id has lost its holder; whoever is taking it over has it now, and is the same client. Returns whether somebody is.
 local function vacate(id, record)
   if record and record.user then call('ZREM', P .. 'users', record.user .. '\0' .. id) end
   local taker = call('HGET', P .. 'moving', id)
   if taker then
+    local heir = session(taker)
     call('HDEL', P .. 'moving', id)
-    occupy(id, taker, session(taker))
+    occupy(id, taker, heir)
+    if heir and record and record.came and not heir.came then
+      heir.came = true
+      put(taker, heir)
+    end
   else
     call('HDEL', P .. 'ids', id)
     call('ZREM', P .. 'by-id', id)
   end
+  return taker
 end
 
 -- Enters a session everywhere but in the tables of ids.
@@ -289,7 +309,7 @@ local function finish(ticket, reason)
   if record.pin then call('ZREM', P .. 'pins', record.pin .. '\0' .. ticket) end
   if record.acks then for _, track in ipairs(record.acks) do call('HDEL', P .. 'acks', ticket .. ' ' .. track) end end
   if call('HGET', P .. 'ids', id) == ticket then
-    vacate(id, record)
+    if not vacate(id, record) and record.came then tally('departed') end
   elseif call('HGET', P .. 'moving', id) == ticket then
     call('HDEL', P .. 'moving', id)
   end

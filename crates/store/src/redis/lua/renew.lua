@@ -1,5 +1,5 @@
 -- A worker lives. ARGV: worker, epoch, lease, capacity, gate, http, what it says (JSON).
--- Returns the gate that others want, then ticket, session and wants (JSON) of each session that something is asked of.
+-- Returns the gate that others want and the number of that order, then ticket, session and wants (JSON) of each session that something is asked of.
 local name = ARGV[1]
 local refused = fenced(name, ARGV[2])
 if refused then return refused end
@@ -11,11 +11,13 @@ touch()
 if before ~= ARGV[5] then wake('wake:directory') end
 sweep()
 expire_contexts()
-local reply = { 'open' }
+local reply = { 'open', '0' }
 local wants = call('HGETALL', P .. 'wants:' .. name)
 for i = 1, #wants, 2 do
   if wants[i] == 'gate' then
     reply[1] = wants[i + 1]
+  elseif wants[i] == 'order' then
+    reply[2] = wants[i + 1]
   else
     local record = session(wants[i])
     if record then

@@ -13,17 +13,21 @@ if phase == 'active' and record.moves then
     return 0
   end
   put_context(record.context, kept)
-  record.moves, record.token = nil, nil
 end
+if phase == 'active' then record.moves, record.token = nil, nil end
+local id = record.id
+local arrives = phase == 'active' and call('HGET', P .. 'moving', id) == ticket
+local holder = (arrives or not record.came) and call('HGET', P .. 'ids', id)
+local moved = arrives and holder and session(holder)
+if moved then record.came = record.came or moved.came end
+if arrives or holder == ticket then comes(record) end
 record.phase = phase
 put(ticket, record)
 call('HSET', at('details'), ticket, ARGV[5])
 call('ZREM', P .. 'reserved', ticket)
-if phase == 'active' and call('HGET', P .. 'moving', record.id) == ticket then
-  local before = call('HGET', P .. 'ids', record.id)
-  local moved = before and session(before)
-  vacate(record.id, moved)
-  if moved then want(before, moved, 'End', 'moved') end
+if arrives then
+  vacate(id, moved)
+  if moved then want(holder, moved, 'End', 'moved') end
 end
-wake('wake:session:' .. record.id)
+wake('wake:session:' .. id)
 return 1

@@ -35,10 +35,13 @@ local function restore_context(key, id, user, token, generation, version, data)
   return true
 end
 
+local counted_since = tonumber(call('HGET', P .. 'traffic', 'since') or now)
+
 local function restore(ticket, id, user, pin, phase, age, retention, detail, ...)
   local known = session(ticket)
   if known then
     if known.worker ~= name then return 'superseded' end
+    if call('HGET', P .. 'ids', id) == ticket then comes(known) end
     known.phase = phase
     put(ticket, known)
     call('HSET', at('details'), ticket, detail)
@@ -57,12 +60,16 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
     call('HDEL', P .. 'moving', id)
     if taking then want(taker, taking, 'End', 'superseded') end
     vacate(id, held)
+    -- Its client is the one that is written again.
+    if held.came then tally('departed') end
     want(holder, held, 'End', 'superseded')
   end
   local record = { id = id, worker = name, phase = phase, since = since, context = (...),
     generation = tonumber((select(4, ...))), retention = tonumber(retention) }
   if user ~= '' then record.user = user end
   if pin ~= '' then record.pin = pin end
+  if since >= counted_since and tonumber(age) <= RECENT then tally('arrived') end
+  record.came = true
   insert(ticket, record)
   call('HSET', at('details'), ticket, detail)
   occupy(id, ticket, record)

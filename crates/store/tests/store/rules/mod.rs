@@ -4,9 +4,11 @@ mod calls;
 mod claims;
 mod contexts;
 mod demands;
+mod drains;
 mod losses;
 mod moves;
 mod outputs;
+mod traffic;
 mod workers;
 
 use std::future::Future;
@@ -27,6 +29,12 @@ macro_rules! rules {
 rules! {
     workers: epochs_grow_and_fence, leases_run_out, readiness_comes_with_the_first_renewal, gates_close_and_open, a_worker_is_asked_to_leave,
         a_second_process_of_a_name_replaces_the_first, leaving_ends_what_is_left;
+    drains: orders_are_numbered, a_worker_is_drained_when_it_says_so_itself, what_was_said_before_proves_nothing,
+        a_claim_and_a_drain_in_any_order;
+    traffic: clients_that_come_and_go_are_counted, a_client_that_moves_is_neither_come_nor_gone,
+        what_is_written_again_is_news_if_it_is_young, held_calls_are_summed_and_run_out, refused_calls_are_counted,
+        all_services_for_which_calls_wait_are_listed, whoever_waits_for_held_calls_is_woken,
+        forgotten_is_the_router_that_spoke_first;
     claims: one_id_has_one_session, limits_hold, quotas_hold, the_first_with_room_is_taken, pins_bind, reservations_run_out,
         a_claim_is_replayed, a_released_claim_is_free;
     moves: only_its_client_takes_a_session_over, a_taker_that_connects_is_the_session, a_taker_that_fails_leaves_it,

@@ -1,0 +1,148 @@
+//! The other relays: the endpoints of a Service that all of them are behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::time::timeout;
+
+use super::config::At;
+use super::contact::Contact;
+use super::watching::Watch;
+use crate::relay::Endpoints;
+
+/// For the first list. A relay that does not get it begins without: others tell it of their flows when they know of it.
+const FIRST: Duration = Duration::from_secs(2);
+/// Slices of one Service at most: a hundred endpoints each are more relays than are told of anything.
+const MAX_SLICES: usize = 64;
+
+/// Where all relays are, by slice. Whether they are ready does not matter: one that begins is told as well, and one that ends has clients.
+#[derive(Debug, Default)]
+struct Slices {
+    known: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Those that a list has named until now.
+    listed: Option<BTreeMap<String, BTreeSet<IpAddr>>>,
+}
+
+impl Slices {
+    fn note(&mut self, event: Event<EndpointSlice>) {
+        match event {
+            Event::Init => self.listed = Some(BTreeMap::new()),
+            Event::InitApply(slice) => {
+                let listed = self.listed.get_or_insert_default();
+                if listed.len() < MAX_SLICES {
+                    listed.insert(name(&slice), addresses(&slice));
+                }
+            }
+            Event::InitDone => self.known = self.listed.take().unwrap_or_default(),
+            Event::Apply(slice) => {
+                let name = name(&slice);
+                if self.known.len() < MAX_SLICES || self.known.contains_key(&name) {
+                    self.known.insert(name, addresses(&slice));
+                }
+            }
+            Event::Delete(slice) => drop(self.known.remove(&name(&slice))),
+        }
+    }
+
+    fn all(&self) -> BTreeSet<IpAddr> {
+        self.known.values().flatten().copied().collect()
+    }
+}
+
+fn name(slice: &EndpointSlice) -> String {
+    slice.metadata.name.clone().unwrap_or_default()
+}
+
+fn addresses(slice: &EndpointSlice) -> BTreeSet<IpAddr> {
+    let endpoints = slice.endpoints.iter().flatten();
+    // An endpoint has one address; more are another's business.
+    endpoints.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok()).collect()
+}
+
+/// What slices are looked for.
+fn of_service(name: &str) -> String {
+    format!("kubernetes.io/service-name={name}")
+}
+
+/// Who is there now, before a relay asks them what they know.
+pub(crate) async fn first(client: &Client, At { namespace, name }: &At, endpoints: &Endpoints) {
+    let api = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
+    let params = ListParams::default().labels(&of_service(name)).limit(MAX_SLICES as u32);
+    match timeout(FIRST, api.list(&params)).await {
+        Ok(Ok(list)) => endpoints.set(list.items.iter().flat_map(addresses).collect()),
+        Ok(Err(error)) => tracing::warn!(%error, "the other relays are not known yet"),
+        Err(_) => tracing::warn!("the other relays are not known yet: the API server does not answer"),
+    }
+}
+
+/// Follows them, until it is dropped.
+pub(crate) async fn follow(client: Client, At { namespace, name }: At, contact: Contact, endpoints: Endpoints) {
+    let config = watcher::Config::default().labels(&of_service(&name));
+    let mut watch = Watch::<EndpointSlice>::new(Api::namespaced(client, &namespace), config, contact.line());
+    let mut slices = Slices::default();
+    loop {
+        let event = watch.next().await;
+        let is_list = matches!(event, Event::Init | Event::InitApply(_));
+        slices.note(event);
+        if !is_list {
+            endpoints.set(slices.all());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(name: &str, addresses: &[&str]) -> EndpointSlice {
+        let endpoints: Vec<_> = addresses
+            .iter()
+            .map(|address| json!({ "addresses": [address], "conditions": { "ready": false, "serving": false } }))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": { "name": name }, "addressType": "IPv4", "endpoints": endpoints, "ports": [],
+        }))
+        .unwrap()
+    }
+
+    fn all(slices: &Slices) -> Vec<String> {
+        slices.all().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn relays_come_and_go() {
+        let mut slices = Slices::default();
+        slices.note(Event::Init);
+        slices.note(Event::InitApply(slice("a", &["10.0.0.1", "10.0.0.2", "no address"])));
+        slices.note(Event::InitApply(slice("b", &["fd00::1"])));
+        assert_eq!(all(&slices), Vec::<String>::new(), "half a list is none");
+        slices.note(Event::InitDone);
+        assert_eq!(all(&slices), ["10.0.0.1", "10.0.0.2", "fd00::1"]);
+        slices.note(Event::Apply(slice("a", &["10.0.0.2"])));
+        assert_eq!(all(&slices), ["10.0.0.2", "fd00::1"]);
+        slices.note(Event::Delete(slice("b", &[])));
+        assert_eq!(all(&slices), ["10.0.0.2"]);
+        // A new list has what is left.
+        slices.note(Event::Init);
+        assert_eq!(all(&slices), ["10.0.0.2"]);
+        slices.note(Event::InitApply(slice("c", &["10.0.0.3"])));
+        slices.note(Event::InitDone);
+        assert_eq!(all(&slices), ["10.0.0.3"]);
+    }
+
+    #[test]
+    fn there_is_an_end() {
+        let mut slices = Slices::default();
+        for n in 0..MAX_SLICES * 2 {
+            slices.note(Event::Apply(slice(&format!("s{n}"), &[&format!("10.0.{}.{}", n / 250, n % 250 + 1)])));
+        }
+        assert_eq!(slices.known.len(), MAX_SLICES);
+    }
+}

@@ -1,0 +1,126 @@
+//! Where clients are told to send media to, followed: a Service's status, and what names lead to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use opentelemetry::metrics::Meter;
+use tokio::net::lookup_host;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::addresses::{Addresses, Said, of_service};
+use super::config::{At, Public};
+use super::contact::Contact;
+use super::watching::Watch;
+use crate::relay::Candidates;
+
+/// How often names are looked up: a load balancer's addresses change within minutes.
+const LOOK_UP: Duration = Duration::from_secs(30);
+/// How soon again while there is no address at all: until then nobody is served.
+const LOOK_UP_SOON: Duration = Duration::from_secs(2);
+/// For a resolver to answer.
+const LOOK_UP_TIME: Duration = Duration::from_secs(3);
+
+/// Shows how many there are: with none, no client can be served by a relay.
+pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
+    let candidates = candidates.clone();
+    // The meter's provider keeps the callbacks.
+    let _ = meter
+        .u64_observable_gauge("streamfleet_router_media_addresses")
+        .with_description(
+            "Addresses that clients are told to send media to. With none, offers are answered no_capacity.",
+        )
+        .with_callback(move |observer| observer.observe(candidates.now().len() as u64, &[]))
+        .build();
+}
+
+/// Keeps the candidates of a relay with this port, until it is dropped. `client` is asked of a Service.
+pub(crate) async fn follow(
+    public: Public,
+    client: Option<Client>,
+    contact: Contact,
+    relay: u16,
+    candidates: Arc<Candidates>,
+) {
+    match (public, client) {
+        (Public::Said(said), _) => look_up_for_ever(said, relay, &candidates).await,
+        (Public::Service(at), Some(client)) => follow_service(&at, client, &contact, relay, &candidates).await,
+        // A plan that has a Service has a client.
+        (Public::Service(_), None) => {}
+    }
+}
+
+async fn look_up_for_ever(said: Vec<Said>, relay: u16, candidates: &Candidates) {
+    let mut addresses = Addresses::default();
+    addresses.say(said);
+    loop {
+        look_up(&mut addresses).await;
+        show(&addresses, relay, candidates);
+        let soon = if candidates.now().is_empty() { LOOK_UP_SOON } else { LOOK_UP };
+        tokio::time::sleep(soon).await;
+    }
+}
+
+async fn follow_service(
+    At { namespace, name }: &At,
+    client: Client,
+    contact: &Contact,
+    relay: u16,
+    candidates: &Candidates,
+) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut watch = Watch::<Service>::new(Api::namespaced(client, namespace), config, contact.line());
+    let mut addresses = Addresses::default();
+    let mut ticks = interval(LOOK_UP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A Service that is deleted and made again while nobody looks is not in a new list.
+    let mut is_listed = false;
+    loop {
+        let said = tokio::select! {
+            event = watch.next() => match event {
+                Event::Apply(service) => Some(of_service(&service, relay)),
+                Event::InitApply(service) => {
+                    is_listed = true;
+                    Some(of_service(&service, relay))
+                }
+                Event::Init => {
+                    is_listed = false;
+                    None
+                }
+                Event::InitDone if !is_listed => {
+                    tracing::warn!(service = %format!("{namespace}/{name}"), "there is no such Service: no client can be told where to send media to");
+                    Some(Vec::new())
+                }
+                Event::InitDone => None,
+                Event::Delete(_) => Some(Vec::new()),
+            },
+            _ = ticks.tick() => None,
+        };
+        if let Some(said) = said {
+            addresses.say(said);
+        }
+        look_up(&mut addresses).await;
+        show(&addresses, relay, candidates);
+    }
+}
+
+async fn look_up(addresses: &mut Addresses) {
+    for name in addresses.names() {
+        match timeout(LOOK_UP_TIME, lookup_host((name.as_str(), 0))).await {
+            Ok(Ok(found)) => addresses.found(&name, found.map(|address| address.ip())),
+            Ok(Err(error)) => tracing::debug!(name, %error, "a name of the load balancer leads nowhere"),
+            Err(_) => tracing::debug!(name, "a name of the load balancer is not found in time"),
+        }
+    }
+}
+
+fn show(addresses: &Addresses, relay: u16, candidates: &Candidates) {
+    let now: Vec<SocketAddr> = addresses.candidates(relay);
+    if *candidates.now() != now {
+        tracing::info!(addresses = ?now, "clients are told to send media there");
+        candidates.set(now);
+    }
+}
