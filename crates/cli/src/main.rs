@@ -8,6 +8,8 @@ mod fleet;
 mod load;
 mod part;
 mod sessions;
+mod simulate;
+mod top;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ enum Command {
     Call(Box<call::Args>),
     Load(Box<load::Args>),
     Sessions(Box<sessions::Args>),
+    Simulate(Box<simulate::Args>),
+    Top(Box<top::Args>),
     Worker(Box<part::WorkerArgs>),
     Router(Box<part::RouterArgs>),
     Completions(completions::Args),
@@ -52,6 +56,8 @@ fn main() -> ExitCode {
         Command::Call(args) => call::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Sessions(args) => sessions::run(*args),
+        Command::Simulate(args) => simulate::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Worker(args) => part::worker(*args),
         Command::Router(args) => part::router(*args),
         Command::Completions(args) => completions::run::<Cli>(&args),

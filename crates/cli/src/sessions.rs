@@ -1,7 +1,7 @@
 //! `streamfleet sessions`: what an operator asks of sessions, at any router, or at a worker that stands alone.
 
-mod control;
-mod session;
+pub(crate) mod control;
+pub(crate) mod session;
 mod show;
 mod watch;
 
@@ -132,7 +132,7 @@ impl From<Which> for Filter {
 }
 
 /// From a tenth of a second, which no server minds, to an hour.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let wanted = text.parse::<f64>().ok().filter(|seconds| (0.1..=3_600.0).contains(seconds));
     wanted.map(Duration::from_secs_f64).ok_or_else(|| "must be 0.1 to 3600 seconds".to_owned())
 }

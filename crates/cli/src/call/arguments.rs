@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use streamfleet_client::{
     AuthToken, Call, Client, ClientError, ClientOptions, Framing, Gathering, HeaderMap, HeaderName, HeaderValue,
     IceServer, IceServers, Incoming, PhoneOptions, Reconnect, SampleRate, ServiceUrl, SessionId, SocketCodec,
-    SocketOptions, Tls, UserId, Ways,
+    SocketOptions, Timeouts, Tls, UserId, Ways,
 };
 
 /// Longest call: both directions are kept in memory for the report, 6 MB a minute each.
@@ -33,6 +33,7 @@ Examples:
   streamfleet call http://127.0.0.1:8080/echo
   streamfleet call https://192.168.1.5:8443/echo --insecure --file question.wav --out reply.wav
   streamfleet call https://voice.example.com/agent --header 'Authorization: Bearer …' --json
+  streamfleet call https://voice.example.com/agent --wait 60    # the first worker may have to start
   streamfleet call http://127.0.0.1:8080/echo-frames --transport websocket --input-rate 24000
   streamfleet call http://127.0.0.1:8080/agent --transport twilio --script talk.yaml
 
@@ -66,6 +67,9 @@ pub(crate) struct Args {
     /// Length of the call; 5, or as long as the file and two seconds more
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     seconds: Option<u64>,
+    /// Try for this long, in seconds, while the service is not there yet, has no room or is not reached
+    #[arg(long, value_name = "S", default_value = "0", value_parser = clap::value_parser!(u64).range(0..=MAX_SECONDS))]
+    wait: u64,
     /// Post the offer at once and its candidates as they are found
     #[arg(long)]
     trickle: bool,
@@ -129,6 +133,11 @@ impl Args {
         }
     }
 
+    /// How long the service may take to take the call; none where one attempt has to do.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        (self.wait > 0).then(|| Duration::from_secs(self.wait))
+    }
+
     /// Whom to call, and how.
     ///
     /// # Errors
@@ -151,6 +160,13 @@ impl Args {
         })
     }
 
+    /// An offer that a server holds while a worker starts is not given up before its time.
+    fn wait_for(&self, timeouts: &mut Timeouts) {
+        if let Some(patience) = self.patience() {
+            timeouts.request = timeouts.request.max(patience);
+        }
+    }
+
     fn socket_options(&self) -> anyhow::Result<SocketOptions> {
         let mut options = SocketOptions::new(self.url.clone());
         if let Some(id) = &self.id {
@@ -159,6 +175,7 @@ impl Args {
         options.user_id = self.user_id.clone();
         options.metadata = metadata(&self.metadata)?;
         options.headers = headers(&self.headers)?;
+        self.wait_for(&mut options.timeouts);
         options.codec = match self.codec {
             CodecName::Mulaw => SocketCodec::MuLaw,
             CodecName::Pcm16 => SocketCodec::Pcm16,
@@ -189,6 +206,7 @@ impl Args {
         }
         options.headers = headers(&self.headers)?;
         options.auth_token = self.auth_token.clone().and_then(AuthToken::new);
+        self.wait_for(&mut options.timeouts);
         if self.no_webhook {
             options.incoming = Incoming::Skip;
         }
@@ -206,6 +224,7 @@ impl Args {
         options.user_id = self.user_id.clone();
         options.metadata = metadata(&self.metadata)?;
         options.headers = headers(&self.headers)?;
+        self.wait_for(&mut options.timeouts);
         options.ice_servers = match self.ice_servers.as_slice() {
             [] => IceServers::Told,
             given => IceServers::Given(given.to_vec()),
@@ -368,6 +387,21 @@ mod tests {
     }
 
     #[test]
+    fn waiting_is_asked_for() {
+        fn check(words: &[&str], patience: Option<u64>, request: u64) {
+            let args = parse(&[&["http://h/echo"], words].concat()).unwrap();
+            assert_eq!(args.patience(), patience.map(Duration::from_secs), "{words:?}");
+            assert_eq!(args.options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
+            assert_eq!(args.socket_options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
+            assert_eq!(args.phone_options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
+        }
+        check(&[], None, 10);
+        check(&["--wait", "0"], None, 10);
+        check(&["--wait", "5"], Some(5), 10);
+        check(&["--wait", "60"], Some(60), 60);
+    }
+
+    #[test]
     fn options_are_what_the_words_say() {
         let args = parse(&[
             "https://h/echo",
@@ -437,6 +471,7 @@ mod tests {
         check(&[], "<URL>");
         check(&["127.0.0.1:8080"], "write it like http://");
         check(&["http://h", "--seconds", "0"], "1..=600");
+        check(&["http://h", "--wait", "601"], "0..=600");
         check(&["http://h", "--tone", "20"], "50..=7000");
         check(&["http://h", "--file", "a.wav", "--tone", "440"], "cannot be used with");
         check(&["http://h", "--metadata", "plan"], "--metadata plan: write KEY=VALUE");

@@ -21,6 +21,8 @@ use super::turns::{Act, Runner};
 
 /// What a microphone hands over at a time.
 const PIECE: Duration = Duration::from_millis(20);
+/// Between two attempts to reach a service that is waited for.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often the progress bar moves.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -78,7 +80,7 @@ async fn call(args: &Args) -> anyhow::Result<Report> {
     let url = dial.url().to_string();
     let mut bar = Bar::new(args.length(source.length()), !args.json && std::io::stderr().is_terminal());
 
-    let call = connect(dial, &mut bar).await?;
+    let call = reach(args, dial, &mut bar).await?;
     let subject = Subject { url, id: call.id().to_string(), transport: call.transport() };
     let (mouth, ear, length) = match script {
         Some(turns) => {
@@ -111,6 +113,31 @@ fn create(path: &Path, format: PcmFormat) -> anyhow::Result<WavFile> {
     let limit = Duration::from_secs(24 * 3600);
     wav::Writer::new(std::io::BufWriter::new(file), format, limit)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Connects; where the service is waited for, again and again until it takes the call or the time is over.
+async fn reach(args: &Args, mut dial: Dial, bar: &mut Bar) -> anyhow::Result<Call> {
+    let until = args.patience().map(|patience| Instant::now() + patience);
+    let mut told = String::new();
+    loop {
+        let error = match connect(dial, bar).await {
+            Ok(call) => return Ok(call),
+            Err(error) => error,
+        };
+        let passes = error.downcast_ref::<ClientError>().is_some_and(ClientError::may_pass);
+        if !passes || until.is_none_or(|until| Instant::now() + AGAIN >= until) {
+            return Err(error);
+        }
+        let why = format!("not yet: {error:#}");
+        if why != told {
+            // Nothing can be done about a closed output.
+            let _ = writeln!(std::io::stderr(), "{why}");
+            told = why;
+        }
+        tokio::time::sleep(AGAIN).await;
+        // A new id: the last attempt's may be somebody's session for a moment yet.
+        dial = args.dial()?;
+    }
 }
 
 async fn connect(dial: Dial, bar: &mut Bar) -> anyhow::Result<Call> {

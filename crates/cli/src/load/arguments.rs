@@ -74,6 +74,9 @@ pub(crate) struct Args {
     /// Write the report as JSON to this file, or to standard output if it is -
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Tell of every session in that report
+    #[arg(long, requires = "json")]
+    each: bool,
 }
 
 /// What carries sessions.
@@ -129,6 +132,8 @@ pub(super) struct Plan {
     pub(super) probes: usize,
     pub(super) profiles: Vec<Profile>,
     pub(super) output: Output,
+    /// Every session is told of.
+    pub(super) each: bool,
 }
 
 /// What carries the sessions.
@@ -190,6 +195,7 @@ impl Args {
                 Srtp::Gcm => vec![Profile::AeadAes128Gcm],
                 Srtp::Cm => vec![Profile::Aes128CmSha1_80],
             },
+            each: self.each,
             output: match &self.json {
                 None => Output::Text,
                 Some(path) if path.as_os_str() == "-" => Output::Json,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::arguments::Plan;
 use super::histogram::{Histogram, Summary};
 use super::media::{Share, Tally};
 use super::session::{Failure, Setup};
@@ -31,6 +32,39 @@ pub(super) struct Report {
     pub(super) offer_to_answer_ms: Option<Summary>,
     pub(super) offer_to_first_media_ms: Option<Summary>,
     pub(super) client: Client,
+    /// What became of each session, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) each: Vec<Each>,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Each {
+    /// Why it failed; `None` of one that was well to the end.
+    pub(super) failure: Option<String>,
+    /// Packets that it sent, and those that came back, while measuring. None of one that failed.
+    pub(super) sent: u64,
+    pub(super) back: u64,
+    /// The longest time without anything from the server.
+    pub(super) pause_ms: f64,
+    /// The longest run of packets of which none came back.
+    pub(super) outage_ms: f64,
+}
+
+impl Each {
+    fn of((_, outcome): &(Setup, Result<Share, Failure>)) -> Self {
+        let ms = |time: Duration| round(time.as_secs_f64() * 1e3);
+        match outcome {
+            Ok(share) => Self {
+                failure: None,
+                sent: share.sent,
+                back: share.back,
+                pause_ms: ms(share.pause),
+                outage_ms: ms(share.outage),
+            },
+            Err(failure) => Self { failure: Some(failure.label()), sent: 0, back: 0, pause_ms: 0.0, outage_ms: 0.0 },
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -154,7 +188,18 @@ impl Report {
                 skipped: tally.skipped,
                 send_errors: run.send_errors,
             },
+            each: Vec::new(),
         }
+    }
+
+    /// The same with every session.
+    pub(super) fn with_each(self, outcomes: &[(Setup, Result<Share, Failure>)]) -> Self {
+        Self { each: outcomes.iter().map(Each::of).collect(), ..self }
+    }
+
+    /// The same with every session, if the plan wants that.
+    pub(super) fn planned(self, plan: &Plan, outcomes: &[(Setup, Result<Share, Failure>)]) -> Self {
+        if plan.each { self.with_each(outcomes) } else { self }
     }
 
     /// 0 if all sessions are well, 1 if none is, 2 if some are not.
@@ -239,6 +284,18 @@ mod tests {
         check(&[ok(100, 99), ok(100, 98), ok(0, 0)], (3, 1, 0), 0);
         check(&[ok(100, 100), lost()], (1, 1, 1), 2);
         check(&[lost(), failed(Failure::Refused("x".into())), lost()], (0, 0, 3), 1);
+    }
+
+    #[test]
+    fn each_is_told_where_that_is_asked_for() {
+        let outcomes = [ok(100, 99), failed(Failure::Lost)];
+        let report = Report::new(Run::default(), &outcomes, &Tally::default());
+        assert!(serde_json::to_value(&report).unwrap().get("each").is_none());
+        let each = &serde_json::to_value(report.with_each(&outcomes)).unwrap()["each"];
+        let well =
+            serde_json::json!({ "failure": null, "sent": 100, "back": 99, "pause_ms": 100.0, "outage_ms": 99.0 });
+        assert_eq!(each[0], well);
+        assert_eq!(each[1]["failure"], "connection lost");
     }
 
     #[test]

@@ -346,7 +346,8 @@ impl<'a> Load<'a> {
         let end = self.measured.at + self.result.measured;
         let outcome = |line: &Line| (line.session.setup(), line.session.outcome(end));
         let outcomes: Vec<_> = self.lines.iter().map(outcome).collect();
-        Report::new(Run { send_errors: self.send_errors, ..self.result }, &outcomes, &self.tally)
+        let run = Run { send_errors: self.send_errors, ..self.result };
+        Report::new(run, &outcomes, &self.tally).planned(self.plan, &outcomes)
     }
 }
 

@@ -110,7 +110,7 @@ async fn run(plan: &Plan, shared: &Rc<Shared>) -> anyhow::Result<Report> {
     while let Some(outcome) = sessions.join_next().await {
         outcomes.push(outcome.context("a session's task failed")?);
     }
-    Ok(Report::new(result, &outcomes, &shared.tally.borrow()))
+    Ok(Report::new(result, &outcomes, &shared.tally.borrow()).planned(plan, &outcomes))
 }
 
 /// One session, from its socket to its goodbye.
@@ -246,6 +246,7 @@ mod tests {
             probes: 2,
             profiles: vec![],
             output: Output::Json,
+            each: true,
         };
         (plan, rates)
     }
@@ -257,6 +258,8 @@ mod tests {
         println!("{report}");
         assert_eq!((report.sessions.ok, report.sessions.failed, report.status()), (3, 1, 2));
         assert_eq!(report.sessions.failures["refused: full"], 1);
+        assert_eq!(report.each.iter().filter(|each| each.failure.as_deref() == Some("refused: full")).count(), 1);
+        assert_eq!(report.each.len(), 4);
         // Three sessions, fifty frames a second; the machine may be slow, but not that slow.
         assert!((380..=460).contains(&report.packets.sent), "{}", report.packets.sent);
         assert!(report.packets.share > 0.9 && report.path == Path::Frames);

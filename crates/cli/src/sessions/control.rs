@@ -21,7 +21,7 @@ const BAD_CERTIFICATE: &str = "invalid peer certificate: ";
 
 /// What went wrong, in words for whoever has typed the command.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     #[error("cannot start: {0}")]
     Local(String),
     #[error("cannot reach {url}: {reason}")]
@@ -53,7 +53,7 @@ pub(super) enum Problem {
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(crate) enum Asked {
     All,
     One,
 }
@@ -70,7 +70,7 @@ impl Asked {
 
 impl Problem {
     /// Whether another try may do better.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::NoStore(_) => true,
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
@@ -88,9 +88,9 @@ impl Problem {
 
 /// Which sessions are asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Filter {
-    pub(super) user: Option<String>,
-    pub(super) state: Option<&'static str>,
+pub(crate) struct Filter {
+    pub(crate) user: Option<String>,
+    pub(crate) state: Option<&'static str>,
 }
 
 impl Filter {
@@ -102,7 +102,7 @@ impl Filter {
 
 /// What has become of a session that was told to end.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// It is over.
     Over { reason: String, raw: Value },
     /// It will be.
@@ -111,7 +111,7 @@ pub(super) enum Ended {
 
 /// The control routes of one service.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     http: Client,
     sessions: Url,
     service: String,
@@ -124,7 +124,7 @@ struct Answer {
 }
 
 impl Control {
-    pub(super) fn new(service: &ServiceUrl, token: &str, insecure: bool) -> Result<Self, Problem> {
+    pub(crate) fn new(service: &ServiceUrl, token: &str, insecure: bool) -> Result<Self, Problem> {
         let local = |error: &dyn std::error::Error| Problem::Local(error.to_string());
         let http = Client::builder()
             .timeout(TIMEOUT)
@@ -138,7 +138,7 @@ impl Control {
     }
 
     /// All sessions, page by page. A worker that stands alone lists all that it has, whatever is asked for.
-    pub(super) async fn list(&self, filter: &Filter) -> Result<Vec<Session>, Problem> {
+    pub(crate) async fn list(&self, filter: &Filter) -> Result<Vec<Session>, Problem> {
         let mut found = Vec::new();
         let mut asked = HashSet::new();
         let mut after: Option<String> = None;
@@ -166,11 +166,11 @@ impl Control {
         Err(self.not_an_answer("its list of sessions has no end"))
     }
 
-    pub(super) async fn show(&self, id: &SessionId) -> Result<Value, Problem> {
+    pub(crate) async fn show(&self, id: &SessionId) -> Result<Value, Problem> {
         Ok(self.ask(Method::GET, self.one(id)).await?.body)
     }
 
-    pub(super) async fn end(&self, id: &SessionId) -> Result<Ended, Problem> {
+    pub(crate) async fn end(&self, id: &SessionId) -> Result<Ended, Problem> {
         let Answer { status, body } = self.ask(Method::DELETE, self.one(id)).await?;
         if status == StatusCode::ACCEPTED {
             return Ok(Ended::OnItsWay { raw: body });

@@ -6,15 +6,15 @@ use serde_json::Value;
 
 /// One session of a list.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Session {
-    pub(super) id: String,
-    pub(super) state: String,
-    pub(super) user: Option<String>,
-    pub(super) transport: Option<String>,
-    pub(super) worker: Option<String>,
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) state: String,
+    pub(crate) user: Option<String>,
+    pub(crate) transport: Option<String>,
+    pub(crate) worker: Option<String>,
     age: Age,
     /// All that was said of it.
-    pub(super) raw: Value,
+    pub(crate) raw: Value,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ enum Age {
 
 impl Session {
     /// `None` for what has no id and no state.
-    pub(super) fn read(raw: Value) -> Option<Self> {
+    pub(crate) fn read(raw: Value) -> Option<Self> {
         let text = |key: &str| raw.get(key).and_then(Value::as_str).map(str::to_owned);
         let number = |key: &str| raw.get(key).and_then(Value::as_f64);
         let since = number("since").and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -47,7 +47,7 @@ impl Session {
         })
     }
 
-    pub(super) fn age(&self, now: SystemTime) -> Option<Duration> {
+    pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
         match self.age {
             Age::Known(age) => Some(age),
             // Clocks of two machines differ.
