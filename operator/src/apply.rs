@@ -1,0 +1,396 @@
+//! Objects as they shall be: written where they are not, taken away where they are no more, left alone where they are another's.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Force, Mode, Refusal};
+use crate::kind::Kind;
+use crate::names::Key;
+use crate::objects::{Object, Trial};
+use crate::status::Fault;
+use crate::view::{Item, Known, View};
+use crate::watch;
+
+/// What was refused is tried again after this, and then after twice as long, up to [`MAX_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+/// The longest wait: whoever has removed the cause (a quota, a webhook) should not wait long.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// What could not be written, by kind and name.
+#[derive(Debug, Clone, Default)]
+pub struct Refused(BTreeMap<(Kind, String), Once>);
+
+#[derive(Debug, Clone)]
+struct Once {
+    hash: [u8; 16],
+    until: Instant,
+    wait: Duration,
+    fault: Fault,
+}
+
+impl Refused {
+    /// Whether an object was refused as it is now, and is not to be tried yet.
+    fn waits(&self, object: &Object, hash: [u8; 16], now: Instant) -> bool {
+        self.0.get(&(object.kind, object.name.clone())).is_some_and(|once| once.hash == hash && now < once.until)
+    }
+
+    /// Whether one of them is what pods refer to.
+    fn keeps_pods_from_starting(&self) -> bool {
+        self.0.keys().any(|(kind, _)| matches!(kind, Kind::ServiceAccount | Kind::Secret | Kind::ConfigMap))
+    }
+
+    fn has(&self, object: &Object) -> bool {
+        self.0.contains_key(&(object.kind, object.name.clone()))
+    }
+
+    /// An object was refused. `luck` between 0 and 1 spreads the next tries of many.
+    fn note(&mut self, object: &Object, hash: [u8; 16], fault: Fault, now: Instant, luck: f64) {
+        let key = (object.kind, object.name.clone());
+        let before = self.0.get(&key).filter(|once| once.hash == hash).map(|once| once.wait);
+        let wait = before.map_or(FIRST_WAIT, |wait| (wait * 2).min(MAX_WAIT));
+        let until = now + wait.mul_f64(0.75 + luck / 2.0);
+        self.0.insert(key, Once { hash, until, wait, fault });
+    }
+
+    /// What is wrong.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.0.values().map(|once| &once.fault)
+    }
+
+    /// When the next one is tried again.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        self.0.values().map(|once| once.until).min()
+    }
+}
+
+/// The hashes of what there shall be, for looking whether it is so without making it again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Built {
+    /// Of the specification.
+    pub generation: i64,
+    /// Of the StreamService.
+    pub uid: String,
+    /// Pods of each part.
+    pub replicas: Vec<i32>,
+    hashes: BTreeMap<(Kind, String), [u8; 16]>,
+}
+
+impl Built {
+    /// Of these objects.
+    #[must_use]
+    pub fn of(generation: i64, uid: &str, replicas: &[i32], objects: &[Object]) -> Self {
+        let hashes = objects.iter().map(|object| ((object.kind, object.name.clone()), object.hash()));
+        Self { generation, uid: uid.to_owned(), replicas: replicas.to_vec(), hashes: hashes.collect() }
+    }
+
+    /// Whether everything is known to be so: each object was found to be what is wanted, and there are no others.
+    #[must_use]
+    pub fn is_settled(&self, objects: &BTreeMap<(Kind, String), Known>) -> bool {
+        objects.len() == self.hashes.len()
+            && self.hashes.iter().all(|(name, hash)| objects.get(name).is_some_and(|known| known.is_settled(*hash)))
+    }
+}
+
+/// What one object needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nothing.
+    Nothing,
+    /// It is ours, and not as it should be.
+    Write,
+    /// There is none, as far as is known.
+    Make,
+    /// It is another's.
+    Leave,
+    /// It is being deleted: it can be made again when it is gone.
+    Wait,
+}
+
+fn need(known: Option<&mut Known>, object: &Object, hash: [u8; 16], owner: &str) -> Need {
+    match known {
+        None => Need::Make,
+        Some(known) if known.owner.as_deref() != Some(owner) => Need::Leave,
+        Some(known) if known.ending => Need::Wait,
+        Some(known) => match known.is(&object.value, hash) {
+            true => Need::Nothing,
+            false => Need::Write,
+        },
+    }
+}
+
+/// What is written with.
+pub struct Writer<'a> {
+    /// To whom.
+    pub cluster: &'a Cluster,
+    /// What is known.
+    pub view: &'a Mutex<View>,
+    /// Of which service.
+    pub key: &'a Key,
+    /// Its uid.
+    pub owner: &'a str,
+    /// Whether it may be written at this moment.
+    pub may_act: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Whatever could be written was.
+    Done,
+    /// The API server does not answer.
+    Away(String),
+    /// Another operator may be acting.
+    Stopped,
+}
+
+impl Writer<'_> {
+    /// Makes all objects what they shall be, in their order. What is refused is noted, and the others are written all the same.
+    /// Deployments of these names are left, wanted or not.
+    pub async fn apply(&self, objects: &[Object], retiring: &[String], refused: &mut Refused) -> Applied {
+        let wanted: Vec<(Kind, String)> = objects.iter().map(|object| (object.kind, object.name.clone())).collect();
+        refused.0.retain(|name, _| wanted.contains(name));
+        match self.try_out(objects, refused).await {
+            Applied::Done if objects.iter().any(|object| object.trial == Trial::First && refused.has(object)) => {
+                return Applied::Done;
+            }
+            Applied::Done => {}
+            other => return other,
+        }
+        for object in objects {
+            let hash = object.hash();
+            let need = self.need(object, hash);
+            let now = Instant::now();
+            // Its pods would not start without what they refer to.
+            if need == Need::Make && object.kind == Kind::Deployment && refused.keeps_pods_from_starting() {
+                continue;
+            }
+            let done = match need {
+                Need::Nothing => Ok(()),
+                Need::Wait => continue,
+                Need::Leave => Err(foreign(object)),
+                Need::Write | Need::Make if refused.waits(object, hash, now) => continue,
+                Need::Write | Need::Make if !(self.may_act)() => return Applied::Stopped,
+                Need::Write => self.write(object, hash, Force::Yes).await,
+                Need::Make => self.make(object, hash).await,
+            };
+            match done {
+                Ok(()) => {
+                    refused.0.remove(&(object.kind, object.name.clone()));
+                }
+                Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
+            }
+        }
+        self.sweep(&wanted, retiring).await
+    }
+
+    /// What users have laid over a pod's template is tried before anything is written: where it is refused, all stays as it was.
+    async fn try_out(&self, objects: &[Object], refused: &mut Refused) -> Applied {
+        let now = Instant::now();
+        for object in objects.iter().filter(|object| object.trial == Trial::First) {
+            let hash = object.hash();
+            match self.need(object, hash) {
+                Need::Write | Need::Make if !refused.waits(object, hash, now) => {}
+                _ => continue,
+            }
+            let (namespace, name) = (&self.key.namespace, &object.name);
+            let tried = self.cluster.apply(object.kind, namespace, name, &object.value, Force::Yes, Mode::DryRun).await;
+            match tried.map_err(away_or(object)) {
+                Ok(_) => {
+                    refused.0.remove(&(object.kind, object.name.clone()));
+                }
+                Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
+            }
+        }
+        Applied::Done
+    }
+
+    fn need(&self, object: &Object, hash: [u8; 16]) -> Need {
+        let mut view = self.view.lock();
+        let service = view.get_mut(self.key);
+        let known = service.and_then(|service| service.objects.get_mut(&(object.kind, object.name.clone())));
+        need(known, object, hash, self.owner)
+    }
+
+    /// Makes an object that is not known. What has its name and is not ours does not bear our label, and is not seen by the
+    /// watches; so it is asked for.
+    async fn make(&self, object: &Object, hash: [u8; 16]) -> Result<(), Failure> {
+        let there = self.cluster.get(object.kind, &self.key.namespace, &object.name).await.map_err(away_or(object))?;
+        match there {
+            None => self.write(object, hash, Force::No).await,
+            // Its labels were taken away by hand.
+            Some(there) if Known::of(&there).owner.as_deref() == Some(self.owner) => {
+                self.write(object, hash, Force::Yes).await
+            }
+            Some(_) => Err(foreign(object)),
+        }
+    }
+
+    async fn write(&self, object: &Object, hash: [u8; 16], force: Force) -> Result<(), Failure> {
+        let (namespace, name) = (&self.key.namespace, &object.name);
+        let written = self.cluster.apply(object.kind, namespace, name, &object.value, force, Mode::Real).await;
+        match written {
+            Ok(written) => {
+                self.settle(object, hash, &written);
+                Ok(())
+            }
+            Err(Refusal::Conflict(_)) if force == Force::No => Err(foreign(object)),
+            Err(refusal) => Err(away_or(object)(refusal)),
+        }
+    }
+
+    /// The answer to what was written is what there is now, and it is what is wanted.
+    fn settle(&self, object: &Object, hash: [u8; 16], written: &Value) {
+        let Ok(written) = serde_json::from_value(written.clone()) else { return };
+        if let Some(item) = watch::item(object.kind, &written) {
+            let mut view = self.view.lock();
+            view.put(item);
+            let known =
+                view.get_mut(self.key).and_then(|service| service.objects.get_mut(&(object.kind, object.name.clone())));
+            if let Some(known) = known {
+                known.settle(hash);
+            }
+        }
+    }
+
+    /// Takes away what is ours and not wanted any more: a variant's Deployment, when its pods have gone (until then it retires).
+    async fn sweep(&self, wanted: &[(Kind, String)], retiring: &[String]) -> Applied {
+        let more: Vec<(Kind, String, String)> = {
+            let view = self.view.lock();
+            let objects = view.get(self.key).map(|service| service.objects.iter());
+            let more = objects.into_iter().flatten().filter(|(name, known)| {
+                let retires = name.0 == Kind::Deployment && retiring.contains(&name.1);
+                !retires && !wanted.contains(name) && !known.ending && known.owner.as_deref() == Some(self.owner)
+            });
+            more.map(|((kind, name), known)| (*kind, name.clone(), known.uid.clone())).collect()
+        };
+        for (kind, name, uid) in more {
+            if !(self.may_act)() {
+                return Applied::Stopped;
+            }
+            match self.cluster.delete(kind, &self.key.namespace, &name, &uid).await {
+                Ok(()) | Err(Refusal::Absent | Refusal::Conflict(_)) => {}
+                Err(Refusal::Refused(error)) => {
+                    tracing::warn!(service = %self.key, kind = kind.name(), name, error, "cannot be deleted");
+                }
+                Err(Refusal::Away(text)) => return Applied::Away(text),
+            }
+        }
+        Applied::Done
+    }
+}
+
+enum Failure {
+    Away(String),
+    Fault(Fault),
+}
+
+fn foreign(object: &Object) -> Failure {
+    let text =
+        format!("there is a {} {} already that is not ours: it is left as it is", object.kind.name(), object.name);
+    Failure::Fault(Fault::new("ForeignObject", text))
+}
+
+/// The words of the API server about one object. That it does not answer about one may be a webhook's doing: it is told of that
+/// one, and the others are tried.
+fn away_or(object: &Object) -> impl Fn(Refusal) -> Failure + '_ {
+    move |refusal| match refusal {
+        Refusal::Away(text) if !text.contains("webhook") => Failure::Away(text),
+        other => {
+            let text = format!("{} {}: {other}", object.kind.name(), object.name);
+            Failure::Fault(Fault::new("ObjectRefused", text))
+        }
+    }
+}
+
+/// Notes the answer to a change of a Deployment's replicas.
+pub fn note(view: &Mutex<View>, written: &Value) {
+    if let Ok(object) = serde_json::from_value(written.clone())
+        && let Some(item @ Item::Object(..)) = watch::item(Kind::Deployment, &object)
+    {
+        view.lock().put(item);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(x: u32) -> Object {
+        let value = json!({ "spec": { "x": x } });
+        Object { kind: Kind::Service, name: "a".to_owned(), value, trial: Trial::None }
+    }
+
+    fn known(owner: Option<&str>, x: u32) -> Known {
+        let owners = owner.map(|uid| json!([{ "uid": uid, "controller": true }]));
+        Known::of(&json!({ "metadata": { "name": "a", "ownerReferences": owners }, "spec": { "x": x, "y": 1 } }))
+    }
+
+    #[test]
+    fn what_an_object_needs() {
+        let hash = object(1).hash();
+        let check = |known: Option<Known>, expected: Need| {
+            let mut known = known;
+            assert_eq!(need(known.as_mut(), &object(1), hash, "me"), expected);
+        };
+        check(None, Need::Make);
+        check(Some(known(Some("me"), 1)), Need::Nothing);
+        check(Some(known(Some("me"), 2)), Need::Write);
+        check(Some(known(Some("other"), 1)), Need::Leave);
+        check(Some(known(None, 1)), Need::Leave);
+        let mut ending = known(Some("me"), 2);
+        ending.ending = true;
+        check(Some(ending), Need::Wait);
+    }
+
+    #[test]
+    fn what_is_refused_is_tried_again_later_and_later() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let (mut refused, one) = (Refused::default(), object(1));
+        let hash = one.hash();
+        let fault = || Fault::new("ObjectRefused", "exceeded quota");
+        refused.note(&one, hash, fault(), at(0), 0.5);
+        assert!(refused.waits(&one, hash, at(1)) && !refused.waits(&one, hash, at(2)));
+        assert!(!refused.waits(&object(2), object(2).hash(), at(1)), "another text is another try");
+        for _ in 0..10 {
+            refused.note(&one, hash, fault(), at(10), 0.5);
+        }
+        assert_eq!(refused.next(), Some(at(70)));
+        assert_eq!(refused.faults().count(), 1);
+    }
+
+    #[test]
+    fn pods_are_not_made_that_could_not_start() {
+        let refused = |kind| {
+            let mut refused = Refused::default();
+            let object = Object { kind, ..object(1) };
+            refused.note(&object, object.hash(), Fault::new("ForeignObject", ""), Instant::now(), 0.5);
+            refused.keeps_pods_from_starting()
+        };
+        assert!(refused(Kind::ConfigMap) && refused(Kind::Secret) && refused(Kind::ServiceAccount));
+        assert!(!refused(Kind::NetworkPolicy) && !refused(Kind::Deployment));
+    }
+
+    #[test]
+    fn settled_is_what_was_found_to_be_so() {
+        let objects = [object(1)];
+        let built = Built::of(1, "u", &[2], &objects);
+        let mut there = BTreeMap::from([((Kind::Service, "a".to_owned()), known(Some("me"), 1))]);
+        assert!(!built.is_settled(&there), "nobody has looked");
+        let looked = there.values_mut().next().unwrap();
+        assert!(looked.is(&objects[0].value, objects[0].hash()));
+        assert!(built.is_settled(&there));
+        there.insert((Kind::Deployment, "old".to_owned()), known(Some("me"), 1));
+        assert!(!built.is_settled(&there), "one too many");
+        there.clear();
+        assert!(!built.is_settled(&there));
+    }
+}

@@ -1,0 +1,125 @@
+//! What is carried from one look at a service to the next. It can be lost: whatever matters stands in the cluster and the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use streamfleet_scaling::Memory;
+use streamfleet_store::WorkerView;
+
+use crate::apply::{Built, Refused};
+use crate::events::Ledger;
+use crate::prepare::Prepared;
+use crate::workers::Acquaintance;
+
+/// Looks that have failed are repeated after this, then after twice as long, up to [`MAX_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest pause. It comes again by itself when the API server is back: this bounds how late.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A status is written no more often than this.
+const STATUS_SPACING: Duration = Duration::from_secs(10);
+/// But for news (a condition that has changed, another specification), of which so many may be told at once.
+const NEWS: u32 = 3;
+
+/// What is known of one service from earlier looks.
+#[derive(Debug, Default)]
+pub struct Care {
+    /// Of which StreamService: one of the same name is another one.
+    pub uid: String,
+    /// The last specification that could be used.
+    pub prepared: Option<Arc<Prepared>>,
+    /// What scaling goes by, of each part.
+    pub scaling: BTreeMap<Option<String>, Memory>,
+    /// Its pods.
+    pub met: Acquaintance,
+    /// Its workers, as the store has last told of them.
+    pub views: Vec<WorkerView>,
+    /// Pods that each Deployment shall have, by name, as it was last said.
+    pub replicas: BTreeMap<String, i32>,
+    /// What there shall be.
+    pub built: Option<Built>,
+    /// What was refused.
+    pub refused: Refused,
+    /// What people were told.
+    pub ledger: Ledger,
+    /// Nodes that go, of which that was told.
+    pub going: BTreeSet<String>,
+    /// When its status may be written.
+    pub pace: Pace,
+    /// How often in a row a look has failed.
+    pub failures: u32,
+}
+
+impl Care {
+    /// When to look again after a failure; `luck` between 0 and 1 spreads many.
+    pub fn backoff(&mut self, luck: f64) -> Duration {
+        let pause = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
+        self.failures = self.failures.saturating_add(1);
+        pause.mul_f64(0.5 + luck / 2.0)
+    }
+}
+
+/// When a status may be written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    written: Option<Instant>,
+    /// News that were told early, and are paid back by waiting.
+    early: u32,
+}
+
+impl Pace {
+    /// Whether it may be written now, or when.
+    pub fn may_write(&mut self, is_news: bool, now: Instant) -> Result<(), Instant> {
+        let Some(written) = self.written else { return Ok(()) };
+        let passed = now.saturating_duration_since(written);
+        let periods = u32::try_from(passed.as_millis() / STATUS_SPACING.as_millis()).unwrap_or(u32::MAX);
+        if periods > 0 {
+            return Ok(());
+        }
+        if is_news && self.early < NEWS {
+            return Ok(());
+        }
+        Err(written + STATUS_SPACING)
+    }
+
+    /// It was written.
+    pub fn written(&mut self, now: Instant) {
+        let passed = self.written.map_or(STATUS_SPACING, |written| now.saturating_duration_since(written));
+        let periods = u32::try_from(passed.as_millis() / STATUS_SPACING.as_millis()).unwrap_or(u32::MAX);
+        self.early = if periods == 0 { self.early + 1 } else { self.early.saturating_sub(periods - 1) };
+        self.written = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_written_every_ten_seconds_and_news_at_once() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut pace = Pace::default();
+        assert_eq!(pace.may_write(false, at(0)), Ok(()));
+        pace.written(at(0));
+        assert_eq!(pace.may_write(false, at(1)), Err(at(10)));
+        for second in 1..4 {
+            assert_eq!(pace.may_write(true, at(second)), Ok(()));
+            pace.written(at(second));
+        }
+        assert_eq!(pace.may_write(true, at(4)), Err(at(13)), "who has nothing but news is no news");
+        assert_eq!(pace.may_write(false, at(13)), Ok(()));
+        pace.written(at(13));
+        assert_eq!(pace.may_write(true, at(14)), Err(at(23)));
+        pace.written(at(53));
+        assert_eq!(pace.may_write(true, at(54)), Ok(()), "it was quiet for a while");
+    }
+
+    #[test]
+    fn failures_are_repeated_later_and_later() {
+        let mut care = Care::default();
+        let pauses: Vec<_> = (0..7).map(|_| care.backoff(1.0).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(care.backoff(0.0).as_secs(), 15);
+    }
+}

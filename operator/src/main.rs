@@ -1,0 +1,7 @@
+//! The operator as a program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    streamfleet_operator::program::run()
+}

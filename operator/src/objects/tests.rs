@@ -1,0 +1,154 @@
+//! What is written to the API server, whole: any change of it is seen here, and replaces workers if it is in a pod's template.
+//! `STREAMFLEET_GOLDEN=write` writes the files anew.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::json;
+
+use super::*;
+
+fn blueprint() -> Blueprint {
+    Blueprint {
+        key: Key::new("voice", "assistant"),
+        uid: "0b5e".to_owned(),
+        groups: vec![group(None)],
+        manifest: r#"{"spec":{}}"#.to_owned(),
+        telephone_token: None,
+        grace: Duration::from_secs(3660),
+        disruption: Disruption::Never,
+        exposure: Exposure::Relay,
+        site: Site {
+            config: json!({ "fleet": { "store": { "redis": { "address": "redis:6379" } } } }),
+            routers: [("app.kubernetes.io/name".to_owned(), "streamfleet-router".to_owned())].into(),
+            router_namespace: "streamfleet".to_owned(),
+            salt: "a-secret-of-the-fleet".to_owned(),
+            ..Site::default()
+        },
+        secret: "sfsk_0".to_owned(),
+    }
+}
+
+fn group(variant: Option<&str>) -> Group {
+    Group {
+        variant: variant.map(str::to_owned),
+        image: "registry.example.com/worker:1".to_owned(),
+        pull_policy: None,
+        pull_secrets: Vec::new(),
+        resources: ResourceRequirements::default(),
+        env: Vec::new(),
+        overlays: Vec::new(),
+        replicas: 2,
+    }
+}
+
+/// Everything that can be said, said.
+fn full() -> Blueprint {
+    let cpu = |text: &str| BTreeMap::from([("cpu".to_owned(), Quantity(text.to_owned()))]);
+    let base = Group {
+        pull_policy: Some("Always".to_owned()),
+        pull_secrets: vec!["registry".to_owned()],
+        resources: ResourceRequirements { limits: Some(cpu("2")), requests: Some(cpu("500m")), claims: None },
+        env: vec![EnvVar { name: "LANGUAGE".to_owned(), value: Some("de".to_owned()), value_from: None }],
+        overlays: vec![
+            serde_json::from_value(json!({
+                "metadata": { "labels": { "team": "a", "streamfleet.dev/state": "mine" } },
+                "spec": { "nodeSelector": { "pool": "media" }, "containers": [{ "name": "worker", "tty": true }, { "name": "sidecar", "image": "s:1" }] },
+            }))
+            .unwrap(),
+        ],
+        ..group(None)
+    };
+    let plain = blueprint();
+    Blueprint {
+        groups: vec![base, group(Some("b"))],
+        telephone_token: Some(("twilio".to_owned(), "token".to_owned())),
+        exposure: Exposure::HostPort,
+        site: Site {
+            secret_env: vec![(
+                "STREAMFLEET_FLEET_STORE_REDIS_PASSWORD".to_owned(),
+                "store-password".to_owned(),
+                "quite-secret".to_owned(),
+            )],
+            files: vec![("authorities.pem".to_owned(), "-----BEGIN CERTIFICATE-----".to_owned())],
+            monitoring_namespace: Some("monitoring".to_owned()),
+            pod_monitors: true,
+            ipv6: true,
+            ..plain.site.clone()
+        },
+        ..plain
+    }
+}
+
+#[track_caller]
+fn golden(name: &str, of: &Blueprint) {
+    let values: Vec<Value> = of.objects().into_iter().map(|object| object.value).collect();
+    let text = serde_json::to_string_pretty(&values).unwrap() + "\n";
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    if std::env::var_os("STREAMFLEET_GOLDEN").is_some_and(|value| value == "write") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == expected, "{} is not what is made now:\n{text}", path.display());
+}
+
+#[test]
+fn the_objects_of_a_plain_service() {
+    golden("plain.json", &blueprint());
+}
+
+#[test]
+fn the_objects_of_a_service_that_says_everything() {
+    golden("full.json", &full());
+}
+
+fn template(of: &Blueprint) -> Value {
+    let objects = of.objects();
+    let deployment = objects.iter().find(|object| object.kind == Kind::Deployment).unwrap();
+    deployment.value["spec"]["template"].clone()
+}
+
+#[test]
+fn what_a_worker_reads_when_it_starts_replaces_it() {
+    let plain = template(&blueprint());
+    let check = |other: Blueprint, replaced: bool| assert_eq!(template(&other) != plain, replaced);
+    let site = |change: &dyn Fn(&mut Site)| {
+        let mut other = blueprint();
+        change(&mut other.site);
+        other
+    };
+    check(blueprint(), false);
+    check(Blueprint { manifest: "{}".to_owned(), ..blueprint() }, true);
+    check(Blueprint { secret: "sfsk_1".to_owned(), ..blueprint() }, true);
+    check(site(&|site| site.config = json!({})), true);
+    check(site(&|site| site.router_namespace = "other".to_owned()), false);
+    check(Blueprint { disruption: Disruption::Always, ..blueprint() }, false);
+    let mut more = blueprint();
+    more.groups[0].replicas = 9;
+    check(more, false);
+}
+
+#[test]
+fn nothing_that_is_laid_over_hides_a_pod_from_its_operator() {
+    let template = template(&full());
+    let labels = &template["metadata"]["labels"];
+    assert_eq!((&labels["streamfleet.dev/state"], &labels["team"]), (&json!("serving"), &json!("a")));
+    let containers = template["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 2);
+    assert_eq!(containers[0]["tty"], json!(true));
+    assert_eq!(containers[0]["securityContext"]["readOnlyRootFilesystem"], json!(true), "merged, not replaced");
+}
+
+#[test]
+fn who_may_be_evicted() {
+    let budget = |disruption| {
+        let objects = Blueprint { disruption, ..blueprint() }.objects();
+        let found = objects.iter().find(|object| object.kind == Kind::PodDisruptionBudget);
+        found.map(|object| object.value["spec"]["maxUnavailable"].clone())
+    };
+    assert_eq!(budget(Disruption::Never), Some(json!(0)));
+    assert_eq!(budget(Disruption::OnUpgrade), Some(json!(0)), "the operator lets go of those whose node is drained");
+    assert_eq!(budget(Disruption::Always), Some(json!(1)));
+}

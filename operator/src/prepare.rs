@@ -1,0 +1,378 @@
+//! From a StreamService to what the operator goes by: checked, and in the words of the parts that obey it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapKeySelector, EnvVar, EnvVarSource, PodTemplateSpec, ResourceRequirements, SecretKeySelector,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Map, Value};
+use streamfleet_process::config::Mistakes;
+use streamfleet_scaling::{Buffer, Mode, Schedule, Traffic, Tuning};
+use streamfleet_service::operation::{Autoscaling, Workers};
+use streamfleet_service::spec::{self, EnvSpec, ResourcesSpec, ScalingMode, ScheduleSpec, Template};
+
+use crate::objects::{Blueprint, Group, Site};
+use crate::resource::{Resource, Said};
+
+/// How often a service is looked at while something goes on.
+pub const TICK: Duration = Duration::from_secs(2);
+/// From SIGTERM to SIGKILL where nothing bounds a session: the service says that it may be disrupted always.
+const UNBOUNDED_GRACE: Duration = Duration::from_secs(60);
+
+/// A service that can be run.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Of the specification that this is made from.
+    pub generation: i64,
+    /// What that says.
+    pub said: Arc<Said>,
+    /// Its workers, by kind: those of the service itself first.
+    pub parts: Vec<Part>,
+}
+
+/// Workers of one kind.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// `None` for the service itself.
+    pub variant: Option<String>,
+    /// Its share of the sessions, in percent.
+    pub share: u32,
+    /// How it scales.
+    pub tuning: Tuning,
+    /// What users lay over its pods.
+    overlays: Vec<PodTemplateSpec>,
+}
+
+impl Prepared {
+    /// Checks what only an operator obeys.
+    ///
+    /// # Errors
+    /// Every mistake, by key.
+    pub fn new(resource: &Resource) -> Result<Self, Mistakes> {
+        let said = resource.said.as_ref().map_err(Clone::clone)?;
+        let operation = &said.service.operation;
+        let variants = &said.service.variants;
+        let mut mistakes = Mistakes::new();
+        let taken: u32 = variants.iter().map(|variant| u32::from(variant.weight)).sum();
+        let mut shares = vec![(None, 100_u32.saturating_sub(taken))];
+        shares.extend(variants.iter().map(|variant| (Some(variant.name.clone()), u32::from(variant.weight))));
+        let scaling = &operation.autoscaling;
+        let weights: Vec<u32> = shares.iter().map(|(_, share)| *share).collect();
+        let (mins, maxs, replicas) =
+            (divide(scaling.min, &weights), divide(scaling.max, &weights), divide(scaling.replicas, &weights));
+        let mut parts = Vec::new();
+        for (n, (variant, share)) in shares.into_iter().enumerate() {
+            let workers = match &variant {
+                None => Some(("spec.workers".to_owned(), &operation.workers)),
+                Some(name) => {
+                    let key = format!("spec.routing.variants[{}].workers", n - 1);
+                    operation.variants.get(name).map(|workers| (key, workers))
+                }
+            };
+            let Some((key, workers)) = workers else { continue };
+            let overlays = workers.templates.iter().filter_map(|template| overlay(&key, template, &mut mistakes));
+            let overlays = overlays.collect();
+            let bounds = Bounds { min: mins[n], max: maxs[n].max(mins[n]), replicas: replicas[n], share };
+            let tuning = tuning(scaling, said.service.sessions_per_worker, bounds, n == 0, &mut mistakes);
+            parts.push(Part { variant, share, tuning, overlays });
+        }
+        mistakes.or(Self { generation: resource.generation, said: said.clone(), parts })
+    }
+
+    /// From SIGTERM to SIGKILL.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.said.service.longest_drain().unwrap_or(UNBOUNDED_GRACE)
+    }
+
+    /// What its objects are made from, with so many pods of each part.
+    #[must_use]
+    pub fn blueprint(&self, resource: &Resource, installation: &Installation, replicas: &[i32]) -> Blueprint {
+        let service = &self.said.service;
+        let groups = self.parts.iter().zip(replicas).filter_map(|(part, replicas)| {
+            let workers = match &part.variant {
+                None => &service.operation.workers,
+                Some(name) => service.operation.variants.get(name)?,
+            };
+            Some(group(part, workers, installation, *replicas))
+        });
+        Blueprint {
+            key: resource.key.clone(),
+            uid: resource.uid.clone(),
+            groups: groups.collect(),
+            manifest: self.said.manifest.clone(),
+            telephone_token: self.said.telephone_token.clone(),
+            grace: self.grace(),
+            disruption: service.operation.disruption,
+            exposure: service.exposure,
+            site: installation.site.clone(),
+            secret: installation.secret.of_service(&service.name).reveal().to_owned(),
+        }
+    }
+}
+
+/// What is the same for all services.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// Where things are.
+    pub site: Site,
+    /// What keys of services are made of.
+    pub secret: streamfleet_session::FleetSecret,
+    /// The image of workers whose service names none.
+    pub image: String,
+    /// The beginning of URLs.
+    pub public_url: Option<String>,
+}
+
+fn group(part: &Part, workers: &Workers, installation: &Installation, replicas: i32) -> Group {
+    Group {
+        variant: part.variant.clone(),
+        image: workers.image.clone().unwrap_or_else(|| installation.image.clone()),
+        pull_policy: workers.image_pull_policy.map(|policy| policy.as_str().to_owned()),
+        pull_secrets: workers.image_pull_secrets.clone(),
+        resources: resources(&workers.resources),
+        env: workers.env.iter().map(variable).collect(),
+        overlays: part.overlays.clone(),
+        replicas,
+    }
+}
+
+fn resources(spec: &ResourcesSpec) -> ResourceRequirements {
+    let amounts = |of: &BTreeMap<String, spec::Amount>| {
+        let all: BTreeMap<_, _> =
+            of.iter().map(|(name, amount)| (name.clone(), Quantity(amount.as_str().to_owned()))).collect();
+        (!all.is_empty()).then_some(all)
+    };
+    ResourceRequirements { limits: amounts(&spec.limits), requests: amounts(&spec.requests), claims: None }
+}
+
+fn variable(spec: &EnvSpec) -> EnvVar {
+    let optional = |optional: bool| optional.then_some(true);
+    let from = spec.value_from.as_ref().map(|from| EnvVarSource {
+        secret_key_ref: from.secret_key_ref.as_ref().map(|of| SecretKeySelector {
+            name: of.name.clone(),
+            key: of.key.clone(),
+            optional: optional(of.optional),
+        }),
+        config_map_key_ref: from.config_map_key_ref.as_ref().map(|of| ConfigMapKeySelector {
+            name: of.name.clone(),
+            key: of.key.clone(),
+            optional: optional(of.optional),
+        }),
+        ..EnvVarSource::default()
+    });
+    EnvVar { name: spec.name.clone(), value: spec.value.clone(), value_from: from }
+}
+
+/// How much of a whole each weight gets: together the whole (by largest remainders), and whoever has a weight gets one where
+/// there are enough.
+fn divide(whole: u32, weights: &[u32]) -> Vec<u32> {
+    let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+    let takers = weights.iter().filter(|weight| **weight > 0).count();
+    if all == 0 || takers == 0 {
+        return vec![0; weights.len()];
+    }
+    let each = u32::from(u32::try_from(takers).is_ok_and(|takers| whole >= takers));
+    let left = whole - each * u32::try_from(takers).unwrap_or(0).min(whole);
+    let exact = |weight: u32| u64::from(left) * u64::from(weight);
+    let mut parts: Vec<u32> = weights
+        .iter()
+        .map(|weight| {
+            let own = if *weight > 0 { each } else { 0 };
+            own + u32::try_from(exact(*weight) / all).unwrap_or(u32::MAX)
+        })
+        .collect();
+    let mut order: Vec<usize> = (0..weights.len()).filter(|n| weights[*n] > 0).collect();
+    order.sort_by_key(|n| std::cmp::Reverse(exact(weights[*n]) % all));
+    let rest = whole.saturating_sub(parts.iter().sum());
+    for n in order.into_iter().cycle().take(rest as usize) {
+        parts[n] += 1;
+    }
+    parts
+}
+
+/// A share's part of a service's traffic. Counts stay monotone.
+#[must_use]
+pub fn share_of(traffic: Traffic, share: u32) -> Traffic {
+    let part = |count: u64| u64::try_from(u128::from(count) * u128::from(share) / 100).unwrap_or(u64::MAX);
+    let held = u64::from(traffic.held) * u64::from(share);
+    Traffic {
+        arrived: part(traffic.arrived),
+        departed: part(traffic.departed),
+        refused: part(traffic.refused),
+        // Nobody knows whose they are: each may be anybody's.
+        held: u32::try_from(held.div_ceil(100)).unwrap_or(u32::MAX),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    min: u32,
+    max: u32,
+    replicas: u32,
+    share: u32,
+}
+
+fn tuning(
+    scaling: &Autoscaling,
+    sessions_per_worker: std::num::NonZeroU32,
+    bounds: Bounds,
+    tells: bool,
+    mistakes: &mut Mistakes,
+) -> Tuning {
+    let Bounds { min, max, replicas, share } = bounds;
+    let part = |count: u32| u32::try_from((u64::from(count) * u64::from(share)).div_ceil(100)).unwrap_or(u32::MAX);
+    let mut schedules = Vec::new();
+    for (n, ScheduleSpec { cron, time_zone, duration_seconds, min_replicas }) in scaling.schedule.iter().enumerate() {
+        let length = Duration::from_secs((*duration_seconds).into());
+        match Schedule::parse(cron, time_zone, length, part(*min_replicas).min(max)) {
+            Ok(schedule) => schedules.push(schedule),
+            // It is the same for all parts.
+            Err(error) if tells => mistakes.push(format!("spec.autoscaling.schedule[{n}]"), error.to_string()),
+            Err(_) => {}
+        }
+    }
+    Tuning {
+        min,
+        max,
+        sessions_per_worker,
+        buffer: match scaling.buffer {
+            spec::Buffer::Percent(percent) => Buffer::Percent(percent),
+            spec::Buffer::Sessions(places) => Buffer::Places(part(places)),
+        },
+        mode: match scaling.mode {
+            ScalingMode::Sessions => Mode::Sessions,
+            ScalingMode::External => Mode::External(replicas),
+        },
+        stabilization: scaling.stabilization,
+        idle: scaling.stabilization.max(Duration::from_secs(60)),
+        schedules,
+        tick: TICK,
+        ..Tuning::default()
+    }
+}
+
+/// An overlay on a pod's template. Keys that Kubernetes does not know are mistakes: they would vanish without a word.
+fn overlay(key: &str, template: &Template, mistakes: &mut Mistakes) -> Option<PodTemplateSpec> {
+    let whole = Value::Object(template.0.clone());
+    let typed: PodTemplateSpec = match serde_json::from_value(whole) {
+        Ok(typed) => typed,
+        Err(error) => {
+            mistakes.push(format!("{key}.template"), format!("is no part of a pod's template: {error}"));
+            return None;
+        }
+    };
+    let known = serde_json::to_value(&typed).unwrap_or_default();
+    let mut unknown = Vec::new();
+    missing(&template.0, &known, &mut format!("{key}.template"), &mut unknown);
+    for path in unknown {
+        mistakes.push(path, "there is no such field in a pod's template");
+    }
+    Some(typed)
+}
+
+/// Keys of `said` that are not in `known`, with their paths.
+fn missing(said: &Map<String, Value>, known: &Value, path: &mut String, found: &mut Vec<String>) {
+    /// Nobody corrects more than this at once.
+    const ENOUGH: usize = 20;
+    for (key, value) in said {
+        if found.len() >= ENOUGH {
+            return;
+        }
+        let length = path.len();
+        path.push('.');
+        path.push_str(key);
+        match known.get(key) {
+            None if value.is_null() => {}
+            None => found.push(path.clone()),
+            Some(known) => look_into(value, known, path, found),
+        }
+        path.truncate(length);
+    }
+}
+
+fn look_into(value: &Value, known: &Value, path: &mut String, found: &mut Vec<String>) {
+    match (value, known) {
+        (Value::Object(said), Value::Object(_)) => missing(said, known, path, found),
+        (Value::Array(said), Value::Array(known)) => {
+            for (n, (said, known)) in said.iter().zip(known).enumerate() {
+                let length = path.len();
+                path.push_str(&format!("[{n}]"));
+                look_into(said, known, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn prepare(spec: Value) -> Result<Prepared, Vec<String>> {
+        let mut whole = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 600 } });
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let object = json!({ "metadata": { "namespace": "voice", "name": "a", "generation": 2 }, "spec": whole });
+        let resource = Resource::of(&serde_json::from_value(object).unwrap()).unwrap();
+        Prepared::new(&resource).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_service_and_its_variants() {
+        let prepared = prepare(json!({
+            "autoscaling": { "minReplicas": 2, "maxReplicas": 20, "buffer": 30,
+                "schedule": [{ "cron": "0 8 * * *", "durationSeconds": 3600, "minReplicas": 10 }] },
+            "routing": { "variants": [{ "name": "b", "weight": 10 }, { "name": "off", "weight": 0 }] },
+        }))
+        .unwrap();
+        let of = |n: usize| (prepared.parts[n].share, prepared.parts[n].tuning.min, prepared.parts[n].tuning.max);
+        assert_eq!((of(0), of(1), of(2)), ((90, 1, 17), (10, 1, 3), (0, 0, 0)));
+        assert_eq!(prepared.parts[1].tuning.buffer, Buffer::Places(3));
+        assert_eq!(prepared.parts[0].tuning.schedules[0].min(), 9);
+        assert_eq!(prepared.grace().as_secs(), 660);
+    }
+
+    #[test]
+    fn what_only_an_operator_finds_out() {
+        let template = |template: Value| prepare(json!({ "workers": { "template": template } })).map(drop);
+        assert_eq!(template(json!({ "spec": { "nodeSelector": { "a": "b" } } })), Ok(()));
+        assert_eq!(
+            template(json!({ "spec": { "nodeSelektor": {}, "containers": [{ "name": "worker", "imag": "x" }] } })),
+            Err(vec![
+                "spec.workers.template.spec.containers[0].imag: there is no such field in a pod's template".to_owned(),
+                "spec.workers.template.spec.nodeSelektor: there is no such field in a pod's template".to_owned(),
+            ])
+        );
+        let wrong = template(json!({ "spec": { "containers": 1 } })).unwrap_err();
+        assert!(wrong[0].starts_with("spec.workers.template: is no part of a pod's template"), "{wrong:?}");
+        let never = json!({ "autoscaling": { "schedule": [{ "cron": "0 0 30 2 *", "durationSeconds": 60, "minReplicas": 1 }] } });
+        assert!(prepare(never).is_err_and(|mistakes| mistakes[0].starts_with("spec.autoscaling.schedule[0]")));
+    }
+
+    proptest! {
+        #[test]
+        fn a_whole_is_divided_without_rest(whole in 0..5_000_u32, weights in prop::collection::vec(0..100_u32, 1..6)) {
+            let parts = divide(whole, &weights);
+            let takers = weights.iter().filter(|weight| **weight > 0).count() as u32;
+            if takers > 0 {
+                prop_assert_eq!(parts.iter().sum::<u32>(), whole);
+            }
+            for (part, weight) in parts.iter().zip(&weights) {
+                if *weight == 0 {
+                    prop_assert_eq!(*part, 0);
+                } else if whole >= takers {
+                    prop_assert!(*part > 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The operator as a program: flags, environment and a file in, an exit code out.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use futures_util::FutureExt as _;
+use kube::api::{Api, ListParams};
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use parking_lot::Mutex;
+use streamfleet_process::admin::Admin;
+use streamfleet_process::config::{Layers, Mistakes};
+use streamfleet_process::crypto;
+use streamfleet_process::readiness::Readiness;
+use streamfleet_process::serve::Listener;
+use streamfleet_process::signals::Signals;
+use streamfleet_process::tasks::Subsystems;
+use streamfleet_process::telemetry::{Program, Telemetry};
+use streamfleet_service::resource::{StreamService, definition_yaml};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+
+use crate::cluster::Cluster;
+use crate::config::{OperatorConfig, OperatorPlan};
+use crate::due::Due;
+use crate::events::Reporter;
+use crate::kind::Kind;
+use crate::leader::{Which, lead};
+use crate::lease::Terms;
+use crate::metrics::Instruments;
+use crate::operator::Operator;
+use crate::prepare::Installation;
+use crate::requests::Counting;
+use crate::watch::{Told, Watches};
+
+/// A configuration that cannot be used (`EX_USAGE` of sysexits).
+pub const EXIT_CONFIG: u8 = 64;
+/// A part of the operator failed, or `check-empty` found something.
+pub const EXIT_FAILED: u8 = 1;
+/// The last writes are given this.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Who tells, in Events.
+const CONTROLLER: &str = "streamfleet.dev/operator";
+/// Names that `check-empty` tells of at most.
+const NAMED: usize = 20;
+
+/// The operator: makes StreamServices into workers, as many as are needed, and ends none that has a call.
+///
+/// Every key of the configuration file can also be given as an environment variable: `admin.listen` is
+/// `STREAMFLEET_ADMIN_LISTEN`. Variables win over the file.
+#[derive(Parser, Debug)]
+#[command(name = "streamfleet-operator", version)]
+struct Flags {
+    /// YAML file with the configuration.
+    #[arg(long, env = "STREAMFLEET_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// What to log, as `info` or `streamfleet_operator=debug`.
+    #[arg(long)]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+enum Command {
+    /// Print the CustomResourceDefinition of StreamServices.
+    Definition,
+    /// Say whether there are StreamServices in the operator's namespaces: exit 0 if there are none, else name them and exit 1.
+    CheckEmpty,
+}
+
+/// Runs what the command line asks for.
+#[must_use]
+pub fn run() -> ExitCode {
+    let flags = match Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_CONFIG } else { 0 };
+            // A closed terminal is no reason to fail differently.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match &flags.command {
+        None => operate(&flags),
+        Some(Command::Definition) => {
+            let printed = io::stdout().lock().write_all(definition_yaml().as_bytes());
+            printed.map_or_else(|error| fail(&error.to_string()), |()| ExitCode::SUCCESS)
+        }
+        Some(Command::CheckEmpty) => check_empty(&flags),
+    }
+}
+
+fn layers(flags: &Flags) -> Layers {
+    let mut layers = OperatorConfig::layers()
+        .environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))));
+    if let Some(path) = &flags.config {
+        layers = layers.file(path);
+    }
+    layers.flag("--log", "log.filter", flags.log.clone())
+}
+
+fn operate(flags: &Flags) -> ExitCode {
+    let plan = match layers(flags).load::<OperatorConfig>().build(OperatorConfig::build) {
+        Ok(plan) => plan,
+        Err(mistakes) => return refuse(&mistakes),
+    };
+    let program = Program { name: "streamfleet-operator", version: env!("CARGO_PKG_VERSION") };
+    let telemetry = match Telemetry::start(&plan.telemetry, program) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let runtime = match Builder::new_multi_thread().worker_threads(2).thread_name("operator").enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let code = match runtime.block_on(serve(plan, &telemetry)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    };
+    runtime.shutdown_background();
+    telemetry.shutdown();
+    code
+}
+
+async fn serve(plan: OperatorPlan, telemetry: &Telemetry) -> Result<(), String> {
+    crypto::install();
+    let mut signals = Signals::install().map_err(|error| error.to_string())?;
+    let admin = Listener::bind(plan.admin_listen).map_err(|error| format!("{}: {error}", plan.admin_listen))?;
+    let metrics = telemetry.metrics().clone();
+    metrics.observe_process(streamfleet_net::heap_in_use);
+    let due: Arc<Mutex<Due>> = Arc::default();
+    let instruments = Instruments::new(&metrics, due.clone());
+    let readiness = Readiness::new();
+    let starting = readiness.hold("starting");
+    let mut subsystems = Subsystems::new();
+    let stop = subsystems.stopping();
+    Admin { readiness, metrics }.start(admin, &mut subsystems, stop.clone()).map_err(|error| error.to_string())?;
+    let (client, namespace) = client(Some(&instruments)).await?;
+    let cluster = Cluster::new(client.clone());
+    let identity = plan.lease.identity.clone().unwrap_or_else(|| format!("operator-{:x}", rand::random::<u64>()));
+    let which = Which {
+        namespace: plan.lease.namespace.clone().unwrap_or_else(|| namespace.clone()),
+        name: plan.lease.name.clone(),
+        identity: identity.clone(),
+        terms: Terms { duration: plan.lease.duration, deadline: plan.lease.deadline, retry: plan.lease.retry },
+    };
+    let (sender, leads) = watch::channel(None);
+    subsystems.spawn("lease", lead(cluster.clone(), which, sender, instruments.clone(), stop.clone()));
+    drop(starting);
+    let operate = operate_when_leading(plan, Given { client, cluster, namespace, identity, instruments, due, leads });
+    subsystems.spawn("operator", async move { stop.run_until_cancelled(operate).await.unwrap_or(Ok(())) });
+    tokio::select! {
+        _ = signals.next() => {}
+        Some(exit) = subsystems.next_exit() => return Err(exit.to_string()),
+    }
+    tracing::info!("stopping");
+    for exit in subsystems.stop(STOP_GRACE).await.iter().filter(|exit| !exit.is_clean()) {
+        tracing::warn!(%exit, "a part did not stop cleanly");
+    }
+    Ok(())
+}
+
+struct Given {
+    client: Client,
+    cluster: Cluster,
+    namespace: String,
+    identity: String,
+    instruments: Instruments,
+    due: Arc<Mutex<Due>>,
+    leads: watch::Receiver<Option<Instant>>,
+}
+
+/// One that waits for the lease watches nothing: all that it would keep would be there twice.
+async fn operate_when_leading(plan: OperatorPlan, given: Given) -> Result<(), String> {
+    let Given { client, cluster, namespace, identity, instruments, due, mut leads } = given;
+    // The sender is the lease's task, whose end ends the process.
+    if leads.wait_for(Option::is_some).await.is_err() {
+        return std::future::pending().await;
+    }
+    let mut site = plan.site;
+    if site.router_namespace.is_empty() {
+        site.router_namespace = namespace;
+    }
+    site.ipv6 = std::env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|host| host.contains(':'));
+    let mut kinds = Kind::BUILT_IN.to_vec();
+    site.pod_monitors = is_served(&client, Kind::PodMonitor).await;
+    kinds.extend(site.pod_monitors.then_some(Kind::PodMonitor));
+    let routers = site.router_namespace.clone();
+    let installation =
+        Installation { site, secret: plan.secret, image: plan.worker_image, public_url: plan.public_url };
+    let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: identity };
+    let store = plan.store.open();
+    let operator = Operator::new(cluster, store, installation, instruments, due, leads, reporter);
+    let operator = Arc::new(operator);
+    let told: Arc<dyn Told> = operator.clone();
+    let address = match plan.router_service.filter(|_| operator.public_url().is_none()) {
+        Some(name) => crate::address::follow(client.clone(), routers, name, operator.clone()).boxed(),
+        None => std::future::pending().boxed(),
+    };
+    let mut watches = Watches::start(&client, &plan.namespaces, &kinds, &told);
+    watches.told_all().await;
+    tracing::info!("all is known");
+    tokio::select! {
+        () = operator.run(plan.concurrency) => Err("nothing is looked at any more".to_owned()),
+        () = watches.ended() => Err("a watch has ended".to_owned()),
+        () = address => Err("the routers' address is not followed any more".to_owned()),
+    }
+}
+
+/// Whether the API server knows a kind. One that is installed later is seen by the next operator that leads.
+async fn is_served(client: &Client, kind: Kind) -> bool {
+    let resource = kind.resource();
+    let version = resource.api_version;
+    match client.list_api_group_resources(&version).await {
+        Ok(list) => list.resources.iter().any(|served| served.kind == kind.name()),
+        Err(_) => false,
+    }
+}
+
+/// A client of the API server, as the surroundings say, and the namespace that this runs in.
+async fn client(instruments: Option<&Instruments>) -> Result<(Client, String), String> {
+    crypto::install();
+    let config = Config::infer().await.map_err(|error| format!("no API server: {error}"))?;
+    let namespace = config.default_namespace.clone();
+    let client = match instruments {
+        Some(instruments) => {
+            let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
+            builder.with_layer(&Counting(instruments.clone())).build()
+        }
+        None => Client::try_from(config).map_err(|error| error.to_string())?,
+    };
+    Ok((client, namespace))
+}
+
+/// Of the configuration only `namespaces` matters here: one that the operator could not start with must not keep it from being
+/// taken away.
+fn check_empty(flags: &Flags) -> ExitCode {
+    let namespaces = layers(flags).load::<OperatorConfig>().config.namespaces;
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match runtime.block_on(remaining(&namespaces)) {
+        Ok(names) if names.is_empty() => ExitCode::SUCCESS,
+        Ok(names) => fail(&still_there(&names)),
+        Err(error) => fail(&error),
+    }
+}
+
+/// The StreamServices that there are.
+async fn remaining(namespaces: &[String]) -> Result<Vec<String>, String> {
+    let (client, _) = client(None).await?;
+    let scopes: Vec<Api<StreamService>> = match namespaces {
+        [] => vec![Api::all(client)],
+        some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
+    };
+    let mut names = Vec::new();
+    for api in scopes {
+        match api.list(&ListParams::default()).await {
+            Ok(list) => names.extend(list.items.iter().map(|service| {
+                let metadata = &service.metadata;
+                let part = |text: &Option<String>| text.clone().unwrap_or_default();
+                format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
+            })),
+            // Without the definition there are none.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn still_there(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let mut text = format!(
+        "There are StreamServices, whose workers would be left without an operator: delete them first.\n  {}",
+        names[..names.len() - more].join("\n  ")
+    );
+    if more > 0 {
+        text.push_str(&format!("\n  and {more} more"));
+    }
+    text
+}
+
+fn refuse(mistakes: &Mistakes) -> ExitCode {
+    for mistake in mistakes.iter() {
+        tell(&mistake.to_string());
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn fail(error: &str) -> ExitCode {
+    tell(error);
+    ExitCode::from(EXIT_FAILED)
+}
+
+/// Telemetry is not there yet, or no longer.
+fn tell(line: &str) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_still_there_is_named() {
+        let names: Vec<String> = (0..22).map(|n| format!("voice/s{n}")).collect();
+        let text = still_there(&names);
+        assert!(text.contains("voice/s19\n  and 2 more") && !text.contains("voice/s20"), "{text}");
+        assert!(still_there(&names[..1]).ends_with("voice/s0"));
+    }
+}

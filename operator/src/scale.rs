@@ -1,0 +1,411 @@
+//! How many workers of each kind, and what is done to have them: decided, then carried out.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use streamfleet_scaling::{DrainReason, Limit, Moment, Plan, Traffic, Worker, decide};
+use streamfleet_session::ServiceName;
+use streamfleet_store::WorkerId;
+
+use crate::apply;
+use crate::care::Care;
+use crate::cluster::Refusal;
+use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
+use crate::look::{Findings, Seen, Stop};
+use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
+use crate::operator::Operator;
+use crate::prepare::{Part, Prepared, share_of};
+use crate::status::{Fault, Standing};
+use crate::steps::{PodId, Rules, Step, Steps, Wanted, close, steps};
+use crate::view::Item;
+use crate::workers::{Rolling, of_variant, snapshot};
+
+/// The grace of a pod that is empty and has not heard that it ends.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Pods of one Deployment.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Its name.
+    name: String,
+    variant: Option<String>,
+    /// `None` if the specification does not know it any more: all of it goes.
+    part: Option<Part>,
+    facts: Option<DeploymentFacts>,
+    /// Pods that there shall be, as it was last said.
+    target: i32,
+    wanted: Wanted,
+    /// Pods that were asked for and do not exist.
+    coming: u32,
+    /// Pods that go in this look, and how many of them did.
+    removing: Vec<String>,
+    removed: i32,
+}
+
+impl Run {
+    /// Those that the specification knows, and those that are still there.
+    pub(crate) fn all(seen: &Seen, prepared: Option<&Prepared>, care: &Care) -> Vec<Self> {
+        let service = &seen.resource.key.name;
+        let run = |name: String, variant: Option<String>, part: Option<Part>| {
+            let facts = seen.deployments.get(&name).cloned();
+            let there = facts.as_ref().map_or(0, |facts| facts.replicas);
+            let target = care.replicas.get(&name).copied().unwrap_or(there);
+            Self {
+                name,
+                variant,
+                part,
+                facts,
+                target,
+                wanted: Wanted::default(),
+                coming: 0,
+                removing: Vec::new(),
+                removed: 0,
+            }
+        };
+        let parts = prepared.map(|prepared| prepared.parts.as_slice()).unwrap_or_default();
+        let mut runs: Vec<Self> = parts
+            .iter()
+            .map(|part| run(worker(service, part.variant.as_deref()), part.variant.clone(), Some(part.clone())))
+            .collect();
+        for (name, facts) in &seen.deployments {
+            if runs.iter().all(|known| known.name != *name) {
+                runs.push(run(name.clone(), facts.variant.clone(), None));
+            }
+        }
+        runs
+    }
+
+    fn rolling(&self) -> Rolling {
+        match &self.facts {
+            Some(facts) if !facts.is_rolled_out() => Rolling::Yes,
+            _ => Rolling::No,
+        }
+    }
+
+    /// Whether it is to go as a whole.
+    fn is_retiring(&self) -> bool {
+        self.part.is_none()
+    }
+}
+
+/// What is wanted of all workers of a service.
+#[derive(Debug)]
+pub(crate) struct Scaling {
+    runs: Vec<Run>,
+    want: u32,
+    limited: Option<Limit>,
+    wake: Option<Moment>,
+    why: Option<String>,
+    /// What was done, for people.
+    pub(crate) done: Steps,
+}
+
+/// How a service's drains are bounded.
+pub(crate) fn rules(prepared: Option<&Prepared>, now: Moment) -> Rules {
+    let operation = prepared.map(|prepared| &prepared.said.service.operation);
+    Rules {
+        max_drain: operation.and_then(|operation| operation.autoscaling.max_drain),
+        disruption: operation.map(|operation| operation.disruption).unwrap_or_default(),
+        now,
+    }
+}
+
+impl Scaling {
+    /// Decides.
+    pub(crate) fn decide(
+        mut runs: Vec<Run>,
+        standing: &Standing,
+        pods: &[PodFacts],
+        workers: &[Worker<String>],
+        traffic: Option<Traffic>,
+        care: &mut Care,
+        now: Moment,
+    ) -> Self {
+        let mut all = Self { runs: Vec::new(), want: 0, limited: None, wake: None, why: None, done: Steps::default() };
+        for run in &mut runs {
+            let of =
+                |worker: &&Worker<String>| pods.iter().any(|pod| pod.name == worker.id && pod.variant == run.variant);
+            let workers: Vec<Worker<String>> = workers.iter().filter(of).cloned().collect();
+            let closing = match standing {
+                Standing::Ending => Some("its service is being deleted"),
+                Standing::Displaced(_) => Some("another service has its path"),
+                Standing::Served | Standing::Invalid(_) => None,
+            };
+            match (closing, &run.part) {
+                (Some(why), _) => run.wanted = close(&workers, why),
+                (None, None) if care.prepared.is_some() => {
+                    run.wanted = close(&workers, "its variant is not there any more");
+                }
+                // Nothing is known of what it should be.
+                (None, None) => {}
+                (None, Some(part)) => {
+                    let replicas = u32::try_from(run.target).unwrap_or(0);
+                    let snapshot =
+                        snapshot(workers, replicas, run.rolling(), traffic.map(|all| share_of(all, part.share)));
+                    run.coming = snapshot.coming;
+                    let memory = care.scaling.entry(run.variant.clone()).or_default();
+                    let mut plan = decide(&part.tuning, &snapshot, memory, now);
+                    if run.rolling() == Rolling::Yes {
+                        // Pods go and come by themselves: which of them are too many shows when that is over.
+                        plan.drain.retain(|(_, why)| matches!(why, DrainReason::Leaving | DrainReason::NeverReady));
+                    }
+                    all.take(&plan);
+                    run.wanted = Wanted::from(&plan);
+                }
+            }
+        }
+        all.runs = runs;
+        all
+    }
+
+    fn take(&mut self, plan: &Plan<String>) {
+        self.want = self.want.saturating_add(plan.want);
+        self.limited = self.limited.or(plan.limited);
+        self.wake = [self.wake, plan.wake].into_iter().flatten().min();
+        if plan.create > 0 || self.why.is_none() {
+            self.why = Some(plan.why.to_string());
+        }
+    }
+
+    /// The steps of all of them.
+    pub(crate) fn steps(&mut self, seen: &Seen, care: &Care, now: Moment) -> Steps {
+        let mut all = Steps::default();
+        let pods: Vec<&PodFacts> = seen.pods.iter().collect();
+        let rules = rules(care.prepared.as_deref(), now);
+        for run in &mut self.runs {
+            let pods = of_variant(&pods, run.variant.as_deref());
+            let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
+            let mut of_run = steps(&run.wanted, &pods, &care.views, &rules, goes);
+            run.removing.clone_from(&of_run.removed);
+            all.first.append(&mut of_run.first);
+            all.then.append(&mut of_run.then);
+            all.undrained.append(&mut of_run.undrained);
+            all.drained.append(&mut of_run.drained);
+            all.removed.append(&mut of_run.removed);
+            all.expired.append(&mut of_run.expired);
+        }
+        all
+    }
+
+    /// Pods of each Deployment, as they stand when its other fields are written: how many there shall be is said by itself, but of
+    /// one that is made.
+    pub(crate) fn to_write(&self) -> Vec<i32> {
+        let known = self.runs.iter().filter(|run| !run.is_retiring());
+        known.map(|run| run.facts.as_ref().map_or_else(|| run.raised(), |facts| facts.replicas)).collect()
+    }
+
+    /// Names of the Deployments that have pods and are not wanted: they go when those have gone.
+    pub(crate) fn retiring(&self) -> Vec<String> {
+        let retiring = self.runs.iter().filter(|run| run.is_retiring() && run.target > 0);
+        retiring.map(|run| run.name.clone()).collect()
+    }
+
+    /// A pod has gone that its Deployment counted. One that was over was not counted any more.
+    fn removed(&mut self, pod: &PodId) {
+        if let Some(run) = self.runs.iter_mut().find(|run| run.removing.contains(&pod.name)) {
+            run.removed += 1;
+        }
+    }
+
+    /// Whether no pod is asked for.
+    pub(crate) fn is_at_zero(&self) -> bool {
+        self.runs.iter().all(|run| run.target == 0 || run.facts.is_none())
+    }
+
+    /// Whether anything is on its way.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.runs.iter().any(|run| run.coming > 0 || run.wanted.create > 0 || run.rolling() == Rolling::Yes)
+    }
+
+    /// When something changes by time alone.
+    pub(crate) fn wake(&self) -> Option<Moment> {
+        self.wake
+    }
+
+    /// Workers that there shall be.
+    pub(crate) fn want(&self) -> u32 {
+        self.want
+    }
+
+    /// What keeps it from having them.
+    pub(crate) fn limited(&self) -> Option<Limit> {
+        self.limited
+    }
+
+    /// Why so many.
+    pub(crate) fn why(&self) -> &str {
+        self.why.as_deref().unwrap_or_default()
+    }
+
+    /// Pods that were asked for and do not exist, or were asked for now.
+    pub(crate) fn coming(&self) -> u32 {
+        self.runs.iter().map(|run| run.coming + run.wanted.create).sum()
+    }
+
+    /// Pods that were asked for now.
+    pub(crate) fn created(&self) -> u32 {
+        self.runs.iter().map(|run| run.wanted.create).sum()
+    }
+
+    /// The figures of its Deployments.
+    pub(crate) fn deployments(&self) -> Vec<DeploymentFacts> {
+        self.runs.iter().filter_map(|run| run.facts.clone()).collect()
+    }
+}
+
+impl Run {
+    /// Pods that there shall be before any goes.
+    fn raised(&self) -> i32 {
+        self.target.saturating_add(i32::try_from(self.wanted.create).unwrap_or(i32::MAX))
+    }
+}
+
+impl Operator {
+    /// Says how many pods there shall be: those included that go in this look, and go only then.
+    pub(crate) async fn raise(&self, key: &Key, findings: &mut Findings, care: &mut Care) -> Result<(), Stop> {
+        let Findings { scaling, faults, .. } = findings;
+        for run in &mut scaling.runs {
+            let replicas = run.raised();
+            run.target = replicas;
+            let there = self.replicas(key, &run.name);
+            if there.is_some_and(|there| there != replicas) {
+                self.set_replicas(key, &run.name, replicas, faults).await?;
+            }
+            if there.is_some() || replicas > 0 {
+                care.replicas.insert(run.name.clone(), replicas);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says it again without those that have gone.
+    pub(crate) async fn lower(
+        &self,
+        key: &Key,
+        seen: &Seen,
+        findings: &mut Findings,
+        care: &mut Care,
+    ) -> Result<(), Stop> {
+        let closing = matches!(findings.standing, Standing::Ending | Standing::Displaced(_));
+        let Findings { scaling, faults, .. } = findings;
+        for run in &mut scaling.runs {
+            let mut replicas = run.target.saturating_sub(run.removed).max(0);
+            if closing || run.is_retiring() {
+                // Those that were asked for and never came are not waited for.
+                let there = seen
+                    .pods
+                    .iter()
+                    .filter(|pod| pod.variant == run.variant && !pod.ending && pod.stage != Stage::Over);
+                let there = i32::try_from(there.count()).unwrap_or(i32::MAX);
+                replicas = replicas.min(there.saturating_sub(run.removed).max(0));
+            }
+            if replicas < run.target && self.replicas(key, &run.name).is_some() {
+                self.set_replicas(key, &run.name, replicas, faults).await?;
+                run.target = replicas;
+                care.replicas.insert(run.name.clone(), replicas);
+            }
+        }
+        Ok(())
+    }
+
+    fn replicas(&self, key: &Key, name: &str) -> Option<i32> {
+        self.view.lock().get(key)?.deployments.get(name).map(|facts| facts.replicas)
+    }
+
+    async fn set_replicas(&self, key: &Key, name: &str, replicas: i32, faults: &mut Vec<Fault>) -> Result<(), Stop> {
+        if !self.may_act() {
+            return Err(Stop::NotLeading);
+        }
+        match self.cluster.set_replicas(&key.namespace, name, replicas).await {
+            Ok(written) => {
+                apply::note(&self.view, &written);
+                Ok(())
+            }
+            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(()),
+            Err(Refusal::Away(text)) => Err(Stop::Away(text)),
+            Err(Refusal::Refused(text)) => {
+                faults.push(Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {text}")));
+                Ok(())
+            }
+        }
+    }
+
+    /// Does one step after the other. What fails for one pod ends that pod's steps, not the others'.
+    pub(crate) async fn carry_out(
+        &self,
+        key: &Key,
+        service: &ServiceName,
+        steps: &[Step],
+        findings: &mut Findings,
+    ) -> Result<(), Stop> {
+        let mut failed: Vec<String> = Vec::new();
+        for step in steps {
+            if failed.iter().any(|name| name == step.pod()) {
+                continue;
+            }
+            if !self.may_act() {
+                return Err(Stop::NotLeading);
+            }
+            match self.step(key, service, step).await {
+                Ok(Done::Yes) => {
+                    if let Step::Delete(pod) = step {
+                        findings.scaling.removed(pod);
+                    }
+                }
+                // It is gone, or another one: the watch tells.
+                Ok(Done::Moot) => failed.push(step.pod().to_owned()),
+                Err(Refusal::Away(text)) => return Err(Stop::Away(text)),
+                Err(refusal) => {
+                    let text = format!("pod {}: {refusal}", step.pod());
+                    findings.faults.push(Fault::new("PodRefused", text));
+                    failed.push(step.pod().to_owned());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(&self, key: &Key, service: &ServiceName, step: &Step) -> Result<Done, Refusal> {
+        let namespace = &key.namespace;
+        let none = json!({});
+        let marked = |pod: PodId, labels: Value, annotations: Value| async move {
+            let written = self.cluster.mark_pod(namespace, &pod, &labels, &annotations).await?;
+            self.view.lock().put(Item::Pod(key.clone(), PodFacts::of(&written)));
+            Ok(())
+        };
+        let done = match step {
+            Step::MarkServing(pod) => {
+                let labels = json!({ STATE: SERVING, PROTECTED: "true" });
+                let gone = json!({ DRAINING_SINCE: null, DRAIN_REASON: null, DELETION_COST: null });
+                marked(pod.clone(), labels, gone).await
+            }
+            Step::MarkDraining(pod, since, why) => {
+                let notes = json!({ DRAINING_SINCE: rfc3339(*since), DRAIN_REASON: why, DELETION_COST: "-1000" });
+                marked(pod.clone(), json!({ STATE: DRAINING }), notes).await
+            }
+            Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
+            Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,
+            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod, None).await,
+            Step::DeleteAgain(pod) => self.cluster.delete_pod(namespace, pod, Some(AGAIN)).await,
+            Step::Ask(worker, gate) => {
+                let Ok(id) = worker.parse::<WorkerId>() else { return Ok(Done::Moot) };
+                return match self.store.ask_gate(service, &id, *gate).await {
+                    Ok(_) => Ok(Done::Yes),
+                    // It is asked again with the next look: the pod says what is wanted.
+                    Err(_) => Ok(Done::Moot),
+                };
+            }
+        };
+        match done {
+            Ok(()) => Ok(Done::Yes),
+            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(Done::Moot),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+enum Done {
+    Yes,
+    /// There is nobody to do it to.
+    Moot,
+}

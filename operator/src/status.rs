@@ -1,0 +1,379 @@
+//! What is said of a service in its status: counts, and five conditions. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use streamfleet_process::config::Mistakes;
+use streamfleet_scaling::{Figures, Limit, Moment, Phase, Stay, Worker};
+use streamfleet_service::resource::StreamServiceStatus;
+
+use crate::facts::{DeploymentFacts, PodFacts};
+use crate::names;
+use crate::precedence::Conflict;
+
+/// A drain that waits for sessions is news after this: most are over sooner.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Faults that are told at a time. The first ones are those that most likely make the others.
+const MAX_FAULTS: usize = 4;
+/// The longest message, in bytes (the API server takes 32 KiB).
+const MAX_MESSAGE: usize = 2048;
+
+/// Whether a service is served at all, and if not, why.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Standing {
+    /// It is.
+    Served,
+    /// Its specification is wrong.
+    Invalid(Mistakes),
+    /// Somebody else has its path.
+    Displaced(Conflict),
+    /// It is being deleted.
+    Ending,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into() }
+    }
+}
+
+/// All that a status is made from.
+#[derive(Debug, Clone)]
+pub struct Picture<'a> {
+    /// Of the service.
+    pub name: &'a str,
+    /// Of its specification.
+    pub generation: i64,
+    /// Whether it is served.
+    pub standing: &'a Standing,
+    /// Its workers.
+    pub workers: &'a [Worker<String>],
+    /// Their pods.
+    pub pods: &'a [&'a PodFacts],
+    /// Pods that were asked for and do not exist.
+    pub coming: u32,
+    /// Its Deployments.
+    pub deployments: &'a [DeploymentFacts],
+    /// Whether what workers said is how things are.
+    pub figures: Figures,
+    /// Workers that there shall be.
+    pub want: u32,
+    /// What keeps it from having them.
+    pub limited: Option<Limit>,
+    /// What is not as it should be.
+    pub faults: &'a [Fault],
+    /// Where clients reach it.
+    pub url: Option<String>,
+    /// Now.
+    pub now: Moment,
+}
+
+struct Finding {
+    is: bool,
+    reason: String,
+    message: String,
+}
+
+fn finding(is: bool, reason: impl Into<String>, message: impl Into<String>) -> Finding {
+    Finding { is, reason: reason.into(), message: message.into() }
+}
+
+impl Picture<'_> {
+    fn in_phase(&self, phase: Phase) -> usize {
+        self.workers.iter().filter(|worker| worker.phase == phase).count()
+    }
+
+    /// The status that follows on `before`: what has not changed keeps the time at which it last did.
+    #[must_use]
+    pub fn status(&self, before: &StreamServiceStatus) -> StreamServiceStatus {
+        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let sum = |of: &dyn Fn(&Worker<String>) -> u32| self.workers.iter().map(|worker| i64::from(of(worker))).sum();
+        let serves = |worker: &Worker<String>| worker.phase == Phase::Serving;
+        let selected = self.pods.iter().filter(|pod| !pod.marks.draining && !pod.ending);
+        let findings = [
+            ("Ready", self.ready()),
+            ("Progressing", self.progressing()),
+            ("Degraded", self.degraded()),
+            ("ScalingLimited", self.limited()),
+            ("DrainBlocked", self.drain_blocked()),
+        ];
+        let conditions = findings.map(|(kind, finding)| self.condition(kind, finding, before));
+        StreamServiceStatus {
+            observed_generation: Some(self.generation),
+            conditions: conditions.into(),
+            replicas: count(selected.count()),
+            ready_replicas: count(self.in_phase(Phase::Serving)),
+            draining_replicas: count(self.in_phase(Phase::Draining)),
+            desired_replicas: i32::try_from(self.want).unwrap_or(i32::MAX),
+            active_sessions: sum(&|worker| worker.sessions),
+            capacity: sum(&|worker| if serves(worker) { worker.capacity } else { 0 }),
+            selector: names::scale_selector(self.name),
+            url: self.url.clone(),
+        }
+    }
+
+    fn condition(&self, kind: &str, finding: Finding, before: &StreamServiceStatus) -> Condition {
+        let status = if finding.is { "True" } else { "False" };
+        let before = before.conditions.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        let millis = i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX);
+        let seconds = Timestamp::from_second(millis / 1000).unwrap_or_default();
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: one_word(&finding.reason),
+            message: finding.message[..finding.message.floor_char_boundary(MAX_MESSAGE)].to_owned(),
+            observed_generation: Some(self.generation),
+            last_transition_time: before.map_or(Time(seconds), |before| before.last_transition_time.clone()),
+        }
+    }
+
+    fn ready(&self) -> Finding {
+        let serving = self.in_phase(Phase::Serving);
+        match self.standing {
+            Standing::Invalid(mistakes) => finding(false, "Invalid", said(mistakes)),
+            Standing::Displaced(conflict) => finding(
+                false,
+                "PathConflict",
+                format!("{} is served by {}, which was there before", conflict.path, conflict.by),
+            ),
+            Standing::Ending => finding(false, "Deleting", "it takes no more calls"),
+            Standing::Served if serving > 0 => {
+                finding(true, "WorkersReady", format!("{} calls", plural(serving, "worker takes", "workers take")))
+            }
+            Standing::Served if self.want == 0 => finding(true, "ScaledToZero", "the next call starts a worker"),
+            Standing::Served => finding(false, "NoWorkers", "no worker takes calls yet"),
+        }
+    }
+
+    fn progressing(&self) -> Finding {
+        let (starting, draining) =
+            (self.in_phase(Phase::Starting) + self.coming as usize, self.in_phase(Phase::Draining));
+        let rolling = self.deployments.iter().find(|deployment| !deployment.is_rolled_out());
+        match (self.standing, rolling) {
+            (Standing::Ending, _) => {
+                finding(true, "Deleting", format!("{} left", plural(self.workers.len(), "worker is", "workers are")))
+            }
+            (_, Some(rolling)) => finding(
+                true,
+                "RollingOut",
+                format!(
+                    "{} of {} pods are of the present template",
+                    rolling.updated,
+                    rolling.existing.max(rolling.replicas)
+                ),
+            ),
+            _ if starting > 0 => {
+                finding(true, "Starting", format!("{} starting", plural(starting, "worker is", "workers are")))
+            }
+            _ if draining > 0 => {
+                finding(true, "Draining", format!("{} draining", plural(draining, "worker is", "workers are")))
+            }
+            _ => finding(false, "Settled", "as many workers as there shall be"),
+        }
+    }
+
+    fn degraded(&self) -> Finding {
+        let mut faults: Vec<Fault> = Vec::new();
+        if let Standing::Invalid(_) = self.standing {
+            faults.push(Fault::new("Invalid", "the specification is wrong; what runs goes on as it was"));
+        }
+        if self.figures == Figures::Stale {
+            faults.push(Fault::new(
+                "StoreUnavailable",
+                "the store does not answer: calls go on, and no worker is made, drained or removed",
+            ));
+        }
+        faults.extend(self.faults.iter().cloned());
+        let failures = self.deployments.iter().filter_map(|deployment| deployment.failure.as_ref());
+        faults.extend(failures.map(|failure| Fault::new(&failure.reason, &failure.message)));
+        let lost = self.in_phase(Phase::Lost);
+        if lost > 0 && self.figures == Figures::Fresh {
+            let text = format!("{} not heard of: others are made", plural(lost, "worker is", "workers are"));
+            faults.push(Fault::new("WorkersLost", text));
+        }
+        for trouble in self.pods.iter().filter(|pod| !pod.ending).filter_map(|pod| pod.trouble.as_ref()) {
+            faults.push(Fault::new(&trouble.reason, format!("a worker does not start: {}", trouble.message)));
+        }
+        // A hundred pods that cannot be pulled are one fault.
+        let mut told: Vec<Fault> = Vec::new();
+        for fault in faults {
+            if told.len() < MAX_FAULTS && told.iter().all(|known| known.reason != fault.reason) {
+                told.push(fault);
+            }
+        }
+        let Some(first) = told.first() else { return finding(false, "AsExpected", "nothing is wrong") };
+        let messages: Vec<_> = told.iter().map(|fault| fault.message.as_str()).collect();
+        finding(true, first.reason.clone(), messages.join("; "))
+    }
+
+    fn limited(&self) -> Finding {
+        let reason = match self.limited {
+            None => return finding(false, "NotLimited", "it has what it needs"),
+            Some(Limit::Max { .. }) => "MaxReplicas",
+            Some(Limit::Starting { .. }) => "Starting",
+            Some(Limit::NotReady { .. }) => "NotReady",
+            Some(Limit::Pods { .. }) => "Pods",
+            Some(Limit::Unknown) => "StoreUnavailable",
+        };
+        finding(true, reason, self.limited.map(|limit| limit.to_string()).unwrap_or_default())
+    }
+
+    fn drain_blocked(&self) -> Finding {
+        let must_go = |worker: &&Worker<String>| *self.standing == Standing::Ending || worker.stay == Stay::Leaving;
+        let draining: Vec<_> = self.workers.iter().filter(|worker| worker.phase == Phase::Draining).collect();
+        if self.figures == Figures::Stale && !draining.is_empty() {
+            let text = format!(
+                "{} draining, and the store does not say whether they are empty",
+                plural(draining.len(), "worker is", "workers are")
+            );
+            return finding(true, "StoreUnavailable", text);
+        }
+        let waits = |worker: &&&Worker<String>| {
+            self.now.since(worker.since) >= PATIENCE && !worker.empty && worker.stay != Stay::Ending
+        };
+        let live: Vec<_> = draining.iter().copied().filter(must_go).filter(|worker| waits(&worker)).collect();
+        if !live.is_empty() {
+            let sessions: u32 = live.iter().map(|worker| worker.sessions).sum();
+            let text = format!(
+                "{} to go and have {}",
+                plural(live.len(), "worker is", "workers are"),
+                plural(sessions as usize, "session", "sessions")
+            );
+            return finding(true, "SessionsLive", text);
+        }
+        let staying =
+            self.workers.iter().filter(|worker| worker.phase == Phase::Serving && worker.stay == Stay::Leaving);
+        match staying.count() {
+            0 => finding(false, "NotBlocked", "no drain waits"),
+            n => finding(
+                true,
+                "WaitsForReplacement",
+                format!("{} on a node that goes, until others are ready", plural(n, "worker stays", "workers stay")),
+            ),
+        }
+    }
+}
+
+fn plural(n: usize, one: &str, many: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {many}") }
+}
+
+fn said(mistakes: &Mistakes) -> String {
+    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A reason as the API server takes it: letters, digits and underscores, beginning with a letter.
+fn one_word(text: &str) -> String {
+    let kept: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(128).collect();
+    if kept.starts_with(|c: char| c.is_ascii_alphabetic()) { kept } else { format!("R{kept}") }
+}
+
+/// Whether it is news that is told at once: not how many sessions there are, but how the service stands.
+#[must_use]
+pub fn is_news(before: &StreamServiceStatus, after: &StreamServiceStatus) -> bool {
+    let standing = |status: &StreamServiceStatus| {
+        let conditions = status.conditions.iter();
+        conditions.map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect::<Vec<_>>()
+    };
+    before.observed_generation != after.observed_generation || standing(before) != standing(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Moment = Moment::from_millis(1_000_000_000);
+
+    fn worker(phase: Phase, stay: Stay, sessions: u32) -> Worker<String> {
+        let created = NOW - Duration::from_secs(300);
+        let worker = Worker::serving("a".to_owned(), created, Duration::from_secs(10), sessions, 20);
+        Worker { phase, stay, ..worker }
+    }
+
+    fn picture<'a>(standing: &'a Standing, workers: &'a [Worker<String>]) -> Picture<'a> {
+        Picture {
+            name: "assistant",
+            generation: 3,
+            standing,
+            workers,
+            pods: &[],
+            coming: 0,
+            deployments: &[],
+            figures: Figures::Fresh,
+            want: 1,
+            limited: None,
+            faults: &[],
+            url: None,
+            now: NOW,
+        }
+    }
+
+    fn of(picture: &Picture<'_>) -> Vec<String> {
+        let status = picture.status(&StreamServiceStatus::default());
+        status.conditions.iter().filter(|c| c.status == "True").map(|c| format!("{}={}", c.type_, c.reason)).collect()
+    }
+
+    #[test]
+    fn conditions() {
+        let served = Standing::Served;
+        let serving = [worker(Phase::Serving, Stay::Welcome, 3)];
+        assert_eq!(of(&picture(&served, &serving)), ["Ready=WorkersReady"]);
+        assert_eq!(of(&Picture { want: 0, ..picture(&served, &[]) }), ["Ready=ScaledToZero"]);
+        assert_eq!(of(&Picture { coming: 1, ..picture(&served, &[]) }), ["Progressing=Starting"]);
+        let leaving = [worker(Phase::Serving, Stay::Leaving, 3)];
+        assert_eq!(of(&picture(&served, &leaving)), ["Ready=WorkersReady", "DrainBlocked=WaitsForReplacement"]);
+        let draining = [worker(Phase::Draining, Stay::Leaving, 3)];
+        assert_eq!(of(&picture(&served, &draining)), ["Progressing=Draining", "DrainBlocked=SessionsLive"]);
+        let surplus = [worker(Phase::Serving, Stay::Welcome, 3), worker(Phase::Draining, Stay::Welcome, 3)];
+        assert_eq!(of(&picture(&served, &surplus)), ["Ready=WorkersReady", "Progressing=Draining"]);
+        let stale = Picture { figures: Figures::Stale, limited: Some(Limit::Unknown), ..picture(&served, &serving) };
+        assert_eq!(of(&stale), ["Ready=WorkersReady", "Degraded=StoreUnavailable", "ScalingLimited=StoreUnavailable"]);
+        let lost = [worker(Phase::Lost, Stay::Welcome, 3), worker(Phase::Serving, Stay::Welcome, 0)];
+        assert_eq!(of(&picture(&served, &lost)), ["Ready=WorkersReady", "Degraded=WorkersLost"]);
+        let ending = Standing::Ending;
+        assert_eq!(of(&picture(&ending, &draining)), ["Progressing=Deleting", "DrainBlocked=SessionsLive"]);
+        let conflict = Standing::Displaced(Conflict { path: "/x".to_owned(), by: names::Key::new("voice", "other") });
+        let status = picture(&conflict, &[]).status(&StreamServiceStatus::default());
+        assert_eq!(status.conditions[0].message, "/x is served by voice/other, which was there before");
+        let max = Limit::Max { needs: 12, max: 10 };
+        let limited = Picture { limited: Some(max), ..picture(&served, &serving) };
+        assert_eq!(of(&limited), ["Ready=WorkersReady", "ScalingLimited=MaxReplicas"]);
+    }
+
+    #[test]
+    fn what_has_not_changed_keeps_its_time() {
+        let served = Standing::Served;
+        let serving = [worker(Phase::Serving, Stay::Welcome, 3)];
+        let first = picture(&served, &serving).status(&StreamServiceStatus::default());
+        let later = Picture { now: NOW + Duration::from_secs(9), ..picture(&served, &serving) };
+        assert_eq!(later.status(&first), first);
+        assert!(!is_news(&first, &later.status(&first)));
+        let zero = Picture { workers: &[], now: NOW + Duration::from_secs(9), ..picture(&served, &[]) };
+        let after = zero.status(&first);
+        assert_ne!(after.conditions[0].last_transition_time, first.conditions[0].last_transition_time);
+        assert_eq!(after.conditions[2].last_transition_time, first.conditions[2].last_transition_time);
+        assert!(is_news(&first, &after));
+    }
+
+    #[test]
+    fn faults_are_told_once_each() {
+        let served = Standing::Served;
+        let fault = |n: u32| Fault::new("ErrImagePull", format!("no such image {n}"));
+        let faults = [fault(1), fault(2), Fault::new("failed-create!", "exceeded quota")];
+        let status = Picture { faults: &faults, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
+        assert_eq!(status.conditions[2].reason, "ErrImagePull");
+        assert_eq!(status.conditions[2].message, "no such image 1; exceeded quota");
+        assert_eq!((one_word("failed-create!"), one_word("9")), ("failedcreate".to_owned(), "R9".to_owned()));
+    }
+}

@@ -1,0 +1,306 @@
+//! What people are told of a look: status, Events, metrics.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+use streamfleet_scaling::Phase;
+use streamfleet_service::resource::StreamServiceStatus;
+use streamfleet_service::{API_VERSION, KIND};
+
+use crate::care::Care;
+use crate::cluster::Refusal;
+use crate::events::{Note, Telling, Tone, event, series};
+use crate::facts::{PodFacts, Stage};
+use crate::look::{Findings, Seen};
+use crate::metrics;
+use crate::names::Key;
+use crate::operator::Operator;
+use crate::resource::Resource;
+use crate::status::{Picture, is_news};
+use crate::view::Item;
+
+/// Names in one sentence; more are a number.
+const NAMED: usize = 4;
+
+impl Operator {
+    /// Metrics of a service.
+    pub(crate) fn show(&self, key: &Key, findings: &Findings, care: &Care) {
+        let count = |phase: Phase| findings.workers.iter().filter(|worker| worker.phase == phase).count() as u64;
+        let serving = findings.workers.iter().filter(|worker| worker.phase == Phase::Serving);
+        // Before any worker has shown it there is nothing to show.
+        let has_started = findings.workers.iter().any(|worker| worker.start.is_some());
+        let parts = care.prepared.iter().filter(|_| has_started).flat_map(|prepared| &prepared.parts);
+        let start = parts.filter_map(|part| Some(care.scaling.get(&part.variant)?.start(&part.tuning))).max();
+        self.instruments.service(
+            key,
+            metrics::Figures {
+                starting: count(Phase::Starting) + u64::from(findings.scaling.coming()),
+                serving: count(Phase::Serving),
+                draining: count(Phase::Draining),
+                desired: findings.scaling.want().into(),
+                sessions: findings.workers.iter().map(|worker| u64::from(worker.sessions)).sum(),
+                capacity: serving.map(|worker| u64::from(worker.capacity)).sum(),
+                held: findings.traffic.map_or(0, |traffic| traffic.held.into()),
+                start_seconds: start.map(|start| start.as_secs_f64()),
+            },
+        );
+        let done = &findings.scaling.done;
+        for (kind, workers) in [
+            ("create", findings.scaling.created() as usize),
+            ("undrain", done.undrained.len()),
+            ("drain", done.drained.len()),
+            ("remove", done.removed.len()),
+        ] {
+            self.instruments.decided(key, kind, workers);
+        }
+    }
+
+    /// Status and Events. Returns when a status that could not be written yet may be.
+    pub(crate) async fn tell(&self, key: &Key, seen: &Seen, findings: &Findings, care: &mut Care) -> Option<Instant> {
+        let before = &seen.resource.status;
+        let pods: Vec<&PodFacts> = seen.pods.iter().filter(|pod| pod.stage != Stage::Over).collect();
+        let deployments = findings.scaling.deployments();
+        let picture = Picture {
+            name: &key.name,
+            generation: seen.resource.generation,
+            standing: &findings.standing,
+            workers: &findings.workers,
+            pods: &pods,
+            coming: findings.scaling.coming(),
+            deployments: &deployments,
+            figures: findings.figures,
+            want: findings.scaling.want(),
+            limited: findings.scaling.limited(),
+            faults: &findings.faults,
+            url: self.url(seen),
+            now: findings.now,
+        };
+        let after = picture.status(before);
+        let mut notes = decisions(findings);
+        notes.extend(going(seen, care));
+        notes.extend(transitions(before, &after));
+        let regarding = ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(KIND.to_owned()),
+            namespace: Some(key.namespace.clone()),
+            name: Some(key.name.clone()),
+            uid: Some(seen.resource.uid.clone()),
+            ..ObjectReference::default()
+        };
+        let later = self.write_status(key, before, &after, care).await;
+        for note in notes {
+            // A transition is told again until it stands in the status; the ledger knows that.
+            self.publish(key, &note, &regarding, care).await;
+        }
+        later
+    }
+
+    async fn write_status(
+        &self,
+        key: &Key,
+        before: &StreamServiceStatus,
+        after: &StreamServiceStatus,
+        care: &mut Care,
+    ) -> Option<Instant> {
+        if before == after || !self.may_act() {
+            return None;
+        }
+        let now = Instant::now();
+        if let Err(at) = care.pace.may_write(is_news(before, after), now) {
+            return Some(at);
+        }
+        care.pace.written(now);
+        match self.cluster.set_status(key, &json!(after)).await {
+            Ok(written) => {
+                if let Some(resource) = Resource::of(&written) {
+                    self.view.lock().put(Item::Service(resource));
+                }
+            }
+            Err(Refusal::Absent | Refusal::Conflict(_)) => {}
+            Err(refusal) => tracing::warn!(service = %key, error = %refusal, "its status cannot be written"),
+        }
+        None
+    }
+
+    async fn publish(&self, key: &Key, note: &Note, regarding: &ObjectReference, care: &mut Care) {
+        if !self.may_act() {
+            return;
+        }
+        let now = Timestamp::now();
+        let told = match care.ledger.tell(&key.name, note, self.unique(), Instant::now()) {
+            Telling::Nothing => return,
+            Telling::New(name) => {
+                match note.tone {
+                    Tone::Normal => tracing::info!(service = %key, reason = note.reason, "{}", note.text),
+                    Tone::Warning => tracing::warn!(service = %key, reason = note.reason, "{}", note.text),
+                }
+                let event = event(name, note, regarding, &self.reporter, now);
+                self.cluster.create_event(&key.namespace, &event).await
+            }
+            Telling::Again(name, times) => {
+                self.cluster.repeat_event(&key.namespace, &name, &json!(series(times, now))).await
+            }
+        };
+        if let Err(refusal) = told {
+            tracing::debug!(service = %key, error = %refusal, "an Event was lost");
+        }
+    }
+
+    fn url(&self, seen: &Seen) -> Option<String> {
+        let service = &seen.resource.said.as_ref().ok()?.service;
+        let base = self.public_url()?;
+        let path = service.paths.first()?;
+        let (scheme, _) = base.split_once("://")?;
+        Some(match &service.host {
+            Some(host) => format!("{scheme}://{host}{path}"),
+            None => format!("{base}{path}"),
+        })
+    }
+}
+
+fn named(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        few if few.len() <= NAMED => few.join(", "),
+        many => format!("{} and {} more", many[..NAMED].join(", "), many.len() - NAMED),
+    }
+}
+
+fn workers(n: usize) -> String {
+    if n == 1 { "1 worker".to_owned() } else { format!("{n} workers") }
+}
+
+/// What was done.
+fn decisions(findings: &Findings) -> Vec<Note> {
+    const SCALE: &str = "Scale";
+    let (scaling, done) = (&findings.scaling, &findings.scaling.done);
+    let mut notes = Vec::new();
+    let created = scaling.created() as usize;
+    if created > 0 {
+        let text = format!("{} created, {} wanted: {}", workers(created), scaling.want(), scaling.why());
+        notes.push(Note::normal("WorkersCreated", SCALE, text));
+    }
+    if !done.undrained.is_empty() {
+        let text = format!("{} put back: {}", workers(done.undrained.len()), named(&done.undrained));
+        notes.push(Note::normal("WorkersUndrained", SCALE, text));
+    }
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, why) in &done.drained {
+        by_reason.entry(why).or_default().push(name.clone());
+    }
+    for (why, names) in by_reason {
+        let text = format!("{} ({why}): {}", workers(names.len()), named(&names));
+        notes.push(Note::normal("WorkersDraining", "Drain", text));
+    }
+    if !done.expired.is_empty() {
+        let text = format!(
+            "{} told to send their clients elsewhere, as maxDrainSeconds is over: {}",
+            workers(done.expired.len()),
+            named(&done.expired)
+        );
+        notes.push(Note::warning("DrainExpired", "Drain", text));
+    }
+    if !done.removed.is_empty() {
+        let text = format!("{} removed: {}", workers(done.removed.len()), named(&done.removed));
+        notes.push(Note::normal("WorkersRemoved", SCALE, text));
+    }
+    notes
+}
+
+/// Nodes that go, told once each.
+fn going(seen: &Seen, care: &mut Care) -> Vec<Note> {
+    care.going.retain(|node| seen.going.contains_key(node));
+    let mut notes = Vec::new();
+    for (node, why) in &seen.going {
+        if care.going.insert(node.clone()) {
+            let there = seen.pods.iter().filter(|pod| pod.node.as_ref() == Some(node)).count();
+            let text = format!("node {node} goes ({why}): {} replaced, then drained", workers(there));
+            notes.push(Note::normal("NodeLeaving", "Drain", text));
+        }
+    }
+    notes
+}
+
+/// Conditions that have changed and say that something stands in the way, or does not any more.
+fn transitions(before: &StreamServiceStatus, after: &StreamServiceStatus) -> Vec<Note> {
+    let find = |status: &StreamServiceStatus, kind: &str| -> Option<Condition> {
+        status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
+    };
+    let mut notes = Vec::new();
+    for kind in ["Ready", "Degraded", "ScalingLimited", "DrainBlocked"] {
+        let Some(now) = find(after, kind) else { continue };
+        let then = find(before, kind);
+        let same = then.as_ref().is_some_and(|then| then.status == now.status && then.reason == now.reason);
+        if same {
+            continue;
+        }
+        let bad = match kind {
+            "Ready" => matches!(now.reason.as_str(), "Invalid" | "PathConflict"),
+            // A fleet that grows is no fault.
+            "ScalingLimited" => now.status == "True" && now.reason != "Starting",
+            _ => now.status == "True",
+        };
+        let was_bad = then.is_some_and(|then| kind != "Ready" && then.status == "True" && then.reason != "Starting");
+        if bad {
+            notes.push(Note::warning(now.reason, "Reconcile", now.message));
+        } else if was_bad && now.status == "False" {
+            notes.push(Note::normal(format!("Not{kind}"), "Reconcile", now.message));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn status(kind: &str, is: &str, reason: &str) -> StreamServiceStatus {
+        let condition = Condition {
+            type_: kind.to_owned(),
+            status: is.to_owned(),
+            reason: reason.to_owned(),
+            message: "a sentence".to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        StreamServiceStatus { conditions: vec![condition], ..StreamServiceStatus::default() }
+    }
+
+    #[test]
+    fn what_is_told_of_conditions() {
+        let check = |before: Option<(&str, &str)>, after: (&str, &str, &str), expected: &[(Tone, &str)]| {
+            let (kind, is, reason) = after;
+            let before = before.map_or_else(StreamServiceStatus::default, |(is, reason)| status(kind, is, reason));
+            let notes = transitions(&before, &status(kind, is, reason));
+            let notes: Vec<_> = notes.iter().map(|note| (note.tone, note.reason.as_str())).collect();
+            assert_eq!(notes, expected, "{after:?}");
+        };
+        check(None, ("Ready", "False", "NoWorkers"), &[]);
+        check(None, ("Ready", "False", "Invalid"), &[(Tone::Warning, "Invalid")]);
+        check(Some(("False", "Invalid")), ("Ready", "False", "Invalid"), &[]);
+        check(None, ("Degraded", "False", "AsExpected"), &[]);
+        check(Some(("False", "AsExpected")), ("Degraded", "True", "ErrImagePull"), &[(Tone::Warning, "ErrImagePull")]);
+        check(
+            Some(("True", "ErrImagePull")),
+            ("Degraded", "True", "ImagePullBackOff"),
+            &[(Tone::Warning, "ImagePullBackOff")],
+        );
+        check(Some(("True", "ErrImagePull")), ("Degraded", "False", "AsExpected"), &[(Tone::Normal, "NotDegraded")]);
+        check(None, ("ScalingLimited", "True", "Starting"), &[]);
+        check(None, ("ScalingLimited", "True", "MaxReplicas"), &[(Tone::Warning, "MaxReplicas")]);
+    }
+
+    #[test]
+    fn names_in_a_sentence() {
+        let of = |n: usize| named(&(0..n).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            (of(1), of(4), of(6)),
+            ("0".to_owned(), "0, 1, 2, 3".to_owned(), "0, 1, 2, 3 and 2 more".to_owned())
+        );
+    }
+}

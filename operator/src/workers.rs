@@ -1,0 +1,385 @@
+//! What is known of a service's workers, put together: what the platform says of pods, and what the store says of workers.
+//!
+//! The platform's word is taken for which pods exist, the store's for which of them serve: a pod of a dead node is "Running" for
+//! minutes, and one whose probe is late is not "Ready" and has calls all the same.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use streamfleet_scaling::{Figures, Moment, Phase, Snapshot, Stay, Traffic, Worker};
+use streamfleet_store::{Gate, WorkerView};
+
+use crate::facts::{PodFacts, Stage};
+
+/// A worker renews every two seconds or so; one that has missed this much says what was.
+const STALE: Duration = Duration::from_secs(5);
+/// A node that lives says within a second that it was given a pod.
+const UNNOTICED: Duration = Duration::from_secs(3);
+
+/// What is carried from one look at a service's pods to the next. One entry for each pod.
+#[derive(Debug, Clone, Default)]
+pub struct Acquaintance(HashMap<String, Met>);
+
+/// A pod that was met.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Met {
+    /// Whether the first sight of it was before any process of it ran: then what was not seen since has not been.
+    from_birth: bool,
+    /// Whether its worker has ever been in the store's directory, and how often its process had died by then.
+    registered: Option<i32>,
+    phase: Phase,
+    since: Moment,
+    /// From its creation until it served first.
+    start: Option<Duration>,
+}
+
+/// All that there is to know about a service at one moment, but what it wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// Its pods.
+    pub pods: &'a [&'a PodFacts],
+    /// Its workers, as the store has last told of them.
+    pub views: &'a [WorkerView],
+    /// Whether that is how things are, or how they were.
+    pub figures: Figures,
+    /// Now.
+    pub now: Moment,
+}
+
+/// What is to be known of a pod beside the pod: said by whoever asks, of one pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// Whether it has to go from where it is.
+    pub leaving: bool,
+}
+
+impl Acquaintance {
+    /// The workers that there are: a worker for each pod that is not over. Those that drain for too long, or whose node goes,
+    /// are for `circumstances` to say.
+    pub fn workers(
+        &mut self,
+        sight: &Sight<'_>,
+        capacity: u32,
+        circumstances: impl Fn(&PodFacts) -> Circumstances,
+    ) -> Vec<Worker<String>> {
+        self.0.retain(|uid, _| sight.pods.iter().any(|pod| pod.uid == *uid));
+        let there: Vec<&PodFacts> = sight.pods.iter().copied().filter(|pod| pod.stage != Stage::Over).collect();
+        let of = |pod: &&PodFacts| self.worker(pod, sight, capacity, circumstances(pod));
+        let mut workers: Vec<_> = there.iter().map(of).collect();
+        let dead = dead_nodes(&there, &workers);
+        for (pod, worker) in there.iter().zip(&mut workers) {
+            let is_dead = pod.node.as_deref().is_some_and(|node| dead.contains(node));
+            let unnoticed = !pod.noticed && sight.now.since(pod.created) > UNNOTICED;
+            if worker.phase == Phase::Starting && worker.stay == Stay::Welcome && unnoticed && is_dead {
+                worker.stay = Stay::Leaving;
+            }
+        }
+        workers
+    }
+
+    fn worker(
+        &mut self,
+        pod: &PodFacts,
+        sight: &Sight<'_>,
+        capacity: u32,
+        circumstances: Circumstances,
+    ) -> Worker<String> {
+        let view = sight.views.iter().find(|view| view.owner.worker.as_str() == pod.name);
+        let met = self.0.entry(pod.uid.clone()).or_insert_with(|| Met {
+            from_birth: pod.stage == Stage::Waiting && pod.restarts == 0,
+            registered: None,
+            phase: Phase::Starting,
+            since: pod.created,
+            start: None,
+        });
+        if let Stage::Ready(at) = pod.stage {
+            // Ready means that it has renewed its lease.
+            met.registered.get_or_insert(pod.restarts);
+            met.start.get_or_insert(at.since(pod.created));
+        }
+        if pod.was_ready {
+            met.registered.get_or_insert(pod.restarts);
+        }
+        if view.is_some() {
+            met.registered = Some(pod.restarts);
+        }
+        let said = view.and_then(|view| view.said.as_ref());
+        let phase = match view {
+            _ if pod.ending || pod.marks.draining => Phase::Draining,
+            // What the store does not say cannot make anybody lost while it says nothing at all.
+            None if sight.figures == Figures::Stale && met.phase != Phase::Draining => met.phase,
+            Some(view) if said.is_some() && view.gate != Gate::Open => Phase::Draining,
+            Some(_) if said.is_some() => Phase::Serving,
+            Some(_) => Phase::Starting,
+            None => match met.registered {
+                Some(restarts) if pod.restarts <= restarts => Phase::Lost,
+                // Its process has died since, and the next one has not registered; or there was none.
+                _ => Phase::Starting,
+            },
+        };
+        if met.phase != phase {
+            (met.phase, met.since) = (phase, sight.now);
+        }
+        if phase == Phase::Serving {
+            met.start.get_or_insert(sight.now.since(pod.created));
+        }
+        let since = match phase {
+            Phase::Draining => pod.marks.since.unwrap_or(met.since),
+            _ => met.since,
+        };
+        let figures = match (sight.figures, view) {
+            (Figures::Fresh, Some(view)) if view.age <= STALE => Figures::Fresh,
+            // It has never said anything, and that is how it is.
+            (Figures::Fresh, None) if phase == Phase::Starting || holds_nothing(pod, met) => Figures::Fresh,
+            _ => Figures::Stale,
+        };
+        let empty = figures == Figures::Fresh
+            && phase == Phase::Draining
+            && match view {
+                Some(view) => view.is_drained(),
+                None => holds_nothing(pod, met),
+            };
+        Worker {
+            id: pod.name.clone(),
+            phase,
+            created: pod.created,
+            since,
+            start: met.start,
+            sessions: view
+                .map_or(0, |view| view.sessions.max(said.map_or(0, |said| said.active.saturating_add(said.reserved)))),
+            capacity: said.map_or(capacity, |said| said.capacity),
+            figures,
+            stay: match (pod.ending, circumstances.leaving) {
+                (true, _) => Stay::Ending,
+                (false, true) => Stay::Leaving,
+                (false, false) => Stay::Welcome,
+            },
+            empty,
+        }
+    }
+}
+
+/// Nodes that look dead before the platform says so, which takes it the better part of a minute: a worker there is lost, and none is
+/// heard of. Meanwhile it goes on giving them pods, which nobody starts: the replacement of the lost worker first of all.
+fn dead_nodes<'a>(pods: &[&'a PodFacts], workers: &[Worker<String>]) -> HashSet<&'a str> {
+    let on = |phases: &[Phase]| -> HashSet<&'a str> {
+        let there = pods.iter().zip(workers).filter(|(_, worker)| phases.contains(&worker.phase));
+        there.filter_map(|(pod, _)| pod.node.as_deref()).collect()
+    };
+    &on(&[Phase::Lost]) - &on(&[Phase::Serving])
+}
+
+/// Whether a pod that the store does not know holds nothing: no process of it runs, or none has ever been in the directory.
+fn holds_nothing(pod: &PodFacts, met: &Met) -> bool {
+    pod.stage == Stage::Waiting || (met.from_birth && met.registered.is_none())
+}
+
+/// Those of them that are of one variant.
+#[must_use]
+pub fn of_variant<'a>(pods: &[&'a PodFacts], variant: Option<&str>) -> Vec<&'a PodFacts> {
+    pods.iter().copied().filter(|pod| pod.variant.as_deref() == variant).collect()
+}
+
+/// A snapshot of workers of which `replicas` have been asked for. While a Deployment replaces its pods there are more for a
+/// moment: those that have just been made stand in for others that go, and are no surplus.
+#[must_use]
+pub fn snapshot(
+    mut workers: Vec<Worker<String>>,
+    replicas: u32,
+    rolling: Rolling,
+    traffic: Option<Traffic>,
+) -> Snapshot<String> {
+    let exist = |workers: &[Worker<String>]| {
+        let there = workers.iter().filter(|worker| worker.stay != Stay::Ending).count();
+        u32::try_from(there).unwrap_or(u32::MAX)
+    };
+    if rolling == Rolling::Yes {
+        let mut surplus = exist(&workers).saturating_sub(replicas);
+        // The youngest first.
+        workers.sort_by_key(|worker| worker.created);
+        while surplus > 0 {
+            let Some(at) = workers.iter().rposition(|worker| worker.phase == Phase::Starting) else { break };
+            workers.remove(at);
+            surplus -= 1;
+        }
+    }
+    let coming = replicas.saturating_sub(exist(&workers));
+    Snapshot { workers, coming, traffic }
+}
+
+/// Whether a Deployment replaces its pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rolling {
+    /// It does.
+    Yes,
+    /// All are of the present template.
+    No,
+}
+
+#[cfg(test)]
+mod tests {
+    use streamfleet_store::{Heartbeat, Order, Owner};
+
+    use super::*;
+    use crate::facts::Marks;
+
+    const NOW: Moment = Moment::from_millis(1_000_000);
+
+    fn pod(name: &str, stage: Stage) -> PodFacts {
+        PodFacts {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            variant: None,
+            created: NOW - Duration::from_secs(100),
+            node: None,
+            noticed: true,
+            stage,
+            was_ready: matches!(stage, Stage::Ready(_)),
+            restarts: 0,
+            ending: false,
+            ending_since: None,
+            marks: Marks { protected: true, ..Marks::default() },
+            trouble: None,
+        }
+    }
+
+    fn ready(name: &str) -> PodFacts {
+        pod(name, Stage::Ready(NOW - Duration::from_secs(80)))
+    }
+
+    fn view(name: &str, gate: Gate, active: u32) -> WorkerView {
+        let said = Heartbeat {
+            capacity: 20,
+            active,
+            reserved: 0,
+            gate,
+            heard: Order::default(),
+            http: "10.0.0.1:8081".to_owned(),
+            media: Vec::new(),
+            version: "1".to_owned(),
+            variant: None,
+        };
+        WorkerView {
+            owner: Owner { worker: name.parse().unwrap(), epoch: streamfleet_store::Epoch(1) },
+            said: Some(said),
+            gate,
+            order: Order::default(),
+            sessions: active,
+            age: Duration::from_secs(1),
+        }
+    }
+
+    fn look(met: &mut Acquaintance, pod: &PodFacts, views: &[WorkerView], figures: Figures) -> Worker<String> {
+        let sight = Sight { pods: &[pod], views, figures, now: NOW };
+        met.workers(&sight, 50, |_| Circumstances::default()).remove(0)
+    }
+
+    #[test]
+    fn phases() {
+        use Figures::{Fresh, Stale};
+        let fresh = |pod: &PodFacts, views: &[WorkerView]| {
+            let worker = look(&mut Acquaintance::default(), pod, views, Fresh);
+            (worker.phase, worker.figures, worker.empty)
+        };
+        let open = [view("a", Gate::Open, 3)];
+        let drained = [view("a", Gate::Draining, 0)];
+        let busy = [view("a", Gate::Draining, 1)];
+        let marked = |mut pod: PodFacts| {
+            pod.marks.draining = true;
+            pod
+        };
+        let ending = PodFacts { ending: true, ..ready("a") };
+        assert_eq!(fresh(&ready("a"), &open), (Phase::Serving, Fresh, false));
+        // Its probe is late, its calls go on.
+        assert_eq!(fresh(&pod("a", Stage::Running), &open), (Phase::Serving, Fresh, false));
+        assert_eq!(fresh(&ready("a"), &busy), (Phase::Draining, Fresh, false));
+        assert_eq!(fresh(&marked(ready("a")), &open), (Phase::Draining, Fresh, false), "not asked yet");
+        assert_eq!(fresh(&marked(ready("a")), &drained), (Phase::Draining, Fresh, true));
+        assert_eq!(fresh(&ready("a"), &[]), (Phase::Lost, Stale, false), "its node is dead");
+        let dead = PodFacts { was_ready: true, ..pod("a", Stage::Running) };
+        assert_eq!(
+            fresh(&dead, &[]),
+            (Phase::Lost, Stale, false),
+            "and the platform says so, to an operator that is new"
+        );
+        assert_eq!(fresh(&marked(ready("a")), &[]), (Phase::Draining, Stale, false), "nobody says that it is empty");
+        assert_eq!(fresh(&pod("a", Stage::Waiting), &[]), (Phase::Starting, Fresh, false));
+        assert_eq!(fresh(&ending, &busy), (Phase::Draining, Fresh, false));
+        let old = [WorkerView { age: Duration::from_secs(8), ..view("a", Gate::Draining, 0) }];
+        assert_eq!(fresh(&marked(ready("a")), &old), (Phase::Draining, Stale, false), "it may have changed since");
+    }
+
+    #[test]
+    fn who_starts_on_a_dead_node_is_replaced() {
+        let stay = |noticed: bool, age: u64, views: &[WorkerView], node: &str| {
+            let on = |node: &str, pod: PodFacts| PodFacts { node: Some(node.to_owned()), ..pod };
+            let created = NOW - Duration::from_secs(age);
+            let pods = [
+                on("dead", ready("lost")),
+                on("other", ready("b")),
+                on(node, PodFacts { noticed, created, ..pod("new", Stage::Waiting) }),
+            ];
+            let pods: Vec<&PodFacts> = pods.iter().collect();
+            let sight = Sight { pods: &pods, views, figures: Figures::Fresh, now: NOW };
+            Acquaintance::default().workers(&sight, 50, |_| Circumstances::default()).remove(2).stay
+        };
+        let heard = [view("b", Gate::Open, 1)];
+        assert_eq!(stay(false, 4, &heard, "dead"), Stay::Leaving);
+        assert_eq!(stay(false, 4, &heard, "other"), Stay::Welcome);
+        assert_eq!(stay(true, 4, &heard, "dead"), Stay::Welcome, "the node lives, its worker died");
+        assert_eq!(stay(false, 2, &heard, "dead"), Stay::Welcome, "it may not have said so yet");
+        let both = [view("b", Gate::Open, 1), view("lost", Gate::Open, 1)];
+        assert_eq!(stay(false, 4, &both, "dead"), Stay::Welcome, "nobody is lost");
+    }
+
+    #[test]
+    fn a_process_that_died_is_not_lost() {
+        let mut met = Acquaintance::default();
+        let crashed = PodFacts { restarts: 1, ..pod("a", Stage::Waiting) };
+        assert_eq!(look(&mut met, &ready("a"), &[view("a", Gate::Open, 0)], Figures::Fresh).phase, Phase::Serving);
+        assert_eq!(look(&mut met, &crashed, &[], Figures::Fresh).phase, Phase::Starting);
+        assert_eq!(look(&mut met, &ready("a"), &[], Figures::Fresh).phase, Phase::Lost);
+    }
+
+    #[test]
+    fn who_has_never_registered_holds_nothing() {
+        let draining = |stage| {
+            let mut pod = pod("a", stage);
+            pod.marks.draining = true;
+            pod
+        };
+        let empty = |met: &mut Acquaintance, pod: &PodFacts| {
+            // A pod without a worker is no stranger's word: the store has answered.
+            look(met, pod, &[], Figures::Fresh).empty
+        };
+        let mut from_birth = Acquaintance::default();
+        look(&mut from_birth, &pod("a", Stage::Waiting), &[], Figures::Fresh);
+        look(&mut from_birth, &pod("a", Stage::Running), &[], Figures::Fresh);
+        assert!(empty(&mut from_birth, &draining(Stage::Running)));
+        assert!(!empty(&mut Acquaintance::default(), &draining(Stage::Running)), "it was met too late to know");
+        assert!(empty(&mut Acquaintance::default(), &draining(Stage::Waiting)), "nothing of it runs");
+    }
+
+    #[test]
+    fn silence_changes_nothing() {
+        let mut met = Acquaintance::default();
+        assert_eq!(look(&mut met, &ready("a"), &[view("a", Gate::Open, 3)], Figures::Fresh).phase, Phase::Serving);
+        let silent = look(&mut met, &ready("a"), &[], Figures::Stale);
+        assert_eq!((silent.phase, silent.figures, silent.empty), (Phase::Serving, Figures::Stale, false));
+    }
+
+    #[test]
+    fn a_rollout_is_no_surplus() {
+        let worker = |id: &str, at: u64| Worker::starting(id.to_owned(), Moment::from_millis(at), 20);
+        let serving =
+            |id: &str, at: u64| Worker::serving(id.to_owned(), Moment::from_millis(at), Duration::from_secs(1), 0, 20);
+        let ids = |snapshot: &Snapshot<String>| snapshot.workers.iter().map(|w| w.id.clone()).collect::<Vec<_>>();
+        let workers = vec![worker("new", 9), serving("a", 1), serving("b", 2)];
+        let rolling = snapshot(workers.clone(), 2, Rolling::Yes, None);
+        assert_eq!((ids(&rolling), rolling.coming), (vec!["a".to_owned(), "b".to_owned()], 0));
+        assert_eq!(snapshot(workers.clone(), 2, Rolling::No, None).workers.len(), 3);
+        assert_eq!(snapshot(workers, 5, Rolling::No, None).coming, 2);
+        let going = vec![Worker { stay: Stay::Ending, ..serving("a", 1) }];
+        assert_eq!(snapshot(going, 1, Rolling::No, None).coming, 1, "its replacement");
+    }
+}
