@@ -10,7 +10,7 @@ STAGES ?=
 SECONDS_EACH ?= 60
 SECONDS_SOAK ?= 600
 
-.PHONY: help run test lint bench fuzz soak
+.PHONY: help run test lint bench fuzz soak images
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,3 +32,6 @@ fuzz: ## every fuzz target for SECONDS_EACH seconds
 
 soak: ## steady load for SECONDS_SOAK seconds; fails when memory or sessions grow
 	@tests/setup/soak.sh $(SECONDS_SOAK)
+
+images: ## images of the release programs, FROM scratch, with lists of what is in them; no container engine needed (ARGS=REGISTRY)
+	@images/build.sh $(ARGS)

@@ -1,0 +1,74 @@
+"""The metrics that the programs export, by the sources that define them: names as Prometheus has them."""
+
+import re
+
+METHOD = re.compile(r"\b(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram|up_down_counter)\(")
+NAME = re.compile(r'(\w*)\(\s*"(streamfleet_[a-z0-9_]+)"(?:\s*,\s*"([^"]*)")?')
+UNIT = re.compile(r'\.with_unit\(\s*(?:"([^"]*)"|(\w+))\s*\)')
+CLOSURE = re.compile(r"let (\w+)\s*=\s*\|[^|]*\|")
+SUFFIX = {"s": "_seconds", "By": "_bytes", "ms": "_milliseconds"}
+
+
+def without_tests(text):
+    """A file's own code: tests come last."""
+    return re.split(r"#\[cfg\(test\)\]\s*mod \w+ \{", text)[0]
+
+
+def statement(text, start):
+    """From here to the end of the statement, or of the closure's block."""
+    depth = 0
+    for at in range(start, len(text)):
+        if text[at] in "({[":
+            depth += 1
+        elif text[at] in ")}]":
+            depth -= 1
+        if depth < 0 or (depth == 0 and text[at] == ";"):
+            return text[start:at]
+    return text[start:]
+
+
+def exported(name, kind, unit):
+    suffix = SUFFIX.get(unit or "", "")
+    if suffix and not name.endswith(suffix):
+        name += suffix
+    if kind == "counter":
+        return {name if name.endswith("_total") else f"{name}_total"}
+    if kind == "histogram":
+        return {f"{name}{part}" for part in ("_bucket", "_sum", "_count")}
+    return {name}
+
+
+def defined(text):
+    """The metrics of one file."""
+    text = without_tests(text)
+    # Instruments that several names share: a closure takes the name, or a loop.
+    closures = {}
+    for found in CLOSURE.finditer(text):
+        body = statement(text, found.end())
+        if method := METHOD.search(body):
+            unit = UNIT.search(body)
+            closures[found[1]] = (method[1], unit[1] if unit else None, bool(unit and unit[2]))
+    names = set()
+    for found in NAME.finditer(text):
+        word, name, second = found.groups()
+        if method := METHOD.fullmatch(f"{word}("):
+            unit = UNIT.search(text[found.start():text.find(".build()", found.end())])
+            names |= exported(name, method[1], unit[1] if unit else None)
+        elif word in closures:
+            kind, unit, given = closures[word]
+            names |= exported(name, kind, second if given else unit)
+        elif word == "histograms":
+            names |= exported(name, "histogram", None)
+        elif not word and (method := re.search(r"\b(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram)\(name\)", text[found.end():])):
+            names |= exported(name, method[1], None)
+    return names
+
+
+def of_sources(root):
+    names = set()
+    for folder in ("crates", "router/src", "worker/src", "operator/src"):
+        for file in (root / folder).rglob("*.rs"):
+            parts = file.relative_to(root).parts
+            if "tests" not in parts and not file.name.endswith(("_tests.rs", "tests.rs")):
+                names |= defined(file.read_text())
+    return names

@@ -1,0 +1,122 @@
+"""Alerts and dashboard: every metric is exported, every alert has its runbook, and both are understood by whoever reads them."""
+
+import json
+import re
+import unittest
+
+import yaml
+
+from metrics import defined, of_sources
+from rendered import CHARTS, ROOT, objects
+
+METRIC = re.compile(r"\b(streamfleet_[a-z0-9_]+)\b")
+ALL = "monitoring: {namespace: monitoring, podMonitors: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}"
+
+
+def expressions():
+    """Each expression of the dashboard and the alerts, with where it stands."""
+    for made in objects(ALL):
+        if made["kind"] == "PrometheusRule":
+            for group in made["spec"]["groups"]:
+                for rule in group["rules"]:
+                    yield f"alert {rule['alert']}", rule["expr"]
+        if made["kind"] == "ConfigMap" and made["metadata"]["name"].endswith("-dashboard"):
+            dashboard = json.loads(made["data"]["streamfleet.json"])
+            for variable in dashboard["templating"]["list"]:
+                if variable["type"] == "query":
+                    yield f"variable {variable['name']}", variable["query"]["query"]
+            for panel in panels(dashboard):
+                for target in panel["targets"]:
+                    yield f"panel {panel['title']}", target["expr"]
+
+
+def panels(dashboard):
+    for row in dashboard["panels"]:
+        for one in [row, *row.get("panels", [])]:
+            if one["type"] != "row":
+                yield one
+
+
+def rules():
+    (made,) = (one for one in objects(ALL) if one["kind"] == "PrometheusRule")
+    return [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+
+
+class Monitoring(unittest.TestCase):
+    def test_every_metric_is_exported(self):
+        exported = of_sources(ROOT)
+        seen = set()
+        for where, expression in expressions():
+            for metric in METRIC.findall(expression):
+                seen.add(metric)
+                with self.subTest(where):
+                    self.assertIn(metric, exported)
+        self.assertGreater(len(seen), 40)
+
+    def test_what_sources_define(self):
+        """The reader of the sources itself: what it knows of, and that it does not take a name for another."""
+        text = '''
+            let counter = |name, about| meter.u64_counter(name).with_description(about).build();
+            let timed = |name, about| { let made = meter.f64_histogram(name).with_unit("s"); made.with_description(about).build() };
+            let by = |name: &'static str, unit: &'static str| { meter.u64_observable_counter(name).with_unit(unit).build(); };
+            Self {
+                a: counter("streamfleet_a", "A"), b: timed("streamfleet_b_duration", "B"),
+                c: meter.u64_counter("streamfleet_c").build(), d: meter.f64_histogram("streamfleet_d").with_unit("s").build(),
+            };
+            by("streamfleet_e", "By"); by("streamfleet_f", "{packet}");
+            let gauges = [("streamfleet_g", "G", read)]; for (name, ..) in gauges { meter.u64_observable_gauge(name).build(); }
+            metrics.histograms("streamfleet_h_seconds", "H", read);
+            #[cfg(test)] mod tests { fn x() { meter.u64_counter("streamfleet_not").build(); } }
+        '''
+        found = {name for name in defined(text) if not name.endswith(("_sum", "_count"))}
+        self.assertEqual(found, {"streamfleet_a_total", "streamfleet_b_duration_seconds_bucket", "streamfleet_c_total", "streamfleet_d_seconds_bucket",
+                                 "streamfleet_e_bytes_total", "streamfleet_f_total", "streamfleet_g", "streamfleet_h_seconds_bucket"})
+
+    def test_alerts_have_runbooks(self):
+        text = (ROOT / "docs/runbooks.md").read_text()
+        headings = re.findall(r"^## (Streamfleet\w+)$", text, re.M)
+        names = [rule["alert"] for rule in rules()]
+        self.assertEqual(sorted(headings), sorted(names))
+        for rule in rules():
+            self.assertTrue(rule["annotations"]["runbook_url"].endswith(f"/docs/runbooks.md#{rule['alert'].lower()}"))
+
+    def test_alerts_are_told_well(self):
+        for rule in rules():
+            with self.subTest(rule["alert"]):
+                self.assertIn(rule["labels"]["severity"], ("critical", "warning", "info"))
+                self.assertLess(len(rule["annotations"]["summary"]), 80)
+                self.assertTrue(rule["annotations"]["description"].endswith("."))
+                # Labels that a text names are those that its expression leaves.
+                for label in re.findall(r"\$labels\.(\w+)", yaml.safe_dump(rule["annotations"])):
+                    grouped = re.search(r"(?:by|on) \(([^)]*)\)", rule["expr"])
+                    self.assertTrue(label in (grouped[1] if grouped else label), label)
+
+    def test_they_go_by_this_release(self):
+        made = objects(ALL)
+        jobs = {f"voice/{one['metadata']['name']}" for one in made if one["kind"] == "PodMonitor"}
+        asked = set(re.findall(r'job="([^"]*)"', yaml.safe_dump(rules())))
+        self.assertEqual(jobs, asked)
+        self.assertNotRegex(yaml.safe_dump(rules()), "OPERATOR|ROUTER")
+
+    def test_labels_are_added(self):
+        (made,) = (one for one in objects("monitoring: {rules: {enabled: true, alertLabels: {team: voice}, labels: {release: p}}}") if one["kind"] == "PrometheusRule")
+        self.assertEqual(made["metadata"]["labels"]["release"], "p")
+        for group in made["spec"]["groups"]:
+            for rule in group["rules"]:
+                self.assertEqual(rule["labels"]["team"], "voice")
+                self.assertIn("severity", rule["labels"])
+
+    def test_the_dashboard_is_whole(self):
+        dashboard = json.loads((CHARTS / "streamfleet/files/dashboard.json").read_text())
+        numbers = [one["id"] for row in dashboard["panels"] for one in [row, *row.get("panels", [])]]
+        self.assertEqual(len(numbers), len(set(numbers)))
+        variables = {one["name"] for one in dashboard["templating"]["list"]}
+        for panel in panels(dashboard):
+            self.assertEqual(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24, True)
+            for target in panel["targets"]:
+                self.assertEqual(target["expr"].count("("), target["expr"].count(")"))
+                self.assertLessEqual({name for name in re.findall(r"\$(\w+)", target["expr"]) if not name.startswith("__")}, variables)
+
+
+if __name__ == "__main__":
+    unittest.main()
