@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny browser aiortc turn network conversation conformance process fleet relay hostile)
+all=(tools fmt clippy build unit deny charts browser aiortc turn network conversation conformance process fleet relay hostile kubernetes)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -42,7 +42,7 @@ stage_unit() {
     own=$(cargo metadata --no-deps --format-version 1 --locked | python3 -c '
 import json, sys
 targets = [(p["name"], t) for p in json.load(sys.stdin)["packages"] for t in p["targets"] if t["test"]]
-suites = {t["name"] for package, t in targets if package == "streamfleet-tests"}
+suites = {t["name"] for package, t in targets if package in ["streamfleet-tests", "streamfleet-kubernetes-tests"]}
 for kind in ["test", "example"]:
     for name in sorted({t["name"] for _, t in targets if kind in t["kind"]} - suites):
         print(f"--{kind}", name)')
@@ -50,6 +50,8 @@ for kind in ["test", "example"]:
     cargo test --workspace --locked --lib --bins $own
     cargo test --workspace --locked --doc
 }
+# Charts, examples, images: what is generated, rendered and packed, without a cluster.
+stage_charts() { "$root/tests/setup/charts.sh"; }
 stage_browser() { suite browser; }
 stage_aiortc() { suite aiortc; }
 stage_turn() { suite turn; }
@@ -61,6 +63,17 @@ stage_fleet() { suite fleet; }
 # In network namespaces of its own, which it makes and removes: as root.
 stage_relay() { suite relay; }
 stage_hostile() { suite hostile; }
+# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root.
+stage_kubernetes() {
+    local line name
+    line=$("$root/tests/setup/kubernetes.sh") || return
+    export "${line?}"
+    for name in "${@:-cluster}"; do
+        suite "$name" || return
+    done
+}
+# The product on such clusters: not in `make test` as long as it has not been green often enough on a machine like CI's.
+stage_scenarios() { stage_kubernetes install scaling disruption; }
 stage_deny() {
     install_deny() {
         # Unoptimised: it runs for a second, and the optimised build would take minutes longer than that.

@@ -30,12 +30,20 @@ impl Script {
     /// # Errors
     /// When Node, the packages or Chromium are missing.
     pub fn browser(name: &str, options: &Value) -> Result<Self> {
+        Self::browser_by(name, options, |command| Ok(command.spawn()?))
+    }
+
+    /// The same where `start` says: it spawns what it is given.
+    ///
+    /// # Errors
+    /// When Node, the packages or Chromium are missing, or as `start`.
+    pub fn browser_by(name: &str, options: &Value, start: impl FnOnce(&mut Command) -> Result<Child>) -> Result<Self> {
         let mut command = Command::new(program::tool("STREAMFLEET_TEST_NODE")?);
         command.arg(program::root().join(format!("tests/browser/{name}.mjs")));
         for variable in ["STREAMFLEET_TEST_NODE_MODULES", "STREAMFLEET_TEST_CHROMIUM"] {
             command.env(variable, program::tool(variable)?);
         }
-        Self::spawn(command, options)
+        Self::spawn(command, options, start)
     }
 
     /// Starts `tests/aiortc/{name}.py` with `options`.
@@ -46,14 +54,14 @@ impl Script {
         let mut command = Command::new(program::tool("STREAMFLEET_TEST_PYTHON")?);
         command.arg("-u").arg(program::root().join(format!("tests/aiortc/{name}.py")));
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        Self::spawn(command, options)
+        Self::spawn(command, options, |command| Ok(command.spawn()?))
     }
 
-    fn spawn(mut command: Command, options: &Value) -> Result<Self> {
+    fn spawn(mut command: Command, options: &Value, start: impl FnOnce(&mut Command) -> Result<Child>) -> Result<Self> {
         let scratch = Scratch::new()?;
         command.env("TMPDIR", scratch.path());
         command.arg(options.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let mut child = start(&mut command).with_context(|| format!("{command:?}"))?;
         let tail = Tail::default();
         let (stdout, stderr) = (child.stdout.take().context("no stdout")?, child.stderr.take().context("no stderr")?);
         let stdin = child.stdin.take();

@@ -1,0 +1,212 @@
+//! The installation that all scenarios share.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use streamfleet_kubernetes_tests::{Authority, Cluster, Image, Signed, built, eventually, fleet, helm};
+
+use super::LIMIT;
+
+/// What people call it by.
+pub(crate) const HOST: &str = "voice.example";
+/// The release, and where it is.
+pub(crate) const RELEASE: &str = "streamfleet";
+/// The release's namespace.
+pub(crate) const HOME: &str = "voice";
+/// All namespaces whose StreamServices are run.
+const NAMESPACES: [&str; 4] = [HOME, "sales", "tight", "guarded"];
+
+/// A cluster with the product.
+pub(crate) struct Site<'a> {
+    /// The cluster.
+    pub(crate) cluster: &'a Cluster,
+    /// What the routers have.
+    pub(crate) signed: Signed,
+    /// What clients trust.
+    roots: PathBuf,
+}
+
+/// `helm test`, which goes on beside other scenarios.
+pub(crate) struct HelmTest {
+    child: Child,
+    log: PathBuf,
+}
+
+impl<'a> Site<'a> {
+    /// Installs it as the docs say, with a certificate of an authority that clients trust.
+    pub(crate) async fn install(cluster: &'a Cluster) -> Result<Self> {
+        fleet::load_product(cluster)?;
+        let redis = Command::new("sh").args(["-c", "command -v redis-server"]).output()?;
+        let redis = fs::canonicalize(String::from_utf8(redis.stdout)?.trim()).context("redis-server")?;
+        // What apt installs is one program with several names; images are packed beside the program.
+        let copy = built("streamfleet")?.with_file_name("redis-server");
+        if fs::metadata(&copy).map(|known| known.len()).ok() != Some(fs::metadata(&redis)?.len()) {
+            fs::copy(&redis, &copy)?;
+        }
+        cluster.load(&Image::of("redis:test", &copy)?)?;
+
+        let authority = Authority::new()?;
+        let signed = authority.sign(&[HOST])?;
+        let roots = cluster.folder().join("roots.pem");
+        fs::write(&roots, authority.certificate())?;
+        let tls = json!({ "tls.crt": signed.certificate, "tls.key": signed.key });
+        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+        let namespace =
+            |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
+        let mut items = NAMESPACES.map(namespace).to_vec();
+        items.push(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "stringData": tls,
+            "metadata": { "name": "voice-tls", "namespace": HOME },
+        }));
+        cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?;
+        fleet::install(cluster, "streamfleet-crds", HOME, &fleet::chart("streamfleet-crds"), &json!({}))?;
+        let notes = fleet::install(cluster, RELEASE, HOME, &fleet::chart("streamfleet"), &values())?;
+        ensure!(notes.contains("helm test streamfleet --namespace voice"), "the next command is told: {notes}");
+
+        let address = eventually("an address of the routers", LIMIT, async || {
+            Ok(cluster.balancer().address(HOME, "streamfleet-router"))
+        });
+        cluster.name_outside(HOST, address.await?)?;
+        eventually("routers are healthy", LIMIT, async || {
+            Ok((!cluster.balancer().healthy(HOME, "streamfleet-router").is_empty()).then_some(()))
+        })
+        .await?;
+        Ok(Self { cluster, signed, roots })
+    }
+
+    /// Lets `helm test` begin.
+    pub(crate) fn begin_helm_test(&self) -> Result<HelmTest> {
+        let log = self.cluster.folder().join("helm-test.log");
+        let output = fs::File::create(&log)?;
+        let arguments = ["test", RELEASE, "--namespace", HOME, "--timeout", "180s"];
+        let mut command = helm(self.cluster.programs(), self.cluster.folder(), &arguments);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        Ok(HelmTest { child: self.cluster.control().spawn(&mut command)?, log })
+    }
+
+    /// The command of a client outside, which trusts the authority.
+    pub(crate) fn client(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(built("streamfleet")?);
+        command.args(arguments).env("SSL_CERT_FILE", &self.roots);
+        Ok(command)
+    }
+
+    /// A call of two seconds from outside: its report, or what its refusal says.
+    pub(crate) fn call(&self, path: &str, flags: &[&str]) -> Result<Value> {
+        let url = format!("https://{HOST}{path}");
+        let mut command = self.client(&["call", &url, "--json", "--seconds", "2"])?;
+        let said = self.cluster.client().output(command.args(flags))?;
+        serde_json::from_str(&said).with_context(|| said.clone())
+    }
+
+    /// `kubectl apply` of a StreamService.
+    pub(crate) fn stream_service(&self, namespace: &str, name: &str, spec: &Value) -> Result<()> {
+        let mut object = json!({
+            "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService",
+            "metadata": { "name": name, "namespace": namespace },
+            "spec": { "handler": { "name": "echo-frames" }, "limits": { "timeLimitSeconds": 600 } },
+        });
+        for (key, value) in spec.as_object().into_iter().flatten() {
+            object["spec"][key] = value.clone();
+        }
+        self.cluster.apply(&object)
+    }
+
+    /// Deletes StreamServices, and waits until they are gone, and their workers with them.
+    pub(crate) async fn delete(&self, namespace: &str, names: &[&str]) -> Result<()> {
+        let delete = ["--namespace", namespace, "delete", "streamservices", "--timeout=90s"];
+        self.cluster.kubectl(&[delete.as_slice(), names].concat())?;
+        eventually("their pods are gone", LIMIT, async || {
+            let pods = self.pods(namespace, "app.kubernetes.io/name=streamfleet-worker").await?;
+            let label = |pod: &Pod| pod.metadata.labels.as_ref()?.get("streamfleet.dev/service").cloned();
+            Ok((!pods.iter().filter_map(label).any(|of| names.contains(&of.as_str()))).then_some(()))
+        })
+        .await
+    }
+
+    /// `kubectl patch` of an object, such as `streamservice/echo`.
+    pub(crate) fn patch(&self, namespace: &str, what: &str, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        self.cluster.kubectl(&["--namespace", namespace, "patch", what, "--type=merge", "--patch", &patch]).map(drop)
+    }
+
+    /// Pods with a label.
+    pub(crate) async fn pods(&self, namespace: &str, label: &str) -> Result<Vec<Pod>> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.kube(), namespace);
+        Ok(pods.list(&ListParams::default().labels(label)).await?.items)
+    }
+
+    /// The routers that are not going.
+    pub(crate) async fn routers(&self) -> Result<Vec<Ipv4Addr>> {
+        let pods = self.pods(HOME, "app.kubernetes.io/component=router").await?;
+        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(address).collect()
+    }
+
+    /// The token that may do everything to sessions.
+    pub(crate) async fn token(&self) -> Result<String> {
+        let secrets: Api<Secret> = Api::namespaced(self.cluster.kube(), HOME);
+        let secret = secrets.get("streamfleet-fleet").await?;
+        let token = secret.data.and_then(|mut data| data.remove("admin-token")).context("no admin-token")?;
+        Ok(String::from_utf8(token.0)?)
+    }
+
+    /// What the API server has to have as authority of a webhook.
+    pub(crate) fn authority(&self) -> Result<String> {
+        Ok(STANDARD.encode(fs::read(&self.roots)?))
+    }
+}
+
+/// Where a pod is.
+pub(crate) fn address(pod: &Pod) -> Result<Ipv4Addr> {
+    let text = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")?;
+    match text.parse()? {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => anyhow::bail!("{address} in a cluster of IPv4"),
+    }
+}
+
+/// The values of the release.
+pub(crate) fn values() -> Value {
+    let resources = json!({ "requests": { "cpu": "20m", "memory": "32Mi" } });
+    json!({
+        "images": {
+            "operator": "streamfleet-operator:test", "router": "streamfleet-router:test", "worker": "streamfleet-worker:test",
+            "streamfleet": "streamfleet:test", "redis": "redis:test", "pullPolicy": "Never",
+        },
+        "scope": { "namespaces": NAMESPACES },
+        "publicUrl": format!("https://{HOST}"),
+        "redis": { "bundled": { "command": ["/redis-server"], "resources": resources } },
+        "operator": { "resources": resources },
+        "router": {
+            "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 5 },
+            "tls": { "secretName": "voice-tls" }, "relay": { "workers": ["10.244.0.0/16"] }, "resources": resources,
+        },
+        "test": { "seconds": 2, "resources": resources },
+    })
+}
+
+impl HelmTest {
+    /// Waits until it is over: a call was made, and heard.
+    pub(crate) async fn passed(mut self) -> Result<()> {
+        let status = eventually("helm test is over", LIMIT, async || Ok(self.child.try_wait()?)).await?;
+        let said = fs::read_to_string(Path::new(&self.log))?;
+        ensure!(status.success() && said.contains("audio came back"), "{status}: {said}");
+        Ok(())
+    }
+}
+
+impl Drop for HelmTest {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,52 @@
+//! Workers that come and go with calls, on a real cluster: by the operator's own rule, by somebody else's number, by a schedule, from
+//! and to zero. All calls are real, come from outside through the load balancer, and none of them may be ended.
+//!
+//! The services scale side by side, because they mostly wait: for a minute that has to be quiet, for one worker in a minute.
+
+#![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
+
+mod busy;
+mod chronicle;
+mod fleet;
+mod outside;
+mod parts;
+mod quiet;
+mod zero;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use streamfleet_kubernetes_tests::{Plan, on_cluster};
+
+use fleet::Fleet;
+
+/// Of one step. Workers start in seconds, and builds may hold the cores.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Of a scale down: one worker goes in a minute, and the last one after a minute without calls.
+const DOWN: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_come_and_go_and_no_call_is_ended() -> Result<()> {
+    on_cluster("scaling", Plan::of(2), async |cluster| {
+        let began = Instant::now();
+        let fleet = Fleet::install(cluster).await?;
+        println!("installed after {:.0} s", began.elapsed().as_secs_f32());
+        let scenarios = Box::pin(async {
+            tokio::try_join!(
+                fleet.timed("load up and down", busy::goes_up_and_down(&fleet)),
+                fleet.timed("from zero and back", zero::comes_from_zero_and_goes_back(&fleet)),
+                fleet.timed("a number from outside", outside::obeys_kubectl_and_an_hpa(&fleet)),
+                fleet.timed("variants and a schedule", parts::has_workers_for_each(&fleet)),
+            )?;
+            fleet.timed("nothing happens", quiet::writes_nothing(&fleet)).await
+        });
+        tokio::select! {
+            outcome = scenarios => outcome?,
+            error = fleet.chronicle.keep() => error?,
+        }
+        fleet.chronicle.judge()?;
+        println!("all of it {:.0} s", began.elapsed().as_secs_f32());
+        cluster.check()
+    })
+    .await
+}
