@@ -129,6 +129,23 @@ pub enum ClientError {
     NoTrack(&'static str),
 }
 
+impl ClientError {
+    /// Whether the same call may be taken a little later without anybody changing it: the service is being set up, has no room, or the way
+    /// to it is not there yet. A wrong path looks like the first, so whoever tries again should do so for a bounded time.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::NotConnected { .. }
+            | Self::SocketClosed { .. }
+            | Self::NotAccepted { .. } => true,
+            Self::Refused(refusal) => refusal.remedy() == Remedy::Wait || refusal.status == 404,
+            Self::NotAnAnswer { status, .. } => *status == 404 || *status >= 500,
+            _ => false,
+        }
+    }
+}
+
 /// A refusal as the server worded it: `{"status":"failed","meta":{"error":…}}`, or an HTTP error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -231,6 +248,24 @@ mod tests {
             "the server refused the call: no_capacity; it asks to wait 3 s; try again in a moment",
         );
         check(refusal("HTTP 404", 404), "the server refused the call: HTTP 404; check the path of the URL");
+    }
+
+    #[test]
+    fn what_may_pass() {
+        fn check(error: ClientError, expected: bool) {
+            assert_eq!(error.may_pass(), expected, "{error}");
+        }
+        let url = || "http://h/echo".to_owned();
+        check(ClientError::Unreachable { url: url(), reason: "refused".into() }, true);
+        check(ClientError::NotConnected { after: Duration::from_secs(15), state: "ICE failed".into() }, true);
+        check(ClientError::NotAnAnswer { url: url(), status: 502, reason: "HTML".into() }, true);
+        check(ClientError::NotAnAnswer { url: url(), status: 200, reason: "HTML".into() }, false);
+        check(refusal("service_not_found", 404).into(), true);
+        check(refusal("no_capacity", 503).into(), true);
+        check(refusal("unauthorized", 401).into(), false);
+        check(refusal("invalid_offer", 400).into(), false);
+        check(ClientError::NoMedia, false);
+        check(ClientError::Over, false);
     }
 
     #[test]
