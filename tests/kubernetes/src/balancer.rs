@@ -87,7 +87,7 @@ impl Balancer {
 
     /// The nodes that get new flows of a Service, by number.
     pub fn healthy(&self, namespace: &str, name: &str) -> Vec<usize> {
-        self.pool.lock().healthy(&format!("{namespace}/{name}"))
+        self.pool.lock().in_force(&format!("{namespace}/{name}"))
     }
 }
 
@@ -138,6 +138,8 @@ impl Shell {
                 restore(&self.edge, &rules)?;
                 applied = rules;
             }
+            // Only this task changes what the rules are made of.
+            self.pool.lock().applied();
         }
     }
 

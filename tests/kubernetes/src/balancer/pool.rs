@@ -70,11 +70,13 @@ pub(super) struct Pool {
     nodes: Vec<Ipv4Addr>,
     services: BTreeMap<String, Served>,
     health: BTreeMap<(usize, u16), Health>,
+    /// The nodes of each Service that the edge's rules have.
+    in_force: BTreeMap<String, Vec<usize>>,
 }
 
 impl Pool {
     pub(super) fn new(nodes: Vec<Ipv4Addr>) -> Self {
-        Self { nodes, services: BTreeMap::new(), health: BTreeMap::new() }
+        Self { nodes, services: BTreeMap::new(), health: BTreeMap::new(), in_force: BTreeMap::new() }
     }
 
     /// A Service is there, or has changed.
@@ -145,7 +147,17 @@ impl Pool {
         self.services.get(key).map(|served| served.address)
     }
 
-    pub(super) fn healthy(&self, key: &str) -> Vec<usize> {
+    /// The rules of all Services are now at the edge as [`rules`](Self::rules) has them.
+    pub(super) fn applied(&mut self) {
+        self.in_force = self.services.keys().map(|key| (key.clone(), self.healthy(key))).collect();
+    }
+
+    /// The nodes that flows of a Service are passed on to.
+    pub(super) fn in_force(&self, key: &str) -> Vec<usize> {
+        self.in_force.get(key).cloned().unwrap_or_default()
+    }
+
+    fn healthy(&self, key: &str) -> Vec<usize> {
         let Some(served) = self.services.get(key) else { return Vec::new() };
         let up = |node: &usize| self.health.get(&(*node, served.wanted.check)).is_some_and(|health| health.is_up());
         (0..self.nodes.len()).filter(up).collect()
@@ -255,6 +267,9 @@ mod tests {
         assert_eq!(pool.healthy("a/a"), [0; 0]);
         pool.heard(1, 7, true);
         assert_eq!(pool.healthy("a/a"), [1]);
+        assert_eq!(pool.in_force("a/a"), [0; 0], "before the edge has been told");
+        pool.applied();
+        assert_eq!(pool.in_force("a/a"), [1]);
         let before = pool.rules();
         pool.heard(1, 7, false);
         assert_eq!(pool.rules(), before);
