@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
 use streamfleet_process::config::Mistakes;
-use streamfleet_scaling::{Buffer, Mode, Schedule, Traffic, Tuning};
+use streamfleet_scaling::{Buffer, Mode, Schedule, Tuning};
 use streamfleet_service::operation::{Autoscaling, Workers};
 use streamfleet_service::spec::{self, EnvSpec, ResourcesSpec, ScalingMode, ScheduleSpec, Template};
 
@@ -61,10 +61,9 @@ impl Prepared {
         shares.extend(variants.iter().map(|variant| (Some(variant.name.clone()), u32::from(variant.weight))));
         let scaling = &operation.autoscaling;
         let weights: Vec<u32> = shares.iter().map(|(_, share)| *share).collect();
-        let (mins, maxs, replicas) =
-            (divide(scaling.min, &weights), divide(scaling.max, &weights), divide(scaling.replicas, &weights));
+        let tunings = tuning(scaling, &mut mistakes).split(&weights);
         let mut parts = Vec::new();
-        for (n, (variant, share)) in shares.into_iter().enumerate() {
+        for (n, ((variant, share), tuning)) in shares.into_iter().zip(tunings).enumerate() {
             let workers = match &variant {
                 None => Some(("spec.workers".to_owned(), &operation.workers)),
                 Some(name) => {
@@ -75,8 +74,7 @@ impl Prepared {
             let Some((key, workers)) = workers else { continue };
             let overlays = workers.templates.iter().filter_map(|template| overlay(&key, template, &mut mistakes));
             let overlays = overlays.collect();
-            let bounds = Bounds { min: mins[n], max: maxs[n].max(mins[n]), replicas: replicas[n], share };
-            let tuning = tuning(scaling, said.service.sessions_per_worker, bounds, n == 0, &mut mistakes);
+            let tuning = Tuning { sessions_per_worker: said.service.sessions_per_worker, ..tuning };
             parts.push(Part { variant, share, tuning, overlays });
         }
         mistakes.or(Self { generation: resource.generation, said: said.clone(), parts })
@@ -167,85 +165,26 @@ fn variable(spec: &EnvSpec) -> EnvVar {
     EnvVar { name: spec.name.clone(), value: spec.value.clone(), value_from: from }
 }
 
-/// How much of a whole each weight gets: together the whole (by largest remainders), and whoever has a weight gets one where
-/// there are enough.
-fn divide(whole: u32, weights: &[u32]) -> Vec<u32> {
-    let all: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-    let takers = weights.iter().filter(|weight| **weight > 0).count();
-    if all == 0 || takers == 0 {
-        return vec![0; weights.len()];
-    }
-    let each = u32::from(u32::try_from(takers).is_ok_and(|takers| whole >= takers));
-    let left = whole - each * u32::try_from(takers).unwrap_or(0).min(whole);
-    let exact = |weight: u32| u64::from(left) * u64::from(weight);
-    let mut parts: Vec<u32> = weights
-        .iter()
-        .map(|weight| {
-            let own = if *weight > 0 { each } else { 0 };
-            own + u32::try_from(exact(*weight) / all).unwrap_or(u32::MAX)
-        })
-        .collect();
-    let mut order: Vec<usize> = (0..weights.len()).filter(|n| weights[*n] > 0).collect();
-    order.sort_by_key(|n| std::cmp::Reverse(exact(weights[*n]) % all));
-    let rest = whole.saturating_sub(parts.iter().sum());
-    for n in order.into_iter().cycle().take(rest as usize) {
-        parts[n] += 1;
-    }
-    parts
-}
-
-/// A share's part of a service's traffic. Counts stay monotone.
-#[must_use]
-pub fn share_of(traffic: Traffic, share: u32) -> Traffic {
-    let part = |count: u64| u64::try_from(u128::from(count) * u128::from(share) / 100).unwrap_or(u64::MAX);
-    let held = u64::from(traffic.held) * u64::from(share);
-    Traffic {
-        arrived: part(traffic.arrived),
-        departed: part(traffic.departed),
-        refused: part(traffic.refused),
-        // Nobody knows whose they are: each may be anybody's.
-        held: u32::try_from(held.div_ceil(100)).unwrap_or(u32::MAX),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    min: u32,
-    max: u32,
-    replicas: u32,
-    share: u32,
-}
-
-fn tuning(
-    scaling: &Autoscaling,
-    sessions_per_worker: std::num::NonZeroU32,
-    bounds: Bounds,
-    tells: bool,
-    mistakes: &mut Mistakes,
-) -> Tuning {
-    let Bounds { min, max, replicas, share } = bounds;
-    let part = |count: u32| u32::try_from((u64::from(count) * u64::from(share)).div_ceil(100)).unwrap_or(u32::MAX);
+/// How the service scales as a whole.
+fn tuning(scaling: &Autoscaling, mistakes: &mut Mistakes) -> Tuning {
     let mut schedules = Vec::new();
     for (n, ScheduleSpec { cron, time_zone, duration_seconds, min_replicas }) in scaling.schedule.iter().enumerate() {
         let length = Duration::from_secs((*duration_seconds).into());
-        match Schedule::parse(cron, time_zone, length, part(*min_replicas).min(max)) {
+        match Schedule::parse(cron, time_zone, length, *min_replicas) {
             Ok(schedule) => schedules.push(schedule),
-            // It is the same for all parts.
-            Err(error) if tells => mistakes.push(format!("spec.autoscaling.schedule[{n}]"), error.to_string()),
-            Err(_) => {}
+            Err(error) => mistakes.push(format!("spec.autoscaling.schedule[{n}]"), error.to_string()),
         }
     }
     Tuning {
-        min,
-        max,
-        sessions_per_worker,
+        min: scaling.min,
+        max: scaling.max,
         buffer: match scaling.buffer {
             spec::Buffer::Percent(percent) => Buffer::Percent(percent),
-            spec::Buffer::Sessions(places) => Buffer::Places(part(places)),
+            spec::Buffer::Sessions(places) => Buffer::Places(places),
         },
         mode: match scaling.mode {
             ScalingMode::Sessions => Mode::Sessions,
-            ScalingMode::External => Mode::External(replicas),
+            ScalingMode::External => Mode::External(scaling.replicas),
         },
         stabilization: scaling.stabilization,
         idle: scaling.stabilization.max(Duration::from_secs(60)),
@@ -311,7 +250,6 @@ fn look_into(value: &Value, known: &Value, path: &mut String, found: &mut Vec<St
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -335,7 +273,7 @@ mod tests {
         }))
         .unwrap();
         let of = |n: usize| (prepared.parts[n].share, prepared.parts[n].tuning.min, prepared.parts[n].tuning.max);
-        assert_eq!((of(0), of(1), of(2)), ((90, 1, 17), (10, 1, 3), (0, 0, 0)));
+        assert_eq!((of(0), of(1), of(2)), ((90, 1, 18), (10, 1, 2), (0, 0, 0)));
         assert_eq!(prepared.parts[1].tuning.buffer, Buffer::Places(3));
         assert_eq!(prepared.parts[0].tuning.schedules[0].min(), 9);
         assert_eq!(prepared.grace().as_secs(), 660);
@@ -356,23 +294,5 @@ mod tests {
         assert!(wrong[0].starts_with("spec.workers.template: is no part of a pod's template"), "{wrong:?}");
         let never = json!({ "autoscaling": { "schedule": [{ "cron": "0 0 30 2 *", "durationSeconds": 60, "minReplicas": 1 }] } });
         assert!(prepare(never).is_err_and(|mistakes| mistakes[0].starts_with("spec.autoscaling.schedule[0]")));
-    }
-
-    proptest! {
-        #[test]
-        fn a_whole_is_divided_without_rest(whole in 0..5_000_u32, weights in prop::collection::vec(0..100_u32, 1..6)) {
-            let parts = divide(whole, &weights);
-            let takers = weights.iter().filter(|weight| **weight > 0).count() as u32;
-            if takers > 0 {
-                prop_assert_eq!(parts.iter().sum::<u32>(), whole);
-            }
-            for (part, weight) in parts.iter().zip(&weights) {
-                if *weight == 0 {
-                    prop_assert_eq!(*part, 0);
-                } else if whole >= takers {
-                    prop_assert!(*part > 0);
-                }
-            }
-        }
     }
 }

@@ -14,7 +14,7 @@ use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
 use crate::look::{Findings, Seen, Stop};
 use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
 use crate::operator::Operator;
-use crate::prepare::{Part, Prepared, share_of};
+use crate::prepare::{Part, Prepared};
 use crate::status::{Fault, Standing};
 use crate::steps::{PodId, Rules, Step, Steps, Wanted, close, steps};
 use crate::view::Item;
@@ -122,7 +122,10 @@ impl Scaling {
         now: Moment,
     ) -> Self {
         let mut all = Self { runs: Vec::new(), want: 0, limited: None, wake: None, why: None, done: Steps::default() };
+        let weights: Vec<u32> = runs.iter().filter_map(|run| run.part.as_ref()).map(|part| part.share).collect();
+        let mut shares = traffic.map(|traffic| traffic.split(&weights)).into_iter().flatten();
         for run in &mut runs {
+            let traffic = run.part.as_ref().and_then(|_| shares.next());
             let of =
                 |worker: &&Worker<String>| pods.iter().any(|pod| pod.name == worker.id && pod.variant == run.variant);
             let workers: Vec<Worker<String>> = workers.iter().filter(of).cloned().collect();
@@ -140,8 +143,7 @@ impl Scaling {
                 (None, None) => {}
                 (None, Some(part)) => {
                     let replicas = u32::try_from(run.target).unwrap_or(0);
-                    let snapshot =
-                        snapshot(workers, replicas, run.rolling(), traffic.map(|all| share_of(all, part.share)));
+                    let snapshot = snapshot(workers, replicas, run.rolling(), traffic);
                     run.coming = snapshot.coming;
                     let memory = care.scaling.entry(run.variant.clone()).or_default();
                     let mut plan = decide(&part.tuning, &snapshot, memory, now);

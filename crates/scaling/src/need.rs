@@ -92,7 +92,8 @@ impl Rule {
         // A worker is needed even by nobody: idleness is found out above.
         let needs = u64::from(demand) + u64::from(buffer);
         let needs = u32::try_from(needs.div_ceil(self.capacity.into())).unwrap_or(u32::MAX).max(1);
-        let why = if needs < self.floor {
+        // As many as there have to be anyway, for nobody: they are there because they have to be.
+        let why = if needs < self.floor || (needs == self.floor && demand == 0) {
             self.floor_why
         } else if load.held > 0 {
             Why::Held

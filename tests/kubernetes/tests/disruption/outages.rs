@@ -51,13 +51,17 @@ pub(crate) async fn api_server(fleet: &Fleet<'_>) -> Result<()> {
     fleet.cluster.api.kill()?;
     calls_for(fleet, LONG_OUTAGE, "without an API server")?;
     live.are_where_they_began()?;
+    let back = Instant::now();
     fleet.cluster.api.start(fleet.cluster.control())?;
     fleet.cluster.await_ready().await?;
+    println!("it answers after {:.1} s", back.elapsed().as_secs_f32());
     fleet.cluster.await_nodes(fleet.cluster.nodes().len()).await?;
+    println!("all nodes are Ready after {:.1} s", back.elapsed().as_secs_f32());
     // The operator works again: it makes a worker, and takes one away.
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS + 1 } }))?;
     let more = |workers: &[Worker]| workers.iter().filter(|worker| worker.serves()).count() > WORKERS;
     fleet.await_workers("another worker", more).await?;
+    println!("another worker serves after {:.1} s", back.elapsed().as_secs_f32());
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS } }))?;
     live.are_where_they_began()?;
     live.end("the API server is away", 0).await

@@ -51,6 +51,8 @@ async fn by_schedule(fleet: &Fleet<'_>) -> Result<()> {
     let always = json!([{ "cron": "* * * * *", "durationSeconds": 120, "minReplicas": 1 }]);
     fleet.apply(NAME, &spec(always))?;
     fleet.await_figures(NAME, &[("readyReplicas", 1), ("desiredReplicas", 1)], LIMIT).await?;
+    let why = fleet.events(NAME, "WorkersCreated")?;
+    ensure!(why.contains("a schedule"), "{why}");
     fleet.apply(NAME, &spec(json!([])))?;
     fleet.await_figures(NAME, &[("replicas", 0), ("drainingReplicas", 0), ("desiredReplicas", 0)], DOWN).await?;
     fleet.compare(NAME).await

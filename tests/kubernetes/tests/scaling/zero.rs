@@ -16,7 +16,6 @@ pub(crate) async fn comes_from_zero_and_goes_back(fleet: &Fleet<'_>) -> Result<(
         NAME,
         &json!({
             "routing": { "offerHoldSeconds": 60 },
-            "workers": { "sessionsPerWorker": 5 },
             "autoscaling": { "minReplicas": 0, "maxReplicas": 2, "scaleDown": { "stabilizationSeconds": 5 } },
         }),
     )?;
