@@ -34,6 +34,10 @@ pub(super) fn template(of: &Blueprint, group: &Group) -> PodTemplateSpec {
             automount_service_account_token: Some(false),
             // A variable for every Service of the namespace, of which one might be called STREAMFLEET_…
             enable_service_links: Some(false),
+            // The first process of a PID namespace gets no signal that it has no handler for yet. A SIGTERM in the first moments of
+            // a worker of its own namespace would be lost, and the kubelet waits then for the whole grace, as long as a call may
+            // last; not even a shorter grace hastens it (kubernetes/kubernetes#113606). Here it ends a process that has no calls.
+            share_process_namespace: Some(true),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(USER),

@@ -64,6 +64,7 @@ pub(crate) async fn applied(site: &Site<'_>) -> Result<()> {
     heard(site, "/chipmunk", &[])?;
     identities(site).await?;
     site.delete(THERE, &["echo", "chipmunk", "members"]).await?;
+    site.cluster.kubectl(&["--namespace", THERE, "delete", "secret", "members-token"])?;
 
     apply(site, "variants.yaml")?;
     ready("assistant").await?;
