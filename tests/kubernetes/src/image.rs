@@ -79,13 +79,13 @@ impl Image {
         fs::create_dir_all(&folder)?;
         let changed = fs::metadata(program)?.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
         let file = program.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
-        let path = folder.join(format!("{}-{file}-{changed:x}.tar", name.replace([':', '/'], "_")));
+        let stem = format!("{}-{file}-", name.replace([':', '/'], "_"));
+        let present = format!("{stem}{changed:x}");
+        let path = folder.join(format!("{present}.tar"));
         if !path.exists() {
-            // Those of older builds of it are of no use.
-            let stem = format!("{}-{file}-", name.replace([':', '/'], "_"));
-            for old in
-                fs::read_dir(&folder)?.flatten().filter(|old| old.file_name().to_string_lossy().starts_with(&stem))
-            {
+            // Those of older builds of it are of no use; what another process packs at this moment is.
+            let is_old = |name: &str| name.starts_with(&stem) && !name.starts_with(&present);
+            for old in fs::read_dir(&folder)?.flatten().filter(|old| old.file_name().to_str().is_some_and(is_old)) {
                 drop(fs::remove_file(old.path()));
             }
             let stripped = folder.join(format!("{file}-{}.stripped", std::process::id()));
