@@ -11,6 +11,7 @@ SESSIONS = "<!-- tables: written by `make bench`, do not edit -->", "<!-- end of
 CONVERSATIONS = "<!-- conversations: written by `bench/conversations.sh`, do not edit -->", "<!-- end of conversations -->"
 ROUTER = "<!-- router: written by `bench/router.sh`, do not edit -->", "<!-- end of router -->"
 RELAY = "<!-- relay: written by `bench/relay.sh`, do not edit -->", "<!-- end of relay -->"
+OPERATOR = "<!-- operator: written by `bench/operator.sh`, do not edit -->", "<!-- end of operator -->"
 BEGIN, END = SESSIONS
 
 

@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny charts browser aiortc turn network conversation conformance process fleet relay hostile kubernetes)
+all=(tools fmt clippy build unit deny charts browser conversation waiting relay kubernetes)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -29,6 +29,22 @@ fi
 # The whole workspace is selected in every stage: Cargo unifies features over what is selected, and another selection would
 # build the dependencies a second time.
 suite() { cargo test --workspace --locked --test "$1"; }
+
+# Runs commands side by side, and says what each has said when all are over.
+lanes() {
+    local folder n status=0 lanes=() commands=("$@")
+    folder=$(mktemp -d)
+    for n in "${!commands[@]}"; do
+        (eval "${commands[n]}") >"$folder/$n" 2>&1 &
+        lanes+=($!)
+    done
+    for n in "${!lanes[@]}"; do
+        wait "${lanes[n]}" || status=$?
+        cat "$folder/$n"
+    done
+    rm -rf "$folder"
+    return "$status"
+}
 
 stage_tools() { tools >/dev/null; }
 stage_fmt() { cargo fmt --all --check; }
@@ -63,17 +79,18 @@ stage_fleet() { suite fleet; }
 # In network namespaces of its own, which it makes and removes: as root.
 stage_relay() { suite relay; }
 stage_hostile() { suite hostile; }
-# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root.
+# The fleet's suite mostly waits for leases to end: others have the cores meanwhile.
+stage_waiting() {
+    lanes stage_fleet 'stage_aiortc && stage_turn && stage_network && stage_conformance && stage_process && stage_hostile'
+}
+# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root. First the cluster by itself, then
+# the product on it. They mostly wait, too.
 stage_kubernetes() {
-    local line name
+    local line
     line=$("$root/tests/setup/kubernetes.sh") || return
     export "${line?}"
-    for name in "${@:-cluster}"; do
-        suite "$name" || return
-    done
+    lanes 'suite disruption && suite cluster' 'suite install && suite scaling'
 }
-# The product on such clusters: not in `make test` as long as it has not been green often enough on a machine like CI's.
-stage_scenarios() { stage_kubernetes install scaling disruption; }
 stage_deny() {
     install_deny() {
         # Unoptimised: it runs for a second, and the optimised build would take minutes longer than that.
@@ -106,7 +123,7 @@ finish() {
 }
 
 for stage in "${stages[@]}"; do
-    declare -F "stage_$stage" >/dev/null || die "no such stage: $stage (there are: ${all[*]})"
+    declare -F "stage_$stage" >/dev/null || die "no such stage: $stage (there are: ${all[*]}, and those that are run side by side)"
 done
 for stage in "${stages[@]}"; do
     say "$stage"

@@ -50,6 +50,7 @@ async fn an_installation() -> Result<()> {
         failed.extend(step("an image that does not exist", objects::without_image(&site)).await.err());
         failed.extend(step("a quota", objects::over_quota(&site)).await.err());
         failed.extend(step("an admission webhook that hangs", objects::behind_webhook(&site)).await.err());
+        failed.extend(step("a webhook that says nothing", objects::behind_silence(&site)).await.err());
         failed.extend(step("a worker answers nobody without its key", fleet::strangers(&site)).await.err());
         failed.extend(step("every example", examples::applied(&site)).await.err());
         failed

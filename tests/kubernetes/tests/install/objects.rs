@@ -1,6 +1,7 @@
 //! StreamServices and the objects that are made of them: in conflict, foreign, changed by hand, refused.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -8,8 +9,8 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use serde_json::json;
-use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::fleet::{await_condition, await_status, stream_services};
+use streamfleet_kubernetes_tests::{addresses, eventually};
 
 use super::LIMIT;
 use super::site::{HOME, Site};
@@ -18,6 +19,10 @@ use super::site::{HOME, Site};
 const NO_REGISTRY: &str = "127.0.0.1:5000/none:1";
 /// Of a webhook that never answers, where the API server is.
 const HANGS: &str = "127.0.0.1:9443";
+/// Of one that routers ask: it takes connections, and says nothing.
+const SILENT: (Ipv4Addr, u16) = (addresses::CONTROL, 9444);
+/// What it costs a call to wait for that, and what else a call takes on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Two StreamServices with one path.
 pub(crate) async fn of_two_with_a_path(site: &Site<'_>) -> Result<()> {
@@ -150,4 +155,25 @@ pub(crate) async fn behind_webhook(site: &Site<'_>) -> Result<()> {
     site.cluster.kubectl(&["delete", "validatingwebhookconfiguration", "hangs"])?;
     await_condition(&objects, "waits", ("Ready", "True"), LIMIT).await?;
     site.delete("guarded", &["waits"]).await
+}
+
+/// Whoever asks whether a caller may come gets no answer: the service says what that means, and other services have none of it.
+pub(crate) async fn behind_silence(site: &Site<'_>) -> Result<()> {
+    let _silent = site.cluster.control().in_network(|| TcpListener::bind(SILENT))?;
+    let objects = stream_services(site.cluster, "sales");
+    let url = format!("http://{}:{}/", SILENT.0, SILENT.1);
+    for (name, meaning) in [("strict", "Refuse"), ("lenient", "Admit")] {
+        let webhook = json!({ "url": url, "timeoutMs": PATIENCE.as_millis() as u64, "onFailure": meaning });
+        site.stream_service("sales", name, &json!({ "path": format!("/{name}"), "identity": { "webhook": webhook } }))?;
+        await_condition(&objects, name, ("Ready", "True"), LIMIT).await?;
+    }
+    let began = Instant::now();
+    let said = site.call("/strict", &[]).map_err(|error| format!("{error:#}"));
+    ensure!(said.as_ref().is_err_and(|said| said.contains("forbidden")), "{said:?}");
+    ensure!(began.elapsed() >= PATIENCE, "it was asked: {:?}", began.elapsed());
+    let heard = site.call("/lenient", &[])?;
+    ensure!(heard["verdict"] == "heard", "{heard}");
+    let answered = heard["setup_ms"]["answered"].as_f64().unwrap_or_default();
+    ensure!(answered >= PATIENCE.as_millis() as f64, "it was asked: {answered} ms");
+    site.delete("sales", &["strict", "lenient"]).await
 }

@@ -76,8 +76,10 @@ impl<'a> Site<'a> {
             Ok(cluster.balancer().address(HOME, "streamfleet-router"))
         });
         cluster.name_outside(HOST, address.await?)?;
+        // Two routers, and one on each node.
+        let all: Vec<usize> = (0..cluster.plan().nodes).collect();
         eventually("routers are healthy", LIMIT, async || {
-            Ok((!cluster.balancer().healthy(HOME, "streamfleet-router").is_empty()).then_some(()))
+            Ok((cluster.balancer().healthy(HOME, "streamfleet-router") == all).then_some(()))
         })
         .await?;
         Ok(Self { cluster, signed, roots })
