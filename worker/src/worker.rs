@@ -40,7 +40,7 @@ use crate::sessions::{Advertised, Sessions};
 const MAX_ADVERTISED: usize = 8;
 /// What is left of the HTTP connections after the last session: replies under way.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
-/// On the second signal: for clients to be told.
+/// When it is to leave at once: for clients to be told.
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// Handlers may say goodbye to what they talk to.
 const HANDLER_GRACE: Duration = Duration::from_secs(5);

@@ -28,7 +28,7 @@ pub use interfaces::interfaces;
 pub use outbox::{MAX_DATAGRAM, Outbox, Source};
 pub use poller::{Poller, Ready, Waker, wait_for};
 pub use prefetch::{Words, prefer_large_pages, prefetch};
-pub use process::{end_with_parent, terminate};
+pub use process::{end_with_parent, interrupt, terminate};
 pub use receiver::{Receiver, RecvBatch, Unusable};
 pub use sender::{SendReport, Sender};
 pub use socket::{Fragmentation, LocalAddresses, Offload, ReusePort, SocketOptions, UdpSocket};

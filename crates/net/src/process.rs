@@ -22,11 +22,23 @@ pub fn end_with_parent(parent: u32) -> io::Result<()> {
 /// # Errors
 /// The kernel's, where there is none.
 pub fn terminate(process: u32) -> io::Result<()> {
+    send(process, libc::SIGTERM)
+}
+
+/// Likewise asks it to hurry (SIGINT).
+///
+/// # Errors
+/// The kernel's, where there is none.
+pub fn interrupt(process: u32) -> io::Result<()> {
+    send(process, libc::SIGINT)
+}
+
+fn send(process: u32, signal: libc::c_int) -> io::Result<()> {
     // 0 and negative numbers are groups of processes.
     let process =
         libc::pid_t::try_from(process).ok().filter(|process| *process > 0).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: kill() touches no memory of ours.
-    match unsafe { libc::kill(process, libc::SIGTERM) } {
+    match unsafe { libc::kill(process, signal) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -41,9 +53,13 @@ mod tests {
 
     #[test]
     fn a_child_is_asked_to_end() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        terminate(child.id()).unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGTERM));
+        let check = |ask: fn(u32) -> io::Result<()>, expected| {
+            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            ask(child.id()).unwrap();
+            assert_eq!(child.wait().unwrap().signal(), Some(expected));
+        };
+        check(terminate, libc::SIGTERM);
+        check(interrupt, libc::SIGINT);
     }
 
     #[test]

@@ -10,15 +10,26 @@ use tokio::sync::watch;
 pub enum Demand {
     /// Stop admitting, let sessions finish, then exit: the first SIGTERM or SIGINT.
     Drain,
-    /// Exit now: any signal after the first. The person at the terminal has waited long enough.
+    /// Exit now: a SIGINT after the first signal. The person at the terminal has waited long enough.
     Leave,
 }
 
-/// SIGTERM and SIGINT, counted together; or what the owner of several parts in one process says instead.
+/// SIGTERM and SIGINT; or what the owner of several parts in one process says instead.
+///
+/// A platform sends SIGTERM, and may send it again while the process drains, as after a restart of its own: that is no haste.
 #[derive(Debug)]
 pub struct Signals {
     source: Source,
-    next: Demand,
+    is_draining: bool,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// By SIGTERM.
+    Platform,
+    /// By SIGINT; or the owner of a part.
+    Person,
 }
 
 #[derive(Debug)]
@@ -27,13 +38,13 @@ enum Source {
     Owner { told: watch::Receiver<u32>, seen: u32 },
 }
 
-/// Says to a part of the process what signals say to a whole one: each [`raise`](Self::raise) is a signal. Dropped, it says
-/// no more.
+/// Says to a part of the process what signals say to a whole one: the first [`raise`](Self::raise) to drain, each further one to leave.
+/// Dropped, it says no more.
 #[derive(Debug)]
 pub struct Teller(watch::Sender<u32>);
 
 impl Teller {
-    /// One more signal.
+    /// One more demand.
     pub fn raise(&self) {
         self.0.send_modify(|told| *told = told.saturating_add(1));
     }
@@ -47,32 +58,58 @@ impl Signals {
     pub fn install() -> io::Result<Self> {
         let source =
             Source::System { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-        Ok(Self { source, next: Demand::Drain })
+        Ok(Self { source, is_draining: false })
     }
 
     /// Those of a part that shares its process with others.
     #[must_use]
     pub fn told() -> (Teller, Self) {
         let (sender, receiver) = watch::channel(0);
-        (Teller(sender), Self { source: Source::Owner { told: receiver, seen: 0 }, next: Demand::Drain })
+        (Teller(sender), Self { source: Source::Owner { told: receiver, seen: 0 }, is_draining: false })
     }
 
-    /// Waits for the next signal. Cancel-safe.
+    /// Waits for the next demand. Cancel-safe.
     pub async fn next(&mut self) -> Demand {
-        match &mut self.source {
-            Source::System { terminate, interrupt } => tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        loop {
+            let asker = self.source.next().await;
+            match demand(self.is_draining, asker) {
+                Some(demand) => {
+                    self.is_draining = true;
+                    return demand;
+                }
+                None => tracing::info!(
+                    "SIGTERM again: it is draining already, and goes on with that; SIGINT ends it at once"
+                ),
+            }
+        }
+    }
+}
+
+impl Source {
+    async fn next(&mut self) -> Asker {
+        match self {
+            Self::System { terminate, interrupt } => tokio::select! {
+                _ = terminate.recv() => Asker::Platform,
+                _ = interrupt.recv() => Asker::Person,
             },
-            Source::Owner { told, seen } => {
+            Self::Owner { told, seen } => {
                 let raised = told.wait_for(|told| told > seen).await.is_ok();
                 if !raised {
                     std::future::pending::<()>().await;
                 }
                 *seen += 1;
+                Asker::Person
             }
         }
-        std::mem::replace(&mut self.next, Demand::Leave)
+    }
+}
+
+/// What somebody wants who asks now, if it is anything new.
+fn demand(is_draining: bool, asker: Asker) -> Option<Demand> {
+    match (is_draining, asker) {
+        (false, _) => Some(Demand::Drain),
+        (true, Asker::Person) => Some(Demand::Leave),
+        (true, Asker::Platform) => None,
     }
 }
 
@@ -92,8 +129,21 @@ mod tests {
         assert!(more.is_err(), "an owner who is gone says nothing");
     }
 
+    #[test]
+    fn only_a_person_is_in_a_hurry() {
+        for (is_draining, asker, expected) in [
+            (false, Asker::Platform, Some(Demand::Drain)),
+            (false, Asker::Person, Some(Demand::Drain)),
+            (true, Asker::Platform, None),
+            (true, Asker::Person, Some(Demand::Leave)),
+        ] {
+            assert_eq!(demand(is_draining, asker), expected, "{is_draining} {asker:?}");
+        }
+    }
+
     #[tokio::test]
-    async fn the_second_signal_is_more_urgent_than_the_first() {
+    async fn a_second_sigterm_hastens_nothing_and_a_sigint_does() {
+        const QUIET: std::time::Duration = std::time::Duration::from_millis(100);
         let mut signals = Signals::install().unwrap();
         let raise = |number| {
             // SAFETY: raise() has no preconditions; both signals are handled, so the process survives them.
@@ -101,9 +151,11 @@ mod tests {
         };
         raise(libc::SIGTERM);
         assert_eq!(signals.next().await, Demand::Drain);
+        raise(libc::SIGTERM);
+        assert!(tokio::time::timeout(QUIET, signals.next()).await.is_err(), "a platform says it again");
         raise(libc::SIGINT);
         assert_eq!(signals.next().await, Demand::Leave);
         raise(libc::SIGTERM);
-        assert_eq!(signals.next().await, Demand::Leave);
+        assert!(tokio::time::timeout(QUIET, signals.next()).await.is_err());
     }
 }

@@ -166,11 +166,11 @@ impl Halt {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Each time a SIGTERM: the first drains, the second ends at once.
+    /// The first time a SIGTERM, which drains; after that a SIGINT, which ends at once.
     fn stop(&self) {
         let mut state = self.state();
-        state.stopping = true;
-        state.process.map(streamfleet_net::terminate);
+        let is_first = !std::mem::replace(&mut state.stopping, true);
+        state.process.map(if is_first { streamfleet_net::terminate } else { streamfleet_net::interrupt });
         self.changed.notify_all();
     }
 
