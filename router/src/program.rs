@@ -376,26 +376,39 @@ enum Sight {
     Clear,
     /// It goes by what it has seen: that is enough to serve.
     Past,
-    /// It has never seen any worker of some service: another router may have.
+    /// It has never seen any worker of any service: another router may have.
     Blind,
 }
 
-impl Sight {
-    fn of(snapshots: impl Iterator<Item = Freshness>) -> Self {
-        snapshots.fold(Self::Clear, |sight, freshness| match (sight, freshness) {
-            (Self::Blind, _) | (_, Freshness::Stale(Duration::MAX)) => Self::Blind,
-            (Self::Past, _) | (_, Freshness::Stale(_)) => Self::Past,
-            (Self::Clear, Freshness::Fresh) => Self::Clear,
-        })
+/// What has been seen of the store.
+#[derive(Debug, Default)]
+struct Eyes {
+    /// The workers of one service were read once, even if that is gone by now.
+    have_seen: bool,
+}
+
+impl Eyes {
+    /// One service that was never read (it has just been made, or its part of the store is away) is no reason to give up all others, and the
+    /// media that comes by this router.
+    fn look(&mut self, snapshots: impl Iterator<Item = Freshness>) -> Sight {
+        let mut sight = Sight::Clear;
+        for freshness in snapshots {
+            self.have_seen |= freshness != Freshness::Stale(Duration::MAX);
+            if freshness != Freshness::Fresh {
+                sight = Sight::Past;
+            }
+        }
+        if sight == Sight::Past && !self.have_seen { Sight::Blind } else { sight }
     }
 }
 
 /// Says whether the store can be read. A router that has read it once goes on serving; one that never has cannot.
 async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness) {
+    let mut eyes = Eyes::default();
     let mut said: Option<(Sight, Option<Note>, Option<Hold>)> = None;
     loop {
         let now = Instant::now();
-        let sight = Sight::of(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
+        let sight = eyes.look(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
         if said.as_ref().is_none_or(|(before, ..)| *before != sight) {
             let note = (sight == Sight::Past).then(|| readiness.note("the store does not answer"));
             let hold = (sight == Sight::Blind).then(|| readiness.hold("store"));
@@ -438,11 +451,23 @@ mod tests {
 
     #[test]
     fn what_was_seen_once_is_enough_to_serve() {
-        let check = |snapshots: &[Freshness], expected| assert_eq!(Sight::of(snapshots.iter().copied()), expected);
-        let (past, never) = (Freshness::Stale(Duration::from_secs(9)), Freshness::Stale(Duration::MAX));
-        check(&[], Sight::Clear);
-        check(&[Freshness::Fresh, Freshness::Fresh], Sight::Clear);
-        check(&[Freshness::Fresh, past, Freshness::Fresh], Sight::Past);
-        check(&[past, never, Freshness::Fresh], Sight::Blind);
+        const FRESH: Freshness = Freshness::Fresh;
+        const PAST: Freshness = Freshness::Stale(Duration::from_secs(9));
+        const NEVER: Freshness = Freshness::Stale(Duration::MAX);
+        // What one router sees, look by look.
+        let check = |looks: &[(&[Freshness], Sight)]| {
+            let mut eyes = Eyes::default();
+            for (n, (snapshots, expected)) in looks.iter().enumerate() {
+                assert_eq!(eyes.look(snapshots.iter().copied()), *expected, "look {n} of {looks:?}");
+            }
+        };
+        check(&[(&[], Sight::Clear), (&[NEVER], Sight::Blind), (&[NEVER, NEVER], Sight::Blind), (&[], Sight::Clear)]);
+        check(&[(&[FRESH, FRESH], Sight::Clear), (&[FRESH, PAST, FRESH], Sight::Past)]);
+        // A service that is made while the store is away, in any order: all others are served.
+        check(&[(&[FRESH], Sight::Clear), (&[PAST, NEVER], Sight::Past), (&[NEVER, PAST], Sight::Past)]);
+        // A part of the store that never answers, of a router that has just begun.
+        check(&[(&[NEVER, NEVER], Sight::Blind), (&[NEVER, FRESH], Sight::Past), (&[NEVER, PAST], Sight::Past)]);
+        // The only one that was read is gone: who has it as a client still sends media.
+        check(&[(&[FRESH], Sight::Clear), (&[], Sight::Clear), (&[NEVER], Sight::Past)]);
     }
 }
