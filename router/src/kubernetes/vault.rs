@@ -59,7 +59,7 @@ impl Vault {
 
     /// These are wanted from now on, and no others: namespace and key.
     pub(crate) fn want(&self, keys: BTreeSet<(String, SecretKeyRef)>) {
-        if self.0.table.lock().want(keys) {
+        if self.0.table.lock().want(keys, Instant::now()) {
             self.0.wanted.notify_one();
         }
     }
@@ -83,7 +83,7 @@ impl Vault {
     /// Reads Secrets until it is dropped.
     pub(crate) async fn keep(self, client: Client) {
         loop {
-            let next = self.0.table.lock().next(Instant::now());
+            let next = self.0.table.lock().next();
             let Some((name, due)) = next else {
                 self.0.wanted.notified().await;
                 continue;
@@ -154,13 +154,12 @@ enum State {
 
 impl Table {
     /// Whether there is one to be read.
-    fn want(&mut self, keys: BTreeSet<(String, SecretKeyRef)>) -> bool {
+    fn want(&mut self, keys: BTreeSet<(String, SecretKeyRef)>, now: Instant) -> bool {
         let mut wanted: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
         for (namespace, SecretKeyRef { name, key }) in keys {
             wanted.entry((namespace, name)).or_default().insert(key);
         }
         self.secrets.retain(|name, _| wanted.contains_key(name));
-        let now = Instant::now();
         let mut is_new = false;
         for (name, wanted) in wanted {
             let is_full = self.secrets.len() >= MAX_SECRETS;
@@ -186,9 +185,11 @@ impl Table {
         is_new
     }
 
-    /// The Secret that is to be read next, and when.
-    fn next(&self, now: Instant) -> Option<(Name, Instant)> {
-        let first = self.secrets.iter().min_by_key(|(_, kept)| kept.due.max(now))?;
+    /// The Secret that is to be read next, and when: one that was never read before all others, which its service waits for; then the one
+    /// that is due for the longest, so that each has its turn where more are due than can be read.
+    fn next(&self) -> Option<(Name, Instant)> {
+        let turn = |(_, kept): &(&Name, &Kept)| (!matches!(kept.state, State::NotYet), kept.due);
+        let first = self.secrets.iter().min_by_key(turn)?;
         Some((first.0.clone(), first.1.due))
     }
 
@@ -267,8 +268,8 @@ mod tests {
     #[test]
     fn what_is_wanted_is_read_and_kept_and_nothing_else() {
         let mut table = Table::default();
-        assert!(table.want(wanted(&[("a", "x"), ("a", "y"), ("b", "x")])));
-        assert!(!table.want(wanted(&[("a", "x"), ("a", "y"), ("b", "x")])));
+        assert!(table.want(wanted(&[("a", "x"), ("a", "y"), ("b", "x")]), Instant::now()));
+        assert!(!table.want(wanted(&[("a", "x"), ("a", "y"), ("b", "x")]), Instant::now()));
         let now = Instant::now();
         assert_eq!(table.find("n", &key("a", "x")), Found::NotYet);
         assert!(table.take(&named("a"), there(&[("x", "1\n"), ("z", "not wanted")]), now));
@@ -280,24 +281,24 @@ mod tests {
         assert_eq!(missing(&table, "a", "y"), "the Secret n/a has no key y");
         let State::There { keys, .. } = &table.secrets[&named("a")].state else { panic!() };
         assert_eq!(keys.len(), 1, "a Secret's other keys are nobody's business");
-        assert_eq!(table.next(now).unwrap().0, named("b"));
+        assert_eq!(table.next().unwrap().0, named("b"));
         assert!(table.take(&named("b"), Read::Unknown("forbidden".to_owned()), now));
         assert!(!table.take(&named("b"), Read::Unknown("forbidden".to_owned()), now), "said once");
         assert_eq!(missing(&table, "b", "x"), "the Secret n/b cannot be read: forbidden");
-        assert_eq!(table.next(now).unwrap(), (named("b"), now + SOON), "sooner than what is known");
+        assert_eq!(table.next().unwrap(), (named("b"), now + SOON), "sooner than what is known");
         // A key more: what was not kept has to be read.
-        assert!(table.want(wanted(&[("a", "x"), ("a", "z")])));
+        assert!(table.want(wanted(&[("a", "x"), ("a", "z")]), Instant::now()));
         assert_eq!((table.secrets.len(), table.find("n", &key("a", "z"))), (1, Found::NotYet));
         // A key less has been read.
         assert!(table.take(&named("a"), there(&[("x", "1"), ("z", "2")]), now));
-        assert!(!table.want(wanted(&[("a", "z")])));
+        assert!(!table.want(wanted(&[("a", "z")]), Instant::now()));
         assert_eq!(table.find("n", &key("a", "z")), Found::Bytes(b"2".to_vec()));
     }
 
     #[test]
     fn what_was_read_stays_until_it_is_surely_gone() {
         let mut table = Table::default();
-        table.want(wanted(&[("a", "x")]));
+        table.want(wanted(&[("a", "x")]), Instant::now());
         let now = Instant::now();
         let found = |table: &Table| table.find("n", &key("a", "x"));
         table.take(&named("a"), there(&[("x", "1")]), now);
@@ -319,17 +320,62 @@ mod tests {
         assert_eq!(found(&table), Found::Bytes(b"3".to_vec()));
     }
 
+    /// Each is read when more are due than can be read, and those that are not there keep nobody from being read.
+    #[test]
+    fn each_has_its_turn() {
+        #[track_caller]
+        fn check(gone: usize, there: usize) {
+            let mut table = Table::default();
+            // Those that are not there are the first by name.
+            let names: Vec<String> =
+                (0..gone).map(|n| format!("a{n}")).chain((0..there).map(|n| format!("b{n}"))).collect();
+            let start = Instant::now();
+            table.want(names.iter().map(|name| ("n".to_owned(), key(name, "x"))).collect(), start);
+            let (mut now, mut late) = (start, None);
+            let mut reads: BTreeMap<Name, Vec<Duration>> = BTreeMap::new();
+            // As long as three turns of all take, at least.
+            let turn = APART * u32::try_from(names.len() + 1).unwrap() + AGAIN;
+            while now < start + turn * 3 {
+                let (name, due) = table.next().unwrap();
+                now = now.max(due);
+                let read = if name.1.starts_with('a') { Read::Gone } else { there_is() };
+                table.take(&name, read, now);
+                reads.entry(name).or_default().push(now - start);
+                now += APART;
+                // One that comes late does not wait for the others.
+                if late.is_none() && now > start + turn {
+                    let names = names.iter().map(String::as_str).chain(["late"]);
+                    assert!(table.want(names.map(|name| ("n".to_owned(), key(name, "x"))).collect(), now));
+                    late = Some(now - start);
+                }
+            }
+            let waited = reads[&named("late")][0] - late.unwrap();
+            assert!(waited <= APART, "{waited:?}");
+            for (name, at) in &reads {
+                let longest = at.windows(2).map(|two| two[1] - two[0]).max().unwrap_or(Duration::MAX);
+                assert!(at.len() >= 2 && longest <= turn, "{name:?} of {gone} and {there}: {at:?}");
+            }
+            assert_eq!(reads.len(), names.len() + 1);
+        }
+        fn there_is() -> Read {
+            there(&[("x", "1")])
+        }
+        for (gone, there) in [(1, 1), (101, 3), (0, 700), (600, 100), (1_000, 999), (MAX_SECRETS - 1, 0)] {
+            check(gone, there);
+        }
+    }
+
     #[test]
     fn there_is_an_end() {
         let mut table = Table::default();
         let many: Vec<String> = (0..MAX_SECRETS + 5).map(|n| format!("s{n}")).collect();
-        table.want(many.iter().map(|name| ("n".to_owned(), key(name, "x"))).collect());
+        table.want(many.iter().map(|name| ("n".to_owned(), key(name, "x"))).collect(), Instant::now());
         assert_eq!(table.secrets.len(), MAX_SECRETS);
         let left = many.iter().filter(|name| matches!(table.find("n", &key(name, "x")), Found::Missing(_))).count();
         assert_eq!(left, 5);
         let now = Instant::now();
         let mut small = Table::default();
-        small.want(wanted(&[("a", "x")]));
+        small.want(wanted(&[("a", "x")]), Instant::now());
         small.take(&named("a"), Read::There([("x".to_owned(), vec![b'a'; MAX_BYTES + 1])].into()), now);
         assert!(matches!(small.find("n", &key("a", "x")), Found::Missing(_)));
     }
