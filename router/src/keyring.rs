@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::secret::{NoSecret, Secrets};
+use crate::web;
 
 /// For an issuer to answer: a caller whose token names a new key waits for it.
 const FETCH_TIME: Duration = Duration::from_secs(3);
@@ -144,6 +145,7 @@ fn given(service: &Service, secrets: &Secrets) -> Result<Option<Keys>, NoKeyring
 }
 
 async fn download(http: &reqwest::Client, url: &str) -> Result<Keys, Box<dyn std::error::Error + Send + Sync>> {
+    web::check(url)?;
     let mut response = http.get(url).send().await?.error_for_status()?;
     let mut document = Vec::new();
     while let Some(chunk) = response.chunk().await? {

@@ -17,6 +17,7 @@
 //! | [`sockets`] | clients' sockets, read until they have said who they are and passed on after that |
 //! | [`relay`] | media, through one port |
 //! | [`forward`], [`webhook`] | requests to workers, and to who is asked before a call is taken |
+//! | [`web`] | requests to what services name |
 //! | [`http`] | routes |
 //! | [`config`], [`program`] | the process |
 //!
@@ -41,4 +42,5 @@ pub mod roster;
 pub mod secret;
 pub mod sockets;
 pub mod tell;
+pub mod web;
 pub mod webhook;

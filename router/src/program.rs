@@ -39,7 +39,7 @@ use crate::relay::{Candidates, Minting, Opening, Relay};
 use crate::roster::{self, Means, Roster};
 use crate::secret::Secrets;
 use crate::sockets::Sockets;
-use crate::tell;
+use crate::{tell, web};
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_CONFIG: u8 = 64;
@@ -238,9 +238,7 @@ pub async fn serve(
     let starting = readiness.hold("starting");
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let store: Arc<dyn Store> = plan.store.open();
-    // What answers here is neither followed elsewhere nor asked through a proxy: it decides who is let in.
-    let web = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-    let web = web.build().map_err(failed)?;
+    let web = web::client().map_err(failed)?;
     let secrets = match cluster.services {
         Some(_) => Secrets::of(vault.clone()),
         None => Secrets::local(),

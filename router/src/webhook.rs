@@ -8,6 +8,7 @@ use streamfleet_session::wire::Failure;
 use streamfleet_session::{ServiceName, SessionId};
 
 use crate::identify::Caller;
+use crate::web;
 
 /// What the webhook is told.
 #[derive(Debug, Serialize)]
@@ -65,6 +66,10 @@ pub async fn ask(
         metadata: caller.metadata.as_map(),
         claims: &caller.claims,
     };
+    if let Err(error) = web::check(&webhook.url) {
+        tracing::warn!(%service, %error, "the admission webhook is not asked");
+        return Word::Nothing.decide(webhook.on_failure);
+    }
     let Ok(body) = serde_json::to_vec(&call) else { return Word::Nothing.decide(webhook.on_failure) };
     let request =
         http.post(&webhook.url).timeout(webhook.timeout).header("content-type", "application/json").body(body);
