@@ -253,6 +253,14 @@ impl Service {
             || *self == Self { operation: self.operation.clone(), ..other.clone() }
     }
 
+    /// What of it is obeyed where calls are taken: neither what its handler is told nor how it is run, which may be most of it.
+    #[must_use]
+    pub fn without_operation(mut self) -> Self {
+        self.handler.config = serde_json::Value::Null;
+        self.operation = Arc::default();
+        self
+    }
+
     /// How long a worker has from being told to end until its sessions are over: what bounds its drain, or else the longest session,
     /// and a minute for what was just beginning. `None` where neither is bounded.
     #[must_use]

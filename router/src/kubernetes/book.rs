@@ -107,7 +107,7 @@ impl Book {
         let is_same = known.is_some_and(|entry| entry.read.0 == read.0);
         let before = self.entries.remove(&name);
         let (mut service, mistakes) = match Service::from_resource(resource) {
-            Ok(service) => (Some(service), None),
+            Ok(service) => (Some(service.without_operation()), None),
             // Another object of the same name is another service.
             Err(mistakes) => {
                 let as_it_was = before.as_ref().filter(|_| is_same).and_then(|entry| entry.service.clone());
@@ -199,7 +199,13 @@ mod tests {
         assert_eq!(book.note(0, Event::Apply(told)), Changed::No);
         let scaled = resource("n", "a", 2, json!({ "autoscaling": { "replicas": 7 } }));
         assert_eq!(book.note(0, Event::Apply(scaled)), Changed::No);
-        assert_eq!(book.note(0, Event::Apply(resource("n", "a", 3, json!({ "path": "/x" })))), Changed::Yes);
+        // Nor does what only workers are told, and none of it is kept.
+        let told =
+            json!({ "handler": { "name": "echo", "config": { "a": 1 } }, "workers": { "template": { "b": 2 } } });
+        assert_eq!(book.note(0, Event::Apply(resource("n", "a", 3, told))), Changed::No);
+        let kept = &book.usable()[0].service;
+        assert_eq!((&kept.handler.config, &*kept.operation), (&Value::Null, &Default::default()));
+        assert_eq!(book.note(0, Event::Apply(resource("n", "a", 4, json!({ "path": "/x" })))), Changed::Yes);
     }
 
     #[test]

@@ -32,6 +32,9 @@ const FIRST_SECRETS: Duration = Duration::from_secs(10);
 /// How long a router that knows its services for the first time has for a look at their workers, before it says that it is ready.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
+/// StreamServices that are read at once: one may have a megabyte and a half.
+const PAGE: u32 = 50;
+
 /// How many services there are, by what becomes of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts(Arc<[AtomicU64; 4]>);
@@ -173,7 +176,7 @@ fn watches(client: &Client, scope: &Scope, contact: &Contact) -> SelectAll<strea
         Scope::Only(only) => only.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
     };
     let watch = |(n, api)| {
-        let watch = Watch::new(api, watcher::Config::default(), contact.line());
+        let watch = Watch::new(api, watcher::Config::default().page_size(PAGE), contact.line());
         stream::unfold(watch, move |mut watch| async move {
             let event = watch.next().await;
             Some(((n, event), watch))

@@ -21,7 +21,11 @@ pub const GROUP: &str = "streamfleet.dev";
 /// Its version.
 pub const VERSION: &str = "v1alpha1";
 
-/// A StreamService as the API server returns it, and takes it.
+/// Values of a specification at most, those in values included: an object of a megabyte and a half can be half a million of them, each many times
+/// as large in memory as it is written. No handler's configuration and no template of pods comes near.
+const MAX_VALUES: usize = 20_000;
+
+/// A StreamService as the API server returns it, and takes it. Who wrote which part of it is not read.
 ///
 /// One that this program cannot read (it was written under a later definition, or an earlier one) is an object all the same: a list of
 /// them must not fail for the sake of one.
@@ -140,13 +144,20 @@ impl Serialize for StreamService {
 
 impl<'de> Deserialize<'de> for StreamService {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Form { metadata, spec, status, .. } = Form::deserialize(deserializer)?;
+        let Form { mut metadata, spec, status, .. } = Form::deserialize(deserializer)?;
+        // It is as large as the specification.
+        metadata.managed_fields = None;
         Ok(Self { metadata, spec: read(spec), status: serde_json::from_value(status).unwrap_or_default() })
     }
 }
 
 /// A specification, or every mistake in it.
 fn read(spec: Value) -> Result<Box<StreamServiceSpec>, Mistakes> {
+    if is_too_large(&spec) {
+        let mut mistakes = Mistakes::new();
+        mistakes.push("spec", format!("is too large: it has more than {MAX_VALUES} values"));
+        return Err(mistakes);
+    }
     // What is right, as nearly all of them are, is read once.
     if let Ok(spec) = StreamServiceSpec::deserialize(&spec) {
         return Ok(Box::new(spec));
@@ -166,6 +177,23 @@ fn read(spec: Value) -> Result<Box<StreamServiceSpec>, Mistakes> {
         mistakes.push("spec", "cannot be read");
     }
     Err(mistakes)
+}
+
+fn is_too_large(spec: &Value) -> bool {
+    let (mut open, mut values) = (vec![spec], 0);
+    while let Some(value) = open.pop() {
+        values += 1;
+        if values > MAX_VALUES {
+            return true;
+        }
+        match value {
+            // No more of a long list than decides it.
+            Value::Array(list) => open.extend(list.iter().take(MAX_VALUES)),
+            Value::Object(map) => open.extend(map.values().take(MAX_VALUES)),
+            _ => {}
+        }
+    }
+    false
 }
 
 impl kube::Resource for StreamService {
