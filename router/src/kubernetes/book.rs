@@ -21,6 +21,8 @@ pub(crate) struct Book {
     listed: BTreeMap<usize, BTreeSet<Name>>,
     /// The watches that have told all.
     whole: BTreeSet<usize>,
+    /// Those that have never told anything, and are not let.
+    refused: BTreeSet<usize>,
 }
 
 /// Namespace and name.
@@ -65,6 +67,7 @@ impl Book {
                 let before = self.entries.len();
                 self.entries.retain(|name, entry| entry.watch != watch || listed.contains(name));
                 let is_first = self.whole.insert(watch);
+                self.refused.remove(&watch);
                 if is_first || self.entries.len() != before { Changed::Yes } else { Changed::No }
             }
             Event::Apply(resource) => self.read(watch, &resource),
@@ -72,9 +75,15 @@ impl Book {
         }
     }
 
-    /// Whether each of so many watches has told all once.
+    /// A watch is not let read anything. What it has told goes on; where that is nothing yet, there is nothing until it can.
+    pub(crate) fn refuse(&mut self, watch: usize) -> Changed {
+        if !self.whole.contains(&watch) && self.refused.insert(watch) { Changed::Yes } else { Changed::No }
+    }
+
+    /// Whether each of so many watches has told all once, but for those that are not let. Who is let read nothing at all knows nothing: rights
+    /// that were written wrongly must not pass for a cluster without services.
     pub(crate) fn is_whole(&self, watches: usize) -> bool {
-        self.whole.len() >= watches
+        !self.whole.is_empty() && self.whole.len() + self.refused.len() >= watches
     }
 
     /// Those that can be served.
@@ -188,6 +197,30 @@ mod tests {
         assert_eq!(book.note(0, Event::Delete(of("a"))), Changed::Yes);
         assert_eq!(book.note(0, Event::Delete(of("a"))), Changed::No);
         assert_eq!(names(&book), ["m/c"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_keeps_nobody_from_being_served() {
+        let mut book = Book::default();
+        let of = |namespace: &str| resource(namespace, "a", 1, json!({}));
+        assert_eq!(book.refuse(0), Changed::Yes);
+        assert_eq!(book.refuse(0), Changed::No);
+        book.refuse(1);
+        assert!(!book.is_whole(2), "who may read nothing knows nothing");
+        for event in [Event::Init, Event::InitApply(of("m")), Event::InitDone] {
+            book.note(1, event);
+        }
+        assert!(book.is_whole(2) && !book.is_whole(3));
+        assert_eq!(names(&book), ["m/a"]);
+        // It can be read after all.
+        book.note(0, Event::Init);
+        book.note(0, Event::InitApply(of("n")));
+        assert_eq!(book.note(0, Event::InitDone), Changed::Yes);
+        assert_eq!(names(&book), ["m/a", "n/a"]);
+        // What was told goes on when it must not be read any more.
+        assert_eq!(book.refuse(0), Changed::No);
+        assert!(book.is_whole(2) && !book.is_whole(3));
+        assert_eq!(names(&book), ["m/a", "n/a"]);
     }
 
     #[test]

@@ -46,6 +46,16 @@ pub(crate) enum Scope {
     Only(Vec<String>),
 }
 
+impl Scope {
+    /// What the nth watch is over.
+    pub(crate) fn name(&self, n: usize) -> &str {
+        match self {
+            Self::All => "all",
+            Self::Only(only) => only.get(n).map_or("", String::as_str),
+        }
+    }
+}
+
 /// Who says where clients send media to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Public {

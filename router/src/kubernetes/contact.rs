@@ -20,6 +20,8 @@ pub(crate) enum Standing {
     Starting,
     /// What is known is how things are.
     Synced,
+    /// Some of it must not be read, or not any more.
+    Refused,
     /// It goes by what was known.
     Away,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Contact(Arc<Mutex<Vec<Watched>>>);
 struct Watched {
     /// It has told all once.
     is_whole: bool,
+    /// What it watches must not be read.
+    is_refused: bool,
     /// When it failed last.
     failed: Option<Instant>,
 }
@@ -54,10 +58,12 @@ impl Contact {
     pub(crate) fn standing(&self, now: Instant) -> Standing {
         let watches = self.0.lock();
         let is_recent = |failed: &Instant| now.saturating_duration_since(*failed) < COUNTS;
-        if !watches.iter().all(|watch| watch.is_whole) {
+        if !watches.iter().all(|watch| watch.is_whole || watch.is_refused) {
             Standing::Starting
         } else if watches.iter().any(|watch| watch.failed.as_ref().is_some_and(is_recent)) {
             Standing::Away
+        } else if watches.iter().any(|watch| watch.is_refused) {
+            Standing::Refused
         } else {
             Standing::Synced
         }
@@ -70,10 +76,19 @@ impl Contact {
             let standing = self.standing(Instant::now());
             let before = said.as_ref().map(|(standing, _)| *standing);
             if before != Some(standing) {
-                let note = (standing == Standing::Away).then(|| readiness.note("the API server does not answer"));
+                let note = match standing {
+                    Standing::Starting | Standing::Synced => None,
+                    Standing::Away => Some(readiness.note("the API server does not answer")),
+                    Standing::Refused => Some(readiness.note("the API server refuses some of what is watched")),
+                };
                 match standing {
                     Standing::Starting => {}
                     Standing::Away => tracing::warn!("the API server does not answer: what was known of it goes on"),
+                    Standing::Refused => {
+                        tracing::warn!(
+                            "the API server refuses some of what is watched: what was known of that goes on"
+                        );
+                    }
                     Standing::Synced => tracing::info!("what the API server has is known"),
                 }
                 said = Some((standing, note));
@@ -86,7 +101,12 @@ impl Contact {
 impl Line {
     /// All has been told, or something new.
     pub(crate) fn heard(&self) {
-        self.change(|watch| *watch = Watched { is_whole: true, failed: None });
+        self.change(|watch| *watch = Watched { is_whole: true, ..Watched::default() });
+    }
+
+    /// It answers, and lets nothing be read.
+    pub(crate) fn refused(&self) {
+        self.change(|watch| (watch.is_refused, watch.failed) = (true, None));
     }
 
     pub(crate) fn failed(&self, now: Instant) {
@@ -122,5 +142,17 @@ mod tests {
         check(31, Standing::Away);
         b.heard();
         check(31, Standing::Synced);
+        b.refused();
+        check(31, Standing::Refused);
+        a.failed(start + Duration::from_secs(40));
+        check(41, Standing::Away);
+        check(60, Standing::Refused);
+        b.heard();
+        check(60, Standing::Synced);
+        // One that never told anything, and is refused.
+        let c = contact.line();
+        check(60, Standing::Starting);
+        c.refused();
+        check(60, Standing::Refused);
     }
 }

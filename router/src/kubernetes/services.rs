@@ -21,7 +21,7 @@ use super::book::{Book, Changed};
 use super::config::Scope;
 use super::contact::{Contact, Standing};
 use super::vault::Vault;
-use super::watching::Watch;
+use super::watching::{Refused, Watch};
 use crate::roster::{Means, Roster};
 use crate::secret;
 
@@ -101,7 +101,7 @@ pub(crate) struct Followed {
     pub(crate) hold: Hold,
 }
 
-type Told = (usize, Event<StreamService>);
+type Told = (usize, Result<Event<StreamService>, Refused>);
 
 impl Followed {
     /// Keeps the roster as the API server has it, until it is dropped.
@@ -122,7 +122,17 @@ impl Followed {
                 }
             };
             let changed = tokio::select! {
-                Some((watch, event)) = watches.next() => book.note(watch, event),
+                Some((watch, told)) = watches.next() => match told {
+                    Ok(event) => book.note(watch, event),
+                    Err(Refused(why)) => {
+                        let changed = book.refuse(watch);
+                        if changed == Changed::Yes {
+                            let namespace = scope.name(watch);
+                            tracing::error!(namespace, why, "StreamServices cannot be read there: none of them is served until they can");
+                        }
+                        changed
+                    }
+                },
                 Ok(()) = secrets.changed() => Changed::Yes,
                 () = rest => {
                     due = None;
@@ -178,8 +188,8 @@ fn watches(client: &Client, scope: &Scope, contact: &Contact) -> SelectAll<strea
     let watch = |(n, api)| {
         let watch = Watch::new(api, watcher::Config::default().page_size(PAGE), contact.line());
         stream::unfold(watch, move |mut watch| async move {
-            let event = watch.next().await;
-            Some(((n, event), watch))
+            let told = watch.heard().await;
+            Some(((n, told), watch))
         })
         .boxed()
     };

@@ -26,6 +26,8 @@ struct Api {
     services: BTreeMap<String, Value>,
     secrets: BTreeMap<String, Value>,
     watches: Vec<mpsc::UnboundedSender<Bytes>>,
+    /// Namespaces that must not be read.
+    forbidden: BTreeSet<String>,
     is_away: bool,
     asked_for_secrets: usize,
 }
@@ -48,20 +50,26 @@ impl Server {
         if api.is_away {
             return None;
         }
+        let failure = |code: u16, reason: &str| {
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+                "reason": reason, "message": reason,
+            });
+            Some(Response::builder().status(code).body(status.to_string().into()).unwrap())
+        };
         if let Some(name) = uri.path().strip_prefix("/api/v1/namespaces/n/secrets/") {
             api.asked_for_secrets += 1;
-            return Some(match api.secrets.get(name) {
-                Some(secret) => Response::new(secret.to_string().into()),
-                None => {
-                    let status = json!({
-                        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404,
-                        "reason": "NotFound", "message": "not found",
-                    });
-                    Response::builder().status(404).body(status.to_string().into()).unwrap()
-                }
-            });
+            return match api.secrets.get(name) {
+                Some(secret) => Some(Response::new(secret.to_string().into())),
+                None => failure(404, "NotFound"),
+            };
         }
-        assert_eq!(uri.path(), "/apis/streamfleet.dev/v1alpha1/streamservices", "nothing else is asked for");
+        let path = uri.path().strip_prefix("/apis/streamfleet.dev/v1alpha1/").unwrap();
+        let namespace = path.strip_prefix("namespaces/").and_then(|path| path.strip_suffix("/streamservices"));
+        assert!(namespace.is_some() || path == "streamservices", "nothing else is asked for: {path}");
+        if namespace.is_some_and(|namespace| api.forbidden.contains(namespace)) {
+            return failure(403, "Forbidden");
+        }
         if uri.query().is_some_and(|query| query.contains("watch=true")) {
             let (sender, receiver) = mpsc::unbounded_channel();
             api.watches.push(sender);
@@ -70,7 +78,8 @@ impl Server {
             });
             return Some(Response::new(Body::from_stream(lines)));
         }
-        let items: Vec<&Value> = api.services.values().collect();
+        let is_there = |service: &&Value| namespace.is_none_or(|there| service["metadata"]["namespace"] == there);
+        let items: Vec<&Value> = api.services.values().filter(is_there).collect();
         let list = json!({
             "kind": "StreamServiceList", "apiVersion": "streamfleet.dev/v1alpha1",
             "metadata": { "resourceVersion": "1" }, "items": items,
@@ -123,6 +132,10 @@ struct World {
 
 impl World {
     fn new(server: &Server) -> Self {
+        Self::of(server, Scope::All)
+    }
+
+    fn of(server: &Server, scope: Scope) -> Self {
         streamfleet_process::crypto::install();
         let vault = Vault::new();
         let means = Means {
@@ -138,7 +151,7 @@ impl World {
         tasks.spawn(vault.clone().keep(server.client()));
         let hold = readiness.hold("kubernetes");
         let (client, counts_too) = (server.client(), counts.clone());
-        let followed = Followed { client, scope: Scope::All, vault, means, roster: sender, counts: counts_too, hold };
+        let followed = Followed { client, scope, vault, means, roster: sender, counts: counts_too, hold };
         let lines = contact.clone();
         tasks.spawn(async move { followed.follow(&lines).await });
         Self { roster, contact, counts, readiness, _tasks: tasks }
@@ -245,6 +258,40 @@ async fn an_api_server_that_is_away_takes_nothing_away() {
     timeout(SOON, told).await.unwrap();
     assert_eq!(world.contact.standing(Instant::now()), Standing::Synced);
     assert!(Arc::ptr_eq(&before, &desk(&world)));
+}
+
+/// One namespace whose rights are gone, and a router that begins.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_cannot_be_read_keeps_no_router_from_being_ready() {
+    let server = Server::default();
+    server.0.lock().forbidden.insert("m".to_owned());
+    server.put("a", 1, "2026-01-01T00:00:00Z", json!({ "path": "/a" }));
+    let mut world = World::of(&server, Scope::Only(vec!["m".to_owned(), "n".to_owned()]));
+    world.until(&[("n/a", "/a")]).await;
+    world.until_standing(Standing::Refused).await;
+    let ready = async {
+        while !world.readiness.reasons().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, ready).await.unwrap();
+    // It is asked for again and again.
+    server.0.lock().forbidden.clear();
+    world.until_standing(Standing::Synced).await;
+}
+
+/// Rights that were written wrongly: a rollout ends at the first router.
+#[tokio::test(start_paused = true)]
+async fn who_may_read_nothing_is_not_ready() {
+    let server = Server::default();
+    server.0.lock().forbidden.insert("n".to_owned());
+    let mut world = World::of(&server, Scope::Only(vec!["n".to_owned()]));
+    world.until_standing(Standing::Refused).await;
+    sleep(SOON).await;
+    assert_eq!(world.readiness.reasons(), ["kubernetes"]);
+    server.put("a", 1, "2026-01-01T00:00:00Z", json!({ "path": "/a" }));
+    server.0.lock().forbidden.clear();
+    world.until(&[("n/a", "/a")]).await;
 }
 
 #[test]

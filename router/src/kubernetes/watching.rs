@@ -18,12 +18,19 @@ const ENDS: u32 = 25;
 /// The first pause after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(10);
+/// So many refusals in a row are meant: an API server that begins refuses what it will allow a moment later.
+const MEANT: u32 = 4;
+
+/// What is watched must not be read, or is no more: what the API server says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused(pub(crate) String);
 
 /// The objects of one kind that a selector has, as they are told of.
 pub(crate) struct Watch<K: 'static> {
     stream: BoxStream<'static, watcher::Result<Event<K>>>,
     line: Line,
     failures: u32,
+    refusals: u32,
     /// Until then nobody is asked.
     rests: Option<Instant>,
 }
@@ -31,11 +38,20 @@ pub(crate) struct Watch<K: 'static> {
 impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Watch<K> {
     pub(crate) fn new(api: Api<K>, config: watcher::Config, line: Line) -> Self {
         let stream = watcher::watcher(api, config.timeout(ENDS)).boxed();
-        Self { stream, line, failures: 0, rests: None }
+        Self { stream, line, failures: 0, refusals: 0, rests: None }
     }
 
     /// What is told next. Failures are noted, and asked past; may be dropped at any time.
     pub(crate) async fn next(&mut self) -> Event<K> {
+        loop {
+            if let Ok(event) = self.heard().await {
+                return event;
+            }
+        }
+    }
+
+    /// Likewise; a refusal that is meant is an answer, too, each time. The next call asks again.
+    pub(crate) async fn heard(&mut self) -> Result<Event<K>, Refused> {
         loop {
             if let Some(until) = self.rests {
                 sleep_until(until).await;
@@ -45,22 +61,47 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Watch<K> {
                 Some(Ok(event)) => {
                     // The beginning of a list is said before anybody is asked.
                     if matches!(event, Event::InitDone | Event::Apply(_) | Event::Delete(_)) {
-                        self.failures = 0;
+                        (self.failures, self.refusals) = (0, 0);
                         self.line.heard();
                     }
-                    return event;
+                    return Ok(event);
                 }
                 Some(Err(error)) => {
-                    self.line.failed(std::time::Instant::now());
+                    let refused = refused(&error);
+                    self.refusals = if refused.is_some() { self.refusals.saturating_add(1) } else { 0 };
+                    let refused = refused.filter(|_| self.refusals >= MEANT);
+                    if let Some(Refused(why)) = refused.as_ref().filter(|_| self.refusals == MEANT) {
+                        tracing::warn!(why, "the API server refuses what is watched");
+                    }
+                    match refused {
+                        Some(_) => self.line.refused(),
+                        None => self.line.failed(std::time::Instant::now()),
+                    }
                     tracing::debug!(%error, kind = %std::any::type_name::<K>(), "a watch failed");
                     self.rests = Some(Instant::now() + pause(self.failures, rand::random()));
                     self.failures = self.failures.saturating_add(1);
+                    if let Some(refused) = refused {
+                        return Err(refused);
+                    }
                 }
                 // It has no end.
                 None => std::future::pending().await,
             }
         }
     }
+}
+
+/// What an API server says that answers and does not let this be read: the right is gone, or what it is about.
+fn refused(error: &watcher::Error) -> Option<Refused> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    let status = match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => status,
+        _ => return None,
+    };
+    matches!(status.code, 403 | 404).then(|| Refused(status.message.clone()))
 }
 
 /// How long to wait after the nth failure: twice as long each time, and less than that by chance, so that routers do not ask together.
