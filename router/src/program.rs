@@ -32,6 +32,7 @@ use crate::hold as calls;
 use crate::http::{self, Parts};
 use crate::kubernetes;
 use crate::kubernetes::contact::Contact;
+use crate::kubernetes::public::Board;
 use crate::kubernetes::services::{Counts, Followed};
 use crate::kubernetes::vault::Vault;
 use crate::place::Freshness;
@@ -270,7 +271,8 @@ pub async fn serve(
     if let (Some(public), Some((_, candidates, _))) = (cluster.public, &told) {
         let port = relay.as_ref().map_or(0, |relay| relay.door().port());
         kubernetes::public::observe(&metrics.meter("kubernetes"), candidates);
-        let follow = kubernetes::public::follow(public, client.clone(), contact.clone(), port, candidates.clone());
+        let board = Board::new(port, candidates.clone(), readiness.clone());
+        let follow = kubernetes::public::follow(public, client.clone(), contact.clone(), board);
         until(&mut subsystems, "addresses", &stop, follow);
     }
     if let (Some(at), Some((_, _, endpoints)), Some(client)) = (cluster.peers, &told, &client) {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use opentelemetry::metrics::Meter;
+use streamfleet_process::readiness::{Note, Readiness};
 use tokio::net::lookup_host;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -38,39 +39,27 @@ pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
 }
 
 /// Keeps the candidates of a relay with this port, until it is dropped. `client` is asked of a Service.
-pub(crate) async fn follow(
-    public: Public,
-    client: Option<Client>,
-    contact: Contact,
-    relay: u16,
-    candidates: Arc<Candidates>,
-) {
+pub(crate) async fn follow(public: Public, client: Option<Client>, contact: Contact, mut board: Board) {
     match (public, client) {
-        (Public::Said(said), _) => look_up_for_ever(said, relay, &candidates).await,
-        (Public::Service(at), Some(client)) => follow_service(&at, client, &contact, relay, &candidates).await,
+        (Public::Said(said), _) => look_up_for_ever(said, &mut board).await,
+        (Public::Service(at), Some(client)) => follow_service(&at, client, &contact, &mut board).await,
         // A plan that has a Service has a client.
         (Public::Service(_), None) => {}
     }
 }
 
-async fn look_up_for_ever(said: Vec<Said>, relay: u16, candidates: &Candidates) {
+async fn look_up_for_ever(said: Vec<Said>, board: &mut Board) {
     let mut addresses = Addresses::default();
     addresses.say(said);
     loop {
         look_up(&mut addresses).await;
-        show(&addresses, relay, candidates);
-        let soon = if candidates.now().is_empty() { LOOK_UP_SOON } else { LOOK_UP };
+        board.show(&addresses);
+        let soon = if board.candidates.now().is_empty() { LOOK_UP_SOON } else { LOOK_UP };
         tokio::time::sleep(soon).await;
     }
 }
 
-async fn follow_service(
-    At { namespace, name }: &At,
-    client: Client,
-    contact: &Contact,
-    relay: u16,
-    candidates: &Candidates,
-) {
+async fn follow_service(At { namespace, name }: &At, client: Client, contact: &Contact, board: &mut Board) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut watch = Watch::<Service>::new(Api::namespaced(client, namespace), config, contact.line());
     let mut addresses = Addresses::default();
@@ -78,13 +67,14 @@ async fn follow_service(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // A Service that is deleted and made again while nobody looks is not in a new list.
     let mut is_listed = false;
+    let mut has_asked = false;
     loop {
         let said = tokio::select! {
             event = watch.next() => match event {
-                Event::Apply(service) => Some(of_service(&service, relay)),
+                Event::Apply(service) => Some(of_service(&service, board.relay)),
                 Event::InitApply(service) => {
                     is_listed = true;
-                    Some(of_service(&service, relay))
+                    Some(of_service(&service, board.relay))
                 }
                 Event::Init => {
                     is_listed = false;
@@ -99,11 +89,15 @@ async fn follow_service(
             },
             _ = ticks.tick() => None,
         };
+        has_asked |= said.is_some();
         if let Some(said) = said {
             addresses.say(said);
         }
         look_up(&mut addresses).await;
-        show(&addresses, relay, candidates);
+        // What nobody has been asked for is not missed yet.
+        if has_asked {
+            board.show(&addresses);
+        }
     }
 }
 
@@ -117,10 +111,57 @@ async fn look_up(addresses: &mut Addresses) {
     }
 }
 
-fn show(addresses: &Addresses, relay: u16, candidates: &Candidates) {
-    let now: Vec<SocketAddr> = addresses.candidates(relay);
-    if *candidates.now() != now {
-        tracing::info!(addresses = ?now, "clients are told to send media there");
-        candidates.set(now);
+/// What clients are told, and what an operator is told where that is nothing.
+pub(crate) struct Board {
+    relay: u16,
+    candidates: Arc<Candidates>,
+    readiness: Readiness,
+    missing: Option<Note>,
+}
+
+impl Board {
+    /// Of a relay with this port.
+    pub(crate) fn new(relay: u16, candidates: Arc<Candidates>, readiness: Readiness) -> Self {
+        Self { relay, candidates, readiness, missing: None }
+    }
+
+    fn show(&mut self, addresses: &Addresses) {
+        let now: Vec<SocketAddr> = addresses.candidates(self.relay);
+        match (now.is_empty(), &self.missing) {
+            (true, None) => {
+                tracing::warn!(
+                    "no public address of media is known: calls whose media relays carry are refused until one is"
+                );
+                self.missing = Some(self.readiness.note("no public address of media is known"));
+            }
+            (true, Some(_)) => {}
+            (false, _) => self.missing = None,
+        }
+        if *self.candidates.now() != now {
+            tracing::info!(addresses = ?now, "clients are told to send media there");
+            self.candidates.set(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_that_no_address_is_known() {
+        let (candidates, readiness) = (Arc::new(Candidates::new(Vec::new())), Readiness::new());
+        let mut board = Board::new(3478, candidates.clone(), readiness.clone());
+        let mut addresses = Addresses::default();
+        let mut check = |said: &[&str], notes: &[&str]| {
+            addresses.say(said.iter().map(|text| text.parse().unwrap()).collect());
+            board.show(&addresses);
+            assert_eq!((readiness.notes(), readiness.reasons()), (notes.to_vec(), Vec::new()), "{said:?}");
+            assert_eq!(candidates.now().len(), said.len());
+        };
+        check(&[], &["no public address of media is known"]);
+        check(&[], &["no public address of media is known"]);
+        check(&["192.0.2.1"], &[]);
+        check(&[], &["no public address of media is known"]);
     }
 }
