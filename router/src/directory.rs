@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use streamfleet_session::ServiceName;
 use streamfleet_store::{Store, Topic, WorkerView};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::place::Freshness;
 
@@ -16,6 +16,9 @@ use crate::place::Freshness;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Beyond this, what was read is no longer how things are: three reads have failed.
 const STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// Who waits does not look more often: whenever somebody has the store read, all who wait are woken.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 /// The workers of a service.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +86,26 @@ impl Directory {
         self.hurry.notify_one();
         // Without a keeper nothing more comes: the service is gone.
         let _ = timeout(patience, self.snapshots.changed()).await;
-        self.now()
+        self.look()
+    }
+
+    /// What is known now; [`later`](Self::later) is after it.
+    pub fn look(&mut self) -> Arc<Snapshot> {
+        self.snapshots.borrow_and_update().clone()
+    }
+
+    /// Waits until the store has been read after what was looked at last, for `patience` at most, and a moment at least. Has nothing
+    /// read: whoever is there for long, and perhaps with many, would have it read all the time.
+    pub async fn later(&mut self, patience: Duration) -> Arc<Snapshot> {
+        let read = async {
+            sleep(BETWEEN_LOOKS).await;
+            // Without a keeper nothing more comes.
+            if self.snapshots.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = timeout(patience, read).await;
+        self.look()
     }
 }
 
@@ -109,7 +131,7 @@ impl Keeper {
             tokio::select! {
                 () = listener.woken() => {}
                 () = self.hurry.notified() => {}
-                () = tokio::time::sleep(REFRESH) => {}
+                () = sleep(REFRESH) => {}
             }
         }
     }
@@ -126,5 +148,27 @@ mod tests {
         assert_eq!(snapshot.freshness(now + STALE_AFTER / 2), Freshness::Fresh);
         assert_eq!(snapshot.freshness(now + STALE_AFTER), Freshness::Stale(STALE_AFTER));
         assert!(matches!(Snapshot::default().freshness(now), Freshness::Stale(_)));
+    }
+
+    /// Many who wait do not have the store read again and again, and do not look at each read of it.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_does_not_spin() {
+        let (mut directory, keeper) = directory();
+        let tells = || keeper.snapshots.send_replace(Arc::default());
+        directory.look();
+        let patience = Duration::from_secs(5);
+        let took = async |directory: &mut Directory| {
+            let began = tokio::time::Instant::now();
+            directory.later(patience).await;
+            began.elapsed()
+        };
+        tells();
+        assert_eq!(took(&mut directory).await, BETWEEN_LOOKS, "what was read meanwhile is seen");
+        assert_eq!(took(&mut directory).await, patience, "nothing is read for it");
+        tells();
+        directory.look();
+        assert_eq!(took(&mut directory).await, patience, "what was looked at is not news");
+        drop(keeper);
+        assert_eq!(took(&mut directory).await, patience, "without a keeper it waits all the same");
     }
 }

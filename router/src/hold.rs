@@ -1,7 +1,7 @@
-//! Calls that wait while no worker is ready: few, and not for long.
+//! Calls that wait while no worker has a place for them: few, and not for long.
 //!
 //! A held offer costs a connection and its body; ICE begins only when the client has the answer, so nothing runs out
-//! meanwhile. Whoever waits looks again at each change of the directory.
+//! meanwhile. Whoever waits looks again whenever the directory is read.
 
 use std::collections::HashMap;
 use std::sync::Arc;

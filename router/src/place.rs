@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use streamfleet_placement::{Affinity as Closeness, Key, Packing as Policing, Policy, Worker, rank};
+use streamfleet_scaling::split;
 use streamfleet_service::service::Variant;
 use streamfleet_service::spec::Packing;
 use streamfleet_service::{Affinity, Params, Service, Strength};
@@ -112,6 +113,24 @@ impl Wish<'_> {
             ranked.extend(seats.first().map(|(view, _)| view.owner.worker.clone()));
         }
         Ok(Plan { ranked, pin, variant: variant.map(str::to_owned) })
+    }
+
+    /// Whether one more worker comes for whom all are full: somebody makes workers as calls come, and fewer serve than may. Of a variant
+    /// as many may as its share is.
+    #[must_use]
+    pub fn grows(&self, workers: &[WorkerView]) -> bool {
+        let Some(most) = self.service.grows_to else { return false };
+        let variants = &self.service.variants;
+        let own = variant(variants, self.grouped_by());
+        let serves = |view: &&WorkerView| {
+            view.gate == Gate::Open && view.said.as_ref().is_some_and(|said| said.variant.as_deref() == own)
+        };
+        let weights: Vec<u32> = variants.iter().map(|variant| variant.weight.into()).collect();
+        let rest = 100_u32.saturating_sub(weights.iter().sum());
+        // As the operator shares them out: the service itself first, with what the variants leave.
+        let shares = split(most, &[&[rest], &weights[..]].concat());
+        let part = variants.iter().position(|variant| Some(variant.name.as_str()) == own).map_or(0, |n| n + 1);
+        shares.get(part).is_some_and(|share| workers.iter().filter(serves).count() < *share as usize)
     }
 
     /// A worker that may have it, as placement sees it.

@@ -45,6 +45,38 @@ fn caller(user: Option<&str>, metadata: &Value) -> Caller {
     Caller { user: user.map(|user| user.parse().unwrap()), metadata, ..Caller::default() }
 }
 
+/// When somebody for whom all are full waits for one more.
+#[test]
+fn who_grows_is_waited_for() {
+    let check = |what: &str, grows_to: Option<u32>, routing: Value, workers: &[WorkerView], expected: bool| {
+        let service = Service { grows_to, ..service(routing) };
+        let (params, _) = service.paths[0].strip("/rooms/7").unwrap();
+        let (session, caller) = ("k3j9x0a".parse().unwrap(), Caller::default());
+        let wish = Wish { service: &service, params: &params, session: &session, caller: &caller, without: None };
+        assert_eq!(wish.grows(workers), expected, "{what}");
+    };
+    let full = |name: &str| worker(name, 9, 9);
+    let drains = WorkerView { gate: Gate::Draining, ..full("drains") };
+    let mute = WorkerView { said: None, ..full("mute") };
+    let plain = || json!({});
+    check("nobody makes workers", None, plain(), &[full("w")], false);
+    check("one may come", Some(2), plain(), &[full("w")], true);
+    check("all that may are there", Some(2), plain(), &[full("w"), full("v")], false);
+    check("more than may", Some(1), plain(), &[full("w"), full("v")], false);
+    check("who drains makes room for another", Some(2), plain(), &[full("w"), drains], true);
+    check("who is not ready comes", Some(2), plain(), &[full("w"), mute], true);
+    check("another kind is not its own", Some(1), plain(), &[full("w@b")], true);
+    let halves = || json!({ "variants": [{ "name": "b", "weight": 50 }] });
+    let own = |name: &str| {
+        if variant(&service(halves()).variants, "k3j9x0a").is_some() { full(&format!("{name}@b")) } else { full(name) }
+    };
+    check("half of four", Some(4), halves(), &[own("w")], true);
+    check("two are the half of four", Some(4), halves(), &[own("w"), own("v")], false);
+    let all = || json!({ "variants": [{ "name": "b", "weight": 100 }] });
+    check("a variant that everybody has", Some(2), all(), &[full("w@b"), full("old")], true);
+    check("and has all of it", Some(2), all(), &[full("w@b"), full("v@b")], false);
+}
+
 #[test]
 fn only_workers_that_serve_are_asked() {
     let (plain, nobody) = (service(json!({})), Caller::default());

@@ -57,8 +57,10 @@ pub struct Service {
     pub packing: Packing,
     /// Other versions for some users; their weights are 100 together at most.
     pub variants: Vec<Variant>,
-    /// How long a call is held while no worker is ready.
+    /// How long a call is held while no worker has a place for it.
     pub offer_hold: Duration,
+    /// Workers that are made at most as calls come; `None` where nobody makes any: in files, and where somebody else says how many.
+    pub grows_to: Option<u32>,
     /// What runs it, and how many of those: for an operator.
     pub operation: Arc<Operation>,
 }
@@ -241,11 +243,12 @@ impl Service {
             packing,
             variants,
             offer_hold: Duration::from_secs(offer_hold_seconds.into()),
+            grows_to: None,
             operation,
         })
     }
 
-    /// Whether calls are served alike: all is the same but what only an operator obeys.
+    /// Whether calls are served alike: all is the same but what only an operator obeys. That more workers come, calls notice.
     #[must_use]
     pub fn serves_as(&self, other: &Self) -> bool {
         let operation = other.operation.clone();

@@ -22,7 +22,7 @@ use super::claim::{Grant, Wanted};
 use super::{Api, Call};
 use crate::attempt::{Attempts, FULL_RETRY};
 use crate::forward::{Target, onward};
-use crate::place::{Loads, NoPlan, Plan, Wish};
+use crate::place::{Loads, NoPlan, Plan};
 use crate::roster::Desk;
 
 /// For workers to say whether they have a session: a look into a table of theirs, and a round trip.
@@ -145,13 +145,7 @@ impl Call {
             return Err(Failure::ConnectionAlreadyExists);
         }
         let service = &self.desk.service;
-        let wish = Wish {
-            service,
-            params: &self.params,
-            session: wanted.session,
-            caller: &wanted.caller,
-            without: attempts.failed(),
-        };
+        let wish = self.wish(wanted, attempts);
         let snapshot = self.desk.directory.now();
         let full = || Failure::NoCapacity { retry_after: FULL_RETRY };
         let plan = wish.plan(&snapshot.workers, Loads::Unknown).map_err(|none| match none {

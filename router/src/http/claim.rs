@@ -13,25 +13,19 @@ use streamfleet_session::fleet::{Form, Placed, PlacedContext, PlacedMedia, Refus
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
 use streamfleet_store::{
-    Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Gate, Placement, Quota, Reach, StoreError,
-    Ticket, WorkerView,
+    Account, Claim, ClaimRequest, Claimed, ContextId, Delivery, Epoch, Placement, Quota, Reach, StoreError, Ticket,
 };
 
 use super::Call;
-use super::record::{Audit, Record};
+use super::record::Audit;
+use super::wait::Wait;
 use crate::attempt::{self, Attempts, FULL_RETRY, Fate, Next, Outcome};
-use crate::hold::{Place, RETRY_AFTER};
+use crate::hold::RETRY_AFTER;
 use crate::identify::{Caller, Shown, Unknown};
 use crate::limit::Kind;
-use crate::place::{NoPlan, Plan, Wish};
+use crate::place::Plan;
 use crate::relay::{Minting, Unplaced};
 use crate::webhook;
-
-/// For the directory to be read again when all workers look full: as long as the store may take for an answer.
-const SECOND_LOOK: Duration = Duration::from_millis(500);
-
-/// A worker that has refused a session as it goes is not asked again while it looks open, for so long: it has not been heard yet.
-const GOES_FOR: Duration = Duration::from_secs(1);
 
 /// How often a claim is given back to a store that is away, and how long it is waited in between: together the ten seconds
 /// after which it is void.
@@ -114,27 +108,6 @@ pub(super) trait Carrier: Sync {
 
     /// Asks a worker to take the session.
     fn ask(&self, ask: Ask) -> impl Future<Output = Told<Self::Answer>> + Send;
-}
-
-/// One who waits for a worker. Dropped, it is counted: as one whose client has not waited, if nothing else was said.
-struct Waiting<'a> {
-    place: Place,
-    since: Instant,
-    outcome: &'static str,
-    record: &'a Record,
-}
-
-impl Waiting<'_> {
-    /// It waits no more.
-    fn end(mut self, outcome: &'static str) {
-        self.outcome = outcome;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.record.held(self.outcome, self.since.elapsed());
-    }
 }
 
 /// A session's place.
@@ -222,8 +195,10 @@ impl Call {
             audit.refused(failure.as_str(), Some("media_address"));
             return Err(failure);
         }
-        let served = self.try_workers(wanted, carrier, &audit).await;
+        let mut wait = Wait::new(self);
+        let served = self.try_workers(wanted, carrier, &audit, &mut wait).await;
         if let Err(failure) = &served {
+            wait.give_up();
             audit.refused(failure.as_str(), None);
             if let Failure::NoCapacity { .. } = failure {
                 self.api.parts.hold.refuse(&self.desk.service.name);
@@ -237,11 +212,12 @@ impl Call {
         wanted: &Wanted<'_>,
         carrier: &C,
         audit: &Audit<'_>,
+        wait: &mut Wait<'_>,
     ) -> Result<Served<C::Answer>, Failure> {
         let mut attempts = Attempts::default();
         let mut or = None;
         loop {
-            let plan = match (self.plan(wanted, &attempts).await, &or) {
+            let plan = match (wait.plan(wanted, &attempts).await, &or) {
                 (Ok(plan), _) => plan,
                 // There is no other worker: what the first one's silence means is what is told.
                 (Err(_), Some(failure)) => return Err(Failure::clone(failure)),
@@ -252,13 +228,12 @@ impl Call {
             let claim = attempt::Claimed::new(ticket, |ticket| self.give_back(ticket));
             let (plan, grant) = match self.claim(wanted, ticket, &plan, &mut attempts).await {
                 Ok(placement) => (plan, Grant::of(ticket, *placement, self.context_user(&wanted.caller))),
-                Err(Unclaimed::NoRoom) if attempts.may_look_again() => {
+                Err(Unclaimed::NoRoom) => {
                     // There is nothing to give back.
                     claim.settle(Fate::Kept);
-                    self.desk.directory.clone().next(SECOND_LOOK).await;
+                    wait.no_room(wanted, &attempts).await?;
                     continue;
                 }
-                Err(Unclaimed::NoRoom) => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
                 Err(Unclaimed::Refused(failure)) => return Err(failure),
                 Err(Unclaimed::Away) => match (self.provision(wanted, &attempts).await, &or) {
                     (Ok(provided), _) => provided,
@@ -266,6 +241,7 @@ impl Call {
                     (Err(failure), None) => return Err(failure),
                 },
             };
+            wait.found();
             let (at, is_claimed) = (grant.at.clone(), grant.standing == Standing::Claimed);
             let placed = self.placed(wanted, &plan, grant)?;
             let told = carrier.ask(Ask { at: at.clone(), placed }).await;
@@ -321,76 +297,6 @@ impl Call {
     /// user goes back to him without.
     pub(super) fn context_user(&self, caller: &Caller) -> Option<UserId> {
         caller.proved().filter(|_| self.desk.service.resume_by == ResumeBy::Identity).cloned()
-    }
-
-    /// Where it may go; waits for a worker where none is ready.
-    async fn plan(&self, wanted: &Wanted<'_>, attempts: &Attempts) -> Result<Plan, Failure> {
-        let mut held = None;
-        let planned = self.plan_or_wait(wanted, attempts, &mut held).await;
-        if let Some(waiting) = held {
-            waiting.end(if planned.is_ok() { "found" } else { "in_vain" });
-        }
-        planned
-    }
-
-    async fn plan_or_wait<'a>(
-        &'a self,
-        wanted: &Wanted<'_>,
-        attempts: &Attempts,
-        held: &mut Option<Waiting<'a>>,
-    ) -> Result<Plan, Failure> {
-        let mut wish = Wish {
-            service: &self.desk.service,
-            params: &self.params,
-            session: wanted.session,
-            caller: &wanted.caller,
-            without: attempts.failed(),
-        };
-        let mut directory = self.desk.directory.clone();
-        let mut snapshot = directory.now();
-        let (mut looked_again, waits_since) = (false, Instant::now());
-        loop {
-            match wish.plan(&snapshot.workers, snapshot.freshness(Instant::now()).into()) {
-                Ok(plan) => return Ok(plan),
-                Err(NoPlan::Value(detail)) => return Err(Failure::InvalidMetadata { detail }),
-                Err(NoPlan::Full) if looked_again => return Err(Failure::NoCapacity { retry_after: FULL_RETRY }),
-                Err(NoPlan::Full) => {
-                    looked_again = true;
-                    snapshot = directory.next(SECOND_LOOK).await;
-                }
-                // The only worker has refused it: that is told, and nothing is waited for, unless that one goes.
-                Err(NoPlan::NotReady) if !attempts.may_wait() => {
-                    return Err(Failure::NoCapacity { retry_after: FULL_RETRY });
-                }
-                Err(NoPlan::NotReady) => {
-                    let now = Instant::now();
-                    let waiting = match held.take() {
-                        Some(waiting) => waiting,
-                        None => self.wait(now)?,
-                    };
-                    let left = held.insert(waiting).place.left(now)?;
-                    snapshot = directory.next(left).await;
-                    // The one that goes may come to stay.
-                    let is_open =
-                        |view: &WorkerView| Some(&view.owner.worker) == wish.without && view.gate == Gate::Open;
-                    if !snapshot.workers.iter().any(is_open) || waits_since.elapsed() >= GOES_FOR {
-                        wish.without = None;
-                    }
-                }
-            }
-        }
-    }
-
-    /// A place among those who wait, if the service has any.
-    fn wait(&self, now: Instant) -> Result<Waiting<'_>, Failure> {
-        let (patience, record) = (self.desk.service.offer_hold, &self.api.record);
-        let place = self.api.parts.hold.enter(&self.desk.service.name, patience, now);
-        let place = place.inspect_err(|_| {
-            if !patience.is_zero() {
-                record.held("crowded", Duration::ZERO);
-            }
-        })?;
-        Ok(Waiting { place, since: now, outcome: "left", record })
     }
 
     async fn claim(

@@ -15,6 +15,7 @@ mod owner;
 mod record;
 mod socket;
 mod telephone;
+mod wait;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;

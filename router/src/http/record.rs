@@ -59,7 +59,7 @@ impl Record {
         // The meter's provider keeps the callbacks.
         let _ = meter
             .u64_observable_gauge("streamfleet_router_held")
-            .with_description("Calls that wait for a worker to be ready.")
+            .with_description("Calls that wait for a worker.")
             .with_callback(move |observer| observer.observe(hold.held() as u64, &[]))
             .build();
         let stale = roster.clone();
@@ -134,14 +134,11 @@ impl Record {
                 "streamfleet_placements",
                 "Sessions that a worker has taken, by whether a claim stands behind them",
             ),
-            held: counter(
-                "streamfleet_held_offers",
-                "Calls that waited for a worker to be ready, by what became of them",
-            ),
+            held: counter("streamfleet_held_offers", "Calls that waited for a worker, by what became of them"),
             held_seconds: meter
                 .f64_histogram("streamfleet_held_offer_duration")
                 .with_unit("s")
-                .with_description("For how long calls waited for a worker that was ready then")
+                .with_description("For how long calls waited that found a worker then")
                 .with_boundaries(HELD_SECONDS.to_vec())
                 .build(),
             searches: counter(

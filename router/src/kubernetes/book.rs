@@ -241,6 +241,23 @@ mod tests {
         assert_eq!(book.note(0, Event::Apply(resource("n", "a", 4, json!({ "path": "/x" })))), Changed::Yes);
     }
 
+    /// Whether a call waits for one more worker hangs on how many there may be.
+    #[test]
+    fn how_far_it_grows_is_known_at_once() {
+        let mut book = Book::default();
+        let cases = [
+            (json!({}), Some(10)),
+            (json!({ "maxReplicas": 20 }), Some(20)),
+            (json!({ "maxReplicas": 20, "mode": "External", "replicas": 3 }), None),
+            (json!({ "maxReplicas": 20, "replicas": 3 }), Some(20)),
+        ];
+        for (generation, (autoscaling, expected)) in (1..).zip(cases) {
+            let applied = resource("n", "a", generation, json!({ "autoscaling": autoscaling }));
+            assert_eq!(book.note(0, Event::Apply(applied)), Changed::Yes);
+            assert_eq!(book.usable()[0].service.grows_to, expected, "{generation}");
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_served_as_it_was_or_not_at_all() {
         let mut book = Book::default();

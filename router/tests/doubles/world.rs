@@ -26,7 +26,7 @@ use streamfleet_router::roster::{Means, Roster};
 use streamfleet_router::secret::Secrets;
 use streamfleet_router::sockets::{SocketBounds, Sockets};
 use streamfleet_router::tell;
-use streamfleet_service::files;
+use streamfleet_service::{Service, files};
 use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
 use streamfleet_session::{FleetSecret, ServiceKey, ServiceName};
 use streamfleet_store::{
@@ -174,9 +174,17 @@ impl World {
         address
     }
 
-    /// A router with one service, `a`.
+    /// A router with one service, `a`, of which nobody makes workers.
     pub(crate) fn router(&self, spec: Value) -> String {
-        let mut spec = spec;
+        self.router_of(spec, None)
+    }
+
+    /// Likewise, of which an operator makes so many workers at most.
+    pub(crate) fn growing(&self, spec: Value, most: u32) -> String {
+        self.router_of(spec, Some(most))
+    }
+
+    fn router_of(&self, mut spec: Value, grows_to: Option<u32>) -> String {
         spec["handler"] = json!({ "name": "echo" });
         let manifest = json!({
             "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "metadata": { "name": "a" }, "spec": spec,
@@ -189,7 +197,7 @@ impl World {
         let mut mistakes = Mistakes::new();
         let services = files::services(&[("a.yaml".to_owned(), manifest.to_string())], &mut mistakes);
         assert_eq!(mistakes, Mistakes::new());
-        let services = services.into_iter().map(|(_, service)| service).collect();
+        let services = services.into_iter().map(|(_, service)| Service { grows_to, ..service }).collect();
         let roster = Roster::default().next(services, &means).unwrap();
         let access = Access {
             origins: Origins::Any,

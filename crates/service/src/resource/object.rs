@@ -14,7 +14,7 @@ use super::rules::UNBOUNDED;
 use super::status::StreamServiceStatus;
 use crate::manifest::{API_VERSION, KIND};
 use crate::service::Service;
-use crate::spec::{Disruption, SecretSource, StreamServiceSpec};
+use crate::spec::{Disruption, ScalingMode, SecretSource, StreamServiceSpec};
 
 /// The group of the resource.
 pub const GROUP: &str = "streamfleet.dev";
@@ -76,7 +76,10 @@ impl Service {
         let mut mistakes = Mistakes::new();
         only_secrets_of_the_cluster(spec, &mut mistakes);
         match Self::new(name, StreamServiceSpec::clone(spec)) {
-            Ok(service) => {
+            Ok(mut service) => {
+                // Here there is an operator.
+                let scaling = &service.operation.autoscaling;
+                service.grows_to = (scaling.mode == ScalingMode::Sessions).then_some(scaling.max);
                 if service.longest_drain().is_none() && service.operation.disruption != Disruption::Always {
                     mistakes.push("spec.limits.timeLimitSeconds", UNBOUNDED);
                 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::workers::{EnvSpec, IMAGE, ResourcesSpec, Template};
 
-/// The longest that a call is held while no worker is ready, in seconds: browsers and load balancers give up about then.
+/// The longest that a call is held, in seconds: browsers and load balancers give up about then.
 pub const MAX_HOLD_SECONDS: u32 = 60;
 
 /// A variant's name: a DNS label, short enough that a worker's name has room for the service's, too.
@@ -22,7 +22,7 @@ pub struct RoutingSpec {
     /// Other versions of the service for some of its users. An operator runs workers of their own for each.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub variants: Vec<VariantSpec>,
-    /// How long a call is held while no worker is ready, in seconds.
+    /// How long a call is held while no worker is ready, or all are full and the operator makes more, in seconds. 0: never.
     #[schemars(range(max = MAX_HOLD_SECONDS))]
     pub offer_hold_seconds: u32,
 }
