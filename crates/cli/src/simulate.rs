@@ -97,8 +97,8 @@ struct FleetArgs {
     /// How long an offer is held, in seconds (routing.offerHoldSeconds)
     #[arg(long, value_name = "S", default_value = "20", value_parser = clap::value_parser!(u32).range(0..=600), help_heading = "Fleet")]
     hold: u32,
-    /// When an offer is held: while no pod serves, as routers do, or while there is no place
-    #[arg(long, value_name = "WHEN", default_value = "none-serves", help_heading = "Fleet")]
+    /// When an offer is held: while there is no place and one more pod may come, as routers do, or only while none serves
+    #[arg(long, value_name = "WHEN", default_value = "no-place", help_heading = "Fleet")]
     holding: When,
     /// How the HPA's sessions are placed
     #[arg(long, value_name = "P", default_value = "spread", help_heading = "Fleet")]

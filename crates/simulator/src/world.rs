@@ -31,7 +31,7 @@ pub struct Setup {
 pub enum Holding {
     /// While no pod serves; with full ones it refuses at once.
     NoneServes,
-    /// Also while all that serve are full.
+    /// Also while all that serve are full, and fewer than may.
     NoPlace,
 }
 
@@ -43,7 +43,7 @@ impl Default for Setup {
             min: 1,
             max: 1_000,
             hold: Duration::from_secs(20),
-            holding: Holding::NoneServes,
+            holding: Holding::NoPlace,
         }
     }
 }
@@ -303,9 +303,19 @@ impl<'l> World<'l> {
                 self.serve(id);
             }
         }
-        while self.held.front().is_some_and(|(until, _)| *until <= self.now) {
+        // Who is left over has found no place: he is refused when his time is over, or nothing comes that he could wait for.
+        let may_wait = self.may_wait();
+        while self.held.front().is_some_and(|(until, _)| !may_wait || *until <= self.now) {
             self.held.pop_front();
             self.tally.refused += 1;
+        }
+    }
+
+    /// Whether an offer without a place is held.
+    fn may_wait(&self) -> bool {
+        match self.setup.holding {
+            Holding::NoneServes => self.seats.is_empty(),
+            Holding::NoPlace => self.seats.len() < self.setup.max as usize,
         }
     }
 
@@ -314,11 +324,7 @@ impl<'l> World<'l> {
         if self.place(session) {
             return;
         }
-        let may_wait = match self.setup.holding {
-            Holding::NoneServes => self.seats.is_empty(),
-            Holding::NoPlace => true,
-        };
-        if may_wait && self.held.len() < MAX_HELD && !self.setup.hold.is_zero() {
+        if self.may_wait() && self.held.len() < MAX_HELD && !self.setup.hold.is_zero() {
             self.held.push_back((self.now + millis(self.setup.hold), session));
             self.tally.held += 1;
         } else {
