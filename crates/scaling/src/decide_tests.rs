@@ -80,6 +80,8 @@ fn as_many_as_sessions_and_buffer_need() {
     fn check(buffer: &str, sessions: &[u32], want: u32, free: u32) {
         let mut bench = Bench::with(sessions);
         bench.tuning.buffer = buffer.parse().unwrap();
+        // Whom a minimum wants is wanted by no session.
+        bench.tuning.min = 0;
         let plan = bench.tick(5);
         assert_eq!((plan.want, plan.buffer, plan.why), (want, free, Why::Sessions), "{buffer} {sessions:?}");
         assert_eq!(plan.create, want.saturating_sub(u32::try_from(sessions.len()).unwrap()));

@@ -42,6 +42,12 @@ impl Memory {
         self.start(tuning) + tuning.tick
     }
 
+    /// What is counted is another share of the service's traffic from now on. Rates stay as they were; what was counted before
+    /// is not compared with what will be.
+    pub fn recount(&mut self) {
+        self.rates.recount();
+    }
+
     /// Sessions that come in a second, those that are refused included.
     #[must_use]
     pub fn arrivals(&self) -> f64 {

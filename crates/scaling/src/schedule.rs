@@ -5,8 +5,9 @@ use std::time::Duration;
 use croner::Cron;
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
+use jiff::civil::date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{Timestamp, ToSpan as _, Zoned};
 
 use crate::time::Moment;
 
@@ -30,7 +31,7 @@ pub enum NoSchedule {
         /// What is wrong.
         message: String,
     },
-    /// No day is such a day.
+    /// No day is such a day, of eight years that begin with a leap year.
     #[error("cron `{0}` never happens")]
     Never(String),
     /// A time zone that the IANA database does not have.
@@ -61,12 +62,10 @@ impl Schedule {
         let parsed = parser
             .parse(cron)
             .map_err(|error| NoSchedule::Cron { cron: cron.to_owned(), message: error.to_string() })?;
-        let schedule = Self { cron: parsed, zone: time_zone(zone)?, duration, min };
-        // A leap year: whatever day there is in four years is found from here on, and what is not never comes. It is looked
-        // for here, once, because that search is long.
-        let leap = Moment::from_millis(1_704_067_200_000);
-        schedule.next(leap).map_or_else(|| Err(NoSchedule::Never(cron.to_owned())), |_| Ok(()))?;
-        Ok(schedule)
+        if !comes(&parsed) {
+            return Err(NoSchedule::Never(cron.to_owned()));
+        }
+        Ok(Self { cron: parsed, zone: time_zone(zone)?, duration, min })
     }
 
     /// Workers that there are at least while it holds.
@@ -115,6 +114,24 @@ impl Schedule {
         let millis = occurrence.ok()?.timestamp().as_millisecond();
         u64::try_from(millis).ok().map(Moment::from_millis)
     }
+}
+
+/// Whether there is a day for it within eight years that begin with a leap year. croner itself looks for it until the year 5000,
+/// day by day: nobody can wait for that, and whoever writes `0 0 31 2,4,6 *` means another day.
+fn comes(cron: &Cron) -> bool {
+    const YEARS: i16 = 8;
+    let pattern = &cron.pattern;
+    let hour = (0..24).find(|hour| pattern.hour_match(*hour).unwrap_or(false));
+    let minute = (0..60).find(|minute| pattern.minute_match(*minute).unwrap_or(false));
+    let (Some(hour), Some(minute)) = (hour, minute) else { return false };
+    let (Ok(hour), Ok(minute)) = (i8::try_from(hour), i8::try_from(minute)) else { return false };
+    let first = date(2024, 1, 1);
+    // Days have nothing to do with where they are: clocks that change make no day another one.
+    let mut times = first.series(1.day()).take_while(|day| day.year() < first.year() + YEARS);
+    times.any(|day| {
+        let time = day.at(hour, minute, 0, 0).to_zoned(TimeZone::UTC);
+        time.is_ok_and(|time| cron.is_time_matching(&time).unwrap_or(false))
+    })
 }
 
 /// A zone of the database that is compiled in: images have none.
