@@ -18,7 +18,7 @@ use crate::names::{FIELD_MANAGER, Key};
 use crate::steps::PodId;
 
 /// The longest that a request may take. The API server gives a webhook ten seconds if nobody says otherwise, and answers then.
-const DEADLINE: Duration = Duration::from_secs(12);
+pub const DEADLINE: Duration = Duration::from_secs(12);
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

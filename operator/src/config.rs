@@ -13,6 +13,7 @@ use streamfleet_session::FleetSecret;
 use streamfleet_store::Backend;
 use streamfleet_store::config::{RedisSpec, StoreConfig};
 
+use crate::cluster::DEADLINE;
 use crate::lease::Terms;
 use crate::objects::{FILES, Site};
 
@@ -84,7 +85,7 @@ pub struct LeaseConfig {
     /// How long others wait for a sign of the holder's life.
     #[serde(with = "duration")]
     pub duration: Duration,
-    /// How long the holder acts without having renewed it; less than `duration`.
+    /// How long the holder acts without having renewed it; 12 s less than `duration`, for requests that are under way.
     #[serde(with = "duration")]
     pub deadline: Duration,
     /// How often it is renewed, and looked at.
@@ -172,8 +173,12 @@ impl OperatorConfig {
             mistakes.push("routerSelector", "needs a label: an empty selector would let every pod reach the workers");
         }
         let LeaseConfig { duration, deadline, retry, .. } = &self.lease;
-        if deadline >= duration {
-            mistakes.push("lease.deadline", "must be less than lease.duration: two would act at a time");
+        if *duration < deadline.saturating_add(DEADLINE) {
+            let text = format!(
+                "must be {} s less than lease.duration, which is how long a request may take: two would act at a time",
+                DEADLINE.as_secs()
+            );
+            mistakes.push("lease.deadline", text);
         }
         if retry >= deadline || retry.is_zero() {
             mistakes.push("lease.retry", "must be more than nothing and less than lease.deadline");
@@ -292,7 +297,10 @@ publicUrl: https://voice.example.com/
         assert_eq!(plan.public_url.as_deref(), Some("https://voice.example.com"));
         assert_eq!(plan.site.config, json!({ "fleet": { "store": { "redis": { "address": "redis:6379" } } } }));
         assert_eq!(plan.site.secret_env[0].2, "quite-secret");
-        assert_eq!(plan.lease.duration.as_secs(), 15);
+        assert_eq!(plan.lease.duration.as_secs(), 25);
+        assert!(load(&format!("{WHOLE}lease: {{duration: 22s}}\n")).is_ok());
+        let short = load(&format!("{WHOLE}lease: {{duration: 21s}}\n")).unwrap_err();
+        assert!(short[0].starts_with("lease.deadline: must be 12 s less than lease.duration"), "{short:?}");
     }
 
     #[test]

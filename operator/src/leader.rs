@@ -95,7 +95,7 @@ async fn turn(
 ) -> Result<Act, Refusal> {
     let lease = match written.take() {
         Some(lease) => Some(lease),
-        None => cluster.lease(&which.namespace, &which.name).await?,
+        None => cluster.lease(&which.namespace, &which.name).await.inspect_err(|_| candidate.blind())?,
     };
     let seen = lease.as_ref().map(seen);
     let act = candidate.look(seen.as_ref(), Instant::now());

@@ -20,9 +20,9 @@ pub struct Terms {
 }
 
 impl Default for Terms {
-    /// client-go's.
+    /// client-go's, but for the time between the two: a request that a leader has sent at its last moment ends in it.
     fn default() -> Self {
-        Self { duration: Duration::from_secs(15), deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
+        Self { duration: Duration::from_secs(25), deadline: Duration::from_secs(10), retry: Duration::from_secs(2) }
     }
 }
 
@@ -97,6 +97,12 @@ impl Candidate {
         Act::Wait
     }
 
+    /// The lease could not be read: whether its holder has renewed it meanwhile is not known, so it is waited for anew. Whoever could
+    /// not read could not be written to either, and an API server that is back is the holder's as much as ours.
+    pub fn blind(&mut self) {
+        self.seen = None;
+    }
+
     /// What was written at `sent` was taken.
     pub fn written(&mut self, sent: Instant) {
         self.renewed = Some(sent);
@@ -137,17 +143,34 @@ mod tests {
         let mut me = Candidate::new("me".to_owned(), Terms::default());
         assert_eq!(me.look(None, at(0)), Act::Create);
         assert_eq!(me.look(Some(&seen("other", 1)), at(0)), Act::Wait);
-        assert_eq!(me.look(Some(&seen("other", 2)), at(14)), Act::Wait, "it lives");
-        assert_eq!(me.look(Some(&seen("other", 2)), at(28)), Act::Wait, "fourteen seconds");
-        assert_eq!(me.look(Some(&seen("other", 2)), at(29)), take(2, 4));
-        assert_eq!(me.look(Some(&seen("", 3)), at(29)), take(3, 4), "given back");
+        assert_eq!(me.look(Some(&seen("other", 2)), at(24)), Act::Wait, "it lives");
+        assert_eq!(me.look(Some(&seen("other", 2)), at(48)), Act::Wait, "24 seconds");
+        assert_eq!(me.look(Some(&seen("other", 2)), at(49)), take(2, 4));
+        assert_eq!(me.look(Some(&seen("", 3)), at(49)), take(3, 4), "given back");
         assert_eq!(me.leads_until(), None, "nothing was written yet");
-        me.written(at(29));
-        assert_eq!(me.leads_until(), Some(at(39)));
-        assert_eq!(me.look(Some(&seen("me", 4)), at(31)), take(4, 3), "renewed");
+        me.written(at(49));
+        assert_eq!(me.leads_until(), Some(at(59)));
+        assert_eq!(me.look(Some(&seen("me", 4)), at(51)), take(4, 3), "renewed");
         assert_eq!(me.look(Some(&seen("me", 4)), at(99)), take(4, 3), "nobody has taken it meanwhile");
         assert_eq!(me.look(Some(&seen("other", 5)), at(99)), Act::Lost);
         assert_eq!(me.look(Some(&seen("", 6)), at(99)), Act::Lost, "somebody had it in between");
+    }
+
+    /// While the API server is away nobody can renew: the first one to reach it again is not to take what the other is about to keep.
+    #[test]
+    fn who_could_not_read_waits_anew() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut me = Candidate::new("me".to_owned(), Terms::default());
+        assert_eq!(me.look(Some(&seen("other", 1)), at(0)), Act::Wait);
+        me.blind();
+        assert_eq!(me.look(Some(&seen("other", 1)), at(60)), Act::Wait, "it is back, and so is its holder");
+        assert_eq!(me.look(Some(&seen("other", 1)), at(84)), Act::Wait);
+        assert_eq!(me.look(Some(&seen("other", 1)), at(85)), take(1, 4));
+        me.written(at(85));
+        me.blind();
+        assert_eq!(me.leads_until(), Some(at(95)), "what a leader has, it has");
+        assert_eq!(me.look(Some(&seen("me", 2)), at(90)), take(2, 3));
     }
 
     #[test]
