@@ -61,19 +61,31 @@ impl fmt::Display for Key {
 }
 
 /// The name of a service's worker objects; with a variant, of that variant's Deployment.
+///
+/// Those of services end in `-worker`, and those of variants never do: `assistant` with a variant `b` is not `assistant-b`. Where the
+/// service's name ends and the variant's begins is in the hash.
 #[must_use]
 pub fn worker(service: &str, variant: Option<&str>) -> String {
-    let whole = match variant {
-        None => format!("{service}-worker"),
-        Some(variant) => format!("{service}-{variant}-worker"),
-    };
+    if let Some(variant) = variant {
+        let hash = short_hash(&format!("{service}/{variant}"));
+        // A letter at its beginning, as below; a hash has no hyphen, and whatever ends in one is no `worker`.
+        let first = if service.starts_with(|c: char| c.is_ascii_lowercase()) { "" } else { "w-" };
+        let whole = format!("{first}{service}-{variant}");
+        let kept = &whole[..whole.len().min(MAX - 1 - hash.len())];
+        return format!("{}-{hash}", kept.trim_end_matches('-'));
+    }
+    let whole = format!("{service}-worker");
     // A Service's name begins with a letter (RFC 1035), a StreamService's need not.
     if whole.len() <= MAX && whole.starts_with(|c: char| c.is_ascii_lowercase()) {
         return whole;
     }
-    let hash = &hex(digest::digest(&digest::SHA256, whole.as_bytes()).as_ref())[..8];
+    let hash = short_hash(&whole);
     let kept = &whole[..whole.len().min(MAX - "w---worker".len() - hash.len())];
     format!("w-{}-{hash}-worker", kept.trim_end_matches("-worker").trim_end_matches('-'))
+}
+
+fn short_hash(text: &str) -> String {
+    hex(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..4])
 }
 
 /// The labels of every object of a service.
@@ -138,11 +150,12 @@ mod tests {
             assert_eq!(worker(service, variant), expected, "{service} {variant:?}");
         };
         check("assistant", None, "assistant-worker");
-        check("assistant", Some("b"), "assistant-b-worker");
+        check("assistant", Some("b"), "assistant-b-ca7f06eb");
         check("7up", None, "w-7up-3e8ccf16-worker");
         let long = "a".repeat(63);
         assert_eq!(worker(&long, None).len(), 63);
         assert_ne!(worker(&long, None), worker(&long, Some("b")));
+        assert_ne!(worker("a-b", Some("c")), worker("a", Some("b-c")));
     }
 
     proptest! {
@@ -150,7 +163,8 @@ mod tests {
         fn every_name_is_a_dns_label(service in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", variant in prop::option::of("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")) {
             let name = worker(&service, variant.as_deref());
             prop_assert!(name.len() <= MAX, "{name}");
-            prop_assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && name.ends_with("worker"), "{name}");
+            prop_assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-'), "{name}");
+            prop_assert_eq!(name.ends_with("-worker"), variant.is_none(), "a service could want the name of a variant: {}", name);
             prop_assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
         }
     }
