@@ -23,6 +23,7 @@ pub(super) fn build(of: &Blueprint, group: &Group) -> Object {
     }
     // What the operator goes by is not for laying over.
     pod::identify(of, group, &mut template);
+    pod::confine(of, &mut template);
     let deployment = Deployment {
         metadata,
         spec: Some(DeploymentSpec {

@@ -71,6 +71,18 @@ pub(super) fn identify(of: &Blueprint, group: &Group, template: &mut PodTemplate
     metadata.annotations.get_or_insert_default().insert(CONFIG_HASH.to_owned(), of.config_hash());
 }
 
+/// Who a pod is to the API server, and that it sees no other's processes: not for laying over either. Whoever may write a
+/// StreamService need not be allowed to make pods, and would borrow any ServiceAccount of the namespace. Host networks and the like
+/// are for Pod Security to judge.
+pub(super) fn confine(of: &Blueprint, template: &mut PodTemplateSpec) {
+    let spec = template.spec.get_or_insert_default();
+    spec.service_account_name = Some(of.name());
+    spec.service_account = None;
+    spec.automount_service_account_token = Some(false);
+    spec.host_pid = None;
+    spec.host_ipc = None;
+}
+
 /// Over zones, as far as that goes: a pod that waits for the perfect place serves nobody. Nodes that have no zone count for
 /// nothing here, so nodes are not a second constraint beside it.
 fn over_zones(of: &Blueprint, group: &Group) -> Vec<TopologySpreadConstraint> {

@@ -142,6 +142,21 @@ fn nothing_that_is_laid_over_hides_a_pod_from_its_operator() {
 }
 
 #[test]
+fn nobody_borrows_a_service_account_or_looks_at_other_processes() {
+    let overlay = json!({ "spec": {
+        "serviceAccountName": "admin", "serviceAccount": "admin", "automountServiceAccountToken": true,
+        "hostPID": true, "hostIPC": true, "hostNetwork": true, "containers": [],
+    } });
+    let mut laid_over = blueprint();
+    laid_over.groups[0].overlays = vec![serde_json::from_value(overlay).unwrap()];
+    let spec = template(&laid_over)["spec"].clone();
+    assert_eq!(spec["serviceAccountName"], json!("assistant-worker"));
+    assert_eq!(spec["automountServiceAccountToken"], json!(false));
+    assert_eq!(["serviceAccount", "hostPID", "hostIPC"].map(|key| spec.get(key)), [None; 3]);
+    assert_eq!(spec["hostNetwork"], json!(true), "Pod Security says in a condition what it thinks of it");
+}
+
+#[test]
 fn who_may_be_evicted() {
     let budget = |disruption| {
         let objects = Blueprint { disruption, ..blueprint() }.objects();
