@@ -1,6 +1,6 @@
 //! What the operator shows of itself and of its services.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ pub struct Figures {
 pub struct Instruments {
     reconciles: Counter<u64>,
     seconds: Histogram<f64>,
-    decisions: Counter<u64>,
+    decisions: Arc<Mutex<HashMap<Key, BTreeMap<&'static str, u64>>>>,
     requests: Counter<u64>,
     leader: Arc<AtomicU64>,
     services: Arc<Mutex<HashMap<Key, Figures>>>,
@@ -134,6 +134,21 @@ impl Instruments {
                 }
             })
             .build();
+        // Read from here, and not counted by OpenTelemetry, which forgets no service that is gone.
+        let decisions: Arc<Mutex<HashMap<Key, BTreeMap<&'static str, u64>>>> = Arc::default();
+        let decided = decisions.clone();
+        meter
+            .u64_observable_counter("streamfleet_operator_decisions")
+            .with_description("Workers created, put back, drained and removed")
+            .with_callback(move |observer| {
+                for (key, kinds) in decided.lock().iter() {
+                    for (kind, count) in kinds {
+                        let [namespace, service] = labels(key);
+                        observer.observe(*count, &[namespace, service, KeyValue::new("kind", *kind)]);
+                    }
+                }
+            })
+            .build();
         Self {
             reconciles: meter
                 .u64_counter("streamfleet_operator_reconciles")
@@ -145,10 +160,7 @@ impl Instruments {
                 .with_description("How long one look takes")
                 .with_boundaries(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
                 .build(),
-            decisions: meter
-                .u64_counter("streamfleet_operator_decisions")
-                .with_description("Workers created, put back, drained and removed")
-                .build(),
+            decisions,
             requests: meter
                 .u64_counter("streamfleet_operator_requests")
                 .with_description("Requests to the API server")
@@ -167,8 +179,8 @@ impl Instruments {
     /// So many workers of a service were created, put back, drained or removed.
     pub fn decided(&self, key: &Key, kind: &'static str, workers: usize) {
         if workers > 0 {
-            let [namespace, service] = labels(key);
-            self.decisions.add(workers as u64, &[namespace, service, KeyValue::new("kind", kind)]);
+            let mut decisions = self.decisions.lock();
+            *decisions.entry(key.clone()).or_default().entry(kind).or_default() += workers as u64;
         }
     }
 
@@ -198,6 +210,7 @@ impl Instruments {
     /// A service is gone, and its figures with it.
     pub fn forget(&self, key: &Key) {
         self.services.lock().remove(key);
+        self.decisions.lock().remove(key);
     }
 }
 
@@ -241,6 +254,7 @@ mod tests {
         }
         assert!(!text.contains("kind=\"drain\""));
         instruments.forget(&key);
-        assert!(!metrics.render().contains("streamfleet_service_sessions{"));
+        let text = metrics.render();
+        assert!(!text.contains("streamfleet_service_sessions{") && !text.contains("decisions_total{"), "{text}");
     }
 }

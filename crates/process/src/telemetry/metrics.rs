@@ -4,13 +4,20 @@ use super::histogram::{Collected, Counted};
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
 use prometheus::{Encoder as _, Registry, TextEncoder};
+
+/// Instruments whose names begin so have labels for each service. OpenTelemetry gives others 2 000 sets of labels, and says nothing of
+/// what is beyond them: with three states each that is no more than 666 services.
+const OF_SERVICES: [&str; 2] = ["streamfleet_service_", "streamfleet_operator_decisions"];
+/// Sets of labels of one of those: four for each of 10 000 services. Room for them is made when the instrument is.
+const MAX_SETS: usize = 40_000;
 
 /// The instruments of one process. Whoever measures something takes a [`Meter`] and keeps its instruments; nothing is
 /// registered globally, so tests do not see each other's counts.
 ///
-/// Labels are values of enums only. Ids go into traces and logs.
+/// Labels are values of enums only, but for names of services where there is one instrument for all of them (`streamfleet_service_…`). Ids
+/// go into traces and logs.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -33,7 +40,12 @@ impl Metrics {
             .with_service_name(program)
             .with_attribute(opentelemetry::KeyValue::new("service.version", version))
             .build();
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        let of_services = |instrument: &Instrument| {
+            let is_of_services = OF_SERVICES.iter().any(|of| instrument.name().starts_with(of));
+            is_of_services.then(|| Stream::builder().with_cardinality_limit(MAX_SETS).build().ok()).flatten()
+        };
+        let builder = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource);
+        let provider = builder.with_view(of_services).build();
         Self { registry, provider }
     }
 
@@ -134,6 +146,24 @@ mod tests {
         ] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn no_service_is_left_out_where_there_are_thousands() {
+        let metrics = Metrics::new("t", "0");
+        let of = |name: &'static str| {
+            let meter = metrics.meter("m");
+            let gauge = meter.u64_observable_gauge(name).with_callback(|observer| {
+                (0..6_000).for_each(|n| observer.observe(n, &[opentelemetry::KeyValue::new("service", n.to_string())]));
+            });
+            gauge.build();
+        };
+        of("streamfleet_service_workers");
+        of("streamfleet_other");
+        let text = metrics.render();
+        let count = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{service="))).count();
+        assert_eq!(count("streamfleet_service_workers"), 6_000);
+        assert!(count("streamfleet_other") < 6_000, "others are bounded as ever");
     }
 
     #[test]
