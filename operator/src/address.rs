@@ -2,25 +2,26 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{Config, Event, watcher};
+use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Client};
 
+use crate::follow::Follow;
 use crate::operator::Operator;
 
 /// Follows the routers' Service, as long as this runs.
 pub async fn follow(client: Client, namespace: String, name: String, operator: Arc<Operator>) {
     let api: Api<Service> = Api::namespaced(client, &namespace);
     let config = Config::default().fields(&format!("metadata.name={name}"));
-    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut follow = Follow::new(api, config);
     let mut silent = false;
-    while let Some(event) = stream.next().await {
-        match event {
+    loop {
+        match follow.next().await {
             Ok(Event::Apply(service) | Event::InitApply(service)) => operator.is_reached_at(base(&service)),
             Ok(Event::Delete(_)) => operator.is_reached_at(None),
-            Ok(Event::Init | Event::InitDone) => silent = false,
+            Ok(Event::InitDone) => silent = false,
+            // Said before anybody has answered.
+            Ok(Event::Init) => {}
             Err(error) => {
                 // The first failure is news.
                 if !std::mem::replace(&mut silent, true) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use kube::api::DynamicObject;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -26,20 +27,41 @@ pub struct Refused(BTreeMap<(Kind, String), Once>);
 #[derive(Debug, Clone)]
 struct Once {
     hash: [u8; 16],
-    until: Instant,
-    wait: Duration,
+    wait: Wait,
     fault: Fault,
+}
+
+/// Whether pods refer to objects of a kind.
+fn is_for_pods(kind: Kind) -> bool {
+    matches!(kind, Kind::ServiceAccount | Kind::Secret | Kind::ConfigMap)
+}
+
+/// How long something that was refused is not tried again: longer each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// Until then.
+    pub until: Instant,
+    length: Duration,
+}
+
+impl Wait {
+    /// It was refused, `before` too perhaps. `luck` between 0 and 1 spreads the next tries of many.
+    #[must_use]
+    pub fn after(before: Option<Self>, now: Instant, luck: f64) -> Self {
+        let length = before.map_or(FIRST_WAIT, |before| (before.length * 2).min(MAX_WAIT));
+        Self { until: now + length.mul_f64(0.75 + luck / 2.0), length }
+    }
 }
 
 impl Refused {
     /// Whether an object was refused as it is now, and is not to be tried yet.
     fn waits(&self, object: &Object, hash: [u8; 16], now: Instant) -> bool {
-        self.0.get(&(object.kind, object.name.clone())).is_some_and(|once| once.hash == hash && now < once.until)
+        self.0.get(&(object.kind, object.name.clone())).is_some_and(|once| once.hash == hash && now < once.wait.until)
     }
 
     /// Whether one of them is what pods refer to.
     fn keeps_pods_from_starting(&self) -> bool {
-        self.0.keys().any(|(kind, _)| matches!(kind, Kind::ServiceAccount | Kind::Secret | Kind::ConfigMap))
+        self.0.keys().any(|(kind, _)| is_for_pods(*kind))
     }
 
     fn has(&self, object: &Object) -> bool {
@@ -50,9 +72,14 @@ impl Refused {
     fn note(&mut self, object: &Object, hash: [u8; 16], fault: Fault, now: Instant, luck: f64) {
         let key = (object.kind, object.name.clone());
         let before = self.0.get(&key).filter(|once| once.hash == hash).map(|once| once.wait);
-        let wait = before.map_or(FIRST_WAIT, |wait| (wait * 2).min(MAX_WAIT));
-        let until = now + wait.mul_f64(0.75 + luck / 2.0);
-        self.0.insert(key, Once { hash, until, wait, fault });
+        self.0.insert(key, Once { hash, wait: Wait::after(before, now, luck), fault });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refused_long_ago(&mut self) {
+        let object = Object { kind: Kind::Service, name: "a".to_owned(), value: Value::Null, trial: Trial::None };
+        let long_ago = Instant::now().checked_sub(MAX_WAIT * 2).unwrap_or_else(Instant::now);
+        self.note(&object, object.hash(), Fault::new("ObjectRefused", ""), long_ago, 0.5);
     }
 
     /// What is wrong.
@@ -63,7 +90,7 @@ impl Refused {
     /// When the next one is tried again.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.0.values().map(|once| once.until).min()
+        self.0.values().map(|once| once.wait.until).min()
     }
 }
 
@@ -106,13 +133,14 @@ enum Need {
     Make,
     /// It is another's.
     Leave,
-    /// It is being deleted: it can be made again when it is gone.
+    /// It is being deleted, or goes with the StreamService of the same name that was before: it can be made again when it is gone.
     Wait,
 }
 
-fn need(known: Option<&mut Known>, object: &Object, hash: [u8; 16], owner: &str) -> Need {
+fn need(known: Option<&mut Known>, object: &Object, hash: [u8; 16], service: &Key, owner: &str) -> Need {
     match known {
         None => Need::Make,
+        Some(known) if is_former(known, service, owner) => Need::Wait,
         Some(known) if known.owner.as_deref() != Some(owner) => Need::Leave,
         Some(known) if known.ending => Need::Wait,
         Some(known) => match known.is(&object.value, hash) {
@@ -120,6 +148,11 @@ fn need(known: Option<&mut Known>, object: &Object, hash: [u8; 16], owner: &str)
             false => Need::Write,
         },
     }
+}
+
+/// Whether an object is of a StreamService of this name that was deleted: garbage collection takes a while.
+fn is_former(known: &Known, service: &Key, owner: &str) -> bool {
+    known.owner.as_deref() != Some(owner) && known.owner_name.as_deref() == Some(service.name.as_str())
 }
 
 /// What is written with.
@@ -160,25 +193,32 @@ impl Writer<'_> {
             Applied::Done => {}
             other => return other,
         }
+        let mut awaited = false;
         for object in objects {
             let hash = object.hash();
             let need = self.need(object, hash);
             let now = Instant::now();
-            // Its pods would not start without what they refer to.
-            if need == Need::Make && object.kind == Kind::Deployment && refused.keeps_pods_from_starting() {
+            // Its pods would not start without what they refer to, or with what the service of that name had before.
+            let lacks = awaited || refused.keeps_pods_from_starting();
+            if need == Need::Make && object.kind == Kind::Deployment && lacks {
                 continue;
             }
             let done = match need {
                 Need::Nothing => Ok(()),
-                Need::Wait => continue,
+                Need::Wait => Err(Failure::Later),
+                Need::Write | Need::Make | Need::Leave if refused.waits(object, hash, now) => continue,
                 Need::Leave => Err(foreign(object)),
-                Need::Write | Need::Make if refused.waits(object, hash, now) => continue,
                 Need::Write | Need::Make if !(self.may_act)() => return Applied::Stopped,
-                Need::Write => self.write(object, hash, Force::Yes).await,
+                Need::Write => self.write(object, hash, Force::Yes, View::answer).await,
                 Need::Make => self.make(object, hash).await,
             };
             match done {
                 Ok(()) => {
+                    refused.0.remove(&(object.kind, object.name.clone()));
+                }
+                // The watch tells when it is gone; nothing is wrong.
+                Err(Failure::Later) => {
+                    awaited |= is_for_pods(object.kind);
                     refused.0.remove(&(object.kind, object.name.clone()));
                 }
                 Err(Failure::Away(text)) => return Applied::Away(text),
@@ -203,6 +243,7 @@ impl Writer<'_> {
                 Ok(_) => {
                     refused.0.remove(&(object.kind, object.name.clone()));
                 }
+                Err(Failure::Later) => {}
                 Err(Failure::Away(text)) => return Applied::Away(text),
                 Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
             }
@@ -214,7 +255,7 @@ impl Writer<'_> {
         let mut view = self.view.lock();
         let service = view.get_mut(self.key);
         let known = service.and_then(|service| service.objects.get_mut(&(object.kind, object.name.clone())));
-        need(known, object, hash, self.owner)
+        need(known, object, hash, self.key, self.owner)
     }
 
     /// Makes an object that is not known. What has its name and is not ours does not bear our label, and is not seen by the
@@ -222,21 +263,34 @@ impl Writer<'_> {
     async fn make(&self, object: &Object, hash: [u8; 16]) -> Result<(), Failure> {
         let there = self.cluster.get(object.kind, &self.key.namespace, &object.name).await.map_err(away_or(object))?;
         match there {
-            None => self.write(object, hash, Force::No).await,
-            // Its labels were taken away by hand.
-            Some(there) if Known::of(&there).owner.as_deref() == Some(self.owner) => {
-                self.write(object, hash, Force::Yes).await
+            None => self.write(object, hash, Force::No, View::put).await,
+            Some(there) => {
+                let there = Known::of(&there);
+                if is_former(&there, self.key, self.owner) {
+                    Err(Failure::Later)
+                } else if there.owner.as_deref() == Some(self.owner) {
+                    // Its labels were taken away by hand.
+                    self.write(object, hash, Force::Yes, View::put).await
+                } else {
+                    Err(foreign(object))
+                }
             }
-            Some(_) => Err(foreign(object)),
         }
     }
 
-    async fn write(&self, object: &Object, hash: [u8; 16], force: Force) -> Result<(), Failure> {
+    /// `take` is what becomes of the answer: of one that is made no watch has told yet.
+    async fn write(
+        &self,
+        object: &Object,
+        hash: [u8; 16],
+        force: Force,
+        take: fn(&mut View, Item) -> Vec<Key>,
+    ) -> Result<(), Failure> {
         let (namespace, name) = (&self.key.namespace, &object.name);
         let written = self.cluster.apply(object.kind, namespace, name, &object.value, force, Mode::Real).await;
         match written {
             Ok(written) => {
-                self.settle(object, hash, &written);
+                self.settle(object, hash, &written, take);
                 Ok(())
             }
             Err(Refusal::Conflict(_)) if force == Force::No => Err(foreign(object)),
@@ -245,14 +299,15 @@ impl Writer<'_> {
     }
 
     /// The answer to what was written is what there is now, and it is what is wanted.
-    fn settle(&self, object: &Object, hash: [u8; 16], written: &Value) {
-        let Ok(written) = serde_json::from_value(written.clone()) else { return };
+    fn settle(&self, object: &Object, hash: [u8; 16], written: &Value, take: fn(&mut View, Item) -> Vec<Key>) {
+        let Ok(written) = serde_json::from_value::<DynamicObject>(written.clone()) else { return };
         if let Some(item) = watch::item(object.kind, &written) {
             let mut view = self.view.lock();
-            view.put(item);
+            let uid = written.metadata.uid.clone().unwrap_or_default();
+            take(&mut view, item);
             let known =
                 view.get_mut(self.key).and_then(|service| service.objects.get_mut(&(object.kind, object.name.clone())));
-            if let Some(known) = known {
+            if let Some(known) = known.filter(|known| known.uid == uid) {
                 known.settle(hash);
             }
         }
@@ -286,6 +341,8 @@ impl Writer<'_> {
 }
 
 enum Failure {
+    /// It will be possible.
+    Later,
     Away(String),
     Fault(Fault),
 }
@@ -313,7 +370,7 @@ pub fn note(view: &Mutex<View>, written: &Value) {
     if let Ok(object) = serde_json::from_value(written.clone())
         && let Some(item @ Item::Object(..)) = watch::item(Kind::Deployment, &object)
     {
-        view.lock().put(item);
+        view.lock().answer(item);
     }
 }
 
@@ -338,7 +395,7 @@ mod tests {
         let hash = object(1).hash();
         let check = |known: Option<Known>, expected: Need| {
             let mut known = known;
-            assert_eq!(need(known.as_mut(), &object(1), hash, "me"), expected);
+            assert_eq!(need(known.as_mut(), &object(1), hash, &Key::new("voice", "s"), "me"), expected);
         };
         check(None, Need::Make);
         check(Some(known(Some("me"), 1)), Need::Nothing);
@@ -348,6 +405,14 @@ mod tests {
         let mut ending = known(Some("me"), 2);
         ending.ending = true;
         check(Some(ending), Need::Wait);
+        // Deleted and made again under the same name: what the first one had is no stranger's.
+        let of = |name: &str| {
+            let mut known = known(Some("other"), 1);
+            known.owner_name = Some(name.to_owned());
+            Some(known)
+        };
+        check(of("s"), Need::Wait);
+        check(of("another"), Need::Leave);
     }
 
     #[test]

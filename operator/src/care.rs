@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use streamfleet_process::config::Mistakes;
 use streamfleet_scaling::Memory;
 use streamfleet_store::WorkerView;
 
-use crate::apply::{Built, Refused};
+use crate::apply::{Built, Refused, Wait};
 use crate::events::Ledger;
 use crate::prepare::Prepared;
+use crate::resource::Resource;
+use crate::status::Fault;
 use crate::workers::Acquaintance;
 
 /// Looks that have failed are repeated after this, then after twice as long, up to [`MAX_BACKOFF`].
@@ -28,14 +31,20 @@ pub struct Care {
     pub uid: String,
     /// The last specification that could be used.
     pub prepared: Option<Arc<Prepared>>,
+    /// Of which generation it was found out last whether it can be used, and what.
+    pub judged: Option<(i64, Result<(), Mistakes>)>,
     /// What scaling goes by, of each part.
     pub scaling: BTreeMap<Option<String>, Memory>,
+    /// The share of the service's traffic that each part had at the last look.
+    pub shares: BTreeMap<Option<String>, u32>,
     /// Its pods.
     pub met: Acquaintance,
     /// Its workers, as the store has last told of them.
     pub views: Vec<WorkerView>,
     /// Pods that each Deployment shall have, by name, as it was last said.
     pub replicas: BTreeMap<String, i32>,
+    /// Numbers of pods that were refused, by the Deployment's name.
+    pub denied: BTreeMap<String, Denial>,
     /// What there shall be.
     pub built: Option<Built>,
     /// What was refused.
@@ -51,12 +60,39 @@ pub struct Care {
 }
 
 impl Care {
+    /// Whether a StreamService can be run as it is; what ran goes on if not. That is found out once for each specification: it takes
+    /// a while, and is not how a service that is wrong should spend the operator's time.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn judge(&mut self, resource: &Resource) -> Result<(), &Mistakes> {
+        let judged = match self.judged.take().filter(|(generation, _)| *generation == resource.generation) {
+            Some(judged) => judged,
+            None => {
+                let judged = Prepared::new(resource).map(|new| self.prepared = Some(Arc::new(new)));
+                (resource.generation, judged)
+            }
+        };
+        self.judged.insert(judged).1.as_ref().copied()
+    }
+
     /// When to look again after a failure; `luck` between 0 and 1 spreads many.
     pub fn backoff(&mut self, luck: f64) -> Duration {
         let pause = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(0.5 + luck / 2.0)
     }
+}
+
+/// A number of pods that a Deployment was not allowed to have.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// So many.
+    pub replicas: i32,
+    /// Until when the same is not tried again.
+    pub wait: Wait,
+    /// Why.
+    pub fault: Fault,
 }
 
 /// When a status may be written.
@@ -93,6 +129,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -113,6 +151,28 @@ mod tests {
         assert_eq!(pace.may_write(true, at(14)), Err(at(23)));
         pace.written(at(53));
         assert_eq!(pace.may_write(true, at(54)), Ok(()), "it was quiet for a while");
+    }
+
+    #[test]
+    fn a_specification_is_judged_once() {
+        let object = |handler: &str, generation: i64| {
+            let spec = json!({ "handler": { "name": handler }, "limits": { "timeLimitSeconds": 60 }, "path": "/a" });
+            let metadata = json!({ "namespace": "voice", "name": "a", "generation": generation });
+            Resource::of(&serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()).unwrap()
+        };
+        let wrong = |generation| {
+            let mut mistakes = Mistakes::new();
+            mistakes.push("spec", "wrong");
+            Resource { said: Err(mistakes), ..object("echo", generation) }
+        };
+        let mut care = Care::default();
+        assert!(care.judge(&wrong(1)).is_err());
+        assert!(care.judge(&object("echo", 1)).is_err(), "nobody has looked again");
+        assert!(care.judge(&object("echo", 2)).is_ok());
+        let used = care.prepared.clone().unwrap();
+        assert!(care.judge(&wrong(2)).is_ok());
+        assert!(care.judge(&wrong(3)).is_err());
+        assert!(Arc::ptr_eq(&used, care.prepared.as_ref().unwrap()), "what ran goes on");
     }
 
     #[test]

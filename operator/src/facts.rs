@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use streamfleet_scaling::Moment;
 
-use crate::names::{BASE, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, STATE, VARIANT};
+use crate::names::{BASE, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, SERVICE, STATE, VARIANT, worker};
 
 /// A worker's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,9 @@ pub struct PodFacts {
     pub uid: String,
     /// `None` for the service's own workers.
     pub variant: Option<String>,
+    /// Whether a ReplicaSet of the Deployment that its labels name has made it. Anybody can write labels: a pod of another's is no
+    /// worker, and nothing is done to it.
+    pub ours: bool,
     /// When it was created.
     pub created: Moment,
     /// Where it runs; `None` until that is decided.
@@ -36,6 +39,8 @@ pub struct PodFacts {
     pub ending: bool,
     /// Since when.
     pub ending_since: Option<Moment>,
+    /// By when it is to be gone: its node kills what is left of it then.
+    pub gone_by: Option<Moment>,
     /// What its labels say.
     pub marks: Marks,
     /// Why it does not start, in the platform's words.
@@ -80,6 +85,8 @@ pub struct Trouble {
 /// A Deployment's figures.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeploymentFacts {
+    /// The uid of the StreamService that owns it. Whatever else bears its labels is not scaled.
+    pub owner: Option<String>,
     /// `None` for the service's own workers.
     pub variant: Option<String>,
     /// Pods that there shall be.
@@ -153,8 +160,8 @@ impl PodFacts {
             .and_then(|status| status.conditions.as_ref())
             .and_then(|all| all.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True"));
         let runs = |container: &&ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
-        let worker = containers.iter().find(|container| container.name == "worker");
-        let runs = worker.is_some_and(|worker| runs(&worker));
+        let process = containers.iter().find(|container| container.name == "worker");
+        let runs = process.is_some_and(|process| runs(&process));
         let created = metadata.creation_timestamp.as_ref().map(moment).unwrap_or_default();
         let stage = match (status.and_then(|status| status.phase.as_deref()), ready) {
             (Some("Succeeded" | "Failed"), _) => Stage::Over,
@@ -171,11 +178,12 @@ impl PodFacts {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             variant: label(metadata, VARIANT).filter(|variant| *variant != BASE).map(str::to_owned),
+            ours: is_ours(metadata),
             created,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             noticed: status.is_some_and(|status| status.start_time.is_some()),
             stage,
-            was_ready: worker.is_some_and(|worker| worker.ready),
+            was_ready: process.is_some_and(|process| process.ready),
             restarts: containers.iter().filter(|container| container.name == "worker").map(|it| it.restart_count).sum(),
             ending: metadata.deletion_timestamp.is_some(),
             // The timestamp is the end of its grace.
@@ -183,6 +191,7 @@ impl PodFacts {
                 let grace = u64::try_from(metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0);
                 moment(end) - Duration::from_secs(grace)
             }),
+            gone_by: metadata.deletion_timestamp.as_ref().map(moment),
             marks: Marks::of(metadata),
             trouble: trouble(pod, containers),
         }
@@ -197,9 +206,22 @@ impl Marks {
             draining: label(metadata, STATE) == Some(DRAINING),
             since: since.map(|time| moment(&Time(time))),
             reason: annotation(DRAIN_REASON).cloned(),
-            protected: label(metadata, PROTECTED).is_some(),
+            // As the disruption budget selects it.
+            protected: label(metadata, PROTECTED) == Some("true"),
         }
     }
+}
+
+/// Whoever controls an object.
+fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.as_deref()?.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether a pod's ReplicaSet is called after the Deployment that its labels name: `NAME-HASH`. Nobody else's Deployment has that name.
+fn is_ours(metadata: &ObjectMeta) -> bool {
+    let (Some(service), Some(owner)) = (label(metadata, SERVICE), controller(metadata)) else { return false };
+    let variant = label(metadata, VARIANT).filter(|variant| *variant != BASE);
+    owner.kind == "ReplicaSet" && owner.name.rsplit_once('-').is_some_and(|(of, _)| of == worker(service, variant))
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
@@ -269,6 +291,7 @@ impl DeploymentFacts {
             conditions.iter().find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True");
         let observed = status.and_then(|status| status.observed_generation).unwrap_or(0);
         Self {
+            owner: controller(&deployment.metadata).map(|owner| owner.uid.clone()),
             variant: label(&deployment.metadata, VARIANT).filter(|variant| *variant != BASE).map(str::to_owned),
             replicas: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.and_then(|status| status.updated_replicas).unwrap_or(0),
@@ -348,6 +371,35 @@ mod tests {
         assert!(facts.marks.draining && !facts.marks.protected);
         assert_eq!(facts.variant.as_deref(), Some("b"));
         assert_eq!(rfc3339(begun + Duration::from_millis(1_500)), "2026-01-01T00:00:01Z");
+    }
+
+    /// Labels are anybody's to write.
+    #[test]
+    fn a_pod_is_a_worker_if_its_replica_set_is_of_our_deployment() {
+        let check = |variant: &str, owner: Value, expected: bool| {
+            let labels = json!({ SERVICE: "assistant", VARIANT: variant });
+            let pod = json!({ "metadata": { "name": "a", "labels": labels, "ownerReferences": [owner] } });
+            assert_eq!(PodFacts::of(&serde_json::from_value(pod).unwrap()).ours, expected, "{variant} {owner}");
+        };
+        let owner = |kind: &str, name: &str, controls: bool| json!({ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "u", "controller": controls });
+        check(BASE, owner("ReplicaSet", "assistant-worker-5d8f", true), true);
+        check("b", owner("ReplicaSet", &format!("{}-5d8f", worker("assistant", Some("b"))), true), true);
+        check("b", owner("ReplicaSet", "assistant-worker-5d8f", true), false);
+        check(BASE, owner("ReplicaSet", "assistant-worker-5d8f", false), false);
+        check(BASE, owner("ReplicaSet", "mine-5d8f", true), false);
+        check(BASE, owner("Job", "assistant-worker-5d8f", true), false);
+        assert!(!pod(json!({})).ours, "made by hand");
+    }
+
+    #[test]
+    fn protected_is_what_the_disruption_budget_selects() {
+        let check = |value: &str, expected: bool| {
+            let pod = json!({ "metadata": { "name": "a", "labels": { PROTECTED: value } } });
+            assert_eq!(PodFacts::of(&serde_json::from_value(pod).unwrap()).marks.protected, expected, "{value:?}");
+        };
+        check("true", true);
+        check("false", false);
+        check("", false);
     }
 
     fn facts_time(text: &str) -> Moment {

@@ -1,7 +1,7 @@
 //! The operator: makes StreamServices into workers, as many as are needed, and ends none that has a call.
 //!
 //! Pure: [`names`], [`kind`], [`prepare`] (validate), [`objects`] (build), [`diff`], [`facts`], [`workers`], [`steps`],
-//! [`status`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`watch`], [`address`], [`view`], [`apply`],
+//! [`status`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`follow`], [`watch`], [`address`], [`view`], [`apply`],
 //! [`operator`] with its looks, [`leader`], [`program`]. How many workers there are is decided in `streamfleet_scaling`.
 
 pub mod address;
@@ -13,6 +13,7 @@ pub mod diff;
 pub mod due;
 pub mod events;
 pub mod facts;
+pub mod follow;
 pub mod kind;
 pub mod leader;
 pub mod lease;

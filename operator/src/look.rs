@@ -10,19 +10,17 @@ use streamfleet_session::ServiceName;
 use crate::apply::{Applied, Built, Writer};
 use crate::care::Care;
 use crate::cluster::Refusal;
-use crate::facts::{DeploymentFacts, NodeFacts, PodFacts, Stage, now};
+use crate::facts::{DeploymentFacts, NodeFacts, PodFacts, now};
 use crate::metrics::Outcome;
 use crate::names::{FINALIZER, Key};
 use crate::operator::Operator;
-use crate::prepare::Prepared;
+use crate::prepare::{IDLE, TICK};
 use crate::resource::Resource;
 use crate::scale::{Run, Scaling};
 use crate::status::{Fault, Standing};
-use crate::view::Item;
-use crate::workers::{Circumstances, Sight};
+use crate::view::{Item, View};
+use crate::workers::{Circumstances, Sight, is_over};
 
-/// A service with workers and nobody to talk to.
-const IDLE: Duration = Duration::from_secs(5);
 /// A service without workers: a held offer wakes it.
 const ASLEEP: Duration = Duration::from_secs(10);
 
@@ -42,6 +40,29 @@ pub(crate) struct Seen {
     pub(crate) deployments: BTreeMap<String, DeploymentFacts>,
     /// The nodes of its pods that go, and why.
     pub(crate) going: BTreeMap<String, String>,
+}
+
+impl Seen {
+    /// Dereference: what there is. Nothing, as long as not all is known: what is missing would look like what is not there.
+    fn of(view: &View, key: &Key) -> Option<Self> {
+        let service = view.get(key).filter(|_| view.is_whole(&key.namespace))?;
+        let resource = service.resource.clone()?;
+        // Labels are anybody's to write: only what we have made is believed, and acted on.
+        let pods: Vec<PodFacts> = service.pods.values().filter(|pod| pod.ours).cloned().collect();
+        let ours = |facts: &DeploymentFacts| facts.owner.as_ref() == Some(&resource.uid);
+        let deployments = service.deployments.iter().filter(|(_, facts)| ours(facts));
+        let nodes: BTreeSet<&String> = pods.iter().filter_map(|pod| pod.node.as_ref()).collect();
+        let going = nodes.into_iter().filter_map(|name| {
+            let NodeFacts { leaving, .. } = view.node(name)?;
+            Some((name.clone(), leaving.clone()?))
+        });
+        Some(Self {
+            going: going.collect(),
+            deployments: deployments.map(|(name, facts)| (name.clone(), facts.clone())).collect(),
+            pods,
+            resource,
+        })
+    }
 }
 
 /// Why a look ends early.
@@ -76,7 +97,7 @@ pub(crate) struct Findings {
 impl Operator {
     /// Looks at a service and does what is to be done. `None` if there is none.
     pub(crate) async fn look(&self, key: &Key, care: &mut Care) -> Option<Looked> {
-        let seen = self.see(key)?;
+        let seen = Seen::of(&self.view.lock(), key)?;
         if care.uid != seen.resource.uid {
             *care = Care { uid: seen.resource.uid.clone(), ..Care::default() };
         }
@@ -112,32 +133,11 @@ impl Operator {
         Some(Looked { next, outcome })
     }
 
-    /// Dereference: what there is.
-    fn see(&self, key: &Key) -> Option<Seen> {
-        let view = self.view.lock();
-        let service = view.get(key)?;
-        let resource = service.resource.clone()?;
-        let nodes: BTreeSet<&String> = service.pods.values().filter_map(|pod| pod.node.as_ref()).collect();
-        let going = nodes.into_iter().filter_map(|name| {
-            let NodeFacts { leaving, .. } = view.node(name)?;
-            Some((name.clone(), leaving.clone()?))
-        });
-        Some(Seen {
-            going: going.collect(),
-            pods: service.pods.values().cloned().collect(),
-            deployments: service.deployments.clone(),
-            resource,
-        })
-    }
-
     /// Validate: whether it can be served. What ran goes on if not, by the last specification that could be used.
     fn validate(&self, resource: &Arc<Resource>, care: &mut Care) -> Standing {
-        let is_known = care.prepared.as_ref().is_some_and(|known| known.generation == resource.generation);
-        let prepared =
-            if is_known { Ok(()) } else { Prepared::new(resource).map(|new| care.prepared = Some(Arc::new(new))) };
-        match prepared {
+        match care.judge(resource) {
             _ if resource.ending => Standing::Ending,
-            Err(mistakes) => Standing::Invalid(mistakes),
+            Err(mistakes) => Standing::Invalid(mistakes.clone()),
             Ok(()) => self.conflict(&resource.key).map_or(Standing::Served, Standing::Displaced),
         }
     }
@@ -164,12 +164,12 @@ impl Operator {
         findings: &mut Findings,
         care: &mut Care,
     ) -> Result<(), Stop> {
-        let closing = matches!(findings.standing, Standing::Ending | Standing::Displaced(_));
+        let closing = is_closing(&findings.standing);
         if !closing && care.prepared.is_some() && !seen.resource.is_finalized() {
             let finalizers = seen.resource.finalizers.iter().cloned().chain([FINALIZER.to_owned()]);
             self.finalize(key, seen, finalizers.collect(), findings).await?;
         }
-        let steps = findings.scaling.steps(seen, care, findings.now);
+        let steps = findings.scaling.steps(seen, care, findings.figures, findings.now);
         self.carry_out(key, service, &steps.first, findings).await?;
         if !closing {
             self.apply(key, seen, findings, care).await?;
@@ -178,7 +178,7 @@ impl Operator {
         self.carry_out(key, service, &steps.then, findings).await?;
         self.lower(key, seen, findings, care).await?;
         findings.scaling.done = steps;
-        let is_over = |pod: &PodFacts| pod.stage == Stage::Over;
+        let is_over = |pod: &PodFacts| is_over(pod, &care.views, findings.figures, findings.now);
         if findings.standing == Standing::Ending && seen.pods.iter().all(is_over) && findings.scaling.is_at_zero() {
             let finalizers = seen.resource.finalizers.iter().filter(|name| *name != FINALIZER).cloned();
             self.finalize(key, seen, finalizers.collect(), findings).await?;
@@ -199,7 +199,7 @@ impl Operator {
         match self.cluster.set_finalizers(key, &seen.resource.version, &finalizers).await {
             Ok(written) => {
                 if let Some(resource) = Resource::of(&written) {
-                    self.view.lock().put(Item::Service(resource));
+                    self.view.lock().answer(Item::Service(resource));
                 }
                 Ok(())
             }
@@ -237,6 +237,11 @@ impl Operator {
     }
 }
 
+/// Whether all of its workers are to go.
+pub(crate) fn is_closing(standing: &Standing) -> bool {
+    matches!(standing, Standing::Ending | Standing::Displaced(_))
+}
+
 /// What is known of its workers, and what is wanted of them.
 fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traffic>, care: &mut Care) -> Findings {
     let now = now();
@@ -258,13 +263,92 @@ fn next(findings: &Findings, care: &Care) -> Duration {
     let moves = |worker: &Worker<String>| worker.phase != Phase::Serving || worker.sessions > 0;
     let held = findings.traffic.is_some_and(|traffic| traffic.held > 0);
     let base = if held || findings.workers.iter().any(moves) || findings.scaling.is_moving() {
-        crate::prepare::TICK
+        TICK
     } else if findings.workers.is_empty() {
         ASLEEP
     } else {
         IDLE
     };
     let by_time = findings.scaling.wake().map(|wake| wake.since(findings.now));
-    let again = care.refused.next().map(|at| at.saturating_duration_since(Instant::now()));
+    // Whoever closes writes no objects: what was refused before stays so.
+    let refused = care.refused.next().filter(|_| !is_closing(&findings.standing));
+    let again = refused.map(|at| at.saturating_duration_since(Instant::now()).max(TICK));
     [Some(base), by_time, again].into_iter().flatten().min().unwrap_or(base)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::names::{MANAGED_BY, SERVICE, worker};
+    use crate::precedence::Conflict;
+    use crate::view::{Known, Topic};
+
+    fn resource() -> Resource {
+        let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
+        let metadata = json!({ "namespace": "voice", "name": "a", "uid": "u", "generation": 1 });
+        Resource::of(&serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()).unwrap()
+    }
+
+    fn owned(name: &str, owner: Value) -> Value {
+        let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, SERVICE: "a" });
+        json!({ "name": name, "namespace": "voice", "uid": name, "labels": labels, "ownerReferences": [owner] })
+    }
+
+    /// Who may label a Deployment is not to empty a service of its workers.
+    #[test]
+    fn what_only_bears_our_labels_is_not_believed() {
+        let key = Key::new("voice", "a");
+        let mut view = View::default();
+        view.put(Item::Service(resource()));
+        let owner =
+            |kind: &str, name: &str, uid: &str| json!({ "kind": kind, "name": name, "uid": uid, "controller": true });
+        let service = |uid: &str| owner("StreamService", "a", uid);
+        for (name, owner) in [("a-worker", service("u")), ("former", service("v")), ("mine", owner("App", "x", "u2"))] {
+            let deployment =
+                json!({ "metadata": owned(name, owner), "spec": { "selector": {}, "template": {}, "replicas": 3 } });
+            let facts = DeploymentFacts::of(&serde_json::from_value(deployment.clone()).unwrap());
+            let kind = crate::kind::Kind::Deployment;
+            view.put(Item::Object(kind, key.clone(), name.to_owned(), Known::of(&deployment), Some(facts)));
+        }
+        let set = |name: &str| owner("ReplicaSet", &format!("{name}-5d8f"), "r");
+        for (name, owner) in
+            [("ours", set(&worker("a", None))), ("theirs", set("mine")), ("job", owner("Job", "a-worker-1", "j"))]
+        {
+            let pod: Pod = serde_json::from_value(json!({ "metadata": owned(name, owner) })).unwrap();
+            view.put(Item::Pod(key.clone(), PodFacts::of(&pod)));
+        }
+        assert!(Seen::of(&view, &key).is_none(), "nothing is decided before all is known");
+        view.told_all(Some("voice"));
+        let seen = Seen::of(&view, &key).unwrap();
+        assert_eq!(seen.deployments.keys().collect::<Vec<_>>(), ["a-worker"]);
+        assert_eq!(seen.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["ours"]);
+        let name = crate::view::Name { service: Some(key.clone()), name: "a".to_owned(), namespace: None };
+        view.remove(Topic::Service, &name);
+        assert!(Seen::of(&view, &key).is_none());
+    }
+
+    /// Five looks a second for as long as a service was on its way out: what was refused before stayed due.
+    #[test]
+    fn what_was_refused_makes_nobody_run() {
+        let seen = Seen {
+            resource: Arc::new(resource()),
+            pods: Vec::new(),
+            deployments: BTreeMap::new(),
+            going: BTreeMap::new(),
+        };
+        let mut care = Care::default();
+        care.judge(&seen.resource).unwrap();
+        care.refused.refused_long_ago();
+        let check = |standing: Standing, care: &mut Care, expected: Duration| {
+            let findings = find(&seen, standing, Figures::Fresh, Some(Traffic::default()), care);
+            assert_eq!(next(&findings, care), expected);
+        };
+        check(Standing::Served, &mut care, TICK);
+        check(Standing::Ending, &mut care, ASLEEP);
+        let conflict = Conflict { path: "/x".to_owned(), by: Key::new("voice", "other") };
+        check(Standing::Displaced(conflict), &mut care, ASLEEP);
+    }
 }

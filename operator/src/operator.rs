@@ -210,6 +210,11 @@ impl Told for Operator {
         self.wake(&keys);
     }
 
+    fn told_all(&self, namespace: Option<&str>) {
+        let keys = self.view.lock().told_all(namespace);
+        self.wake(&keys);
+    }
+
     fn keep_only(&self, topic: Topic, namespace: Option<&str>, told: &HashSet<Name>) {
         let keys = self.view.lock().keep_only(topic, namespace, told);
         if topic == Topic::Service {

@@ -19,6 +19,8 @@ use crate::resource::{Resource, Said};
 
 /// How often a service is looked at while something goes on.
 pub const TICK: Duration = Duration::from_secs(2);
+/// How often while nothing does, and it has workers. What is seen late is late by this: the first calls after a quiet hour are.
+pub const IDLE: Duration = Duration::from_secs(5);
 /// From SIGTERM to SIGKILL where nothing bounds a session: the service says that it may be disrupted always.
 const UNBOUNDED_GRACE: Duration = Duration::from_secs(60);
 
@@ -189,7 +191,7 @@ fn tuning(scaling: &Autoscaling, mistakes: &mut Mistakes) -> Tuning {
         stabilization: scaling.stabilization,
         idle: scaling.stabilization.max(Duration::from_secs(60)),
         schedules,
-        tick: TICK,
+        tick: IDLE,
         ..Tuning::default()
     }
 }
@@ -277,6 +279,7 @@ mod tests {
         assert_eq!(prepared.parts[1].tuning.buffer, Buffer::Places(3));
         assert_eq!(prepared.parts[0].tuning.schedules[0].min(), 9);
         assert_eq!(prepared.grace().as_secs(), 660);
+        assert_eq!(prepared.parts[0].tuning.tick, IDLE, "a service at rest is not looked at more often");
     }
 
     #[test]

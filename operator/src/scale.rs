@@ -1,16 +1,18 @@
 //! How many workers of each kind, and what is done to have them: decided, then carried out.
 
+mod replicas;
+
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use streamfleet_scaling::{DrainReason, Limit, Moment, Plan, Traffic, Worker, decide};
+use streamfleet_scaling::{DrainReason, Figures, Limit, Moment, Plan, Traffic, Worker, decide};
 use streamfleet_session::ServiceName;
 use streamfleet_store::WorkerId;
 
-use crate::apply;
 use crate::care::Care;
 use crate::cluster::Refusal;
-use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
+use crate::facts::{DeploymentFacts, PodFacts, rfc3339};
 use crate::look::{Findings, Seen, Stop};
 use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
 use crate::operator::Operator;
@@ -37,6 +39,8 @@ pub(crate) struct Run {
     wanted: Wanted,
     /// Pods that were asked for and do not exist.
     coming: u32,
+    /// Pods that were asked for in this look, and may be.
+    created: u32,
     /// Pods that go in this look, and how many of them did.
     removing: Vec<String>,
     removed: i32,
@@ -58,6 +62,7 @@ impl Run {
                 target,
                 wanted: Wanted::default(),
                 coming: 0,
+                created: 0,
                 removing: Vec::new(),
                 removed: 0,
             }
@@ -124,6 +129,11 @@ impl Scaling {
         let mut all = Self { runs: Vec::new(), want: 0, limited: None, wake: None, why: None, done: Steps::default() };
         let weights: Vec<u32> = runs.iter().filter_map(|run| run.part.as_ref()).map(|part| part.share).collect();
         let mut shares = traffic.map(|traffic| traffic.split(&weights)).into_iter().flatten();
+        // Whose service is being deleted and is never heard of is not waited for: there is nobody to put it back for.
+        let silent = match standing {
+            Standing::Ending => care.met.silent(pods, now),
+            _ => HashSet::new(),
+        };
         for run in &mut runs {
             let traffic = run.part.as_ref().and_then(|_| shares.next());
             let of =
@@ -135,9 +145,9 @@ impl Scaling {
                 Standing::Served | Standing::Invalid(_) => None,
             };
             match (closing, &run.part) {
-                (Some(why), _) => run.wanted = close(&workers, why),
+                (Some(why), _) => run.wanted = close(&workers, &silent, why),
                 (None, None) if care.prepared.is_some() => {
-                    run.wanted = close(&workers, "its variant is not there any more");
+                    run.wanted = close(&workers, &silent, "its variant is not there any more");
                 }
                 // Nothing is known of what it should be.
                 (None, None) => {}
@@ -146,7 +156,16 @@ impl Scaling {
                     let snapshot = snapshot(workers, replicas, run.rolling(), traffic);
                     run.coming = snapshot.coming;
                     let memory = care.scaling.entry(run.variant.clone()).or_default();
+                    let share = care.shares.insert(run.variant.clone(), part.share);
+                    if share.is_some_and(|share| share != part.share) {
+                        // Its counters are the service's of all time, times its share: they have jumped, and nobody has come.
+                        memory.recount();
+                    }
                     let mut plan = decide(&part.tuning, &snapshot, memory, now);
+                    if part.share == 0 && matches!(plan.limited, Some(Limit::Max { .. })) {
+                        // It has calls that it had before, and is to have no more of them: nothing keeps it from what it needs.
+                        plan.limited = None;
+                    }
                     if run.rolling() == Rolling::Yes {
                         // Pods go and come by themselves: which of them are too many shows when that is over.
                         plan.drain.retain(|(_, why)| matches!(why, DrainReason::Leaving | DrainReason::NeverReady));
@@ -170,14 +189,19 @@ impl Scaling {
     }
 
     /// The steps of all of them.
-    pub(crate) fn steps(&mut self, seen: &Seen, care: &Care, now: Moment) -> Steps {
+    pub(crate) fn steps(&mut self, seen: &Seen, care: &Care, figures: Figures, now: Moment) -> Steps {
         let mut all = Steps::default();
         let pods: Vec<&PodFacts> = seen.pods.iter().collect();
         let rules = rules(care.prepared.as_deref(), now);
+        // What the store has said before it fell silent is how things were: a worker that was empty then may have calls.
+        let views = match figures {
+            Figures::Fresh => care.views.as_slice(),
+            Figures::Stale => &[],
+        };
         for run in &mut self.runs {
             let pods = of_variant(&pods, run.variant.as_deref());
             let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
-            let mut of_run = steps(&run.wanted, &pods, &care.views, &rules, goes);
+            let mut of_run = steps(&run.wanted, &pods, views, &rules, goes);
             run.removing.clone_from(&of_run.removed);
             all.first.append(&mut of_run.first);
             all.then.append(&mut of_run.then);
@@ -244,9 +268,9 @@ impl Scaling {
         self.runs.iter().map(|run| run.coming + run.wanted.create).sum()
     }
 
-    /// Pods that were asked for now.
+    /// Pods that were asked for now, and may be.
     pub(crate) fn created(&self) -> u32 {
-        self.runs.iter().map(|run| run.wanted.create).sum()
+        self.runs.iter().map(|run| run.created).sum()
     }
 
     /// The figures of its Deployments.
@@ -263,75 +287,6 @@ impl Run {
 }
 
 impl Operator {
-    /// Says how many pods there shall be: those included that go in this look, and go only then.
-    pub(crate) async fn raise(&self, key: &Key, findings: &mut Findings, care: &mut Care) -> Result<(), Stop> {
-        let Findings { scaling, faults, .. } = findings;
-        for run in &mut scaling.runs {
-            let replicas = run.raised();
-            run.target = replicas;
-            let there = self.replicas(key, &run.name);
-            if there.is_some_and(|there| there != replicas) {
-                self.set_replicas(key, &run.name, replicas, faults).await?;
-            }
-            if there.is_some() || replicas > 0 {
-                care.replicas.insert(run.name.clone(), replicas);
-            }
-        }
-        Ok(())
-    }
-
-    /// Says it again without those that have gone.
-    pub(crate) async fn lower(
-        &self,
-        key: &Key,
-        seen: &Seen,
-        findings: &mut Findings,
-        care: &mut Care,
-    ) -> Result<(), Stop> {
-        let closing = matches!(findings.standing, Standing::Ending | Standing::Displaced(_));
-        let Findings { scaling, faults, .. } = findings;
-        for run in &mut scaling.runs {
-            let mut replicas = run.target.saturating_sub(run.removed).max(0);
-            if closing || run.is_retiring() {
-                // Those that were asked for and never came are not waited for.
-                let there = seen
-                    .pods
-                    .iter()
-                    .filter(|pod| pod.variant == run.variant && !pod.ending && pod.stage != Stage::Over);
-                let there = i32::try_from(there.count()).unwrap_or(i32::MAX);
-                replicas = replicas.min(there.saturating_sub(run.removed).max(0));
-            }
-            if replicas < run.target && self.replicas(key, &run.name).is_some() {
-                self.set_replicas(key, &run.name, replicas, faults).await?;
-                run.target = replicas;
-                care.replicas.insert(run.name.clone(), replicas);
-            }
-        }
-        Ok(())
-    }
-
-    fn replicas(&self, key: &Key, name: &str) -> Option<i32> {
-        self.view.lock().get(key)?.deployments.get(name).map(|facts| facts.replicas)
-    }
-
-    async fn set_replicas(&self, key: &Key, name: &str, replicas: i32, faults: &mut Vec<Fault>) -> Result<(), Stop> {
-        if !self.may_act() {
-            return Err(Stop::NotLeading);
-        }
-        match self.cluster.set_replicas(&key.namespace, name, replicas).await {
-            Ok(written) => {
-                apply::note(&self.view, &written);
-                Ok(())
-            }
-            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(()),
-            Err(Refusal::Away(text)) => Err(Stop::Away(text)),
-            Err(Refusal::Refused(text)) => {
-                faults.push(Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {text}")));
-                Ok(())
-            }
-        }
-    }
-
     /// Does one step after the other. What fails for one pod ends that pod's steps, not the others'.
     pub(crate) async fn carry_out(
         &self,
@@ -372,7 +327,7 @@ impl Operator {
         let none = json!({});
         let marked = |pod: PodId, labels: Value, annotations: Value| async move {
             let written = self.cluster.mark_pod(namespace, &pod, &labels, &annotations).await?;
-            self.view.lock().put(Item::Pod(key.clone(), PodFacts::of(&written)));
+            self.view.lock().answer(Item::Pod(key.clone(), PodFacts::of(&written)));
             Ok(())
         };
         let done = match step {
@@ -411,3 +366,6 @@ enum Done {
     /// There is nobody to do it to.
     Moot,
 }
+
+#[cfg(test)]
+mod tests;

@@ -252,6 +252,20 @@ impl Picture<'_> {
             );
             return finding(true, "SessionsLive", text);
         }
+        // Those that end by themselves have their grace; but one that holds nothing, or of which nothing is heard, is gone soon or
+        // is not there.
+        let is_unheard = |worker: &&&Worker<String>| {
+            let waits = self.now.since(worker.since) >= PATIENCE;
+            worker.stay == Stay::Ending && waits && (worker.empty || worker.figures == Figures::Stale)
+        };
+        let unheard = draining.iter().filter(is_unheard).count();
+        if *self.standing == Standing::Ending && unheard > 0 {
+            let text = format!(
+                "{} being deleted, and no node says that it is done: until the grace is over it is waited for",
+                plural(unheard, "worker is", "workers are")
+            );
+            return finding(true, "NodeSilent", text);
+        }
         let staying =
             self.workers.iter().filter(|worker| worker.phase == Phase::Serving && worker.stay == Stay::Leaving);
         match staying.count() {
@@ -343,6 +357,10 @@ mod tests {
         assert_eq!(of(&picture(&served, &lost)), ["Ready=WorkersReady", "Degraded=WorkersLost"]);
         let ending = Standing::Ending;
         assert_eq!(of(&picture(&ending, &draining)), ["Progressing=Deleting", "DrainBlocked=SessionsLive"]);
+        let unheard = [Worker { figures: Figures::Stale, ..worker(Phase::Draining, Stay::Ending, 0) }];
+        assert_eq!(of(&picture(&ending, &unheard)), ["Progressing=Deleting", "DrainBlocked=NodeSilent"]);
+        let finishing = [worker(Phase::Draining, Stay::Ending, 3)];
+        assert_eq!(of(&picture(&ending, &finishing)), ["Progressing=Deleting"], "it has its grace");
         let conflict = Standing::Displaced(Conflict { path: "/x".to_owned(), by: names::Key::new("voice", "other") });
         let status = picture(&conflict, &[]).status(&StreamServiceStatus::default());
         assert_eq!(status.conditions[0].message, "/x is served by voice/other, which was there before");

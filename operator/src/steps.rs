@@ -8,6 +8,7 @@
 //!    ReplicaSet that has too many pods takes pending ones first: the replacement that it has just made of the deleted pod. The
 //!    other way round it would choose by readiness, and could choose one with calls.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use streamfleet_scaling::{Moment, Phase, Plan, Stay, Worker};
@@ -97,13 +98,14 @@ impl From<&Plan<String>> for Wanted {
     }
 }
 
-/// What is to be done with workers that shall all go, because their service does.
+/// What is to be done with workers that shall all go, because their service does. Of those that are `silent` nobody will ever say that
+/// they are empty: they go as if somebody had, with all of their grace.
 #[must_use]
-pub fn close(workers: &[Worker<String>], why: &str) -> Wanted {
+pub fn close(workers: &[Worker<String>], silent: &HashSet<String>, why: &str) -> Wanted {
     let mut wanted = Wanted::default();
     for worker in workers.iter().filter(|worker| worker.stay != Stay::Ending) {
         if worker.phase == Phase::Draining {
-            if worker.empty {
+            if worker.empty || silent.contains(&worker.id) {
                 wanted.remove.push(worker.id.clone());
             }
         } else {
@@ -156,7 +158,8 @@ pub struct Steps {
     pub expired: Vec<String>,
 }
 
-/// The steps that carry out what is wanted of these workers, and those that an earlier look did not get to.
+/// The steps that carry out what is wanted of these workers, and those that an earlier look did not get to. `views` are none where
+/// the store does not answer: what it has said before is no reason to end anything.
 #[must_use]
 pub fn steps(
     wanted: &Wanted,
@@ -235,7 +238,10 @@ impl OfPod<'_> {
     /// It drains already.
     fn go_on(&self, steps: &mut Steps) {
         match self.rules.overdue_for(self.pod) {
-            Some(over) if over > FAREWELL => self.remove(steps),
+            Some(over) if over > FAREWELL => {
+                self.remove(steps);
+                return;
+            }
             Some(_) => {
                 if self.view.is_some_and(|view| view.gate != Gate::Leaving) {
                     steps.expired.push(self.pod.name.clone());
@@ -245,9 +251,12 @@ impl OfPod<'_> {
             None => self.ask(Gate::Draining, steps),
         }
         // Whoever upgrades a cluster does not wait for calls to end, where the service says that this is all right. They have
-        // their grace.
-        if self.rules.disruption == Disruption::OnUpgrade && self.leaving && self.pod.marks.protected {
-            steps.then.push(Step::Unprotect(PodId::of(self.pod)));
+        // their grace. A node that stays after all does not take the others' with it.
+        let may_be_evicted = self.rules.disruption == Disruption::OnUpgrade && self.leaving;
+        match (may_be_evicted, self.pod.marks.protected) {
+            (true, true) => steps.then.push(Step::Unprotect(PodId::of(self.pod))),
+            (false, false) => steps.then.push(Step::Protect(PodId::of(self.pod))),
+            (true, false) | (false, true) => {}
         }
     }
 
@@ -290,6 +299,7 @@ mod tests {
             name: "a".to_owned(),
             uid: "u".to_owned(),
             variant: None,
+            ours: true,
             created: Moment::default(),
             node: None,
             noticed: true,
@@ -298,6 +308,7 @@ mod tests {
             restarts: 0,
             ending: false,
             ending_since: None,
+            gone_by: None,
             marks,
             trouble: None,
         }
@@ -418,6 +429,11 @@ mod tests {
         let rules = Rules { disruption: Disruption::OnUpgrade, ..RULES };
         assert_eq!(of(&none, &draining(9), Gate::Draining, &rules).1, [Step::Unprotect(id())]);
         assert_eq!(of(&none, &serving(), Gate::Open, &rules).1, [], "its replacement is not there yet");
+        let mut bare = draining(9);
+        bare.marks.protected = false;
+        let then = |goes| steps(&none, &[&bare], &[view(Gate::Draining)], &rules, |_| goes).then;
+        assert_eq!(then(true), []);
+        assert_eq!(then(false), [Step::Protect(id())], "the node stays after all, and it has calls");
     }
 
     #[test]
@@ -443,7 +459,9 @@ mod tests {
             lost,
             ending,
         ];
-        let wanted = close(&workers, "deleted");
+        let silent = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(close(&workers, &silent(&["busy", "serving"]), "deleted").remove, ["busy", "empty"]);
+        let wanted = close(&workers, &silent(&[]), "deleted");
         assert_eq!(wanted.remove, ["empty"]);
         assert_eq!(wanted.drain.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["serving", "lost"]);
         assert_eq!((wanted.create, wanted.undrain.len()), (0, 0));

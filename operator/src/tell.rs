@@ -117,7 +117,7 @@ impl Operator {
         match self.cluster.set_status(key, &json!(after)).await {
             Ok(written) => {
                 if let Some(resource) = Resource::of(&written) {
-                    self.view.lock().put(Item::Service(resource));
+                    self.view.lock().answer(Item::Service(resource));
                 }
             }
             Err(Refusal::Absent | Refusal::Conflict(_)) => {}

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
+use streamfleet_service::{API_VERSION, KIND};
 
 use crate::diff;
 use crate::facts::{DeploymentFacts, NodeFacts, PodFacts};
@@ -18,6 +19,8 @@ use crate::resource::Resource;
 #[derive(Debug, Default)]
 pub struct View {
     services: HashMap<Key, ServiceView>,
+    /// Namespaces of which all has been told once; `None` if that is so of all of them.
+    whole: HashSet<Option<String>>,
     nodes: HashMap<String, NodeFacts>,
 }
 
@@ -47,6 +50,8 @@ pub struct Known {
     pub uid: String,
     /// The uid of the StreamService that owns it.
     pub owner: Option<String>,
+    /// That one's name: one of the same name and another uid was deleted, and its objects go soon.
+    pub owner_name: Option<String>,
     /// Whether it is being deleted.
     pub ending: bool,
     version: String,
@@ -69,6 +74,10 @@ impl Known {
         Self {
             uid: text("uid"),
             owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
+            owner_name: owner
+                .filter(|owner| owner["kind"] == KIND && owner["apiVersion"] == API_VERSION)
+                .and_then(|owner| owner["name"].as_str())
+                .map(str::to_owned),
             ending: !metadata["deletionTimestamp"].is_null(),
             version: text("resourceVersion"),
             digest: diff::digest(object),
@@ -216,6 +225,40 @@ impl View {
         }
     }
 
+    /// Takes the answer to what was written to something that there was: if a watch has told meanwhile that it is gone, it is gone.
+    pub fn answer(&mut self, item: Item) -> Vec<Key> {
+        let is_there = match &item {
+            Item::Service(resource) => {
+                let known = self.services.get(&resource.key).and_then(|service| service.resource.as_ref());
+                known.is_some_and(|known| known.uid == resource.uid)
+            }
+            Item::Object(kind, key, name, new, _) => {
+                let objects = self.services.get(key).map(|service| &service.objects);
+                let known = objects.and_then(|objects| objects.get(&(*kind, name.clone())));
+                known.is_some_and(|known| known.uid == new.uid)
+            }
+            Item::Pod(key, new) => {
+                let known = self.services.get(key).and_then(|service| service.pods.get(&new.name));
+                known.is_some_and(|known| known.uid == new.uid)
+            }
+            Item::Node(name, _) => self.nodes.contains_key(name),
+        };
+        if is_there { self.put(item) } else { Vec::new() }
+    }
+
+    /// All that there is in a namespace (`None`: in all) has been told once. Returns its services: nothing was decided for them.
+    pub fn told_all(&mut self, namespace: Option<&str>) -> Vec<Key> {
+        self.whole.insert(namespace.map(str::to_owned));
+        let within = |key: &&Key| namespace.is_none_or(|namespace| namespace == key.namespace);
+        self.services.keys().filter(within).cloned().collect()
+    }
+
+    /// Whether what is known of a namespace is all that there is, or was.
+    #[must_use]
+    pub fn is_whole(&self, namespace: &str) -> bool {
+        self.whole.contains(&None) || self.whole.contains(&Some(namespace.to_owned()))
+    }
+
     /// Something is gone.
     pub fn remove(&mut self, topic: Topic, name: &Name) -> Vec<Key> {
         let Some(key) = &name.service else {
@@ -330,6 +373,42 @@ mod tests {
         assert_eq!(put(&mut view, object(1, 7)), 0, "an answer has overtaken the watch");
         assert_eq!(put(&mut view, object(3, 2)), 1, "changed by hand");
         assert!(!known(&mut view).is(&wanted, [1; 16]));
+    }
+
+    /// The watch tells of a deletion before the answer to an earlier write arrives: it used to be there again, for ever.
+    #[test]
+    fn an_answer_brings_nothing_back() {
+        let mut view = View::default();
+        let key = Key::new("voice", "s");
+        let answer = |known| Item::Object(Kind::Service, key.clone(), "a".to_owned(), known, None);
+        put(&mut view, object(1, 1));
+        assert_eq!(view.answer(answer(object(2, 2))).len(), 1);
+        let other = Known { uid: "other".to_owned(), ..object(3, 3) };
+        assert_eq!(view.answer(answer(other)).len(), 0, "of one that has another in its place by now");
+        let name = Name { service: Some(key.clone()), name: "a".to_owned(), namespace: Some("voice".to_owned()) };
+        view.remove(Topic::Object(Kind::Service), &name);
+        assert!(view.answer(answer(object(2, 2))).is_empty() && view.get(&key).is_none());
+        let pod = || {
+            let pod = json!({ "metadata": { "name": "p", "uid": "u" } });
+            Item::Pod(key.clone(), PodFacts::of(&serde_json::from_value(pod).unwrap()))
+        };
+        assert!(view.answer(pod()).is_empty() && view.get(&key).is_none());
+        view.put(pod());
+        view.answer(pod());
+        assert_eq!(view.get(&key).unwrap().pods.len(), 1);
+    }
+
+    #[test]
+    fn a_namespace_is_whole_when_all_of_it_was_told() {
+        let mut view = View::default();
+        put(&mut view, object(1, 1));
+        assert!(!view.is_whole("voice"));
+        assert!(view.told_all(Some("other")).is_empty() && !view.is_whole("voice"));
+        assert_eq!(view.told_all(Some("voice")), [Key::new("voice", "s")]);
+        assert!(view.is_whole("voice"));
+        let mut all = View::default();
+        all.told_all(None);
+        assert!(all.is_whole("any"));
     }
 
     #[test]

@@ -3,18 +3,15 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Resource};
 use kube::core::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
 use streamfleet_service::resource::StreamService;
 use tokio::sync::watch;
@@ -22,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::as_value;
 use crate::facts::{DeploymentFacts, NodeFacts, PodFacts};
+use crate::follow::Follow;
 use crate::kind::Kind;
 use crate::names::{Key, MANAGED_BY, SERVICE};
 use crate::resource;
@@ -36,55 +34,79 @@ pub trait Told: Send + Sync + 'static {
     fn put(&self, item: Item);
     /// Something is gone.
     fn remove(&self, topic: Topic, name: &Name);
-    /// All that there is has been told, in a namespace or in all of them.
+    /// Every list of a namespace, or of all of them, has been told once. What there is of it before is not whole.
+    fn told_all(&self, namespace: Option<&str>);
+    /// All that there is of a topic has been told, in a namespace or in all of them.
     fn keep_only(&self, topic: Topic, namespace: Option<&str>, told: &HashSet<Name>);
 }
 
 /// The watches, which run as long as this lives.
 pub struct Watches {
     tasks: JoinSet<()>,
+    lists: watch::Receiver<Vec<Lists>>,
+}
+
+/// How far the first lists of a namespace, or of all of them, are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Lists {
     /// How many of those that are waited for have not told all yet.
-    missing: watch::Receiver<usize>,
+    missing: usize,
+    /// Whether one of them may not be had: there is no such namespace any more, or no leave to see it. It is not waited for.
+    refused: bool,
+}
+
+impl Lists {
+    fn is_decided(&self) -> bool {
+        self.missing == 0 || self.refused
+    }
 }
 
 impl Watches {
     /// Begins to watch. With `namespaces` empty in all of them.
     #[must_use]
     pub fn start(client: &Client, namespaces: &[String], kinds: &[Kind], told: &Arc<dyn Told>) -> Self {
-        let (sender, missing) = watch::channel(0);
-        let mut starting = Starting { told, sender: Arc::new(sender), tasks: JoinSet::new() };
         let scopes: Vec<Option<&str>> = match namespaces {
             [] => vec![None],
             some => some.iter().map(|namespace| Some(namespace.as_str())).collect(),
         };
-        for scope in scopes {
+        let (sender, lists) = watch::channel(vec![Lists::default(); scopes.len()]);
+        let mut starting = Starting { told, sender: Arc::new(sender), tasks: JoinSet::new() };
+        for (index, scope) in scopes.into_iter().enumerate() {
+            let scope = Scope { index, namespace: scope };
+            // Not whole before all are counted, however soon the first of them is.
+            let counting = Missing::new(starting.sender.clone(), index);
             let all = watcher::Config::default().page_size(PAGE);
             let ours = all.clone().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-            let services: Api<StreamService> = typed(client, scope);
+            let services: Api<StreamService> = typed(client, scope.namespace);
             starting.watch(services, all, Topic::Service, scope, |object| {
                 resource::Resource::of(&object).map(Item::Service)
             });
-            let pods: Api<Pod> = typed(client, scope);
+            let pods: Api<Pod> = typed(client, scope.namespace);
             starting.watch(pods, ours.clone(), Topic::Pod, scope, |pod| {
                 Some(Item::Pod(key(&pod.metadata)?, PodFacts::of(&pod)))
             });
             for kind in kinds.iter().copied() {
-                let objects = untyped(client, scope, kind);
+                let objects = untyped(client, scope.namespace, kind);
                 starting.watch(objects, ours.clone(), Topic::Object(kind), scope, move |object| item(kind, &object));
+            }
+            if counting.told() {
+                told.told_all(scope.namespace);
             }
         }
         // Without leave to see nodes an operator works all the same: it learns of drained ones by evictions that are refused.
         let nodes: Api<Node> = Api::all(client.clone());
-        let stream = watcher(nodes, watcher::Config::default().page_size(PAGE));
+        let follow = Follow::new(nodes, watcher::Config::default().page_size(PAGE));
         let of = |node: Node| Some(Item::Node(node.metadata.name.clone()?, NodeFacts::of(&node)));
-        starting.tasks.spawn(follow(stream, Topic::Node, None, told.clone(), None, of));
-        Self { tasks: starting.tasks, missing }
+        let ear = Ear { topic: Topic::Node, namespace: None, told: told.clone(), missing: None };
+        starting.tasks.spawn(ear.listen(follow, of));
+        Self { tasks: starting.tasks, lists }
     }
 
-    /// Waits until all that there is has been told once.
+    /// Waits until all that there is has been told once, but for namespaces that cannot be listed: they are asked for again and again,
+    /// and the others do not wait for them.
     pub async fn told_all(&self) {
         // The sender lives as long as a watch that has not told all.
-        let _ = self.missing.clone().wait_for(|missing| *missing == 0).await;
+        let _ = self.lists.clone().wait_for(|lists| lists.iter().all(Lists::is_decided)).await;
     }
 
     /// Waits for the end of a watch, which does not come: it would be a fault of the program.
@@ -98,32 +120,57 @@ impl Watches {
 
 struct Starting<'a> {
     told: &'a Arc<dyn Told>,
-    sender: Arc<watch::Sender<usize>>,
+    sender: Arc<watch::Sender<Vec<Lists>>>,
     tasks: JoinSet<()>,
 }
 
+/// A namespace that is watched, or all of them.
+#[derive(Debug, Clone, Copy)]
+struct Scope<'a> {
+    index: usize,
+    namespace: Option<&'a str>,
+}
+
 impl Starting<'_> {
-    fn watch<K, F>(&mut self, api: Api<K>, config: watcher::Config, topic: Topic, scope: Option<&str>, of: F)
+    fn watch<K, F>(&mut self, api: Api<K>, config: watcher::Config, topic: Topic, scope: Scope<'_>, of: F)
     where
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
         F: Fn(K) -> Option<Item> + Send + 'static,
     {
         // Monitoring is not worth waiting for: its API may be there, and the leave to use it not.
-        let missing = (topic != Topic::Object(Kind::PodMonitor)).then(|| {
-            self.sender.send_modify(|missing| *missing += 1);
-            Missing(self.sender.clone())
-        });
-        let stream = watcher(api, config);
-        self.tasks.spawn(follow(stream, topic, scope.map(str::to_owned), self.told.clone(), missing, of));
+        let is_awaited = topic != Topic::Object(Kind::PodMonitor);
+        let missing = is_awaited.then(|| Missing::new(self.sender.clone(), scope.index));
+        let namespace = scope.namespace.map(str::to_owned);
+        let ear = Ear { topic, namespace, told: self.told.clone(), missing };
+        self.tasks.spawn(ear.listen(Follow::new(api, config), of));
     }
 }
 
 /// One watch that has not told all yet.
-struct Missing(Arc<watch::Sender<usize>>);
+struct Missing {
+    sender: Arc<watch::Sender<Vec<Lists>>>,
+    index: usize,
+}
 
 impl Missing {
-    fn told(self) {
-        self.0.send_modify(|missing| *missing -= 1);
+    fn new(sender: Arc<watch::Sender<Vec<Lists>>>, index: usize) -> Self {
+        sender.send_modify(|lists| lists[index].missing += 1);
+        Self { sender, index }
+    }
+
+    /// It has. Says whether it was the last one of its namespace.
+    fn told(self) -> bool {
+        let mut is_last = false;
+        self.sender.send_modify(|lists| {
+            lists[self.index].missing -= 1;
+            is_last = lists[self.index].missing == 0;
+        });
+        is_last
+    }
+
+    /// It cannot. Says whether that is news of its namespace.
+    fn refused(&self) -> bool {
+        self.sender.send_if_modified(|lists| !std::mem::replace(&mut lists[self.index].refused, true))
     }
 }
 
@@ -145,62 +192,81 @@ fn untyped(client: &Client, scope: Option<&str>, kind: Kind) -> Api<DynamicObjec
     }
 }
 
-async fn follow<K, F>(
-    stream: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+/// Whether there is nothing to be listed, or no leave to: waiting changes that only if somebody does something about it.
+fn is_refused(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
+}
+
+/// Who listens to one watch.
+struct Ear {
     topic: Topic,
-    scope: Option<String>,
+    namespace: Option<String>,
     told: Arc<dyn Told>,
-    mut missing: Option<Missing>,
-    of: F,
-) where
-    F: Fn(K) -> Option<Item>,
-    K: Send + 'static,
-{
-    let mut stream = pin!(stream.default_backoff());
-    let mut seen: Option<HashSet<Name>> = None;
-    let mut silent = false;
-    while let Some(event) = stream.next().await {
-        let event = match event {
-            Ok(event) => {
-                if std::mem::take(&mut silent) {
-                    tracing::info!(?topic, "told again");
+    missing: Option<Missing>,
+}
+
+impl Ear {
+    async fn listen<K, F>(mut self, mut follow: Follow<K>, of: F)
+    where
+        K: Send + 'static,
+        F: Fn(K) -> Option<Item>,
+    {
+        let mut seen: Option<HashSet<Name>> = None;
+        let mut silent = false;
+        loop {
+            match follow.next().await {
+                Ok(event) => {
+                    // The beginning of a list is said before anybody is asked.
+                    if !matches!(event, Event::Init) && std::mem::take(&mut silent) {
+                        tracing::info!(topic = ?self.topic, namespace = self.namespace, "told again");
+                    }
+                    self.hear(event, &mut seen, &of);
                 }
-                event
+                Err(error) => self.miss(&error, &mut silent),
             }
-            Err(error) => {
-                // The first failure is news.
-                if !std::mem::replace(&mut silent, true) {
-                    tracing::warn!(?topic, %error, "nothing is told");
-                }
-                continue;
-            }
-        };
+        }
+    }
+
+    fn miss(&self, error: &watcher::Error, silent: &mut bool) {
+        let (topic, namespace) = (self.topic, self.namespace.as_deref().unwrap_or("all"));
+        if is_refused(error) && self.missing.as_ref().is_some_and(Missing::refused) {
+            tracing::error!(?topic, namespace, %error, "its StreamServices are left alone until it can be listed");
+        } else if !std::mem::replace(silent, true) {
+            // The first failure is news.
+            tracing::warn!(?topic, namespace, %error, "nothing is told");
+        }
+    }
+
+    fn hear<K>(&mut self, event: Event<K>, seen: &mut Option<HashSet<Name>>, of: impl Fn(K) -> Option<Item>) {
         match event {
-            Event::Init => seen = Some(HashSet::new()),
+            Event::Init => *seen = Some(HashSet::new()),
             Event::InitApply(object) => {
                 if let Some(item) = of(object) {
-                    if let Some(seen) = &mut seen {
+                    if let Some(seen) = seen {
                         seen.insert(item.name());
                     }
-                    told.put(item);
+                    self.told.put(item);
                 }
             }
             Event::InitDone => {
                 if let Some(seen) = seen.take() {
-                    told.keep_only(topic, scope.as_deref(), &seen);
+                    self.told.keep_only(self.topic, self.namespace.as_deref(), &seen);
                 }
-                if let Some(missing) = missing.take() {
-                    missing.told();
+                if self.missing.take().is_some_and(Missing::told) {
+                    self.told.told_all(self.namespace.as_deref());
                 }
             }
             Event::Apply(object) => {
                 if let Some(item) = of(object) {
-                    told.put(item);
+                    self.told.put(item);
                 }
             }
             Event::Delete(object) => {
                 if let Some(item) = of(object) {
-                    told.remove(topic, &item.name());
+                    self.told.remove(self.topic, &item.name());
                 }
             }
         }
@@ -227,4 +293,77 @@ pub(crate) fn item(kind: Kind, object: &DynamicObject) -> Option<Item> {
         _ => None,
     };
     Some(Item::Object(kind, key, name, known, facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(parking_lot::Mutex<Vec<String>>);
+
+    impl Told for Heard {
+        fn put(&self, _: Item) {}
+        fn remove(&self, _: Topic, _: &Name) {}
+        fn keep_only(&self, _: Topic, _: Option<&str>, _: &HashSet<Name>) {}
+        fn told_all(&self, namespace: Option<&str>) {
+            self.0.lock().push(namespace.unwrap_or_default().to_owned());
+        }
+    }
+
+    fn ears(namespaces: &[&str], heard: &Arc<Heard>) -> (Vec<Ear>, watch::Receiver<Vec<Lists>>) {
+        let (sender, lists) = watch::channel(vec![Lists::default(); namespaces.len()]);
+        let sender = Arc::new(sender);
+        let topics = [Topic::Service, Topic::Pod];
+        let all =
+            namespaces.iter().enumerate().flat_map(|(index, namespace)| topics.map(|topic| (index, *namespace, topic)));
+        let ear = |(index, namespace, topic): (usize, &str, Topic)| Ear {
+            topic,
+            namespace: Some(namespace.to_owned()),
+            told: heard.clone(),
+            missing: Some(Missing::new(sender.clone(), index)),
+        };
+        (all.map(ear).collect(), lists)
+    }
+
+    fn done(ear: &mut Ear) {
+        ear.hear(Event::<Pod>::Init, &mut None, |_| None);
+        ear.hear(Event::<Pod>::InitDone, &mut None, |_| None);
+    }
+
+    fn error(code: u16) -> watcher::Error {
+        watcher::Error::InitialListFailed(kube::Error::Api(Box::new(Status { code, ..Status::default() })))
+    }
+
+    /// An operator used to wait for ever for a namespace that was deleted, with the lease in its hand.
+    #[test]
+    fn a_namespace_that_cannot_be_listed_is_not_waited_for() {
+        let heard = Arc::new(Heard::default());
+        let (mut ears, lists) = ears(&["a", "b"], &heard);
+        let is_over = || lists.borrow().iter().all(Lists::is_decided);
+        done(&mut ears[0]);
+        assert!(heard.0.lock().is_empty(), "its pods are not known");
+        done(&mut ears[1]);
+        assert_eq!(*heard.0.lock(), ["a"]);
+        ears[2].miss(&error(503), &mut false);
+        assert!(!is_over(), "the API server is away: it will tell");
+        ears[2].miss(&error(403), &mut true);
+        assert!(is_over());
+        done(&mut ears[3]);
+        assert_eq!(*heard.0.lock(), ["a"], "nothing is decided for what is not whole");
+        done(&mut ears[2]);
+        assert_eq!(*heard.0.lock(), ["a", "b"], "it is there again");
+        ears[2].miss(&error(403), &mut false);
+        assert_eq!(*heard.0.lock(), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_no_leave() {
+        for (code, expected) in [(403, true), (404, true), (401, false), (410, false), (429, false), (500, false)] {
+            assert_eq!(is_refused(&error(code)), expected, "{code}");
+        }
+        assert!(!is_refused(&watcher::Error::NoResourceVersion));
+    }
 }

@@ -16,6 +16,13 @@ const STALE: Duration = Duration::from_secs(5);
 /// A node that lives says within a second that it was given a pod.
 const UNNOTICED: Duration = Duration::from_secs(3);
 
+/// A process that can register does so within seconds, and one that has lost its lease comes back within as many.
+const SILENCE: Duration = Duration::from_secs(5 * 60);
+/// A node that lives has told by then that a pod is gone which it had to kill.
+const KILLED: Duration = Duration::from_secs(30);
+/// A start that took longer, of a pod that was not seen to start, is none: its probe has failed in between, hours later perhaps.
+const LONGEST_START: Duration = Duration::from_secs(600);
+
 /// What is carried from one look at a service's pods to the next. One entry for each pod.
 #[derive(Debug, Clone, Default)]
 pub struct Acquaintance(HashMap<String, Met>);
@@ -31,6 +38,17 @@ struct Met {
     since: Moment,
     /// From its creation until it served first.
     start: Option<Duration>,
+    /// Since when the store has answered, each time, that it does not know it.
+    unknown: Option<Moment>,
+}
+
+impl Met {
+    /// It served so long after its creation, if that was for the first time.
+    fn started(&mut self, after: Duration) {
+        if self.from_birth || after < LONGEST_START {
+            self.start.get_or_insert(after);
+        }
+    }
 }
 
 /// All that there is to know about a service at one moment, but what it wants.
@@ -77,6 +95,17 @@ impl Acquaintance {
         workers
     }
 
+    /// Pods that the store has not known for so long, though it has answered all the time, that their workers will never be in it: one
+    /// that has the wrong password never was. By name.
+    #[must_use]
+    pub fn silent(&self, pods: &[PodFacts], now: Moment) -> HashSet<String> {
+        let is_silent = |pod: &&PodFacts| {
+            let since = self.0.get(&pod.uid).and_then(|met| met.unknown);
+            since.is_some_and(|since| now.since(since) >= SILENCE)
+        };
+        pods.iter().filter(is_silent).map(|pod| pod.name.clone()).collect()
+    }
+
     fn worker(
         &mut self,
         pod: &PodFacts,
@@ -91,12 +120,17 @@ impl Acquaintance {
             phase: Phase::Starting,
             since: pod.created,
             start: None,
+            unknown: None,
         });
         if let Stage::Ready(at) = pod.stage {
             // Ready means that it has renewed its lease.
             met.registered.get_or_insert(pod.restarts);
-            met.start.get_or_insert(at.since(pod.created));
+            met.started(at.since(pod.created));
         }
+        met.unknown = match (sight.figures, view) {
+            (Figures::Fresh, None) => met.unknown.or(Some(sight.now)),
+            _ => None,
+        };
         if pod.was_ready {
             met.registered.get_or_insert(pod.restarts);
         }
@@ -121,7 +155,7 @@ impl Acquaintance {
             (met.phase, met.since) = (phase, sight.now);
         }
         if phase == Phase::Serving {
-            met.start.get_or_insert(sight.now.since(pod.created));
+            met.started(sight.now.since(pod.created));
         }
         let since = match phase {
             Phase::Draining => pod.marks.since.unwrap_or(met.since),
@@ -157,6 +191,16 @@ impl Acquaintance {
             empty,
         }
     }
+}
+
+/// Whether nothing of a pod is left to wait for. Where its node has died nobody says so: it stays until the node's object goes. It
+/// counts as over when its grace is, as its node has been told to end whatever it has, and the store answers that it knows of no such
+/// worker: one with a call renews its lease.
+#[must_use]
+pub fn is_over(pod: &PodFacts, views: &[WorkerView], figures: Figures, now: Moment) -> bool {
+    let is_known = || views.iter().any(|view| view.owner.worker.as_str() == pod.name);
+    let is_late = || pod.ending && pod.gone_by.is_some_and(|by| now.since(by) > KILLED);
+    pod.stage == Stage::Over || (figures == Figures::Fresh && is_late() && !is_known())
 }
 
 /// Nodes that look dead before the platform says so, which takes it the better part of a minute: a worker there is lost, and none is
@@ -230,6 +274,7 @@ mod tests {
             name: name.to_owned(),
             uid: format!("uid-{name}"),
             variant: None,
+            ours: true,
             created: NOW - Duration::from_secs(100),
             node: None,
             noticed: true,
@@ -238,6 +283,7 @@ mod tests {
             restarts: 0,
             ending: false,
             ending_since: None,
+            gone_by: None,
             marks: Marks { protected: true, ..Marks::default() },
             trouble: None,
         }
@@ -358,6 +404,61 @@ mod tests {
         assert!(empty(&mut from_birth, &draining(Stage::Running)));
         assert!(!empty(&mut Acquaintance::default(), &draining(Stage::Running)), "it was met too late to know");
         assert!(empty(&mut Acquaintance::default(), &draining(Stage::Waiting)), "nothing of it runs");
+    }
+
+    /// A deleted service does not wait for a node that will never answer, and waits for every call.
+    #[test]
+    fn who_is_over() {
+        use Figures::{Fresh, Stale};
+        let late = PodFacts { ending: true, gone_by: Some(NOW - Duration::from_secs(31)), ..ready("a") };
+        let check = |pod: &PodFacts, views: &[WorkerView], figures, expected: bool| {
+            assert_eq!(is_over(pod, views, figures, NOW), expected, "{pod:?}");
+        };
+        check(&late, &[], Fresh, true);
+        check(&late, &[], Stale, false);
+        check(&late, &[view("a", Gate::Draining, 0)], Fresh, false);
+        check(&late, &[view("other", Gate::Open, 9)], Fresh, true);
+        check(&PodFacts { gone_by: Some(NOW - Duration::from_secs(29)), ..late.clone() }, &[], Fresh, false);
+        check(&PodFacts { ending: false, ..late }, &[], Fresh, false);
+        check(&ready("a"), &[], Fresh, false);
+        check(&pod("a", Stage::Over), &[], Stale, true);
+    }
+
+    #[test]
+    fn who_is_never_heard_of_while_the_store_answers_is_silent() {
+        let mut met = Acquaintance::default();
+        let mut pod = pod("a", Stage::Running);
+        pod.marks.draining = true;
+        let mut at = |seconds: u64, views: &[WorkerView], figures| {
+            let now = NOW + Duration::from_secs(seconds);
+            met.workers(&Sight { pods: &[&pod], views, figures, now }, 50, |_| Circumstances::default());
+            !met.silent(std::slice::from_ref(&pod), now).is_empty()
+        };
+        assert!(!at(0, &[], Figures::Fresh) && !at(299, &[], Figures::Fresh));
+        assert!(at(300, &[], Figures::Fresh));
+        assert!(!at(301, &[], Figures::Stale), "the store is away");
+        assert!(!at(302, &[], Figures::Fresh) && !at(601, &[], Figures::Fresh), "it begins anew");
+        assert!(at(602, &[], Figures::Fresh));
+        assert!(!at(603, &[view("a", Gate::Open, 0)], Figures::Fresh), "there it is");
+    }
+
+    /// A probe that fails once makes a pod ready anew: of one that is ten hours old, an operator that begins would learn that its
+    /// likes take ten hours.
+    #[test]
+    fn a_probe_that_failed_is_no_start() {
+        let old = |after: u64| {
+            let created = NOW - Duration::from_secs(36_000);
+            PodFacts { created, ..pod("a", Stage::Ready(created + Duration::from_secs(after))) }
+        };
+        let open = [view("a", Gate::Open, 1)];
+        let start = |met: &mut Acquaintance, pod: &PodFacts| {
+            look(met, pod, &open, Figures::Fresh).start.map(|start| start.as_secs())
+        };
+        assert_eq!(start(&mut Acquaintance::default(), &old(30)), Some(30));
+        assert_eq!(start(&mut Acquaintance::default(), &old(35_990)), None);
+        let mut from_birth = Acquaintance::default();
+        look(&mut from_birth, &PodFacts { stage: Stage::Waiting, ..old(0) }, &[], Figures::Fresh);
+        assert_eq!(start(&mut from_birth, &old(900)), Some(900), "it was waited for");
     }
 
     #[test]

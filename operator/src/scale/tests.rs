@@ -1,0 +1,190 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::Instant;
+
+use kube::client::Body;
+use streamfleet_store::{Epoch, Gate, Heartbeat, Order, Owner, WorkerView};
+
+use super::*;
+use crate::cluster::Cluster;
+use crate::events::Reporter;
+use crate::kind::Kind;
+use crate::metrics::Instruments;
+use crate::objects::Site;
+use crate::prepare::Installation;
+use crate::resource::Resource;
+use crate::view::Known;
+
+const NOW: Moment = Moment::from_millis(1_000_000_000);
+
+fn seen(variants: &Value, pods: &[Value]) -> Seen {
+    let spec = json!({
+        "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 }, "routing": { "variants": variants },
+    });
+    let metadata = json!({ "namespace": "voice", "name": "a", "uid": "u", "generation": 1 });
+    let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
+    let pods = pods.iter().map(|pod| PodFacts::of(&serde_json::from_value(pod.clone()).unwrap())).collect();
+    let resource = Arc::new(Resource::of(&object).unwrap());
+    Seen { resource, pods, deployments: BTreeMap::new(), going: BTreeMap::new() }
+}
+
+fn decided(seen: &Seen, workers: &[Worker<String>], arrived: u64, care: &mut Care, now: Moment) -> Scaling {
+    care.judged = None;
+    care.judge(&seen.resource).unwrap();
+    let runs = Run::all(seen, care.prepared.as_deref(), care);
+    let traffic = Traffic { arrived, ..Traffic::default() };
+    Scaling::decide(runs, &Standing::Served, &seen.pods, workers, Some(traffic), care, now)
+}
+
+fn pod(name: &str, variant: &str, ending: bool) -> Value {
+    let mut pod = json!({ "metadata": {
+        "name": name, "uid": name, "creationTimestamp": "1970-01-12T00:00:00Z",
+        "labels": { "streamfleet.dev/variant": variant },
+    } });
+    if ending {
+        pod["metadata"]["deletionTimestamp"] = "1970-01-12T13:00:00Z".into();
+    }
+    pod
+}
+
+/// Whoever gave a variant half of the users instead of a tenth got as many workers as maxReplicas allows: its counters are the
+/// service's of all time, times its share.
+#[test]
+fn another_weight_is_no_rush() {
+    let mut care = Care::default();
+    let at = |seconds| NOW + Duration::from_secs(seconds);
+    let weight = |weight: u32| seen(&json!([{ "name": "b", "weight": weight }]), &[]);
+    let _ = decided(&weight(10), &[], 100_000, &mut care, at(0));
+    let _ = decided(&weight(10), &[], 100_100, &mut care, at(10));
+    let rate = |care: &Care, variant: Option<&str>| care.scaling[&variant.map(str::to_owned)].arrivals();
+    assert!((rate(&care, Some("b")) - 1.0).abs() < 0.01);
+    let _ = decided(&weight(50), &[], 100_200, &mut care, at(20));
+    assert!((rate(&care, Some("b")) - 1.0).abs() < 0.01, "{}", rate(&care, Some("b")));
+    let _ = decided(&weight(50), &[], 100_300, &mut care, at(30));
+    let (base, b) = (rate(&care, None), rate(&care, Some("b")));
+    assert!(b > 1.0 && b <= 5.0 && (5.0..9.1).contains(&base), "from now on it has half: {base} {b}");
+}
+
+/// A variant of weight 0 finishes the calls that it has. maxReplicas is not what keeps it from more.
+#[test]
+fn who_is_to_have_no_calls_is_not_limited() {
+    let variants = json!([{ "name": "b", "weight": 0 }]);
+    let seen = seen(&variants, &[pod("w", "b", false)]);
+    let worker = Worker::serving("w".to_owned(), NOW - Duration::from_secs(90), Duration::from_secs(5), 3, 20);
+    let scaling = decided(&seen, &[worker], 10, &mut Care::default(), NOW);
+    assert_eq!(scaling.limited(), None);
+}
+
+/// The store had said that a worker is empty, and fell silent; meanwhile somebody put it back.
+#[test]
+fn nobody_is_ended_for_what_the_store_said_before_it_fell_silent() {
+    let said = Heartbeat {
+        capacity: 20,
+        active: 0,
+        reserved: 0,
+        gate: Gate::Draining,
+        heard: Order::default(),
+        http: "10.0.0.1:8081".to_owned(),
+        media: Vec::new(),
+        version: "1".to_owned(),
+        variant: None,
+    };
+    let view = WorkerView {
+        owner: Owner { worker: "w".parse().unwrap(), epoch: Epoch(1) },
+        said: Some(said),
+        gate: Gate::Draining,
+        order: Order::default(),
+        sessions: 0,
+        age: Duration::ZERO,
+    };
+    let seen = seen(&json!([]), &[pod("w", "base", true)]);
+    let mut care = Care { views: vec![view], ..Care::default() };
+    let mut scaling = decided(&seen, &[], 0, &mut care, NOW);
+    let again = |steps: Steps| steps.then.iter().any(|step| matches!(step, Step::DeleteAgain(_)));
+    assert!(again(scaling.steps(&seen, &care, Figures::Fresh, NOW)));
+    assert!(!again(scaling.steps(&seen, &care, Figures::Stale, NOW)));
+}
+
+/// An API server that answers everything with this status, and counts what it was asked.
+fn operator(code: &Arc<AtomicU16>, asked: &Arc<AtomicU32>) -> Operator {
+    let (code, asked) = (code.clone(), asked.clone());
+    let server = tower::service_fn(move |_: http::Request<Body>| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let code = code.load(Ordering::Relaxed);
+        let body = match code {
+            200 => deployment(3),
+            _ => {
+                json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "", "code": code })
+            }
+        };
+        let answer = http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let due = Arc::default();
+    let metrics = streamfleet_process::telemetry::Metrics::new("t", "0");
+    let (_, leads) = tokio::sync::watch::channel(Some(Instant::now() + Duration::from_secs(60)));
+    let installation = Installation {
+        site: Site::default(),
+        secret: "a-secret-of-the-fleet".parse().unwrap(),
+        image: "worker:1".to_owned(),
+        public_url: None,
+    };
+    Operator::new(
+        Cluster::new(kube::Client::new(server, "voice")),
+        Arc::new(streamfleet_store::Memory::default()),
+        installation,
+        Instruments::new(&metrics, Arc::clone(&due)),
+        due,
+        leads,
+        Reporter { controller: "c".to_owned(), instance: "i".to_owned() },
+    )
+}
+
+fn deployment(replicas: u32) -> Value {
+    let owner = json!({ "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "name": "a", "uid": "u", "controller": true });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": { "namespace": "voice", "name": "a-worker", "uid": "d", "labels": { "streamfleet.dev/service": "a" },
+            "ownerReferences": [owner] },
+        "spec": { "replicas": replicas, "selector": {}, "template": {} },
+    })
+}
+
+/// A policy that refuses a number of pods was asked every two seconds, and Events and metrics told of workers that nobody had made.
+#[tokio::test]
+async fn workers_that_are_refused_are_not_created() {
+    let (code, asked) = (Arc::new(AtomicU16::new(403)), Arc::new(AtomicU32::new(0)));
+    let operator = operator(&code, &asked);
+    let key = Key::new("voice", "a");
+    let (object, kind) = (deployment(1), Kind::Deployment);
+    let facts = DeploymentFacts::of(&serde_json::from_value(object.clone()).unwrap());
+    let item = Item::Object(kind, key.clone(), "a-worker".to_owned(), Known::of(&object), Some(facts.clone()));
+    operator.view.lock().put(item);
+    let mut seen = seen(&json!([]), &[]);
+    seen.deployments.insert("a-worker".to_owned(), facts);
+    let mut care = Care { uid: "u".to_owned(), ..Care::default() };
+    let look = async |care: &mut Care| {
+        let mut scaling = decided(&seen, &[], 0, care, NOW);
+        scaling.runs[0].wanted.create = 2;
+        let mut findings = Findings {
+            standing: Standing::Served,
+            figures: Figures::Fresh,
+            traffic: None,
+            workers: Vec::new(),
+            scaling,
+            faults: Vec::new(),
+            now: NOW,
+        };
+        assert!(operator.raise(&key, &mut findings, care).await.is_ok());
+        (findings.scaling.created(), findings.faults.len(), asked.load(Ordering::Relaxed))
+    };
+    assert_eq!(look(&mut care).await, (0, 1, 1));
+    assert_eq!(look(&mut care).await, (0, 1, 1), "it is told, and not asked again at once");
+    assert!(care.replicas.is_empty());
+    care.denied.values_mut().for_each(|denied| denied.wait.until = Instant::now());
+    code.store(200, Ordering::Relaxed);
+    assert_eq!(look(&mut care).await, (2, 0, 2));
+    assert_eq!((care.replicas["a-worker"], care.denied.len()), (3, 0));
+}
