@@ -11,6 +11,7 @@ use axum::Router;
 use clap::Parser;
 use streamfleet_process::admin::Admin;
 use streamfleet_process::config::Mistakes;
+use streamfleet_process::exit::{EXIT_CONFIG, fail, refuse};
 use streamfleet_process::readiness::{Hold, Note, Readiness};
 use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
@@ -42,10 +43,6 @@ use crate::secret::Secrets;
 use crate::sockets::Sockets;
 use crate::{tell, web};
 
-/// A configuration that cannot be used (`EX_USAGE` of sysexits).
-pub const EXIT_CONFIG: u8 = 64;
-/// A part of the process failed.
-pub const EXIT_FAILED: u8 = 1;
 /// Tasks end at once when told to; a release that is under way is given this.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the store answers.
@@ -145,11 +142,11 @@ pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
     };
     let telemetry = match Telemetry::start(&plan.telemetry, program) {
         Ok(telemetry) => telemetry,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => return fail(error),
     };
     let runtime = match Builder::new_multi_thread().thread_name("router").enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => return fail(error),
     };
     let metrics = telemetry.metrics().clone();
     metrics.observe_process(streamfleet_net::heap_in_use);
@@ -157,7 +154,7 @@ pub fn run_as(flags: Flags, program: Program, pages: Router) -> ExitCode {
     let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Stopped::Mistakes(mistakes)) => refuse(&mistakes),
-        Err(Stopped::Failed(error)) => fail(&error),
+        Err(Stopped::Failed(error)) => fail(error),
     };
     runtime.shutdown_background();
     telemetry.shutdown();
@@ -426,23 +423,6 @@ fn announce(addresses: &Addresses) {
     let mut out = io::stdout().lock();
     // Without a reader of standard output there is nobody to tell.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-}
-
-fn refuse(mistakes: &Mistakes) -> ExitCode {
-    for mistake in mistakes.iter() {
-        tell(&mistake.to_string());
-    }
-    ExitCode::from(EXIT_CONFIG)
-}
-
-fn fail(error: &str) -> ExitCode {
-    tell(error);
-    ExitCode::from(EXIT_FAILED)
-}
-
-/// Telemetry is not there yet, or no longer.
-fn tell(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ use axum::Router;
 use clap::Parser;
 use streamfleet_handler::Registry;
 use streamfleet_process::config::Mistakes;
+pub use streamfleet_process::exit::{EXIT_CONFIG, EXIT_FAILED};
+use streamfleet_process::exit::{fail, refuse};
 use streamfleet_process::signals::Signals;
 use streamfleet_process::telemetry::{Program, Telemetry};
 use streamfleet_service::files;
@@ -29,11 +31,6 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{ManifestReader, Surroundings, TokenOrigin, WorkerConfig, WorkerPlan};
 use crate::worker::{Addresses, Worker};
-
-/// A configuration that cannot be used (`EX_USAGE` of sysexits).
-pub const EXIT_CONFIG: u8 = 64;
-/// A part of the process failed.
-pub const EXIT_FAILED: u8 = 1;
 
 /// The media worker: serves real-time audio and video handlers to FastRTC's clients.
 ///
@@ -151,18 +148,18 @@ pub fn serve(
 ) -> ExitCode {
     let telemetry = match Telemetry::start(&plan.telemetry, program) {
         Ok(telemetry) => telemetry,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(error),
     };
     let runtimes = (runtime("http", None), runtime("handlers", Some(plan.handler_threads)));
     let (runtime, handlers) = match runtimes {
         (Ok(runtime), Ok(handlers)) => (runtime, handlers),
-        (Err(error), _) | (_, Err(error)) => return fail(&error),
+        (Err(error), _) | (_, Err(error)) => return fail(error),
     };
     // Before anything that takes time: the first process of a container gets no signal that it does not listen to, and whoever
     // has sent one waits for the whole grace.
     let signals = match runtime.block_on(async { Signals::install() }) {
         Ok(signals) => signals,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(error),
     };
     telemetry.metrics().observe_process(streamfleet_net::heap_in_use);
     // In a fleet only routers are let in, and they show something else.
@@ -170,7 +167,7 @@ pub fn serve(
     let made = (alone && plan.admin_token_origin == TokenOrigin::Made).then(|| plan.admin_token.clone());
     let worker = match Worker::bind(plan, registry, telemetry.metrics().clone()) {
         Ok(worker) => worker,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(error),
     };
     let addresses = worker.addresses();
     // Whoever reads that it listens may ask at once whether it is ready.
@@ -179,7 +176,7 @@ pub fn serve(
     let run = worker.run(pages, handlers.handle().clone(), signals, ready);
     let code = match runtime.block_on(run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(error),
     };
     // Handlers that would not end are left behind with the process.
     handlers.shutdown_background();
@@ -219,21 +216,4 @@ pub fn announce(addresses: &Addresses, token: Option<&str>) {
     }
     // Without a reader of standard output there is nobody to tell.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-}
-
-fn refuse(mistakes: &Mistakes) -> ExitCode {
-    for mistake in mistakes.iter() {
-        tell(&mistake.to_string());
-    }
-    ExitCode::from(EXIT_CONFIG)
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    tell(&error.to_string());
-    ExitCode::from(EXIT_FAILED)
-}
-
-/// Telemetry is not there yet, or no longer.
-fn tell(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
 }
