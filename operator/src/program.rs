@@ -13,8 +13,9 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use parking_lot::Mutex;
 use streamfleet_process::admin::Admin;
-use streamfleet_process::config::{Layers, Mistakes};
+use streamfleet_process::config::Layers;
 use streamfleet_process::crypto;
+use streamfleet_process::exit::{EXIT_CONFIG, fail, refuse};
 use streamfleet_process::readiness::Readiness;
 use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
@@ -37,12 +38,12 @@ use crate::prepare::Installation;
 use crate::requests::Counting;
 use crate::watch::{Told, Watches};
 
-/// A configuration that cannot be used (`EX_USAGE` of sysexits).
-pub const EXIT_CONFIG: u8 = 64;
-/// A part of the operator failed, or `check-empty` found something.
-pub const EXIT_FAILED: u8 = 1;
 /// The last writes are given this.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// For a connection to the API server to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection on which nothing is said for so long leads nowhere: watches are ended by the API server before that.
+const SILENCE: Duration = Duration::from_secs(40);
 /// Who tells, in Events.
 const CONTROLLER: &str = "streamfleet.dev/operator";
 /// Names that `check-empty` tells of at most.
@@ -89,7 +90,7 @@ pub fn run() -> ExitCode {
         None => operate(&flags),
         Some(Command::Definition) => {
             let printed = io::stdout().lock().write_all(definition_yaml().as_bytes());
-            printed.map_or_else(|error| fail(&error.to_string()), |()| ExitCode::SUCCESS)
+            printed.map_or_else(fail, |()| ExitCode::SUCCESS)
         }
         Some(Command::CheckEmpty) => check_empty(&flags),
     }
@@ -112,15 +113,15 @@ fn operate(flags: &Flags) -> ExitCode {
     let program = Program { name: "streamfleet-operator", version: env!("CARGO_PKG_VERSION") };
     let telemetry = match Telemetry::start(&plan.telemetry, program) {
         Ok(telemetry) => telemetry,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => return fail(error),
     };
     let runtime = match Builder::new_multi_thread().worker_threads(2).thread_name("operator").enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => return fail(error),
     };
     let code = match runtime.block_on(serve(plan, &telemetry)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(error),
     };
     runtime.shutdown_background();
     telemetry.shutdown();
@@ -204,7 +205,7 @@ async fn operate_when_leading(plan: OperatorPlan, given: Given) -> Result<(), St
     };
     let mut watches = Watches::start(&client, &plan.namespaces, &kinds, &told);
     watches.told_all().await;
-    tracing::info!("all is known");
+    tracing::info!("what there is is known");
     tokio::select! {
         () = operator.run(plan.concurrency) => Err("nothing is looked at any more".to_owned()),
         () = watches.ended() => Err("a watch has ended".to_owned()),
@@ -225,7 +226,9 @@ async fn is_served(client: &Client, kind: Kind) -> bool {
 /// A client of the API server, as the surroundings say, and the namespace that this runs in.
 async fn client(instruments: Option<&Instruments>) -> Result<(Client, String), String> {
     crypto::install();
-    let config = Config::infer().await.map_err(|error| format!("no API server: {error}"))?;
+    let mut config = Config::infer().await.map_err(|error| format!("no API server: {error}"))?;
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
     let namespace = config.default_namespace.clone();
     let client = match instruments {
         Some(instruments) => {
@@ -243,12 +246,12 @@ fn check_empty(flags: &Flags) -> ExitCode {
     let namespaces = layers(flags).load::<OperatorConfig>().config.namespaces;
     let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error.to_string()),
+        Err(error) => return fail(error),
     };
     match runtime.block_on(remaining(&namespaces)) {
         Ok(names) if names.is_empty() => ExitCode::SUCCESS,
-        Ok(names) => fail(&still_there(&names)),
-        Err(error) => fail(&error),
+        Ok(names) => fail(still_there(&names)),
+        Err(error) => fail(error),
     }
 }
 
@@ -286,23 +289,6 @@ fn still_there(names: &[String]) -> String {
         text.push_str(&format!("\n  and {more} more"));
     }
     text
-}
-
-fn refuse(mistakes: &Mistakes) -> ExitCode {
-    for mistake in mistakes.iter() {
-        tell(&mistake.to_string());
-    }
-    ExitCode::from(EXIT_CONFIG)
-}
-
-fn fail(error: &str) -> ExitCode {
-    tell(error);
-    ExitCode::from(EXIT_FAILED)
-}
-
-/// Telemetry is not there yet, or no longer.
-fn tell(line: &str) {
-    drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
 #[cfg(test)]
