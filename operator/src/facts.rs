@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use streamfleet_scaling::Moment;
 
-use crate::names::{BASE, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, SERVICE, STATE, VARIANT, worker};
+use crate::names::{BASE, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, STATE, VARIANT};
 
 /// A worker's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub struct PodFacts {
     pub uid: String,
     /// `None` for the service's own workers.
     pub variant: Option<String>,
-    /// Whether a ReplicaSet of the Deployment that its labels name has made it. Anybody can write labels: a pod of another's is no
-    /// worker, and nothing is done to it.
-    pub ours: bool,
+    /// The Deployment whose ReplicaSet has made it. Anybody can write labels: a pod of another's Deployment, or of none, is no worker,
+    /// and nothing is done to it.
+    pub deployment: Option<String>,
     /// When it was created.
     pub created: Moment,
     /// Where it runs; `None` until that is decided.
@@ -178,7 +178,7 @@ impl PodFacts {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
             variant: label(metadata, VARIANT).filter(|variant| *variant != BASE).map(str::to_owned),
-            ours: is_ours(metadata),
+            deployment: deployment(metadata),
             created,
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             noticed: status.is_some_and(|status| status.start_time.is_some()),
@@ -217,11 +217,10 @@ fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.as_deref()?.iter().find(|owner| owner.controller == Some(true))
 }
 
-/// Whether a pod's ReplicaSet is called after the Deployment that its labels name: `NAME-HASH`. Nobody else's Deployment has that name.
-fn is_ours(metadata: &ObjectMeta) -> bool {
-    let (Some(service), Some(owner)) = (label(metadata, SERVICE), controller(metadata)) else { return false };
-    let variant = label(metadata, VARIANT).filter(|variant| *variant != BASE);
-    owner.kind == "ReplicaSet" && owner.name.rsplit_once('-').is_some_and(|(of, _)| of == worker(service, variant))
+/// A ReplicaSet is called after its Deployment: `NAME-HASH`.
+fn deployment(metadata: &ObjectMeta) -> Option<String> {
+    let set = controller(metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+    set.name.rsplit_once('-').map(|(deployment, _)| deployment.to_owned())
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
@@ -373,22 +372,20 @@ mod tests {
         assert_eq!(rfc3339(begun + Duration::from_millis(1_500)), "2026-01-01T00:00:01Z");
     }
 
-    /// Labels are anybody's to write.
     #[test]
-    fn a_pod_is_a_worker_if_its_replica_set_is_of_our_deployment() {
-        let check = |variant: &str, owner: Value, expected: bool| {
-            let labels = json!({ SERVICE: "assistant", VARIANT: variant });
-            let pod = json!({ "metadata": { "name": "a", "labels": labels, "ownerReferences": [owner] } });
-            assert_eq!(PodFacts::of(&serde_json::from_value(pod).unwrap()).ours, expected, "{variant} {owner}");
+    fn whose_pod_it_is() {
+        let check = |kind: &str, name: &str, controls: bool, expected: Option<&str>| {
+            let owner =
+                json!({ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "u", "controller": controls });
+            let pod = json!({ "metadata": { "name": "a", "ownerReferences": [owner] } });
+            let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
+            assert_eq!(facts.deployment.as_deref(), expected, "{kind} {name}");
         };
-        let owner = |kind: &str, name: &str, controls: bool| json!({ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "u", "controller": controls });
-        check(BASE, owner("ReplicaSet", "assistant-worker-5d8f", true), true);
-        check("b", owner("ReplicaSet", &format!("{}-5d8f", worker("assistant", Some("b"))), true), true);
-        check("b", owner("ReplicaSet", "assistant-worker-5d8f", true), false);
-        check(BASE, owner("ReplicaSet", "assistant-worker-5d8f", false), false);
-        check(BASE, owner("ReplicaSet", "mine-5d8f", true), false);
-        check(BASE, owner("Job", "assistant-worker-5d8f", true), false);
-        assert!(!pod(json!({})).ours, "made by hand");
+        check("ReplicaSet", "assistant-worker-5d8f", true, Some("assistant-worker"));
+        check("ReplicaSet", "assistant-worker-5d8f", false, None);
+        check("ReplicaSet", "mine", true, None);
+        check("Job", "assistant-worker-5d8f", true, None);
+        assert_eq!(pod(json!({})).deployment, None, "made by hand");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::care::Care;
 use crate::cluster::Refusal;
 use crate::facts::{DeploymentFacts, NodeFacts, PodFacts, now};
 use crate::metrics::Outcome;
-use crate::names::{FINALIZER, Key};
+use crate::names::{FINALIZER, Key, worker};
 use crate::operator::Operator;
 use crate::prepare::{IDLE, TICK};
 use crate::resource::Resource;
@@ -48,20 +48,23 @@ impl Seen {
         let service = view.get(key).filter(|_| view.is_whole(&key.namespace))?;
         let resource = service.resource.clone()?;
         // Labels are anybody's to write: only what we have made is believed, and acted on.
-        let pods: Vec<PodFacts> = service.pods.values().filter(|pod| pod.ours).cloned().collect();
-        let ours = |facts: &DeploymentFacts| facts.owner.as_ref() == Some(&resource.uid);
-        let deployments = service.deployments.iter().filter(|(_, facts)| ours(facts));
+        let is_ours = |facts: &DeploymentFacts| facts.owner.as_ref() == Some(&resource.uid);
+        let deployments = service.deployments.iter().filter(|(_, facts)| is_ours(facts));
+        let deployments: BTreeMap<_, _> = deployments.map(|(name, facts)| (name.clone(), facts.clone())).collect();
+        // A Deployment may have gone before its pods; nobody else's has its name.
+        let is_worker = |pod: &&PodFacts| {
+            let name = pod.deployment.as_ref();
+            name.is_some_and(|name| {
+                deployments.contains_key(name) || *name == worker(&key.name, pod.variant.as_deref())
+            })
+        };
+        let pods: Vec<PodFacts> = service.pods.values().filter(is_worker).cloned().collect();
         let nodes: BTreeSet<&String> = pods.iter().filter_map(|pod| pod.node.as_ref()).collect();
         let going = nodes.into_iter().filter_map(|name| {
             let NodeFacts { leaving, .. } = view.node(name)?;
             Some((name.clone(), leaving.clone()?))
         });
-        Some(Self {
-            going: going.collect(),
-            deployments: deployments.map(|(name, facts)| (name.clone(), facts.clone())).collect(),
-            pods,
-            resource,
-        })
+        Some(Self { going: going.collect(), deployments, pods, resource })
     }
 }
 
@@ -282,7 +285,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::names::{MANAGED_BY, SERVICE, worker};
+    use crate::names::{MANAGED_BY, SERVICE};
     use crate::precedence::Conflict;
     use crate::view::{Known, Topic};
 
@@ -306,7 +309,12 @@ mod tests {
         let owner =
             |kind: &str, name: &str, uid: &str| json!({ "kind": kind, "name": name, "uid": uid, "controller": true });
         let service = |uid: &str| owner("StreamService", "a", uid);
-        for (name, owner) in [("a-worker", service("u")), ("former", service("v")), ("mine", owner("App", "x", "u2"))] {
+        for (name, owner) in [
+            ("a-worker", service("u")),
+            ("a-b-worker", service("u")),
+            ("former", service("v")),
+            ("mine", owner("App", "x", "u2")),
+        ] {
             let deployment =
                 json!({ "metadata": owned(name, owner), "spec": { "selector": {}, "template": {}, "replicas": 3 } });
             let facts = DeploymentFacts::of(&serde_json::from_value(deployment.clone()).unwrap());
@@ -314,17 +322,20 @@ mod tests {
             view.put(Item::Object(kind, key.clone(), name.to_owned(), Known::of(&deployment), Some(facts)));
         }
         let set = |name: &str| owner("ReplicaSet", &format!("{name}-5d8f"), "r");
-        for (name, owner) in
-            [("ours", set(&worker("a", None))), ("theirs", set("mine")), ("job", owner("Job", "a-worker-1", "j"))]
-        {
+        for (name, owner) in [
+            ("ours", set(&worker("a", None))),
+            ("retiring", set("a-b-worker")),
+            ("theirs", set("mine")),
+            ("job", owner("Job", "a-worker-1", "j")),
+        ] {
             let pod: Pod = serde_json::from_value(json!({ "metadata": owned(name, owner) })).unwrap();
             view.put(Item::Pod(key.clone(), PodFacts::of(&pod)));
         }
         assert!(Seen::of(&view, &key).is_none(), "nothing is decided before all is known");
         view.told_all(Some("voice"));
         let seen = Seen::of(&view, &key).unwrap();
-        assert_eq!(seen.deployments.keys().collect::<Vec<_>>(), ["a-worker"]);
-        assert_eq!(seen.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["ours"]);
+        assert_eq!(seen.deployments.keys().collect::<Vec<_>>(), ["a-b-worker", "a-worker"]);
+        assert_eq!(seen.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["ours", "retiring"]);
         let name = crate::view::Name { service: Some(key.clone()), name: "a".to_owned(), namespace: None };
         view.remove(Topic::Service, &name);
         assert!(Seen::of(&view, &key).is_none());

@@ -20,7 +20,7 @@ use crate::prepare::{Part, Prepared};
 use crate::status::{Fault, Standing};
 use crate::steps::{PodId, Rules, Step, Steps, Wanted, close, steps};
 use crate::view::Item;
-use crate::workers::{Rolling, of_variant, snapshot};
+use crate::workers::{Rolling, of_deployment, snapshot};
 
 /// The grace of a pod that is empty and has not heard that it ends.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -136,8 +136,9 @@ impl Scaling {
         };
         for run in &mut runs {
             let traffic = run.part.as_ref().and_then(|_| shares.next());
-            let of =
-                |worker: &&Worker<String>| pods.iter().any(|pod| pod.name == worker.id && pod.variant == run.variant);
+            let is_of_run = |pod: &&PodFacts| pod.deployment.as_ref() == Some(&run.name);
+            let names: HashSet<&str> = pods.iter().filter(is_of_run).map(|pod| pod.name.as_str()).collect();
+            let of = |worker: &&Worker<String>| names.contains(worker.id.as_str());
             let workers: Vec<Worker<String>> = workers.iter().filter(of).cloned().collect();
             let closing = match standing {
                 Standing::Ending => Some("its service is being deleted"),
@@ -199,7 +200,7 @@ impl Scaling {
             Figures::Stale => &[],
         };
         for run in &mut self.runs {
-            let pods = of_variant(&pods, run.variant.as_deref());
+            let pods = of_deployment(&pods, &run.name);
             let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
             let mut of_run = steps(&run.wanted, &pods, views, &rules, goes);
             run.removing.clone_from(&of_run.removed);

@@ -299,7 +299,7 @@ mod tests {
             name: "a".to_owned(),
             uid: "u".to_owned(),
             variant: None,
-            ours: true,
+            deployment: Some("s-worker".to_owned()),
             created: Moment::default(),
             node: None,
             noticed: true,

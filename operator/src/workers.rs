@@ -218,10 +218,10 @@ fn holds_nothing(pod: &PodFacts, met: &Met) -> bool {
     pod.stage == Stage::Waiting || (met.from_birth && met.registered.is_none())
 }
 
-/// Those of them that are of one variant.
+/// Those of them that are of one Deployment.
 #[must_use]
-pub fn of_variant<'a>(pods: &[&'a PodFacts], variant: Option<&str>) -> Vec<&'a PodFacts> {
-    pods.iter().copied().filter(|pod| pod.variant.as_deref() == variant).collect()
+pub fn of_deployment<'a>(pods: &[&'a PodFacts], name: &str) -> Vec<&'a PodFacts> {
+    pods.iter().copied().filter(|pod| pod.deployment.as_deref() == Some(name)).collect()
 }
 
 /// A snapshot of workers of which `replicas` have been asked for. While a Deployment replaces its pods there are more for a
@@ -274,7 +274,7 @@ mod tests {
             name: name.to_owned(),
             uid: format!("uid-{name}"),
             variant: None,
-            ours: true,
+            deployment: Some("s-worker".to_owned()),
             created: NOW - Duration::from_secs(100),
             node: None,
             noticed: true,

@@ -51,10 +51,9 @@ impl Operator {
             let mut replicas = run.target.saturating_sub(run.removed).max(0);
             if closing || run.is_retiring() {
                 // Those that were asked for and never came are not waited for.
-                let there = seen
-                    .pods
-                    .iter()
-                    .filter(|pod| pod.variant == run.variant && !pod.ending && pod.stage != Stage::Over);
+                let there = seen.pods.iter().filter(|pod| {
+                    pod.deployment.as_ref() == Some(&run.name) && !pod.ending && pod.stage != Stage::Over
+                });
                 let there = i32::try_from(there.count()).unwrap_or(i32::MAX);
                 replicas = replicas.min(there.saturating_sub(run.removed).max(0));
             }

@@ -39,9 +39,11 @@ fn decided(seen: &Seen, workers: &[Worker<String>], arrived: u64, care: &mut Car
 }
 
 fn pod(name: &str, variant: &str, ending: bool) -> Value {
+    let set = format!("{}-5d8f", worker("a", Some(variant).filter(|variant| *variant != "base")));
     let mut pod = json!({ "metadata": {
         "name": name, "uid": name, "creationTimestamp": "1970-01-12T00:00:00Z",
         "labels": { "streamfleet.dev/variant": variant },
+        "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": "r", "controller": true }],
     } });
     if ending {
         pod["metadata"]["deletionTimestamp"] = "1970-01-12T13:00:00Z".into();
@@ -65,6 +67,18 @@ fn another_weight_is_no_rush() {
     let _ = decided(&weight(50), &[], 100_300, &mut care, at(30));
     let (base, b) = (rate(&care, None), rate(&care, Some("b")));
     assert!(b > 1.0 && b <= 5.0 && (5.0..9.1).contains(&base), "from now on it has half: {base} {b}");
+}
+
+/// A Deployment that retires has pods of its own, whatever variant its labels name: those of another one do not go with it.
+#[test]
+fn who_goes_is_of_the_deployment_that_goes() {
+    let mut seen = seen(&json!([{ "name": "b", "weight": 50 }]), &[pod("w", "b", false)]);
+    let retiring = DeploymentFacts { variant: Some("b".to_owned()), replicas: 1, ..DeploymentFacts::default() };
+    seen.deployments.insert("a-b-worker".to_owned(), retiring);
+    let worker = Worker::serving("w".to_owned(), NOW - Duration::from_secs(90), Duration::from_secs(5), 3, 20);
+    let scaling = decided(&seen, &[worker], 10, &mut Care::default(), NOW);
+    assert_eq!(scaling.retiring(), ["a-b-worker"]);
+    assert!(scaling.runs.iter().all(|run| run.wanted.drain.is_empty()), "{scaling:?}");
 }
 
 /// A variant of weight 0 finishes the calls that it has. maxReplicas is not what keeps it from more.
