@@ -187,15 +187,13 @@ impl Cluster {
         within(api.patch(&pod.name, &manager(), &patch)).await
     }
 
-    /// Deletes a pod gracefully, if it is still that one. `grace` is from SIGTERM to SIGKILL, the pod's own if absent.
+    /// Deletes a pod, with its own grace from SIGTERM to SIGKILL, if it is still that one.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn delete_pod(&self, namespace: &str, pod: &PodId, grace: Option<Duration>) -> Result<(), Refusal> {
+    pub async fn delete_pod(&self, namespace: &str, pod: &PodId) -> Result<(), Refusal> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let grace = grace.and_then(|grace| u32::try_from(grace.as_secs()).ok());
-        let params =
-            DeleteParams { grace_period_seconds: grace, ..DeleteParams::background() }.preconditions(only(&pod.uid));
+        let params = DeleteParams::background().preconditions(only(&pod.uid));
         within(api.delete(&pod.name, &params)).await.map(drop)
     }
 

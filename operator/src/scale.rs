@@ -22,9 +22,6 @@ use crate::steps::{PodId, Rules, Step, Steps, Wanted, close, steps};
 use crate::view::Item;
 use crate::workers::{Rolling, of_deployment, snapshot};
 
-/// The grace of a pod that is empty and has not heard that it ends.
-const AGAIN: Duration = Duration::from_secs(5);
-
 /// Pods of one Deployment.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -343,8 +340,7 @@ impl Operator {
             }
             Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
             Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,
-            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod, None).await,
-            Step::DeleteAgain(pod) => self.cluster.delete_pod(namespace, pod, Some(AGAIN)).await,
+            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod).await,
             Step::Ask(worker, gate) => {
                 let Ok(id) = worker.parse::<WorkerId>() else { return Ok(Done::Moot) };
                 return match self.store.ask_gate(service, &id, *gate).await {

@@ -20,10 +20,6 @@ use crate::facts::{PodFacts, Stage};
 /// How long the sessions of an overdue worker have after their clients were told to go elsewhere.
 pub const FAREWELL: Duration = Duration::from_secs(60);
 
-/// A pod that is being deleted and says that it is empty is gone within this; one that is not has not heard of it: a signal that
-/// comes before a process listens is lost.
-pub const DEAF: Duration = Duration::from_secs(15);
-
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -39,8 +35,6 @@ pub enum Step {
     Protect(PodId),
     /// A pod is deleted, gracefully.
     Delete(PodId),
-    /// A pod that is being deleted is told so again.
-    DeleteAgain(PodId),
 }
 
 impl Step {
@@ -52,8 +46,7 @@ impl Step {
             | Self::MarkDraining(pod, ..)
             | Self::Unprotect(pod)
             | Self::Protect(pod)
-            | Self::Delete(pod)
-            | Self::DeleteAgain(pod) => &pod.name,
+            | Self::Delete(pod) => &pod.name,
             Self::Ask(worker, _) => worker,
         }
     }
@@ -229,10 +222,6 @@ impl OfPod<'_> {
     /// It is being deleted, and drains of its own accord. That it takes no more sessions is said for it: it may not have heard.
     fn end(&self, steps: &mut Steps) {
         self.ask(Gate::Draining, steps);
-        let for_long = self.pod.ending_since.is_some_and(|since| self.rules.now.since(since) > DEAF);
-        if for_long && self.view.is_some_and(WorkerView::is_drained) {
-            steps.then.push(Step::DeleteAgain(PodId::of(self.pod)));
-        }
     }
 
     /// It drains already.
@@ -392,23 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_heard_that_it_ends_is_told_again() {
-        let ending = |seconds| {
-            let since = Some(NOW - Duration::from_secs(seconds));
-            PodFacts { ending: true, ending_since: since, ..serving() }
-        };
-        let of_view =
-            |seconds, view: WorkerView| steps(&Wanted::default(), &[&ending(seconds)], &[view], &RULES, |_| false).then;
-        let empty = |gate| {
-            let mut view = view(gate);
-            view.sessions = 0;
-            view.said.as_mut().unwrap().active = 0;
-            view
-        };
-        assert_eq!(of_view(99, view(Gate::Draining)), [], "it has sessions");
-        assert_eq!(of_view(99, empty(Gate::Open)), [ask(Gate::Draining)], "it takes sessions");
-        assert_eq!(of_view(9, empty(Gate::Draining)), [], "it goes");
-        assert_eq!(of_view(99, empty(Gate::Draining)), [Step::DeleteAgain(id())]);
+    fn who_ends_takes_no_more_sessions() {
+        let ending = PodFacts { ending: true, ..serving() };
+        let of_view = |view: WorkerView| steps(&Wanted::default(), &[&ending], &[view], &RULES, |_| false).then;
+        assert_eq!(of_view(view(Gate::Open)), [ask(Gate::Draining)], "it may not have heard of it");
+        assert_eq!(of_view(view(Gate::Draining)), []);
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn who_is_to_have_no_calls_is_not_limited() {
 
 /// The store had said that a worker is empty, and fell silent; meanwhile somebody put it back.
 #[test]
-fn nobody_is_ended_for_what_the_store_said_before_it_fell_silent() {
+fn nobody_is_drained_for_what_the_store_said_before_it_fell_silent() {
     let said = Heartbeat {
         capacity: 20,
         active: 0,
@@ -113,12 +113,12 @@ fn nobody_is_ended_for_what_the_store_said_before_it_fell_silent() {
         sessions: 0,
         age: Duration::ZERO,
     };
-    let seen = seen(&json!([]), &[pod("w", "base", true)]);
+    let seen = seen(&json!([]), &[pod("w", "base", false)]);
     let mut care = Care { views: vec![view], ..Care::default() };
     let mut scaling = decided(&seen, &[], 0, &mut care, NOW);
-    let again = |steps: Steps| steps.then.iter().any(|step| matches!(step, Step::DeleteAgain(_)));
-    assert!(again(scaling.steps(&seen, &care, Figures::Fresh, NOW)));
-    assert!(!again(scaling.steps(&seen, &care, Figures::Stale, NOW)));
+    let drained = |steps: Steps| steps.then.iter().any(|step| matches!(step, Step::MarkDraining(..)));
+    assert!(drained(scaling.steps(&seen, &care, Figures::Fresh, NOW)), "somebody has asked it to");
+    assert!(!drained(scaling.steps(&seen, &care, Figures::Stale, NOW)));
 }
 
 /// An API server that answers everything with this status, and counts what it was asked.
