@@ -432,6 +432,33 @@ mod tests {
         assert_eq!(refused.faults().count(), 1);
     }
 
+    /// Somebody looks every two seconds: a wait that doubled with each look was at its longest after six of them.
+    #[tokio::test]
+    async fn what_is_another_s_is_not_told_anew_with_each_look() {
+        let nobody = tower::service_fn(|request: http::Request<kube::client::Body>| async move {
+            Err::<http::Response<kube::client::Body>, _>(format!("{} is asked for", request.uri()))
+        });
+        let cluster = Cluster::new(kube::Client::new(nobody, "voice"));
+        let (key, mut view) = (Key::new("voice", "s"), View::default());
+        view.put(Item::Object(Kind::Service, key.clone(), "a".to_owned(), known(Some("other"), 1), None));
+        let view = Mutex::new(view);
+        let writer = Writer { cluster: &cluster, view: &view, key: &key, owner: "me", may_act: &|| true };
+        let mut refused = Refused::default();
+        assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
+        let next = refused.next();
+        assert!(next.is_some() && refused.faults().all(|fault| fault.reason == "ForeignObject"));
+        for _ in 0..5 {
+            writer.apply(&[object(1)], &[], &mut refused).await;
+        }
+        assert_eq!(refused.next(), next);
+        // It is of the service of that name that was deleted: nothing is wrong, and it is awaited.
+        if let Some(known) = view.lock().get_mut(&key).and_then(|service| service.objects.values_mut().next()) {
+            known.owner_name = Some("s".to_owned());
+        }
+        assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
+        assert_eq!(refused.faults().count(), 0);
+    }
+
     #[test]
     fn pods_are_not_made_that_could_not_start() {
         let refused = |kind| {
