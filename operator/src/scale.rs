@@ -3,7 +3,6 @@
 mod replicas;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use streamfleet_scaling::{DrainReason, Figures, Limit, Moment, Plan, Traffic, Worker, decide};

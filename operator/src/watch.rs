@@ -26,7 +26,7 @@ use crate::resource;
 use crate::view::{Item, Known, Name, Topic};
 
 /// Objects in one answer while a list is read: whole objects are held for that long.
-const PAGE: u32 = 100;
+const PAGE: u32 = 50;
 
 /// Who is told.
 pub trait Told: Send + Sync + 'static {

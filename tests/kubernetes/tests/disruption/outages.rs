@@ -10,8 +10,8 @@ use super::LIMIT;
 use super::calls::{Carriers, Live};
 use super::workers::{Fleet, SERVICE, WORKERS, Worker};
 
-/// An outage. What depends on time is over by then: the operator's lease (15 s), workers' leases (6 s), the controllers' patience with
-/// a node that says nothing (15 s here). The API server is away for longer, see below.
+/// An outage. What depends on time is over by then: workers' leases (6 s), the controllers' patience with a node that says nothing
+/// (15 s here); an operator that is told to go gives its lease back. The API server is away for longer, see below.
 const OUTAGE: Duration = Duration::from_secs(20);
 /// The minute after which a router gives up a connection to the API server that leads nowhere, and what the others have.
 const LONG_OUTAGE: Duration = Duration::from_secs(62);
