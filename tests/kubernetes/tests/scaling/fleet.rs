@@ -21,6 +21,8 @@ pub(crate) const NAMESPACE: &str = "voice";
 /// The longest that a call may hear nothing, or lose packets in a row: builds may hold the cores, a call that was moved or ended is
 /// silent for longer.
 const SILENCE_MS: f64 = 1_000.0;
+/// So long a call is heard at least before anything is said of it.
+const HEARD: Duration = Duration::from_secs(3);
 /// Calls that are to go on until they are hung up.
 const LONG: u64 = 1_200;
 
@@ -96,6 +98,8 @@ impl<'a> Fleet<'a> {
             is_reached.then_some(Some(())).with_context(|| status.to_string())
         })
         .await?;
+        // Packets are counted from when all are there.
+        tokio::time::sleep(HEARD).await;
         Ok(calls)
     }
 
