@@ -1,33 +1,88 @@
 """Alerts and dashboard: every metric is exported, every alert has its runbook, and both are understood by whoever reads them."""
 
 import json
+import os
+import pathlib
 import re
+import subprocess
+import tempfile
 import unittest
 
 import yaml
 
 from metrics import defined, of_sources
-from rendered import CHARTS, ROOT, objects
+from rendered import CHARTS, ROOT, cases, objects
 
 METRIC = re.compile(r"\b(streamfleet_[a-z0-9_]+)\b")
 ALL = "monitoring: {namespace: monitoring, podMonitors: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}"
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+# What Grafana knows by itself, as it writes it.
+GRAFANA = {"__interval": "15s", "__rate_interval": "1m0s", "__range": "3600s"}
+# What Prometheus refuses, with its words.
+WRONG_EXPRESSIONS = [
+    ("sum by (job (a)", 'unexpected "("'),
+    ("rate(a)", "expected type range vector"),
+    ("rate(a[$__rate_interval])", "unexpected"),
+    ('a{b=~"("}', "missing closing )"),
+]
+WRONG_RULES = [
+    ({"expr": "histogram_quantile(0.95)"}, "expected 2 argument"),
+    ({"for": "5 minutes"}, "unknown unit"),
+    ({"labels": {"severity": "{{ $lables.job }}"}}, "undefined variable"),
+    ({"labels": {"__name__": "a"}}, "invalid label name"),
+    ({"annotations": {"summary": "{{ $value | human }}"}}, '"human" not defined'),
+    ({"annotations": {"summary": "{{ $value"}}, "unclosed action"),
+    ({"fro": "5m"}, "field fro not found"),
+]
 
 
 def expressions():
     """Each expression of the dashboard and the alerts, with where it stands."""
-    for made in objects(ALL):
-        if made["kind"] == "PrometheusRule":
-            for group in made["spec"]["groups"]:
-                for rule in group["rules"]:
-                    yield f"alert {rule['alert']}", rule["expr"]
-        if made["kind"] == "ConfigMap" and made["metadata"]["name"].endswith("-dashboard"):
-            dashboard = json.loads(made["data"]["streamfleet.json"])
-            for variable in dashboard["templating"]["list"]:
-                if variable["type"] == "query":
-                    yield f"variable {variable['name']}", variable["query"]["query"]
-            for panel in panels(dashboard):
-                for target in panel["targets"]:
-                    yield f"panel {panel['title']}", target["expr"]
+    yield from drawn()
+    for group in groups(objects(ALL)):
+        for rule in group["rules"]:
+            yield f"alert {rule['alert']}", rule["expr"]
+
+
+def drawn():
+    """Each expression of the dashboard as Prometheus gets it from Grafana, with where it stands."""
+    (made,) = (one for one in objects(ALL) if one["kind"] == "ConfigMap" and one["metadata"]["name"].endswith("-dashboard"))
+    dashboard = json.loads(made["data"]["streamfleet.json"])
+    variables = dashboard["templating"]["list"]
+    # Of several that are chosen Grafana makes a regular expression.
+    values = GRAFANA | {one["name"]: r"(voice/a|voice\\.b)" if one.get("multi") else "voice/a" for one in variables}
+
+    def filled(text):
+        return VARIABLE.sub(lambda found: values[found[1] or found[2]], text)
+
+    for one in variables:
+        if one["type"] == "query":
+            # A function of Grafana's, around series.
+            yield f"variable {one['name']}", filled(re.fullmatch(r"label_values\((.+), \w+\)", one["query"]["query"])[1])
+    for panel in panels(dashboard):
+        for target in panel["targets"]:
+            yield f"panel {panel['id']}, {panel['title']}, {target['refId']}", filled(target["expr"])
+
+
+def groups(made):
+    (rule,) = (one for one in made if one["kind"] == "PrometheusRule")
+    return rule["spec"]["groups"]
+
+
+def refused(queries, groups):
+    """What Prometheus says against expressions, each with its name, and against groups of alerts; nothing when it takes them."""
+    files = {"all.yaml": groups}
+    # Each alone as well: an error that is met before its name is read says only the file.
+    for group in groups:
+        files |= {f"{rule['alert']}.yaml": [group | {"rules": [rule]}] for rule in group["rules"]}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            pathlib.Path(folder, name).write_text(yaml.safe_dump({"groups": content}))
+        done = subprocess.run([os.environ["STREAMFLEET_TEST_PROMQL"], *files], cwd=folder, capture_output=True, text=True,
+                              input=json.dumps([{"name": name, "expr": expression} for name, expression in queries]))
+    if done.returncode != bool(done.stdout):
+        raise AssertionError(f"{done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def panels(dashboard):
@@ -38,8 +93,7 @@ def panels(dashboard):
 
 
 def rules():
-    (made,) = (one for one in objects(ALL) if one["kind"] == "PrometheusRule")
-    return [rule for group in made["spec"]["groups"] for rule in group["rules"]]
+    return [rule for group in groups(objects(ALL)) for rule in group["rules"]]
 
 
 class Monitoring(unittest.TestCase):
@@ -52,6 +106,30 @@ class Monitoring(unittest.TestCase):
                 with self.subTest(where):
                     self.assertIn(metric, exported)
         self.assertGreater(len(seen), 40)
+
+    def test_prometheus_reads_them(self):
+        queries = list(drawn())
+        self.assertGreater(len(queries), 60)
+        for made in (objects(ALL), cases()["production"]):
+            if said := refused(queries, groups(made)):
+                self.fail(said)
+
+    def test_what_prometheus_refuses(self):
+        """The program that asks Prometheus' code: it tells what is wrong, where, and nothing else."""
+        good = {"alert": "Good", "expr": "sum by (job) (rate(a_total[5m])) > 0", "for": "5m", "labels": {"severity": "info"},
+                "annotations": {"summary": "{{ $value | humanize }} of {{ $labels.job }}"}}
+        self.assertEqual(refused([("panel 1", good["expr"])], [{"name": "a", "rules": [good]}]), "")
+        for expression, error in WRONG_EXPRESSIONS:
+            with self.subTest(expression):
+                said = refused([("panel 1", "a"), ("panel 2, Calls", expression)], [])
+                self.assertRegex(said, rf"\Apanel 2, Calls: .*{re.escape(error)}.*\n\Z")
+        for change, error in WRONG_RULES:
+            with self.subTest(change):
+                said = refused([], [{"name": "a", "rules": [good, good | {"alert": "Bad"} | change]}])
+                self.assertIn("\nBad.yaml: ", said)
+                self.assertIn(error, said)
+                self.assertNotIn("Good", said)
+        self.assertIn("is repeated", refused([], [{"name": "a", "rules": [good]}] * 2))
 
     def test_what_sources_define(self):
         """The reader of the sources itself: what it knows of, and that it does not take a name for another."""

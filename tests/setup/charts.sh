@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The charts' tests: what is generated is not stale, what is rendered is what is committed, values, alerts, images.
+# The charts' tests: what is generated is not stale, what is rendered is what is committed, values, alerts as Prometheus reads them, images.
 # Needs the programs of the stage `build`, and Helm, kubeconform and schemas of tests/setup/kubernetes.sh.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -38,12 +38,25 @@ take() {
 }
 once "$resources" take
 
+# Prometheus' own reader of expressions and rules; its version and the sums of its modules are in go.mod and go.sum.
+promql=$cache/charts-promql-$(key "$root"/tests/charts/promql/*)
+# build DIRECTORY
+build() {
+    local go
+    go=$("$root/tests/setup/kubernetes.sh" --go) || return
+    (cd "$root/tests/charts/promql" &&
+        CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOSUMDB=off GOFLAGS='-trimpath -mod=readonly -buildvcs=false -p=2' \
+            nice -n 5 "$go" build -ldflags "-s -w" -o "$1/promql" .)
+}
+[[ -d $promql ]] || say "building Prometheus' parser into $promql"
+once "$promql" build
+
 # This project's own resource is as it is here.
 schemas=$(mktemp -d)
 trap 'rm -rf "$schemas"' EXIT
 cp "$resources"/*.json "$schemas/"
 "$python" tests/charts/crds.py "$schemas" crds/streamservices.yaml
-export STREAMFLEET_TEST_CRDS=$schemas PYTHONDONTWRITEBYTECODE=1
+export STREAMFLEET_TEST_CRDS=$schemas STREAMFLEET_TEST_PROMQL=$promql/promql PYTHONDONTWRITEBYTECODE=1
 
 "$python" charts/generate --check --helm "$STREAMFLEET_TEST_KUBERNETES/helm"
 cd tests/charts

@@ -1,0 +1,38 @@
+// Reads PromQL and rules with Prometheus' own code: a JSON list of {name, expr} from stdin, files of rules as arguments.
+// What it refuses is told on stdout, by the expression's name or the file's; then the status is 1.
+// Its version is one that many have: what it reads, later ones read. To raise it:
+//
+//	go get github.com/prometheus/prometheus@v0.305.1 && go mod tidy
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+func main() {
+	var queries []struct{ Name, Expr string }
+	if err := json.NewDecoder(os.Stdin).Decode(&queries); err != nil {
+		fmt.Fprintln(os.Stderr, "stdin:", err)
+		os.Exit(2)
+	}
+	status := 0
+	for _, query := range queries {
+		if _, err := parser.ParseExpr(query.Expr); err != nil {
+			fmt.Printf("%s: %v\n", query.Name, err)
+			status = 1
+		}
+	}
+	for _, file := range os.Args[1:] {
+		_, errs := rulefmt.ParseFile(file, false)
+		for _, err := range errs {
+			fmt.Println(err)
+			status = 1
+		}
+	}
+	os.Exit(status)
+}
