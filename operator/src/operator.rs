@@ -94,7 +94,7 @@ impl Operator {
         if std::mem::take(&mut losers.stale) {
             let wishes: Vec<_> = {
                 let view = self.view.lock();
-                view.iter().filter_map(|(_, service)| service.resource.as_ref()?.wish()).collect()
+                view.iter().filter_map(|(_, service)| service.resource.as_ref().and(service.wish.clone())).collect()
             };
             let now = precedence::losers(&wishes);
             let changed: Vec<Key> =

@@ -13,6 +13,7 @@ use crate::diff;
 use crate::facts::{DeploymentFacts, NodeFacts, PodFacts};
 use crate::kind::Kind;
 use crate::names::Key;
+use crate::precedence::Wish;
 use crate::resource::Resource;
 
 /// The cluster, as far as it is ours.
@@ -35,6 +36,8 @@ pub struct ServiceView {
     pub deployments: BTreeMap<String, DeploymentFacts>,
     /// Its pods, by name.
     pub pods: BTreeMap<String, PodFacts>,
+    /// The paths that it wants by the last specification that could be used: routers go on with that, too.
+    pub wish: Option<Wish>,
 }
 
 impl ServiceView {
@@ -193,6 +196,8 @@ impl View {
                 }
                 // Our own words about its status are no news.
                 let is_news = known.is_none_or(|known| known.is_other(&resource));
+                let is_same = known.is_some_and(|known| known.uid == resource.uid);
+                service.wish = resource.wish().or_else(|| service.wish.take().filter(|_| is_same));
                 service.resource = Some(Arc::new(resource));
                 if is_news { vec![key] } else { Vec::new() }
             }
@@ -396,6 +401,26 @@ mod tests {
         view.put(pod());
         view.answer(pod());
         assert_eq!(view.get(&key).unwrap().pods.len(), 1);
+    }
+
+    /// Routers serve it as it was: nobody else has its paths meanwhile.
+    #[test]
+    fn a_service_with_a_mistake_keeps_its_paths() {
+        let resource = |uid: &str, version: &str, handler: &str| {
+            let spec = json!({ "handler": { "name": handler }, "limits": { "timeLimitSeconds": 60 }, "path": "/a" });
+            let metadata = json!({ "namespace": "voice", "name": "s", "uid": uid, "resourceVersion": version });
+            Resource::of(&serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()).unwrap()
+        };
+        let mut view = View::default();
+        let mut wish_after = |resource: Resource| {
+            view.put(Item::Service(resource));
+            view.get(&Key::new("voice", "s")).unwrap().wish.clone()
+        };
+        let wish = wish_after(resource("u", "1", "echo"));
+        assert!(wish.is_some());
+        assert!(resource("u", "2", "").said.is_err());
+        assert_eq!(wish_after(resource("u", "2", "")), wish);
+        assert_eq!(wish_after(resource("another", "3", "")), None, "what another of its name wanted is over");
     }
 
     #[test]
