@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -89,20 +90,19 @@ class Cluster:
         for pod in self.json("pods", "--selector=app.kubernetes.io/component=operator")["items"]:
             name = pod["metadata"]["name"]
             if self.metrics(name).get("streamfleet_operator_leader") == 1:
-                return name, process(pod["metadata"]["uid"], "streamfleet-operator")
+                return name, process(pod["status"]["containerStatuses"][0]["containerID"].split("/")[-1])
         raise RuntimeError("no operator leads")
 
 
-def process(uid, program):
-    """The process of a pod. Its cgroup is named by the pod's uid."""
+def process(container):
+    """The process of a container. Its cgroup is named by the container."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            is_it = Path(os.readlink(folder / "exe")).name == program and uid in (folder / "cgroup").read_text().replace("_", "-")
+            if container in (folder / "cgroup").read_text():
+                return int(folder.name)
         except OSError:
             continue
-        if is_it:
-            return int(folder.name)
-    raise RuntimeError(f"no process of {program} in pod {uid}")
+    raise RuntimeError(f"no process in container {container}")
 
 
 def cpu_s(pid):
@@ -194,21 +194,16 @@ class Watch:
     def __enter__(self):
         command = ["kubectl", "--namespace", HOME, "get", "pods", f"--selector=streamfleet.dev/service={self.name}"]
         command += ["--watch", "--output-watch-events", "--output=json"]
-        self.process = subprocess.Popen([self.cluster.program, "--name", NAME, *command], stdout=subprocess.PIPE, text=True)
+        # A group of its own: what it starts goes with it.
+        self.process = subprocess.Popen([self.cluster.program, "--name", NAME, *command], stdout=subprocess.PIPE, text=True, start_new_session=True)
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
         return self
 
     def read(self):
-        decoder, text = json.JSONDecoder(), ""
+        # An event a line.
         for line in self.process.stdout:
-            text += line
-            # An event ends where its object does, at the beginning of a line.
-            if not line.startswith("}"):
-                continue
-            event, _ = decoder.raw_decode(text)
-            text = ""
-            self.note(event["object"], time.monotonic())
+            self.note(json.loads(line)["object"], time.monotonic())
 
     def note(self, pod, now):
         stages = self.at.setdefault(pod["metadata"]["name"], {})
@@ -225,7 +220,7 @@ class Watch:
                 stages.setdefault(stage, now)
 
     def __exit__(self, *_):
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.thread.join()
 
@@ -247,7 +242,7 @@ def step(cluster, args, note):
         cluster.kubectl("--namespace", HOME, "wait", "--for=condition=Ready", "--timeout=120s", f"streamservice/{name}")
         wanted = -(-CALLS * 5 // 4 // PLACES)
         with Watch(cluster, name) as watch, tempfile.NamedTemporaryFile() as said:
-            while not any("ready" in stages for stages in watch.at.values()):
+            while not any("ready" in stages for stages in list(watch.at.values())):
                 time.sleep(0.1)
             first = set(watch.at)
             time.sleep(2)
