@@ -61,9 +61,9 @@ targets = [(p["name"], t) for p in json.load(sys.stdin)["packages"] for t in p["
 suites = {t["name"] for package, t in targets if package in ["streamfleet-tests", "streamfleet-kubernetes-tests"]}
 for kind in ["test", "example"]:
     for name in sorted({t["name"] for _, t in targets if kind in t["kind"]} - suites):
-        print(f"--{kind}", name)')
+        print(f"--{kind}", name)') || return
     # shellcheck disable=SC2086 # words of their own
-    cargo test --workspace --locked --lib --bins $own
+    cargo test --workspace --locked --lib --bins $own || return
     cargo test --workspace --locked --doc
 }
 # Charts, examples, images: what is generated, rendered and packed, without a cluster.

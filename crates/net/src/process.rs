@@ -46,7 +46,7 @@ fn send(process: u32, signal: libc::c_int) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
     use std::process::Command;
 
     use super::*;
@@ -54,7 +54,16 @@ mod tests {
     #[test]
     fn a_child_is_asked_to_end() {
         let check = |ask: fn(u32) -> io::Result<()>, expected| {
-            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            let mut command = Command::new("sleep");
+            // Whoever was started in the background ignores SIGINT, and so would what it starts.
+            let heeds = || {
+                // SAFETY: signal() touches no memory of ours.
+                unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+                Ok(())
+            };
+            // SAFETY: what is called between fork and exec may be called there (signal-safety(7)).
+            unsafe { command.pre_exec(heeds) };
+            let mut child = command.arg("60").spawn().unwrap();
             ask(child.id()).unwrap();
             assert_eq!(child.wait().unwrap().signal(), Some(expected));
         };
