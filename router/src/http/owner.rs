@@ -18,6 +18,7 @@ use streamfleet_store::{Gate, LiveSession, Reach, SessionView, StoreError};
 use super::Call;
 use super::away::{Found, Search};
 use super::claim::unavailable;
+use super::control::Authority;
 use super::offer::access_token;
 use crate::attempt::FULL_RETRY;
 use crate::forward::{onward, passed_on};
@@ -26,6 +27,10 @@ use crate::limit::Kind;
 
 /// For the head of an answer. A handler that is slow answers an input when it takes it.
 const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// How long it is waited, and how often, until what is read of a session is asked of its worker again, which did not answer: one
+/// that has handed its last session over is gone before the store has heard where that session is now.
+const AGAIN_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1)];
 
 /// Whether the router vouches for whoever asks: a worker knows neither the operator's token nor users'.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,24 +158,22 @@ impl Call {
             Err(fault) => return reply::body_fault(fault),
         };
         let outcome = async {
-            let at = match self.owner(&id).await {
-                Ok(Owner::Live(live)) => self.allowed(&authority, &parts, &live).await?,
-                Ok(Owner::Said(found)) => self.allowed_there(&authority, &parts, &found).await?,
-                Ok(Owner::Last(at)) => (at, authority.voucher()),
-                Ok(Owner::Nobody) => {
-                    return Err(match what {
-                        Aspect::View => Failure::NotFound,
-                        // What is kept of it is where nobody can look now.
-                        Aspect::Data => Failure::UpstreamUnavailable,
-                    });
-                }
-                Ok(Owner::Over) | Err(Failure::NotFound) => {
-                    let any = self.some_workers().into_iter().next();
-                    (any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, authority.voucher())
-                }
-                Err(failure) => return Err(failure),
-            };
-            self.pass_in(parts, Body::from(body), at).await
+            let mut waits = AGAIN_AFTER.into_iter();
+            let mut gone = None;
+            loop {
+                let (at, voucher) = self.reader(&authority, &parts, (&id, what), gone.as_ref()).await?;
+                let answer = if gone.as_ref() == Some(&at) {
+                    Err(Failure::UpstreamUnavailable)
+                } else {
+                    self.pass_in(parts.clone(), Body::from(body.clone()), (at.clone(), voucher)).await
+                };
+                // What changes something may have done so.
+                let may_ask_again =
+                    parts.method.is_safe() && answer.as_ref().err() == Some(&Failure::UpstreamUnavailable);
+                let Some(wait) = waits.next().filter(|_| may_ask_again) else { return answer };
+                gone = Some(at);
+                tokio::time::sleep(wait).await;
+            }
         };
         let outcome = outcome.await;
         self.api.record.control(outcome.as_ref().map_or_else(Failure::as_str, |_| "passed"));
@@ -178,6 +181,31 @@ impl Call {
             self.audit(&id, None).denied(failure.as_str());
         }
         outcome.unwrap_or_else(|failure| reply::failure(&failure))
+    }
+
+    /// Who answers what is asked of a session, if whoever asks may know. `gone` has not answered.
+    async fn reader(
+        &self,
+        authority: &Authority,
+        parts: &Parts,
+        (id, what): (&SessionId, Aspect),
+        gone: Option<&Reach>,
+    ) -> Result<(Reach, Voucher), Failure> {
+        match self.owner(id).await {
+            Ok(Owner::Live(live)) => self.allowed(authority, parts, &live).await,
+            Ok(Owner::Said(found)) => self.allowed_there(authority, parts, &found).await,
+            Ok(Owner::Last(at)) if Some(&at) != gone => Ok((at, authority.voucher())),
+            Ok(Owner::Nobody) => Err(match what {
+                Aspect::View => Failure::NotFound,
+                // What is kept of it is where nobody can look now.
+                Aspect::Data => Failure::UpstreamUnavailable,
+            }),
+            Ok(Owner::Last(_) | Owner::Over) | Err(Failure::NotFound) => {
+                let any = self.some_workers().into_iter().find(|at| Some(at) != gone);
+                Ok((any.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?, authority.voucher()))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Passes on what is asked of the control routes.

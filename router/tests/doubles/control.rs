@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use streamfleet_session::{CloseReason, ResumeToken};
-use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Phase, Ticket};
+use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Owner, Phase, Ticket};
 
 use super::world::{ADMIN, SOON, World, answer, error, service};
 
@@ -114,11 +114,8 @@ async fn streams_of_outputs_are_bounded() {
     assert_eq!(error(&answer), (503, "no_capacity"));
 }
 
-/// An `EventSource` that is answered by a failure comes back no more: what a session has put out is read where it can be.
-#[tokio::test]
-async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
-    let mut world = World::new();
-    let gone = world.ghost("gone").await;
+/// A session, `x`, that this worker has.
+async fn lives_at(world: &World, owner: &Owner) -> Ticket {
     let ticket = Ticket::from_random(1);
     let claim = ClaimRequest {
         ticket,
@@ -133,10 +130,41 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
         pin: None,
         quotas: Vec::new(),
         retention: std::time::Duration::from_secs(60),
-        ranked: vec![gone.worker.clone()],
+        ranked: vec![owner.worker.clone()],
     };
     assert!(matches!(world.store.claim(&service(), &claim).await.unwrap(), Claimed::Placed(_)));
-    world.store.report(&service(), &gone, ticket, Phase::Active, &serde_json::Map::new()).await.unwrap();
+    world.store.report(&service(), owner, ticket, Phase::Active, &serde_json::Map::new()).await.unwrap();
+    ticket
+}
+
+/// A worker that has handed its last session over is gone a moment before the store says where that session is.
+#[tokio::test]
+async fn a_session_is_read_where_it_is_by_now() {
+    let mut world = World::new();
+    let gone = world.ghost("gone").await;
+    let ticket = lives_at(&world, &gone).await;
+    world.worker("w").await;
+    let router = world.router(json!({}));
+    let read = async |method: &str, body: &'static str| {
+        let request = world.client.request(method.parse().unwrap(), format!("{router}/sessions/x/data")).body(body);
+        request.header("authorization", format!("Bearer {ADMIN}")).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(read("PATCH", r#"{"a":1}"#).await, 502, "what changes something is asked once");
+    assert_eq!(read("GET", "").await, 502, "it is nowhere else");
+    let over = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        world.store.end(&service(), &gone, ticket, CloseReason::ClientClosed).await.unwrap();
+    };
+    assert_eq!(tokio::join!(read("GET", ""), over).0, 200, "any worker reads it by then");
+    assert_eq!(world.next().await.line, "GET /a/sessions/x/data");
+}
+
+/// An `EventSource` that is answered by a failure comes back no more: what a session has put out is read where it can be.
+#[tokio::test]
+async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
+    let mut world = World::new();
+    let gone = world.ghost("gone").await;
+    let ticket = lives_at(&world, &gone).await;
     world.worker("w").await;
     let router = world.router(json!({}));
     let url = format!("{router}/outputs?webrtc_id=x");
