@@ -32,10 +32,10 @@ const WORTH_WAITING_IN_CALL = new Set([
 ]);
 
 /**
- * When it is asked which worker has the session, ms after a connection stands. A session that moves is its new worker's in the
- * fleet's eyes a moment after its client has arrived there.
+ * Waits until it is asked, and asked again, which worker has the session, ms. A session that moves is its new worker's in the
+ * fleet's eyes a moment after its client has arrived there, and until then its old one may be gone.
  */
-const LOCATE_AFTER_MS = [0, 1_500];
+const LOCATE_AFTER_MS = [0, 1_500, 2_500];
 
 /** Nothing was reachable: the network is to blame, not what was asked. */
 const AWAY = new Set(["unreachable", "ice_failed", "socket_failed", "socket_closed"]);
@@ -201,7 +201,9 @@ export class Call extends EventTarget {
       }
       if (peer !== this.#peer || !this.#resume || this.#moving) return;
       const session = await readSession(this.#wanted.path, { id: this.id, token: this.#resume, signal });
-      if (peer !== this.#peer || signal.aborted || typeof session?.worker !== "string") return;
+      if (peer !== this.#peer || signal.aborted) return;
+      if (!session) continue;
+      if (typeof session.worker !== "string") return;
       if (session.worker !== this.worker) {
         this.worker = session.worker;
         this.#emit("worker", session.worker);
