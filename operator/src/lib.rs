@@ -10,6 +10,8 @@ pub mod care;
 pub mod cluster;
 pub mod config;
 pub mod diff;
+#[cfg(test)]
+mod doubles;
 pub mod due;
 pub mod events;
 pub mod facts;

@@ -275,32 +275,14 @@ impl OfPod<'_> {
 
 #[cfg(test)]
 mod tests {
-    use streamfleet_store::{Epoch, Heartbeat, Order, Owner};
-
     use super::*;
+    use crate::doubles::{self, NOW};
     use crate::facts::Marks;
 
-    const NOW: Moment = Moment::from_millis(1_000_000);
     const RULES: Rules = Rules { max_drain: None, disruption: Disruption::Never, now: NOW };
 
     fn pod(marks: Marks) -> PodFacts {
-        PodFacts {
-            name: "a".to_owned(),
-            uid: "u".to_owned(),
-            variant: None,
-            deployment: Some("s-worker".to_owned()),
-            created: Moment::default(),
-            node: None,
-            noticed: true,
-            stage: Stage::Ready(NOW),
-            was_ready: true,
-            restarts: 0,
-            ending: false,
-            ending_since: None,
-            gone_by: None,
-            marks,
-            trouble: None,
-        }
+        PodFacts { marks, ..doubles::pod("a", Stage::Ready(NOW)) }
     }
 
     fn serving() -> PodFacts {
@@ -313,29 +295,11 @@ mod tests {
     }
 
     fn view(gate: Gate) -> WorkerView {
-        let said = Heartbeat {
-            capacity: 20,
-            active: 1,
-            reserved: 0,
-            gate,
-            heard: Order::default(),
-            http: "10.0.0.1:8081".to_owned(),
-            media: Vec::new(),
-            version: "1".to_owned(),
-            variant: None,
-        };
-        WorkerView {
-            owner: Owner { worker: "a".parse().unwrap(), epoch: Epoch(1) },
-            said: Some(said),
-            gate,
-            order: Order::default(),
-            sessions: 1,
-            age: Duration::ZERO,
-        }
+        doubles::view("a", gate, 1)
     }
 
     fn id() -> PodId {
-        PodId { name: "a".to_owned(), uid: "u".to_owned() }
+        PodId { name: "a".to_owned(), uid: "uid-a".to_owned() }
     }
 
     fn of(wanted: &Wanted, pod: &PodFacts, gate: Gate, rules: &Rules) -> (Vec<Step>, Vec<Step>) {

@@ -262,57 +262,11 @@ pub enum Rolling {
 
 #[cfg(test)]
 mod tests {
-    use streamfleet_store::{Heartbeat, Order, Owner};
-
     use super::*;
-    use crate::facts::Marks;
-
-    const NOW: Moment = Moment::from_millis(1_000_000);
-
-    fn pod(name: &str, stage: Stage) -> PodFacts {
-        PodFacts {
-            name: name.to_owned(),
-            uid: format!("uid-{name}"),
-            variant: None,
-            deployment: Some("s-worker".to_owned()),
-            created: NOW - Duration::from_secs(100),
-            node: None,
-            noticed: true,
-            stage,
-            was_ready: matches!(stage, Stage::Ready(_)),
-            restarts: 0,
-            ending: false,
-            ending_since: None,
-            gone_by: None,
-            marks: Marks { protected: true, ..Marks::default() },
-            trouble: None,
-        }
-    }
+    use crate::doubles::{NOW, pod, view};
 
     fn ready(name: &str) -> PodFacts {
         pod(name, Stage::Ready(NOW - Duration::from_secs(80)))
-    }
-
-    fn view(name: &str, gate: Gate, active: u32) -> WorkerView {
-        let said = Heartbeat {
-            capacity: 20,
-            active,
-            reserved: 0,
-            gate,
-            heard: Order::default(),
-            http: "10.0.0.1:8081".to_owned(),
-            media: Vec::new(),
-            version: "1".to_owned(),
-            variant: None,
-        };
-        WorkerView {
-            owner: Owner { worker: name.parse().unwrap(), epoch: streamfleet_store::Epoch(1) },
-            said: Some(said),
-            gate,
-            order: Order::default(),
-            sessions: active,
-            age: Duration::from_secs(1),
-        }
     }
 
     fn look(met: &mut Acquaintance, pod: &PodFacts, views: &[WorkerView], figures: Figures) -> Worker<String> {

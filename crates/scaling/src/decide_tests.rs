@@ -588,7 +588,7 @@ fn reasons_can_be_read() {
         assert_eq!(said.to_string(), expected);
     }
     check(&DrainReason::Surplus { have: 4, want: 3 }, "4 workers, 3 wanted");
-    check(&DrainReason::Leaving, "its node is being drained");
+    check(&DrainReason::Leaving, "its node goes");
     check(&DrainReason::NeverReady, "it has not become ready");
     check(&DrainReason::Idle, "no calls");
     check(&Limit::Max { needs: 7, max: 5 }, "7 workers are needed, maxReplicas is 5");

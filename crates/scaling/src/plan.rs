@@ -127,7 +127,7 @@ impl fmt::Display for DrainReason {
         match self {
             Self::Surplus { have, want } => write!(f, "{have} workers, {want} wanted"),
             Self::Idle => f.write_str("no calls"),
-            Self::Leaving => f.write_str("its node is being drained"),
+            Self::Leaving => f.write_str("its node goes"),
             Self::NeverReady => f.write_str("it has not become ready"),
         }
     }

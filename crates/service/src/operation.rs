@@ -220,17 +220,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::service::Service;
-
-    fn service(spec: Value) -> Result<Service, Vec<String>> {
-        let mut whole = json!({ "handler": { "name": "echo" } });
-        for (key, value) in spec.as_object().unwrap() {
-            whole[key] = value.clone();
-        }
-        let spec = serde_json::from_value(whole).unwrap();
-        let mistakes = Service::new("voice/assistant".parse().unwrap(), spec);
-        mistakes.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
-    }
+    use crate::service::tests::service;
 
     #[test]
     fn a_variant_is_the_service_but_for_what_it_says() {

@@ -429,12 +429,12 @@ fn checked_variants(specs: Vec<VariantSpec>, mistakes: &mut Mistakes) -> Vec<Var
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn service(spec: Value) -> Result<Service, Vec<String>> {
+    pub(crate) fn service(spec: Value) -> Result<Service, Vec<String>> {
         let mut whole = json!({ "handler": { "name": "echo" } });
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();

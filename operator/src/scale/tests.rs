@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::client::Body;
-use streamfleet_store::{Epoch, Gate, Heartbeat, Order, Owner, WorkerView};
+use streamfleet_store::Gate;
 
 use super::*;
 use crate::cluster::Cluster;
+use crate::doubles::view;
 use crate::events::Reporter;
 use crate::kind::Kind;
 use crate::metrics::Instruments;
@@ -94,25 +95,7 @@ fn who_is_to_have_no_calls_is_not_limited() {
 /// The store had said that a worker is empty, and fell silent; meanwhile somebody put it back.
 #[test]
 fn nobody_is_drained_for_what_the_store_said_before_it_fell_silent() {
-    let said = Heartbeat {
-        capacity: 20,
-        active: 0,
-        reserved: 0,
-        gate: Gate::Draining,
-        heard: Order::default(),
-        http: "10.0.0.1:8081".to_owned(),
-        media: Vec::new(),
-        version: "1".to_owned(),
-        variant: None,
-    };
-    let view = WorkerView {
-        owner: Owner { worker: "w".parse().unwrap(), epoch: Epoch(1) },
-        said: Some(said),
-        gate: Gate::Draining,
-        order: Order::default(),
-        sessions: 0,
-        age: Duration::ZERO,
-    };
+    let view = view("w", Gate::Draining, 0);
     let seen = seen(&json!([]), &[pod("w", "base", false)]);
     let mut care = Care { views: vec![view], ..Care::default() };
     let mut scaling = decided(&seen, &[], 0, &mut care, NOW);

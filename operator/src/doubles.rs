@@ -1,0 +1,55 @@
+//! Pods and the store's words about their workers, as tests want them.
+
+use std::time::Duration;
+
+use streamfleet_scaling::Moment;
+use streamfleet_store::{Epoch, Gate, Heartbeat, Order, Owner, WorkerView};
+
+use crate::facts::{Marks, PodFacts, Stage};
+
+/// When tests are.
+pub(crate) const NOW: Moment = Moment::from_millis(1_000_000);
+
+/// A pod of a service's own, which was made a hundred seconds ago.
+pub(crate) fn pod(name: &str, stage: Stage) -> PodFacts {
+    PodFacts {
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        variant: None,
+        deployment: Some("s-worker".to_owned()),
+        created: NOW - Duration::from_secs(100),
+        node: None,
+        noticed: true,
+        stage,
+        was_ready: matches!(stage, Stage::Ready(_)),
+        restarts: 0,
+        ending: false,
+        ending_since: None,
+        gone_by: None,
+        marks: Marks { protected: true, ..Marks::default() },
+        trouble: None,
+    }
+}
+
+/// What the store says of a worker that has heard all that it was asked.
+pub(crate) fn view(name: &str, gate: Gate, active: u32) -> WorkerView {
+    let said = Heartbeat {
+        capacity: 20,
+        active,
+        reserved: 0,
+        gate,
+        heard: Order::default(),
+        http: "10.0.0.1:8081".to_owned(),
+        media: Vec::new(),
+        version: "1".to_owned(),
+        variant: None,
+    };
+    WorkerView {
+        owner: Owner { worker: name.parse().unwrap(), epoch: Epoch(1) },
+        said: Some(said),
+        gate,
+        order: Order::default(),
+        sessions: active,
+        age: Duration::from_secs(1),
+    }
+}
