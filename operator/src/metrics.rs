@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram};
 use parking_lot::Mutex;
-use streamfleet_process::telemetry::Metrics;
+use streamfleet_process::telemetry::{Kind, Metrics, Sample};
 
 use crate::due::Due;
 use crate::names::Key;
@@ -84,71 +84,50 @@ impl Instruments {
             .with_description("StreamServices that are due and not being looked at yet")
             .with_callback(move |observer| observer.observe(due.lock().late(Instant::now()) as u64, &[]))
             .build();
-        type Read = fn(&Figures) -> u64;
-        let gauges: [(&'static str, &'static str, Read); 4] = [
-            ("streamfleet_service_desired_workers", "Workers that there shall be", |figures| figures.desired),
+        type Read = fn(&Figures) -> Option<f64>;
+        let gauges: [(&'static str, &'static str, Read); 5] = [
+            ("streamfleet_service_desired_workers", "Workers that there shall be", |figures| float(figures.desired)),
             ("streamfleet_service_sessions", "Sessions of all workers, those that drain included", |figures| {
-                figures.sessions
+                float(figures.sessions)
             }),
             ("streamfleet_service_capacity", "Sessions that the workers that take calls can have", |figures| {
-                figures.capacity
+                float(figures.capacity)
             }),
-            ("streamfleet_service_held_offers", "Offers that wait for a worker", |figures| figures.held),
+            ("streamfleet_service_held_offers", "Offers that wait for a worker", |figures| float(figures.held)),
+            (
+                "streamfleet_service_start_seconds",
+                "From a pod's creation until it serves, the 95th percentile",
+                |figures| figures.start_seconds,
+            ),
         ];
         for (name, about, read) in gauges {
             let services = services.clone();
-            meter
-                .u64_observable_gauge(name)
-                .with_description(about)
-                .with_callback(move |observer| {
-                    for (key, figures) in services.lock().iter() {
-                        observer.observe(read(figures), &labels(key));
-                    }
-                })
-                .build();
+            metrics.values(name, about, Kind::Gauge, move || {
+                let services = services.lock();
+                let of = |(key, figures)| Some(Sample { labels: labels(key), value: read(figures)? });
+                services.iter().filter_map(of).collect()
+            });
         }
         let by_state = services.clone();
-        meter
-            .u64_observable_gauge("streamfleet_service_workers")
-            .with_description("Workers by state")
-            .with_callback(move |observer| {
-                for (key, figures) in by_state.lock().iter() {
-                    for (state, count) in
-                        [("starting", figures.starting), ("serving", figures.serving), ("draining", figures.draining)]
-                    {
-                        let [namespace, service] = labels(key);
-                        observer.observe(count, &[namespace, service, KeyValue::new("state", state)]);
-                    }
-                }
-            })
-            .build();
-        let starts = services.clone();
-        meter
-            .f64_observable_gauge("streamfleet_service_start_seconds")
-            .with_description("From a pod's creation until it serves, the 95th percentile")
-            .with_callback(move |observer| {
-                for (key, figures) in starts.lock().iter() {
-                    if let Some(seconds) = figures.start_seconds {
-                        observer.observe(seconds, &labels(key));
-                    }
-                }
-            })
-            .build();
-        // Read from here, and not counted by OpenTelemetry, which forgets no service that is gone.
+        metrics.values("streamfleet_service_workers", "Workers by state", Kind::Gauge, move || {
+            let services = by_state.lock();
+            let of = |(key, figures): (&Key, &Figures)| {
+                let states =
+                    [("starting", figures.starting), ("serving", figures.serving), ("draining", figures.draining)];
+                states.map(|(state, count)| sample(key, ("state", state), count))
+            };
+            services.iter().flat_map(of).collect()
+        });
         let decisions: Arc<Mutex<HashMap<Key, BTreeMap<&'static str, u64>>>> = Arc::default();
         let decided = decisions.clone();
-        meter
-            .u64_observable_counter("streamfleet_operator_decisions")
-            .with_description("Workers created, put back, drained and removed")
-            .with_callback(move |observer| {
-                for (key, kinds) in decided.lock().iter() {
-                    for (kind, count) in kinds {
-                        let [namespace, service] = labels(key);
-                        observer.observe(*count, &[namespace, service, KeyValue::new("kind", *kind)]);
-                    }
-                }
-            })
-            .build();
+        let about = "Workers created, put back, drained and removed";
+        metrics.values("streamfleet_operator_decisions_total", about, Kind::Counter, move || {
+            let decided = decided.lock();
+            let of = |(key, kinds): (&Key, &BTreeMap<&'static str, u64>)| {
+                kinds.iter().map(|(kind, count)| sample(key, ("kind", kind), *count)).collect::<Vec<_>>()
+            };
+            decided.iter().flat_map(of).collect()
+        });
         Self {
             reconciles: meter
                 .u64_counter("streamfleet_operator_reconciles")
@@ -214,8 +193,19 @@ impl Instruments {
     }
 }
 
-fn labels(key: &Key) -> [KeyValue; 2] {
-    [KeyValue::new("namespace", key.namespace.clone()), KeyValue::new("service", key.name.clone())]
+fn labels(key: &Key) -> Vec<(&'static str, String)> {
+    vec![("namespace", key.namespace.clone()), ("service", key.name.clone())]
+}
+
+/// A figure of a service of which there are several, told apart by one more label.
+fn sample(key: &Key, (name, value): (&'static str, &str), count: u64) -> Sample {
+    let mut labels = labels(key);
+    labels.push((name, value.to_owned()));
+    Sample { labels, value: count as f64 }
+}
+
+fn float(count: u64) -> Option<f64> {
+    Some(count as f64)
 }
 
 #[cfg(test)]
@@ -243,7 +233,7 @@ mod tests {
             "streamfleet_operator_queue 1".to_owned(),
             "streamfleet_operator_reconciles_total{outcome=\"invalid\"} 1".to_owned(),
             "streamfleet_operator_reconcile_seconds_bucket{le=\"0.003\"} 1".to_owned(),
-            format!("streamfleet_operator_decisions_total{{kind=\"create\",{of}}} 3"),
+            format!("streamfleet_operator_decisions_total{{{of},kind=\"create\"}} 3"),
             "streamfleet_operator_requests_total{outcome=\"ok\",resource=\"deployments\",verb=\"patch\"} 1".to_owned(),
             format!("streamfleet_service_workers{{{of},state=\"serving\"}} 2"),
             format!("streamfleet_service_sessions{{{of}}} 7"),

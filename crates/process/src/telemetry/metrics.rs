@@ -1,23 +1,18 @@
 //! Metrics: OpenTelemetry instruments, read by Prometheus.
 
-use super::histogram::{Collected, Counted};
+use super::collected::{Collected, Counted, Kind, Sample, histogram};
 use opentelemetry::metrics::{Meter, MeterProvider as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::{Instrument, SdkMeterProvider, Stream};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::proto::{Metric, MetricType};
 use prometheus::{Encoder as _, Registry, TextEncoder};
-
-/// Instruments whose names begin so have labels for each service. OpenTelemetry gives others 2 000 sets of labels, and says nothing of
-/// what is beyond them: with three states each that is no more than 666 services.
-const OF_SERVICES: [&str; 2] = ["streamfleet_service_", "streamfleet_operator_decisions"];
-/// Sets of labels of one of those: four for each of 10 000 services. Room for them is made when the instrument is.
-const MAX_SETS: usize = 40_000;
 
 /// The instruments of one process. Whoever measures something takes a [`Meter`] and keeps its instruments; nothing is
 /// registered globally, so tests do not see each other's counts.
 ///
-/// Labels are values of enums only, but for names of services where there is one instrument for all of them (`streamfleet_service_…`). Ids
-/// go into traces and logs.
+/// Labels of instruments are values of enums only: OpenTelemetry gives each 2 000 sets of labels, keeps room for them, forgets none, and
+/// says nothing of what is beyond them. Figures of services are [`values`](Self::values); ids go into traces and logs.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -40,12 +35,7 @@ impl Metrics {
             .with_service_name(program)
             .with_attribute(opentelemetry::KeyValue::new("service.version", version))
             .build();
-        let of_services = |instrument: &Instrument| {
-            let is_of_services = OF_SERVICES.iter().any(|of| instrument.name().starts_with(of));
-            is_of_services.then(|| Stream::builder().with_cardinality_limit(MAX_SETS).build().ok()).flatten()
-        };
-        let builder = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource);
-        let provider = builder.with_view(of_services).build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
         Self { registry, provider }
     }
 
@@ -76,7 +66,30 @@ impl Metrics {
         about: &'static str,
         read: impl Fn() -> Vec<Counted> + Send + Sync + 'static,
     ) {
-        let registered = Collected::new(name, about, read).and_then(|all| self.registry.register(Box::new(all)));
+        self.collect(name, about, MetricType::HISTOGRAM, move || read().into_iter().map(histogram).collect());
+    }
+
+    /// Values that are kept elsewhere, and read when Prometheus reads: as many as there are. The name is as Prometheus has it, with its
+    /// unit, and a counter's `_total`.
+    pub fn values(
+        &self,
+        name: &'static str,
+        about: &'static str,
+        kind: Kind,
+        read: impl Fn() -> Vec<Sample> + Send + Sync + 'static,
+    ) {
+        let all = move || read().into_iter().map(|sample| kind.metric(sample)).collect();
+        self.collect(name, about, kind.of_family(), all);
+    }
+
+    fn collect(
+        &self,
+        name: &'static str,
+        about: &'static str,
+        kind: MetricType,
+        read: impl Fn() -> Vec<Metric> + Send + Sync + 'static,
+    ) {
+        let registered = Collected::new(name, about, kind, read).and_then(|all| self.registry.register(Box::new(all)));
         if let Err(error) = registered {
             tracing::warn!(%error, name, "a metric is not shown");
         }
@@ -149,21 +162,30 @@ mod tests {
     }
 
     #[test]
-    fn no_service_is_left_out_where_there_are_thousands() {
+    fn values_are_as_they_are_kept() {
         let metrics = Metrics::new("t", "0");
-        let of = |name: &'static str| {
-            let meter = metrics.meter("m");
-            let gauge = meter.u64_observable_gauge(name).with_callback(|observer| {
-                (0..6_000).for_each(|n| observer.observe(n, &[opentelemetry::KeyValue::new("service", n.to_string())]));
-            });
-            gauge.build();
+        let many = || {
+            let sample = |n: u32| Sample { labels: vec![("service", n.to_string())], value: f64::from(n) };
+            (0..6_000).map(sample).collect()
         };
-        of("streamfleet_service_workers");
-        of("streamfleet_other");
+        metrics.values("streamfleet_service_workers", "Workers", Kind::Gauge, many);
+        metrics.values("streamfleet_decisions_total", "Decisions", Kind::Counter, || {
+            vec![Sample { labels: vec![("kind", "a \"b\"".to_owned())], value: 3.0 }]
+        });
+        metrics.values("streamfleet_nothing", "Nothing", Kind::Gauge, Vec::new);
         let text = metrics.render();
-        let count = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{service="))).count();
-        assert_eq!(count("streamfleet_service_workers"), 6_000);
-        assert!(count("streamfleet_other") < 6_000, "others are bounded as ever");
+        for line in [
+            "# HELP streamfleet_service_workers Workers",
+            "# TYPE streamfleet_service_workers gauge",
+            "streamfleet_service_workers{service=\"5999\"} 5999",
+            "# TYPE streamfleet_decisions_total counter",
+            "streamfleet_decisions_total{kind=\"a \\\"b\\\"\"} 3",
+        ] {
+            assert!(text.contains(line), "no {line} in\n{}", &text[..2_000]);
+        }
+        // No service is left out where there are thousands.
+        assert_eq!(text.lines().filter(|line| line.starts_with("streamfleet_service_workers{")).count(), 6_000);
+        assert!(!text.contains("streamfleet_nothing"), "a metric without values is no metric");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! are counted in `streamfleet_log_lines_dropped`), never a stalled media loop. Traces go by OTLP over HTTP where an
 //! endpoint is configured. Metrics wait to be read by Prometheus.
 
-mod histogram;
+mod collected;
 mod metrics;
 pub mod trace;
 
@@ -25,7 +25,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{Layer, Registry};
 
-pub use self::histogram::Counted;
+pub use self::collected::{Counted, Kind, Sample};
 pub use self::metrics::Metrics;
 
 /// Target of the audit lines: one per accepted, refused, ended or controlled session. Always on, whatever the filter.

@@ -190,7 +190,7 @@ impl<'a> Fleet<'a> {
             }
             // Whoever was drained and not put back has gone, and nobody else.
             let decided = |kind: &str| {
-                let of = format!("streamfleet_operator_decisions_total{{kind=\"{kind}\",{of}}}");
+                let of = format!("streamfleet_operator_decisions_total{{{of},kind=\"{kind}\"}}");
                 metrics.get(&of).copied().unwrap_or_default()
             };
             let (drained, undrained, removed) = (decided("drain"), decided("undrain"), decided("remove"));
