@@ -15,19 +15,47 @@ pub async fn follow(client: Client, namespace: String, name: String, operator: A
     let config = Config::default().fields(&format!("metadata.name={name}"));
     let mut follow = Follow::new(api, config);
     let mut silent = false;
+    let mut listing = Listing::default();
     loop {
         match follow.next().await {
-            Ok(Event::Apply(service) | Event::InitApply(service)) => operator.is_reached_at(base(&service)),
-            Ok(Event::Delete(_)) => operator.is_reached_at(None),
-            Ok(Event::InitDone) => silent = false,
-            // Said before anybody has answered.
-            Ok(Event::Init) => {}
+            Ok(event) => {
+                // The beginning of a list is said before anybody has answered.
+                silent &= !matches!(event, Event::InitDone);
+                if let Some(address) = listing.take(&event) {
+                    operator.is_reached_at(address);
+                }
+            }
             Err(error) => {
                 // The first failure is news.
                 if !std::mem::replace(&mut silent, true) {
                     tracing::warn!(%error, service = name, "the routers' address is not told");
                 }
             }
+        }
+    }
+}
+
+/// Whether the list that is being told has it: a Service that was deleted while nobody looked is not in it.
+#[derive(Debug, Default)]
+struct Listing {
+    has_it: bool,
+}
+
+impl Listing {
+    /// What follows for the address; `None` if nothing does.
+    fn take(&mut self, event: &Event<Service>) -> Option<Option<String>> {
+        match event {
+            Event::Apply(service) => Some(base(service)),
+            Event::InitApply(service) => {
+                self.has_it = true;
+                Some(base(service))
+            }
+            Event::Init => {
+                self.has_it = false;
+                None
+            }
+            Event::InitDone => (!self.has_it).then_some(None),
+            Event::Delete(_) => Some(None),
         }
     }
 }
@@ -55,6 +83,30 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    /// Statuses kept the URL of a Service that was deleted while the API server was away.
+    #[test]
+    fn a_service_that_is_not_listed_any_more_has_no_address() {
+        let service: Service = serde_json::from_value(json!({
+            "spec": { "ports": [{ "name": "https", "port": 443 }] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.10" }] } },
+        }))
+        .unwrap();
+        let mut listing = Listing::default();
+        let mut check = |event, expected: Option<Option<&str>>| {
+            let found = listing.take(&event);
+            assert_eq!(found.as_ref().map(Option::as_deref), expected, "{event:?}");
+        };
+        let there = || service.clone();
+        check(Event::Init, None);
+        check(Event::InitApply(there()), Some(Some("https://203.0.113.10")));
+        check(Event::InitDone, None);
+        check(Event::Apply(there()), Some(Some("https://203.0.113.10")));
+        check(Event::Init, None);
+        check(Event::InitDone, Some(None));
+        check(Event::Apply(there()), Some(Some("https://203.0.113.10")));
+        check(Event::Delete(there()), Some(None));
+    }
 
     #[test]
     fn the_address_that_a_load_balancer_tells() {
