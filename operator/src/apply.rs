@@ -19,10 +19,17 @@ use crate::watch;
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait: whoever has removed the cause (a quota, a webhook) should not wait long.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// After a request that was not answered in time, the service's others of its sort wait for this: each may take as long, and there are
+/// better uses of a look.
+pub const REST: Duration = Duration::from_secs(10);
 
 /// What could not be written, by kind and name.
 #[derive(Debug, Clone, Default)]
-pub struct Refused(BTreeMap<(Kind, String), Once>);
+pub struct Refused {
+    objects: BTreeMap<(Kind, String), Once>,
+    /// Until when nothing is written at all, as somebody has not answered in time.
+    rests: Option<Instant>,
+}
 
 #[derive(Debug, Clone)]
 struct Once {
@@ -56,23 +63,25 @@ impl Wait {
 impl Refused {
     /// Whether an object was refused as it is now, and is not to be tried yet.
     fn waits(&self, object: &Object, hash: [u8; 16], now: Instant) -> bool {
-        self.0.get(&(object.kind, object.name.clone())).is_some_and(|once| once.hash == hash && now < once.wait.until)
+        self.objects
+            .get(&(object.kind, object.name.clone()))
+            .is_some_and(|once| once.hash == hash && now < once.wait.until)
     }
 
     /// Whether one of them is what pods refer to.
     fn keeps_pods_from_starting(&self) -> bool {
-        self.0.keys().any(|(kind, _)| is_for_pods(*kind))
+        self.objects.keys().any(|(kind, _)| is_for_pods(*kind))
     }
 
     fn has(&self, object: &Object) -> bool {
-        self.0.contains_key(&(object.kind, object.name.clone()))
+        self.objects.contains_key(&(object.kind, object.name.clone()))
     }
 
     /// An object was refused. `luck` between 0 and 1 spreads the next tries of many.
     fn note(&mut self, object: &Object, hash: [u8; 16], fault: Fault, now: Instant, luck: f64) {
         let key = (object.kind, object.name.clone());
-        let before = self.0.get(&key).filter(|once| once.hash == hash).map(|once| once.wait);
-        self.0.insert(key, Once { hash, wait: Wait::after(before, now, luck), fault });
+        let before = self.objects.get(&key).filter(|once| once.hash == hash).map(|once| once.wait);
+        self.objects.insert(key, Once { hash, wait: Wait::after(before, now, luck), fault });
     }
 
     #[cfg(test)]
@@ -84,13 +93,27 @@ impl Refused {
 
     /// What is wrong.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.0.values().map(|once| &once.fault)
+        self.objects.values().map(|once| &once.fault)
     }
 
     /// When the next one is tried again.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.0.values().map(|once| once.wait.until).min()
+        let next = self.objects.values().map(|once| once.wait.until).min()?;
+        Some(self.rests.map_or(next, |rests| rests.max(next)))
+    }
+
+    /// Whether nothing is to be written yet.
+    #[must_use]
+    pub fn rests(&self, now: Instant) -> bool {
+        self.rests.is_some_and(|until| now < until)
+    }
+
+    /// Nobody has said in time whether an object is taken.
+    fn hangs(&mut self, object: &Object, hash: [u8; 16], fault: Fault) {
+        let now = Instant::now();
+        self.note(object, hash, fault, now, rand::random());
+        self.rests = Some(now + REST);
     }
 }
 
@@ -174,8 +197,10 @@ pub struct Writer<'a> {
 pub enum Applied {
     /// Whatever could be written was.
     Done,
-    /// The API server does not answer.
+    /// The API server cannot be reached.
     Away(String),
+    /// It has not said in time whether it takes one of them. That is noted, and the others were not tried.
+    TimedOut,
     /// Another operator may be acting.
     Stopped,
 }
@@ -185,7 +210,7 @@ impl Writer<'_> {
     /// Deployments of these names are left, wanted or not.
     pub async fn apply(&self, objects: &[Object], retiring: &[String], refused: &mut Refused) -> Applied {
         let wanted: Vec<(Kind, String)> = objects.iter().map(|object| (object.kind, object.name.clone())).collect();
-        refused.0.retain(|name, _| wanted.contains(name));
+        refused.objects.retain(|name, _| wanted.contains(name));
         match self.try_out(objects, refused).await {
             Applied::Done if objects.iter().any(|object| object.trial == Trial::First && refused.has(object)) => {
                 return Applied::Done;
@@ -214,14 +239,18 @@ impl Writer<'_> {
             };
             match done {
                 Ok(()) => {
-                    refused.0.remove(&(object.kind, object.name.clone()));
+                    refused.objects.remove(&(object.kind, object.name.clone()));
                 }
                 // The watch tells when it is gone; nothing is wrong.
                 Err(Failure::Later) => {
                     awaited |= is_for_pods(object.kind);
-                    refused.0.remove(&(object.kind, object.name.clone()));
+                    refused.objects.remove(&(object.kind, object.name.clone()));
                 }
                 Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::TimedOut(fault)) => {
+                    refused.hangs(object, hash, fault);
+                    return Applied::TimedOut;
+                }
                 Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
             }
         }
@@ -241,10 +270,14 @@ impl Writer<'_> {
             let tried = self.cluster.apply(object.kind, namespace, name, &object.value, Force::Yes, Mode::DryRun).await;
             match tried.map_err(away_or(object)) {
                 Ok(_) => {
-                    refused.0.remove(&(object.kind, object.name.clone()));
+                    refused.objects.remove(&(object.kind, object.name.clone()));
                 }
                 Err(Failure::Later) => {}
                 Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::TimedOut(fault)) => {
+                    refused.hangs(object, hash, fault);
+                    return Applied::TimedOut;
+                }
                 Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
             }
         }
@@ -334,6 +367,10 @@ impl Writer<'_> {
                     tracing::warn!(service = %self.key, kind = kind.name(), name, error, "cannot be deleted");
                 }
                 Err(Refusal::Away(text)) => return Applied::Away(text),
+                Err(refusal @ Refusal::TimedOut(_)) => {
+                    tracing::warn!(service = %self.key, kind = kind.name(), name, error = %refusal, "cannot be deleted");
+                    return Applied::TimedOut;
+                }
             }
         }
         Applied::Done
@@ -344,6 +381,8 @@ enum Failure {
     /// It will be possible.
     Later,
     Away(String),
+    /// It was not answered in time.
+    TimedOut(Fault),
     Fault(Fault),
 }
 
@@ -353,15 +392,16 @@ fn foreign(object: &Object) -> Failure {
     Failure::Fault(Fault::new("ForeignObject", text))
 }
 
-/// The words of the API server about one object. That it does not answer about one may be a webhook's doing: it is told of that
-/// one, and the others are tried.
+/// The words of the API server about one object. That it does not answer about one may be a webhook's doing: it is told of that one.
 fn away_or(object: &Object) -> impl Fn(Refusal) -> Failure + '_ {
+    let fault = |refusal: &Refusal| {
+        let text = format!("{} {}: {refusal}", object.kind.name(), object.name);
+        Fault::new("ObjectRefused", text)
+    };
     move |refusal| match refusal {
-        Refusal::Away(text) if !text.contains("webhook") => Failure::Away(text),
-        other => {
-            let text = format!("{} {}: {other}", object.kind.name(), object.name);
-            Failure::Fault(Fault::new("ObjectRefused", text))
-        }
+        Refusal::Away(text) => Failure::Away(text),
+        Refusal::TimedOut(_) => Failure::TimedOut(fault(&refusal)),
+        other => Failure::Fault(fault(&other)),
     }
 }
 
@@ -457,6 +497,27 @@ mod tests {
         }
         assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
         assert_eq!(refused.faults().count(), 0);
+    }
+
+    /// A webhook that hangs was waited for with each of a service's seven objects, and at each look: for minutes.
+    #[tokio::test(start_paused = true)]
+    async fn after_one_that_hangs_the_others_are_not_tried() {
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let cluster = Cluster::new(kube::Client::new(nobody, "voice"));
+        let (key, view) = (Key::new("voice", "s"), Mutex::default());
+        let writer = Writer { cluster: &cluster, view: &view, key: &key, owner: "me", may_act: &|| true };
+        let objects = [object(1), Object { name: "b".to_owned(), ..object(1) }];
+        let mut refused = Refused::default();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(writer.apply(&objects, &[], &mut refused).await, Applied::TimedOut);
+        assert_eq!(begun.elapsed(), crate::cluster::DEADLINE);
+        let faults: Vec<_> = refused.faults().map(|fault| (fault.reason.as_str(), fault.message.as_str())).collect();
+        assert_eq!(faults, [("ObjectRefused", "Service a: no answer within 12 s; a webhook may be hanging")]);
+        let now = Instant::now();
+        assert!(refused.rests(now) && !refused.rests(now + REST));
+        assert!(refused.next().is_some_and(|next| next > now + REST / 2), "not before anything may be written");
     }
 
     #[test]

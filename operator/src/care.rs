@@ -8,7 +8,9 @@ use streamfleet_process::config::Mistakes;
 use streamfleet_scaling::Memory;
 use streamfleet_store::WorkerView;
 
-use crate::apply::{Built, Refused, Wait};
+use crate::apply::{Built, REST, Refused, Wait};
+use crate::cluster::Refusal;
+use crate::due::Lane;
 use crate::events::Ledger;
 use crate::prepare::Prepared;
 use crate::resource::Resource;
@@ -19,6 +21,8 @@ use crate::workers::Acquaintance;
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause. It comes again by itself when the API server is back: this bounds how late.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A service that was not answered in time counts as slow for so long: longer than anything of it is left untried.
+const SLOW: Duration = Duration::from_secs(120);
 /// A status is written no more often than this.
 const STATUS_SPACING: Duration = Duration::from_secs(10);
 /// But for news (a condition that has changed, another specification), of which so many may be told at once.
@@ -34,7 +38,7 @@ pub struct Care {
     /// Of which generation it was found out last whether it can be used, and what.
     pub judged: Option<(i64, Result<(), Mistakes>)>,
     /// What scaling goes by, of each part.
-    pub scaling: BTreeMap<Option<String>, Memory>,
+    pub scaling: BTreeMap<Option<String>, Box<Memory>>,
     /// The share of the service's traffic that each part had at the last look.
     pub shares: BTreeMap<Option<String>, u32>,
     /// Its pods.
@@ -44,7 +48,11 @@ pub struct Care {
     /// Pods that each Deployment shall have, by name, as it was last said.
     pub replicas: BTreeMap<String, i32>,
     /// Numbers of pods that were refused, by the Deployment's name.
-    pub denied: BTreeMap<String, Denial>,
+    pub denied: BTreeMap<String, Box<Denial>>,
+    /// Its pods are left alone for a while, as nobody answered about one of them in time.
+    pub pods_rest: Option<Box<Rest>>,
+    /// When something was last not answered in time.
+    pub timed_out: Option<Instant>,
     /// What there shall be.
     pub built: Option<Built>,
     /// What was refused.
@@ -76,11 +84,44 @@ impl Care {
         self.judged.insert(judged).1.as_ref().copied()
     }
 
+    /// Notes how a request was answered.
+    pub fn answered(&mut self, refusal: &Refusal, now: Instant) {
+        if matches!(refusal, Refusal::TimedOut(_)) {
+            self.timed_out = Some(now);
+        }
+    }
+
+    /// What is to be expected of the next look.
+    #[must_use]
+    pub fn lane(&self, now: Instant) -> Lane {
+        match self.timed_out {
+            Some(at) if now.saturating_duration_since(at) < SLOW => Lane::Slow,
+            _ => Lane::Quick,
+        }
+    }
+
     /// When to look again after a failure; `luck` between 0 and 1 spreads many.
     pub fn backoff(&mut self, luck: f64) -> Duration {
         let pause = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(0.5 + luck / 2.0)
+    }
+}
+
+/// Something that is not tried for a while.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    /// Until then.
+    pub until: Instant,
+    /// Why.
+    pub fault: Fault,
+}
+
+impl Rest {
+    /// From now on.
+    #[must_use]
+    pub fn after(fault: Fault, now: Instant) -> Self {
+        Self { until: now + REST, fault }
     }
 }
 
@@ -173,6 +214,18 @@ mod tests {
         assert!(care.judge(&wrong(2)).is_ok());
         assert!(care.judge(&wrong(3)).is_err());
         assert!(Arc::ptr_eq(&used, care.prepared.as_ref().unwrap()), "what ran goes on");
+    }
+
+    #[test]
+    fn who_was_not_answered_in_time_is_slow_for_a_while() {
+        let now = Instant::now();
+        let mut care = Care::default();
+        assert_eq!(care.lane(now), Lane::Quick);
+        care.answered(&Refusal::Absent, now);
+        assert_eq!(care.lane(now), Lane::Quick);
+        care.answered(&Refusal::TimedOut(Duration::from_secs(12)), now);
+        assert_eq!(care.lane(now + Duration::from_secs(119)), Lane::Slow);
+        assert_eq!(care.lane(now + Duration::from_secs(120)), Lane::Quick);
     }
 
     #[test]

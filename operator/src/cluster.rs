@@ -19,6 +19,9 @@ use crate::steps::PodId;
 
 /// The longest that a request may take. The API server gives a webhook ten seconds if nobody says otherwise, and answers then.
 pub const DEADLINE: Duration = Duration::from_secs(12);
+/// The longest that a request about the lease may take: a connection that leads nowhere must leave time for another try before a leader
+/// has to pause.
+pub const LEASE_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,9 +35,12 @@ pub enum Refusal {
     /// The API server does not take it, in its words.
     #[error("{0}")]
     Refused(String),
-    /// The API server did not answer, or says that it cannot now.
+    /// The API server cannot be reached, or says that it cannot now.
     #[error("{0}")]
     Away(String),
+    /// Nobody answered for so long. It may be a webhook's doing, and have come to pass all the same.
+    #[error("no answer within {} s; a webhook may be hanging", .0.as_secs())]
+    TimedOut(Duration),
 }
 
 impl From<Error> for Refusal {
@@ -43,7 +49,8 @@ impl From<Error> for Refusal {
             Error::Api(status) => match status.code {
                 404 => Self::Absent,
                 409 => Self::Conflict(status.message),
-                // A webhook that does not answer is a 500; it is this request that is not taken.
+                // It is this request that is not taken: a webhook that does not answer is a 500, and one that refuses chooses its code.
+                _ if status.message.starts_with("admission webhook") => Self::Refused(status.message),
                 429 | 502..=504 => Self::Away(status.message),
                 _ => Self::Refused(status.message),
             },
@@ -91,9 +98,13 @@ pub struct Cluster {
 }
 
 async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Refusal> {
-    match tokio::time::timeout(DEADLINE, request).await {
+    until(DEADLINE, request).await
+}
+
+async fn until<T>(deadline: Duration, request: impl Future<Output = Result<T, Error>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(deadline, request).await {
         Ok(answer) => answer.map_err(Refusal::from),
-        Err(_) => Err(Refusal::Away(format!("no answer within {} s; a webhook may be hanging", DEADLINE.as_secs()))),
+        Err(_) => Err(Refusal::TimedOut(deadline)),
     }
 }
 
@@ -104,10 +115,17 @@ impl Cluster {
         Self { client }
     }
 
-    /// The client.
-    #[must_use]
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// Whether the API server knows a kind.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn serves(&self, kind: Kind) -> Result<bool, Refusal> {
+        let version = kind.resource().api_version;
+        match within(self.client.list_api_group_resources(&version)).await {
+            Ok(list) => Ok(list.resources.iter().any(|served| served.kind == kind.name())),
+            Err(Refusal::Absent) => Ok(false),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     fn objects(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {
@@ -187,14 +205,14 @@ impl Cluster {
         within(api.patch(&pod.name, &manager(), &patch)).await
     }
 
-    /// Deletes a pod, with its own grace from SIGTERM to SIGKILL, if it is still that one.
+    /// Deletes a pod, with its own grace from SIGTERM to SIGKILL, if it is still that one. Returns how it is now, unless it is gone.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn delete_pod(&self, namespace: &str, pod: &PodId) -> Result<(), Refusal> {
+    pub async fn delete_pod(&self, namespace: &str, pod: &PodId) -> Result<Option<Pod>, Refusal> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let params = DeleteParams::background().preconditions(only(&pod.uid));
-        within(api.delete(&pod.name, &params)).await.map(drop)
+        within(api.delete(&pod.name, &params)).await.map(|deleted| deleted.left())
     }
 
     /// Says who has to agree before a StreamService is gone, if it has not changed since `version`.
@@ -253,7 +271,7 @@ impl Cluster {
     /// [`Refusal`].
     pub async fn lease(&self, namespace: &str, name: &str) -> Result<Option<Lease>, Refusal> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
-        within(api.get_opt(name)).await
+        until(LEASE_DEADLINE, api.get_opt(name)).await
     }
 
     /// Makes a Lease, or writes it over the version that it has.
@@ -264,8 +282,8 @@ impl Cluster {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match (&lease.metadata.resource_version, &lease.metadata.name) {
-            (Some(_), Some(name)) => within(api.replace(name, &params, lease)).await,
-            _ => within(api.create(&params, lease)).await,
+            (Some(_), Some(name)) => until(LEASE_DEADLINE, api.replace(name, &params, lease)).await,
+            _ => until(LEASE_DEADLINE, api.create(&params, lease)).await,
         }
     }
 }
@@ -291,10 +309,11 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart_and_in_the_words_of_the_api_server() {
-        let of = |code: u16| {
-            let status = Status { code, message: "exceeded quota".to_owned(), ..Status::default() };
+        let said = |code: u16, message: &str| {
+            let status = Status { code, message: message.to_owned(), ..Status::default() };
             Refusal::from(Error::Api(Box::new(status)))
         };
+        let of = |code: u16| said(code, "exceeded quota");
         let words = "exceeded quota".to_owned();
         assert_eq!(of(404), Refusal::Absent);
         assert_eq!(of(409), Refusal::Conflict(words.clone()));
@@ -303,11 +322,30 @@ mod tests {
         assert_eq!(of(500), Refusal::Refused(words.clone()));
         assert_eq!(of(429), Refusal::Away(words.clone()));
         assert_eq!(of(503), Refusal::Away(words));
+        let denied = "admission webhook \"a.example.com\" denied the request: not now";
+        assert_eq!(said(503, denied), Refusal::Refused(denied.to_owned()), "whose code is the webhook's");
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_is_waited_for_for_ever() {
         let refused = within(std::future::pending::<Result<(), Error>>()).await.unwrap_err();
-        assert_eq!(refused, Refusal::Away("no answer within 12 s; a webhook may be hanging".to_owned()));
+        assert_eq!(refused, Refusal::TimedOut(DEADLINE));
+        assert_eq!(refused.to_string(), "no answer within 12 s; a webhook may be hanging");
+    }
+
+    /// One connection that led nowhere was waited for longer than a leader may act, and paused it.
+    #[tokio::test(start_paused = true)]
+    async fn the_lease_can_be_renewed_by_another_connection_in_time() {
+        let nobody = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let cluster = Cluster::new(Client::new(nobody, "voice"));
+        let terms = crate::lease::Terms::default();
+        let begun = tokio::time::Instant::now();
+        assert!(cluster.lease("voice", "l").await.is_err());
+        let mut lease = Lease::default();
+        lease.metadata.name = Some("l".to_owned());
+        assert!(cluster.write_lease("voice", &lease).await.is_err());
+        assert!(begun.elapsed() + terms.retry <= terms.deadline, "{:?}", begun.elapsed());
     }
 }

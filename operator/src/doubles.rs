@@ -1,11 +1,18 @@
-//! Pods and the store's words about their workers, as tests want them.
+//! Pods, the store's words about their workers, and an operator, as tests want them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use streamfleet_scaling::Moment;
 use streamfleet_store::{Epoch, Gate, Heartbeat, Order, Owner, WorkerView};
 
+use crate::cluster::Cluster;
+use crate::events::Reporter;
 use crate::facts::{Marks, PodFacts, Stage};
+use crate::metrics::Instruments;
+use crate::objects::Site;
+use crate::operator::Operator;
+use crate::prepare::Installation;
 
 /// When tests are.
 pub(crate) const NOW: Moment = Moment::from_millis(1_000_000);
@@ -52,4 +59,26 @@ pub(crate) fn view(name: &str, gate: Gate, active: u32) -> WorkerView {
         sessions: active,
         age: Duration::from_secs(1),
     }
+}
+
+/// One that leads, and has been told nothing.
+pub(crate) fn operator(client: kube::Client) -> Operator {
+    let due = Arc::default();
+    let metrics = streamfleet_process::telemetry::Metrics::new("t", "0");
+    let (_, leads) = tokio::sync::watch::channel(Some(Instant::now() + Duration::from_secs(60)));
+    let installation = Installation {
+        site: Site::default(),
+        secret: "a-secret-of-the-fleet".parse().unwrap(),
+        image: "worker:1".to_owned(),
+        public_url: None,
+    };
+    Operator::new(
+        Cluster::new(client),
+        Arc::new(streamfleet_store::Memory::default()),
+        installation,
+        Instruments::new(&metrics, Arc::clone(&due)),
+        due,
+        leads,
+        Reporter { controller: "c".to_owned(), instance: "i".to_owned() },
+    )
 }

@@ -85,9 +85,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Forgets what was said long ago: a service that has nothing to say for days keeps nothing.
+    pub fn prune(&mut self, now: Instant) {
+        let before = self.said.len();
+        self.said.retain(|_, said| now.saturating_duration_since(said.first) < SERIES);
+        if self.said.len() < before {
+            self.said.shrink_to_fit();
+        }
+    }
+
     /// What to do with a note. `unique` makes names of Events different.
     pub fn tell(&mut self, service: &str, note: &Note, unique: u64, now: Instant) -> Telling {
-        self.said.retain(|_, said| now.saturating_duration_since(said.first) < SERIES);
+        self.prune(now);
         if let Some(said) = self.said.get_mut(note) {
             said.times = said.times.saturating_add(1);
             if now.saturating_duration_since(said.written) < SPACING {
@@ -165,6 +174,8 @@ mod tests {
         assert_eq!(tell("one", 3, 10), Telling::Nothing, "not yet");
         assert_eq!(tell("one", 4, 40), Telling::Again("a.1".to_owned(), 3));
         assert_eq!(tell("one", 5, 361), Telling::New("a.5".to_owned()), "another series");
+        ledger.prune(at(361 + 360));
+        assert_eq!((ledger.said.len(), ledger.said.capacity()), (0, 0));
     }
 
     #[test]

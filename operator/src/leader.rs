@@ -30,7 +30,8 @@ pub struct Which {
     pub terms: Terms,
 }
 
-/// Runs for the lease and keeps it, until `stop`; then gives it back. `leads` is told until when this operator may act.
+/// Runs for the lease and keeps it, until `stop`; then gives it back: another operator acts at once, so nothing of this one's may be under
+/// way any more. `leads` is told until when this operator may act.
 ///
 /// # Errors
 /// Another operator has taken it.

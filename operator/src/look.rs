@@ -10,6 +10,7 @@ use streamfleet_session::ServiceName;
 use crate::apply::{Applied, Built, Writer};
 use crate::care::Care;
 use crate::cluster::Refusal;
+use crate::due::Lane;
 use crate::facts::{DeploymentFacts, NodeFacts, PodFacts, now};
 use crate::metrics::Outcome;
 use crate::names::{FINALIZER, Key, worker};
@@ -19,7 +20,7 @@ use crate::resource::Resource;
 use crate::scale::{Run, Scaling};
 use crate::status::{Fault, Standing};
 use crate::view::{Item, View};
-use crate::workers::{Circumstances, Sight, is_over};
+use crate::workers::{Circumstances, Sight, Views, is_over};
 
 /// A service without workers: a held offer wakes it.
 const ASLEEP: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub(crate) struct Looked {
     pub(crate) next: Duration,
     /// How it ended.
     pub(crate) outcome: Outcome,
+    /// What is to be expected of that.
+    pub(crate) lane: Lane,
 }
 
 /// A service as the cluster has it.
@@ -70,8 +73,10 @@ impl Seen {
 
 /// Why a look ends early.
 pub(crate) enum Stop {
-    /// The API server does not answer.
+    /// The API server cannot be reached.
     Away(String),
+    /// Something was not answered in time, and is told of. What else there was to write waits.
+    TimedOut,
     /// Another operator may be acting.
     NotLeading,
 }
@@ -81,6 +86,7 @@ impl From<Applied> for Result<(), Stop> {
         match applied {
             Applied::Done => Ok(()),
             Applied::Away(text) => Err(Stop::Away(text)),
+            Applied::TimedOut => Err(Stop::TimedOut),
             Applied::Stopped => Err(Stop::NotLeading),
         }
     }
@@ -101,6 +107,7 @@ impl Operator {
     /// Looks at a service and does what is to be done. `None` if there is none.
     pub(crate) async fn look(&self, key: &Key, care: &mut Care) -> Option<Looked> {
         let seen = Seen::of(&self.view.lock(), key)?;
+        care.ledger.prune(Instant::now());
         if care.uid != seen.resource.uid {
             *care = Care { uid: seen.resource.uid.clone(), ..Care::default() };
         }
@@ -113,27 +120,35 @@ impl Operator {
         let (figures, traffic) = self.ask_store(&service, care).await;
         let mut findings = find(&seen, standing, figures, traffic, care);
         let done = self.act(key, &service, &seen, &mut findings, care).await;
+        self.count(key, &findings);
         let mut outcome = match findings.standing {
             Standing::Served | Standing::Ending => Outcome::Ok,
             Standing::Invalid(_) | Standing::Displaced(_) => Outcome::Invalid,
         };
+        if matches!(done, Err(Stop::TimedOut)) {
+            care.timed_out = Some(Instant::now());
+            findings.faults.extend(care.refused.faults().cloned());
+        }
         let mut next = next(&findings, care);
         match done {
             Ok(()) if findings.faults.is_empty() => care.failures = 0,
-            Ok(()) => outcome = Outcome::Error,
-            Err(Stop::NotLeading) => return Some(Looked { next, outcome: Outcome::Error }),
+            Ok(()) | Err(Stop::TimedOut) => outcome = Outcome::Error,
+            Err(Stop::NotLeading) => {
+                return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
+            }
             Err(Stop::Away(text)) => {
                 tracing::debug!(service = %key, error = text, "the API server does not answer");
                 next = care.backoff(rand::random());
                 self.show(key, &findings, care);
-                return Some(Looked { next, outcome: Outcome::Error });
+                self.tell_deeds(key, &seen, &findings, care).await;
+                return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
             }
         }
         self.show(key, &findings, care);
         if let Some(at) = self.tell(key, &seen, &findings, care).await {
             next = next.min(at.saturating_duration_since(Instant::now()));
         }
-        Some(Looked { next, outcome })
+        Some(Looked { next, outcome, lane: care.lane(Instant::now()) })
     }
 
     /// Validate: whether it can be served. What ran goes on if not, by the last specification that could be used.
@@ -173,15 +188,15 @@ impl Operator {
             self.finalize(key, seen, finalizers.collect(), findings).await?;
         }
         let steps = findings.scaling.steps(seen, care, findings.figures, findings.now);
-        self.carry_out(key, service, &steps.first, findings).await?;
+        self.carry_out(key, service, &steps.first, findings, care).await?;
         if !closing {
             self.apply(key, seen, findings, care).await?;
         }
         self.raise(key, findings, care).await?;
-        self.carry_out(key, service, &steps.then, findings).await?;
+        self.carry_out(key, service, &steps.then, findings, care).await?;
         self.lower(key, seen, findings, care).await?;
-        findings.scaling.done = steps;
-        let is_over = |pod: &PodFacts| is_over(pod, &care.views, findings.figures, findings.now);
+        let views = Views::of(&care.views);
+        let is_over = |pod: &PodFacts| is_over(pod, &views, findings.figures, findings.now);
         if findings.standing == Standing::Ending && seen.pods.iter().all(is_over) && findings.scaling.is_at_zero() {
             let finalizers = seen.resource.finalizers.iter().filter(|name| *name != FINALIZER).cloned();
             self.finalize(key, seen, finalizers.collect(), findings).await?;
@@ -209,9 +224,9 @@ impl Operator {
             // It has changed, or is gone: the next look sees how.
             Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(()),
             Err(Refusal::Away(text)) => Err(Stop::Away(text)),
-            Err(Refusal::Refused(text)) => {
-                findings.faults.push(Fault::new("ObjectRefused", format!("its finalizers: {text}")));
-                Ok(())
+            Err(refusal) => {
+                findings.faults.push(Fault::new("ObjectRefused", format!("its finalizers: {refusal}")));
+                if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(()) }
             }
         }
     }
@@ -228,6 +243,10 @@ impl Operator {
             if view.get(key).is_some_and(|service| built.is_settled(&service.objects)) {
                 return Ok(());
             }
+        }
+        if care.refused.rests(Instant::now()) {
+            findings.faults.extend(care.refused.faults().cloned());
+            return Ok(());
         }
         let objects = prepared.blueprint(&seen.resource, &self.installation, &replicas).objects();
         let may_act = || self.may_act();
@@ -249,7 +268,8 @@ pub(crate) fn is_closing(standing: &Standing) -> bool {
 fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traffic>, care: &mut Care) -> Findings {
     let now = now();
     let pods: Vec<&PodFacts> = seen.pods.iter().collect();
-    let sight = Sight { pods: &pods, views: &care.views, figures, now };
+    let views = Views::of(&care.views);
+    let sight = Sight { pods: &pods, views: &views, figures, now };
     let prepared = care.prepared.clone();
     let capacity = prepared.as_ref().map_or(0, |prepared| prepared.said.service.sessions_per_worker.get());
     let rules = crate::scale::rules(prepared.as_deref(), now);

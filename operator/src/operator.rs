@@ -3,18 +3,19 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use streamfleet_store::{Store, Topic as StoreTopic};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::care::Care;
 use crate::cluster::Cluster;
-use crate::due::Due;
+use crate::due::{Due, Lane};
 use crate::events::Reporter;
 use crate::look::Looked;
 use crate::metrics::{Instruments, Outcome};
@@ -23,6 +24,9 @@ use crate::precedence::{self, Conflict};
 use crate::prepare::Installation;
 use crate::view::{Item, Name, Topic, View};
 use crate::watch::Told;
+
+/// Looks at services that are not answered in time hold at most one slot of so many: a look at another takes a moment.
+const SLOW_SHARE: usize = 4;
 
 /// What all looks share.
 pub struct Operator {
@@ -39,6 +43,8 @@ pub struct Operator {
     address: Mutex<Option<String>>,
     /// Until when it may act; `None` while it does not lead.
     leads: watch::Receiver<Option<Instant>>,
+    /// Nothing is begun any more: what is under way ends.
+    stops: AtomicBool,
     unique: AtomicU64,
 }
 
@@ -73,6 +79,7 @@ impl Operator {
             losers: Mutex::default(),
             address: Mutex::default(),
             leads,
+            stops: AtomicBool::new(false),
             // Names of Events differ from those of an operator before.
             unique: AtomicU64::new(crate::facts::now().as_millis() << 16),
         }
@@ -80,7 +87,7 @@ impl Operator {
 
     /// Whether it may act at this moment.
     pub(crate) fn may_act(&self) -> bool {
-        self.leads.borrow().is_some_and(|until| Instant::now() < until)
+        !self.stops.load(Ordering::Relaxed) && self.leads.borrow().is_some_and(|until| Instant::now() < until)
     }
 
     /// A number that nobody gets twice.
@@ -130,35 +137,46 @@ impl Operator {
         self.hurry.notify_one();
     }
 
-    /// Looks at services as they become due, at most so many at a time, until this is dropped.
-    pub async fn run(self: Arc<Self>, concurrency: NonZeroUsize) {
-        let mut running: JoinSet<(Key, Care, Option<Looked>)> = JoinSet::new();
+    /// Looks at services as they become due, at most so many at a time, until `stop`. Returns when nothing is under way any more: a request
+    /// that nobody waits for may still be obeyed, when another operator acts already.
+    pub async fn run(self: Arc<Self>, concurrency: NonZeroUsize, stop: CancellationToken) {
+        let mut running: JoinSet<(Key, Lane, Care, Option<Looked>)> = JoinSet::new();
+        let (mut slow, most_slow) = (0, (concurrency.get() / SLOW_SHARE).max(1));
         let mut cares: HashMap<Key, Care> = HashMap::new();
         let mut listeners = Listeners::default();
         let mut leads = self.leads.clone();
         loop {
             while running.len() < concurrency.get() && self.may_act() {
-                let Some(key) = self.due.lock().take(Instant::now()) else { break };
+                let up_to = if slow < most_slow { Lane::Slow } else { Lane::Quick };
+                let Some((key, lane)) = self.due.lock().take(Instant::now(), up_to) else { break };
+                slow += usize::from(lane == Lane::Slow);
                 listeners.listen(&self, &key);
                 let care = cares.remove(&key).unwrap_or_default();
                 let this = self.clone();
                 let span = tracing::info_span!("look", service = %key);
-                running.spawn(async move { this.look_once(key, care).await }.instrument(span));
+                let look = async move {
+                    let (care, looked) = this.look_once(&key, care).await;
+                    (key, lane, care, looked)
+                };
+                running.spawn(look.instrument(span));
             }
-            let next = self.due.lock().next().filter(|_| running.len() < concurrency.get());
+            let up_to = if slow < most_slow { Lane::Slow } else { Lane::Quick };
+            let next = self.due.lock().next(up_to).filter(|_| running.len() < concurrency.get());
             tokio::select! {
+                () = stop.cancelled() => break,
                 Some(done) = running.join_next() => match done {
-                    Ok((key, care, looked)) => {
+                    Ok((key, lane, care, looked)) => {
+                        slow -= usize::from(lane == Lane::Slow);
                         let now = Instant::now();
                         match looked {
                             Some(looked) => {
                                 cares.insert(key.clone(), care);
-                                self.due.lock().done(&key, Some(now + looked.next));
+                                self.due.lock().done(&key, Some(now + looked.next), looked.lane);
                             }
                             None => {
                                 self.instruments.forget(&key);
                                 listeners.forget(&key);
-                                self.due.lock().done(&key, None);
+                                self.due.lock().done(&key, None, Lane::Quick);
                             }
                         }
                     }
@@ -171,14 +189,17 @@ impl Operator {
                 _ = leads.changed() => {}
             }
         }
+        // Each look ends with the request that it waits for.
+        self.stops.store(true, Ordering::Relaxed);
+        while running.join_next().await.is_some() {}
     }
 
-    async fn look_once(&self, key: Key, mut care: Care) -> (Key, Care, Option<Looked>) {
+    async fn look_once(&self, key: &Key, mut care: Care) -> (Care, Option<Looked>) {
         let begun = Instant::now();
-        let looked = self.look(&key, &mut care).await;
+        let looked = self.look(key, &mut care).await;
         let outcome = looked.as_ref().map_or(Outcome::Ok, |looked| looked.outcome);
         self.instruments.looked(outcome, begun.elapsed());
-        (key, care, looked)
+        (care, looked)
     }
 }
 
@@ -256,3 +277,6 @@ impl Listeners {
         while self.tasks.try_join_next().is_some() {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ pub struct Prepared {
     /// What that says.
     pub said: Arc<Said>,
     /// Its workers, by kind: those of the service itself first.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Arc<Part>>,
 }
 
 /// Workers of one kind.
@@ -77,7 +77,7 @@ impl Prepared {
             let overlays = workers.templates.iter().filter_map(|template| overlay(&key, template, &mut mistakes));
             let overlays = overlays.collect();
             let tuning = Tuning { sessions_per_worker: said.service.sessions_per_worker, ..tuning };
-            parts.push(Part { variant, share, tuning, overlays });
+            parts.push(Arc::new(Part { variant, share, tuning, overlays }));
         }
         mistakes.or(Self { generation: resource.generation, said: said.clone(), parts })
     }

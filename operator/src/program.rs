@@ -1,6 +1,8 @@
 //! The operator as a program: flags, environment and a file in, an exit code out.
 
+use std::future::Future;
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use kube::api::{Api, ListParams};
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
@@ -24,8 +27,9 @@ use streamfleet_process::telemetry::{Program, Telemetry};
 use streamfleet_service::resource::{StreamService, definition_yaml};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, DEADLINE, LEASE_DEADLINE};
 use crate::config::{OperatorConfig, OperatorPlan};
 use crate::due::Due;
 use crate::events::Reporter;
@@ -38,8 +42,11 @@ use crate::prepare::Installation;
 use crate::requests::Counting;
 use crate::watch::{Told, Watches};
 
-/// The last writes are given this.
-const STOP_GRACE: Duration = Duration::from_secs(5);
+/// The last writes are given this, and then the lease is read and given back. Pods have more (`terminationGracePeriodSeconds`).
+const STOP_GRACE: Duration = DEADLINE.saturating_add(LEASE_DEADLINE).saturating_add(LEASE_DEADLINE);
+/// How often it is asked whether a kind is there, and the first pause between; each is twice as long.
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// For a connection to the API server to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing is said for so long leads nowhere: watches are ended by the API server before that.
@@ -151,10 +158,11 @@ async fn serve(plan: OperatorPlan, telemetry: &Telemetry) -> Result<(), String> 
         terms: Terms { duration: plan.lease.duration, deadline: plan.lease.deadline, retry: plan.lease.retry },
     };
     let (sender, leads) = watch::channel(None);
-    subsystems.spawn("lease", lead(cluster.clone(), which, sender, instruments.clone(), stop.clone()));
+    let release = CancellationToken::new();
+    subsystems.spawn("lease", lead(cluster.clone(), which, sender, instruments.clone(), release.clone()));
     drop(starting);
-    let operate = operate_when_leading(plan, Given { client, cluster, namespace, identity, instruments, due, leads });
-    subsystems.spawn("operator", async move { stop.run_until_cancelled(operate).await.unwrap_or(Ok(())) });
+    let given = Given { client, cluster, namespace, identity, instruments, due, leads };
+    subsystems.spawn("operator", before(operate_when_leading(plan, given, stop), release));
     tokio::select! {
         _ = signals.next() => {}
         Some(exit) = subsystems.next_exit() => return Err(exit.to_string()),
@@ -163,6 +171,13 @@ async fn serve(plan: OperatorPlan, telemetry: &Telemetry) -> Result<(), String> 
     for exit in subsystems.stop(STOP_GRACE).await.iter().filter(|exit| !exit.is_clean()) {
         tracing::warn!(%exit, "a part did not stop cleanly");
     }
+    Ok(())
+}
+
+/// What others wait for is told when something has ended as it should. What failed may have left something under way.
+async fn before<E>(first: impl Future<Output = Result<(), E>>, then: CancellationToken) -> Result<(), E> {
+    first.await?;
+    then.cancel();
     Ok(())
 }
 
@@ -176,8 +191,27 @@ struct Given {
     leads: watch::Receiver<Option<Instant>>,
 }
 
+struct Operating {
+    operator: Arc<Operator>,
+    watches: Watches,
+    address: BoxFuture<'static, ()>,
+    concurrency: NonZeroUsize,
+}
+
+/// Until `stop`, and then until nothing is under way any more.
+async fn operate_when_leading(plan: OperatorPlan, given: Given, stop: CancellationToken) -> Result<(), String> {
+    // Nothing is written before all is known.
+    let Some(operating) = stop.run_until_cancelled(begin_when_leading(plan, given)).await else { return Ok(()) };
+    let Operating { operator, mut watches, address, concurrency } = operating;
+    tokio::select! {
+        () = operator.run(concurrency, stop) => Ok(()),
+        () = watches.ended() => Err("a watch has ended".to_owned()),
+        () = address => Err("the routers' address is not followed any more".to_owned()),
+    }
+}
+
 /// One that waits for the lease watches nothing: all that it would keep would be there twice.
-async fn operate_when_leading(plan: OperatorPlan, given: Given) -> Result<(), String> {
+async fn begin_when_leading(plan: OperatorPlan, given: Given) -> Operating {
     let Given { client, cluster, namespace, identity, instruments, due, mut leads } = given;
     // The sender is the lease's task, whose end ends the process.
     if leads.wait_for(Option::is_some).await.is_err() {
@@ -189,7 +223,7 @@ async fn operate_when_leading(plan: OperatorPlan, given: Given) -> Result<(), St
     }
     site.ipv6 = std::env::var("KUBERNETES_SERVICE_HOST").is_ok_and(|host| host.contains(':'));
     let mut kinds = Kind::BUILT_IN.to_vec();
-    site.pod_monitors = is_served(&client, Kind::PodMonitor).await;
+    site.pod_monitors = is_served(&cluster, Kind::PodMonitor).await;
     kinds.extend(site.pod_monitors.then_some(Kind::PodMonitor));
     let routers = site.router_namespace.clone();
     let installation =
@@ -203,24 +237,29 @@ async fn operate_when_leading(plan: OperatorPlan, given: Given) -> Result<(), St
         Some(name) => crate::address::follow(client.clone(), routers, name, operator.clone()).boxed(),
         None => std::future::pending().boxed(),
     };
-    let mut watches = Watches::start(&client, &plan.namespaces, &kinds, &told);
+    let watches = Watches::start(&client, &plan.namespaces, &kinds, &told);
     watches.told_all().await;
     tracing::info!("what there is is known");
-    tokio::select! {
-        () = operator.run(plan.concurrency) => Err("nothing is looked at any more".to_owned()),
-        () = watches.ended() => Err("a watch has ended".to_owned()),
-        () = address => Err("the routers' address is not followed any more".to_owned()),
-    }
+    Operating { operator, watches, address, concurrency: plan.concurrency }
 }
 
-/// Whether the API server knows a kind. One that is installed later is seen by the next operator that leads.
-async fn is_served(client: &Client, kind: Kind) -> bool {
-    let resource = kind.resource();
-    let version = resource.api_version;
-    match client.list_api_group_resources(&version).await {
-        Ok(list) => list.resources.iter().any(|served| served.kind == kind.name()),
-        Err(_) => false,
+/// Whether the API server knows a kind. One that is installed later is seen by the next operator that leads. Whoever does not say is asked
+/// again, but not for ever: services need their workers more than anybody needs that kind.
+async fn is_served(cluster: &Cluster, kind: Kind) -> bool {
+    let mut pause = FIRST_PAUSE;
+    for again in (0..TRIES).rev() {
+        match cluster.serves(kind).await {
+            Ok(is_served) => return is_served,
+            Err(error) if again > 0 => tracing::debug!(%error, kind = kind.name(), "not told whether it is there"),
+            Err(error) => {
+                tracing::warn!(%error, kind = kind.name(), "not told whether it is there: none is made until another operator leads");
+                return false;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
+    false
 }
 
 /// A client of the API server, as the surroundings say, and the namespace that this runs in.
@@ -293,12 +332,63 @@ fn still_there(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
         Flags::command().debug_assert();
+    }
+
+    /// The lease was given back while a last write waited for a webhook, and the next operator had begun when it was obeyed.
+    #[tokio::test]
+    async fn the_lease_is_given_back_when_nothing_is_under_way_any_more() {
+        let (release, failed) = (CancellationToken::new(), CancellationToken::new());
+        let (sender, under_way) = tokio::sync::oneshot::channel::<()>();
+        let operating = before(async { under_way.await.map_err(|error| error.to_string()) }, release.clone());
+        let (ended, ()) = tokio::join!(operating, async {
+            assert!(!release.is_cancelled());
+            sender.send(()).unwrap();
+        });
+        assert!(ended.is_ok() && release.is_cancelled());
+        assert!(before(async { Err("a watch has ended") }, failed.clone()).await.is_err() && !failed.is_cancelled());
+    }
+
+    /// An API server that was slow for a moment was taken for one that has no such kind, for as long as the operator led.
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_say_what_there_is_is_asked_again() {
+        let check = async |codes: &[u16], expected: (bool, usize)| {
+            let (said, asked) = (codes.to_vec(), Arc::new(AtomicUsize::new(0)));
+            let count = asked.clone();
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+                let nth = count.fetch_add(1, Ordering::Relaxed);
+                let code = said[nth.min(said.len() - 1)];
+                let body = match code {
+                    200 => {
+                        json!({ "kind": "APIResourceList", "groupVersion": "monitoring.coreos.com/v1", "resources": [{
+                        "name": "podmonitors", "singularName": "", "namespaced": true, "kind": "PodMonitor", "verbs": [] }] })
+                    }
+                    _ => json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code }),
+                };
+                let body = kube::client::Body::from(body.to_string().into_bytes());
+                async move { Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap()) }
+            });
+            let cluster = Cluster::new(Client::new(server, "voice"));
+            assert_eq!(
+                (is_served(&cluster, Kind::PodMonitor).await, asked.load(Ordering::Relaxed)),
+                expected,
+                "{codes:?}"
+            );
+        };
+        check(&[200], (true, 1)).await;
+        check(&[404], (false, 1)).await;
+        check(&[503, 500, 200], (true, 3)).await;
+        check(&[503], (false, 4)).await;
     }
 
     #[test]

@@ -3,13 +3,15 @@
 mod replicas;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use streamfleet_scaling::{DrainReason, Figures, Limit, Moment, Plan, Traffic, Worker, decide};
 use streamfleet_session::ServiceName;
-use streamfleet_store::WorkerId;
+use streamfleet_store::{Gate, StoreError, WorkerId};
 
-use crate::care::Care;
+use crate::care::{Care, Rest};
 use crate::cluster::Refusal;
 use crate::facts::{DeploymentFacts, PodFacts, rfc3339};
 use crate::look::{Findings, Seen, Stop};
@@ -17,9 +19,9 @@ use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, P
 use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
 use crate::status::{Fault, Standing};
-use crate::steps::{PodId, Rules, Step, Steps, Wanted, close, steps};
+use crate::steps::{Deeds, PodId, Rules, Step, Steps, Wanted, close, steps};
 use crate::view::Item;
-use crate::workers::{Rolling, of_deployment, snapshot};
+use crate::workers::{Rolling, Views, of_deployment, snapshot};
 
 /// Pods of one Deployment.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) struct Run {
     name: String,
     variant: Option<String>,
     /// `None` if the specification does not know it any more: all of it goes.
-    part: Option<Part>,
+    part: Option<Arc<Part>>,
     facts: Option<DeploymentFacts>,
     /// Pods that there shall be, as it was last said.
     target: i32,
@@ -38,7 +40,7 @@ pub(crate) struct Run {
     /// Pods that were asked for in this look, and may be.
     created: u32,
     /// Pods that go in this look, and how many of them did.
-    removing: Vec<String>,
+    removing: HashSet<String>,
     removed: i32,
 }
 
@@ -46,7 +48,7 @@ impl Run {
     /// Those that the specification knows, and those that are still there.
     pub(crate) fn all(seen: &Seen, prepared: Option<&Prepared>, care: &Care) -> Vec<Self> {
         let service = &seen.resource.key.name;
-        let run = |name: String, variant: Option<String>, part: Option<Part>| {
+        let run = |name: String, variant: Option<String>, part: Option<Arc<Part>>| {
             let facts = seen.deployments.get(&name).cloned();
             let there = facts.as_ref().map_or(0, |facts| facts.replicas);
             let target = care.replicas.get(&name).copied().unwrap_or(there);
@@ -59,7 +61,7 @@ impl Run {
                 wanted: Wanted::default(),
                 coming: 0,
                 created: 0,
-                removing: Vec::new(),
+                removing: HashSet::new(),
                 removed: 0,
             }
         };
@@ -98,7 +100,7 @@ pub(crate) struct Scaling {
     wake: Option<Moment>,
     why: Option<String>,
     /// What was done, for people.
-    pub(crate) done: Steps,
+    pub(crate) done: Deeds,
 }
 
 /// How a service's drains are bounded.
@@ -122,7 +124,7 @@ impl Scaling {
         care: &mut Care,
         now: Moment,
     ) -> Self {
-        let mut all = Self { runs: Vec::new(), want: 0, limited: None, wake: None, why: None, done: Steps::default() };
+        let mut all = Self { runs: Vec::new(), want: 0, limited: None, wake: None, why: None, done: Deeds::default() };
         let weights: Vec<u32> = runs.iter().filter_map(|run| run.part.as_ref()).map(|part| part.share).collect();
         let mut shares = traffic.map(|traffic| traffic.split(&weights)).into_iter().flatten();
         // Whose service is being deleted and is never heard of is not waited for: there is nobody to put it back for.
@@ -192,20 +194,16 @@ impl Scaling {
         let rules = rules(care.prepared.as_deref(), now);
         // What the store has said before it fell silent is how things were: a worker that was empty then may have calls.
         let views = match figures {
-            Figures::Fresh => care.views.as_slice(),
-            Figures::Stale => &[],
+            Figures::Fresh => Views::of(&care.views),
+            Figures::Stale => Views::default(),
         };
         for run in &mut self.runs {
             let pods = of_deployment(&pods, &run.name);
             let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
-            let mut of_run = steps(&run.wanted, &pods, views, &rules, goes);
-            run.removing.clone_from(&of_run.removed);
+            let mut of_run = steps(&run.wanted, &pods, &views, &rules, goes);
             all.first.append(&mut of_run.first);
             all.then.append(&mut of_run.then);
-            all.undrained.append(&mut of_run.undrained);
-            all.drained.append(&mut of_run.drained);
-            all.removed.append(&mut of_run.removed);
-            all.expired.append(&mut of_run.expired);
+            run.removing = of_run.removed;
         }
         all
     }
@@ -223,10 +221,20 @@ impl Scaling {
         retiring.map(|run| run.name.clone()).collect()
     }
 
-    /// A pod has gone that its Deployment counted. One that was over was not counted any more.
-    fn removed(&mut self, pod: &PodId) {
-        if let Some(run) = self.runs.iter_mut().find(|run| run.removing.contains(&pod.name)) {
-            run.removed += 1;
+    /// A step was done, and not only wanted.
+    fn did(&mut self, step: &Step) {
+        match step {
+            Step::MarkServing(pod) => self.done.undrained.push(pod.name.clone()),
+            Step::MarkDraining(pod, _, why) => self.done.drained.push((pod.name.clone(), why.clone())),
+            Step::Ask(worker, Gate::Leaving) => self.done.expired.push(worker.clone()),
+            Step::Delete(pod) => {
+                // One that was over was not counted by its Deployment any more.
+                if let Some(run) = self.runs.iter_mut().find(|run| run.removing.contains(&pod.name)) {
+                    run.removed += 1;
+                    self.done.removed.push(pod.name.clone());
+                }
+            }
+            Step::Ask(..) | Step::Unprotect(_) | Step::Protect(_) => {}
         }
     }
 
@@ -291,28 +299,48 @@ impl Operator {
         service: &ServiceName,
         steps: &[Step],
         findings: &mut Findings,
+        care: &mut Care,
     ) -> Result<(), Stop> {
-        let mut failed: Vec<String> = Vec::new();
+        let mut failed: HashSet<&str> = HashSet::new();
+        let mut unasked = 0;
+        let rests = care.pods_rest.as_ref().filter(|rest| Instant::now() < rest.until).map(|rest| rest.fault.clone());
         for step in steps {
-            if failed.iter().any(|name| name == step.pod()) {
+            if failed.contains(step.pod()) {
+                continue;
+            }
+            if let Some(fault) = rests.as_ref().filter(|_| !matches!(step, Step::Ask(..))) {
+                if failed.is_empty() {
+                    findings.faults.push(fault.clone());
+                }
+                failed.insert(step.pod());
                 continue;
             }
             if !self.may_act() {
                 return Err(Stop::NotLeading);
             }
             match self.step(key, service, step).await {
-                Ok(Done::Yes) => {
-                    if let Step::Delete(pod) = step {
-                        findings.scaling.removed(pod);
-                    }
-                }
+                Ok(Done::Yes) => findings.scaling.did(step),
                 // It is gone, or another one: the watch tells.
-                Ok(Done::Moot) => failed.push(step.pod().to_owned()),
+                Ok(Done::Moot) => {
+                    failed.insert(step.pod());
+                }
+                // It is asked again with the next look: the pod says what is wanted. The store has one trouble with all of them.
+                Ok(Done::Unasked(error)) => {
+                    if unasked == 0 {
+                        tracing::warn!(service = %key, worker = step.pod(), %error, "a worker is not asked yet");
+                    }
+                    unasked += 1;
+                    failed.insert(step.pod());
+                }
                 Err(Refusal::Away(text)) => return Err(Stop::Away(text)),
                 Err(refusal) => {
-                    let text = format!("pod {}: {refusal}", step.pod());
-                    findings.faults.push(Fault::new("PodRefused", text));
-                    failed.push(step.pod().to_owned());
+                    let fault = Fault::new("PodRefused", format!("pod {}: {refusal}", step.pod()));
+                    findings.faults.push(fault.clone());
+                    failed.insert(step.pod());
+                    if matches!(refusal, Refusal::TimedOut(_)) {
+                        care.pods_rest = Some(Box::new(Rest::after(fault, Instant::now())));
+                        return Err(Stop::TimedOut);
+                    }
                 }
             }
         }
@@ -339,13 +367,17 @@ impl Operator {
             }
             Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
             Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,
-            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod).await,
+            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod).await.map(|written| {
+                // The watch may tell of it after the next look, which would count it again.
+                if let Some(written) = written.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                    self.view.lock().answer(Item::Pod(key.clone(), PodFacts::of(&written)));
+                }
+            }),
             Step::Ask(worker, gate) => {
                 let Ok(id) = worker.parse::<WorkerId>() else { return Ok(Done::Moot) };
                 return match self.store.ask_gate(service, &id, *gate).await {
                     Ok(_) => Ok(Done::Yes),
-                    // It is asked again with the next look: the pod says what is wanted.
-                    Err(_) => Ok(Done::Moot),
+                    Err(error) => Ok(Done::Unasked(error)),
                 };
             }
         };
@@ -361,6 +393,8 @@ enum Done {
     Yes,
     /// There is nobody to do it to.
     Moot,
+    /// The store did not take it.
+    Unasked(StoreError),
 }
 
 #[cfg(test)]

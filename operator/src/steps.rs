@@ -8,7 +8,7 @@
 //!    ReplicaSet that has too many pods takes pending ones first: the replacement that it has just made of the deleted pod. The
 //!    other way round it would choose by readiness, and could choose one with calls.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use streamfleet_scaling::{Moment, Phase, Plan, Stay, Worker};
@@ -16,6 +16,7 @@ use streamfleet_service::spec::Disruption;
 use streamfleet_store::{Gate, WorkerView};
 
 use crate::facts::{PodFacts, Stage};
+use crate::workers::Views;
 
 /// How long the sessions of an overdue worker have after their clients were told to go elsewhere.
 pub const FAREWELL: Duration = Duration::from_secs(60);
@@ -141,7 +142,14 @@ pub struct Steps {
     pub first: Vec<Step>,
     /// After that.
     pub then: Vec<Step>,
-    /// What is done, for people: workers put back.
+    /// Workers that go; pods that are over are deleted as well, and were not counted any more.
+    pub removed: HashSet<String>,
+}
+
+/// What was done, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deeds {
+    /// Workers put back.
     pub undrained: Vec<String>,
     /// Workers that drain from now on, and why.
     pub drained: Vec<(String, String)>,
@@ -157,17 +165,34 @@ pub struct Steps {
 pub fn steps(
     wanted: &Wanted,
     pods: &[&PodFacts],
-    views: &[WorkerView],
+    views: &Views<'_>,
     rules: &Rules,
     goes: impl Fn(&PodFacts) -> bool,
 ) -> Steps {
     let mut steps = Steps::default();
+    let wanted = Wishes::of(wanted);
     for pod in pods {
-        let view = views.iter().find(|view| view.owner.worker.as_str() == pod.name);
-        let of_pod = OfPod { pod, view, rules, leaving: goes(pod) };
-        of_pod.steps(wanted, &mut steps);
+        let of_pod = OfPod { pod, view: views.get(&pod.name), rules, leaving: goes(pod) };
+        of_pod.steps(&wanted, &mut steps);
     }
     steps
+}
+
+/// What is wanted, by worker: a large fleet is looked through every two seconds.
+struct Wishes<'a> {
+    undrain: HashSet<&'a str>,
+    drain: HashMap<&'a str, &'a str>,
+    remove: HashSet<&'a str>,
+}
+
+impl<'a> Wishes<'a> {
+    fn of(wanted: &'a Wanted) -> Self {
+        Self {
+            undrain: wanted.undrain.iter().map(String::as_str).collect(),
+            drain: wanted.drain.iter().map(|(id, why)| (id.as_str(), why.as_str())).collect(),
+            remove: wanted.remove.iter().map(String::as_str).collect(),
+        }
+    }
 }
 
 struct OfPod<'a> {
@@ -179,7 +204,7 @@ struct OfPod<'a> {
 }
 
 impl OfPod<'_> {
-    fn steps(&self, wanted: &Wanted, steps: &mut Steps) {
+    fn steps(&self, wanted: &Wishes<'_>, steps: &mut Steps) {
         let pod = self.pod;
         let id = || PodId::of(pod);
         let name = || pod.name.clone();
@@ -191,24 +216,22 @@ impl OfPod<'_> {
             steps.then.push(Step::Delete(id()));
             return;
         }
-        if wanted.undrain.contains(&pod.name) {
+        if wanted.undrain.contains(pod.name.as_str()) {
             if pod.marks.draining {
                 steps.first.push(Step::MarkServing(id()));
-                steps.undrained.push(name());
             }
             steps.first.push(Step::Ask(name(), Gate::Open));
             return;
         }
-        if wanted.remove.contains(&pod.name) {
+        if wanted.remove.contains(pod.name.as_str()) {
             self.remove(steps);
             return;
         }
-        let why = wanted.drain.iter().find(|(id, _)| *id == pod.name).map(|(_, why)| why.clone());
+        let why = wanted.drain.get(pod.name.as_str()).map(|why| (*why).to_owned());
         match why.or_else(|| self.asked_elsewhere()) {
             Some(why) if !pod.marks.draining => {
-                steps.then.push(Step::MarkDraining(id(), self.rules.now, why.clone()));
+                steps.then.push(Step::MarkDraining(id(), self.rules.now, why));
                 self.ask(Gate::Draining, steps);
-                steps.drained.push((name(), why));
             }
             None if !pod.marks.draining => {
                 if !pod.marks.protected {
@@ -231,12 +254,7 @@ impl OfPod<'_> {
                 self.remove(steps);
                 return;
             }
-            Some(_) => {
-                if self.view.is_some_and(|view| view.gate != Gate::Leaving) {
-                    steps.expired.push(self.pod.name.clone());
-                }
-                self.ask(Gate::Leaving, steps);
-            }
+            Some(_) => self.ask(Gate::Leaving, steps),
             None => self.ask(Gate::Draining, steps),
         }
         // Whoever upgrades a cluster does not wait for calls to end, where the service says that this is all right. They have
@@ -254,7 +272,7 @@ impl OfPod<'_> {
             steps.then.push(Step::Unprotect(PodId::of(self.pod)));
         }
         steps.then.push(Step::Delete(PodId::of(self.pod)));
-        steps.removed.push(self.pod.name.clone());
+        steps.removed.insert(self.pod.name.clone());
     }
 
     /// Asks it, unless that was done. One that the store does not know has nobody to ask.
@@ -303,7 +321,7 @@ mod tests {
     }
 
     fn of(wanted: &Wanted, pod: &PodFacts, gate: Gate, rules: &Rules) -> (Vec<Step>, Vec<Step>) {
-        let steps = steps(wanted, &[pod], &[view(gate)], rules, |_| true);
+        let steps = steps(wanted, &[pod], &Views::of(&[view(gate)]), rules, |_| true);
         (steps.first, steps.then)
     }
 
@@ -347,7 +365,8 @@ mod tests {
     #[test]
     fn who_ends_takes_no_more_sessions() {
         let ending = PodFacts { ending: true, ..serving() };
-        let of_view = |view: WorkerView| steps(&Wanted::default(), &[&ending], &[view], &RULES, |_| false).then;
+        let of_view =
+            |view: WorkerView| steps(&Wanted::default(), &[&ending], &Views::of(&[view]), &RULES, |_| false).then;
         assert_eq!(of_view(view(Gate::Open)), [ask(Gate::Draining)], "it may not have heard of it");
         assert_eq!(of_view(view(Gate::Draining)), []);
     }
@@ -372,7 +391,7 @@ mod tests {
         assert_eq!(of(&none, &serving(), Gate::Open, &rules).1, [], "its replacement is not there yet");
         let mut bare = draining(9);
         bare.marks.protected = false;
-        let then = |goes| steps(&none, &[&bare], &[view(Gate::Draining)], &rules, |_| goes).then;
+        let then = |goes| steps(&none, &[&bare], &Views::of(&[view(Gate::Draining)]), &rules, |_| goes).then;
         assert_eq!(then(true), []);
         assert_eq!(then(false), [Step::Protect(id())], "the node stays after all, and it has calls");
     }

@@ -48,6 +48,10 @@ impl Operator {
                 start_seconds: start.map(|start| start.as_secs_f64()),
             },
         );
+    }
+
+    /// What was done is counted, however the look has ended.
+    pub(crate) fn count(&self, key: &Key, findings: &Findings) {
         let done = &findings.scaling.done;
         for (kind, workers) in [
             ("create", findings.scaling.created() as usize),
@@ -83,6 +87,18 @@ impl Operator {
         let mut notes = decisions(findings);
         notes.extend(going(seen, care));
         notes.extend(transitions(before, &after));
+        let later = self.write_status(key, before, &after, care).await;
+        // A transition is told again until it stands in the status; the ledger knows that.
+        self.publish(key, seen, &notes, care).await;
+        later
+    }
+
+    /// What was done before the API server fell silent. How things stand is told when it is back.
+    pub(crate) async fn tell_deeds(&self, key: &Key, seen: &Seen, findings: &Findings, care: &mut Care) {
+        self.publish(key, seen, &decisions(findings), care).await;
+    }
+
+    async fn publish(&self, key: &Key, seen: &Seen, notes: &[Note], care: &mut Care) {
         let regarding = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
             kind: Some(KIND.to_owned()),
@@ -91,12 +107,16 @@ impl Operator {
             uid: Some(seen.resource.uid.clone()),
             ..ObjectReference::default()
         };
-        let later = self.write_status(key, before, &after, care).await;
         for note in notes {
-            // A transition is told again until it stands in the status; the ledger knows that.
-            self.publish(key, &note, &regarding, care).await;
+            if let Err(refusal) = self.publish_one(key, note, &regarding, care).await {
+                tracing::debug!(service = %key, error = %refusal, "an Event was lost");
+                care.answered(&refusal, Instant::now());
+                // Each of the others would be waited for as long.
+                if matches!(refusal, Refusal::TimedOut(_) | Refusal::Away(_)) {
+                    break;
+                }
+            }
         }
-        later
     }
 
     async fn write_status(
@@ -121,18 +141,27 @@ impl Operator {
                 }
             }
             Err(Refusal::Absent | Refusal::Conflict(_)) => {}
-            Err(refusal) => tracing::warn!(service = %key, error = %refusal, "its status cannot be written"),
+            Err(refusal) => {
+                tracing::warn!(service = %key, error = %refusal, "its status cannot be written");
+                care.answered(&refusal, Instant::now());
+            }
         }
         None
     }
 
-    async fn publish(&self, key: &Key, note: &Note, regarding: &ObjectReference, care: &mut Care) {
+    async fn publish_one(
+        &self,
+        key: &Key,
+        note: &Note,
+        regarding: &ObjectReference,
+        care: &mut Care,
+    ) -> Result<(), Refusal> {
         if !self.may_act() {
-            return;
+            return Ok(());
         }
         let now = Timestamp::now();
-        let told = match care.ledger.tell(&key.name, note, self.unique(), Instant::now()) {
-            Telling::Nothing => return,
+        match care.ledger.tell(&key.name, note, self.unique(), Instant::now()) {
+            Telling::Nothing => Ok(()),
             Telling::New(name) => {
                 match note.tone {
                     Tone::Normal => tracing::info!(service = %key, reason = note.reason, "{}", note.text),
@@ -144,9 +173,6 @@ impl Operator {
             Telling::Again(name, times) => {
                 self.cluster.repeat_event(&key.namespace, &name, &json!(series(times, now))).await
             }
-        };
-        if let Err(refusal) = told {
-            tracing::debug!(service = %key, error = %refusal, "an Event was lost");
         }
     }
 

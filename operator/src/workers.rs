@@ -43,11 +43,30 @@ struct Met {
 }
 
 impl Met {
-    /// It served so long after its creation, if that was for the first time.
+    /// It served so long after its creation, if that was for the first time. Both are said by the cluster: this machine's clock may be
+    /// another. Where a node's is behind the API server's nothing is learned, as no start takes no time.
     fn started(&mut self, after: Duration) {
-        if self.from_birth || after < LONGEST_START {
+        if !after.is_zero() && (self.from_birth || after < LONGEST_START) {
             self.start.get_or_insert(after);
         }
+    }
+}
+
+/// Workers, as the store has last told of them, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Views<'a>(HashMap<&'a str, &'a WorkerView>);
+
+impl<'a> Views<'a> {
+    /// Of these.
+    #[must_use]
+    pub fn of(views: &'a [WorkerView]) -> Self {
+        Self(views.iter().map(|view| (view.owner.worker.as_str(), view)).collect())
+    }
+
+    /// What it has told of one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a WorkerView> {
+        self.0.get(name).copied()
     }
 }
 
@@ -57,7 +76,7 @@ pub struct Sight<'a> {
     /// Its pods.
     pub pods: &'a [&'a PodFacts],
     /// Its workers, as the store has last told of them.
-    pub views: &'a [WorkerView],
+    pub views: &'a Views<'a>,
     /// Whether that is how things are, or how they were.
     pub figures: Figures,
     /// Now.
@@ -80,7 +99,8 @@ impl Acquaintance {
         capacity: u32,
         circumstances: impl Fn(&PodFacts) -> Circumstances,
     ) -> Vec<Worker<String>> {
-        self.0.retain(|uid, _| sight.pods.iter().any(|pod| pod.uid == *uid));
+        let uids: HashSet<&str> = sight.pods.iter().map(|pod| pod.uid.as_str()).collect();
+        self.0.retain(|uid, _| uids.contains(uid.as_str()));
         let there: Vec<&PodFacts> = sight.pods.iter().copied().filter(|pod| pod.stage != Stage::Over).collect();
         let of = |pod: &&PodFacts| self.worker(pod, sight, capacity, circumstances(pod));
         let mut workers: Vec<_> = there.iter().map(of).collect();
@@ -113,7 +133,7 @@ impl Acquaintance {
         capacity: u32,
         circumstances: Circumstances,
     ) -> Worker<String> {
-        let view = sight.views.iter().find(|view| view.owner.worker.as_str() == pod.name);
+        let view = sight.views.get(&pod.name);
         let met = self.0.entry(pod.uid.clone()).or_insert_with(|| Met {
             from_birth: pod.stage == Stage::Waiting && pod.restarts == 0,
             registered: None,
@@ -153,9 +173,6 @@ impl Acquaintance {
         };
         if met.phase != phase {
             (met.phase, met.since) = (phase, sight.now);
-        }
-        if phase == Phase::Serving {
-            met.started(sight.now.since(pod.created));
         }
         let since = match phase {
             Phase::Draining => pod.marks.since.unwrap_or(met.since),
@@ -197,8 +214,8 @@ impl Acquaintance {
 /// counts as over when its grace is, as its node has been told to end whatever it has, and the store answers that it knows of no such
 /// worker: one with a call renews its lease.
 #[must_use]
-pub fn is_over(pod: &PodFacts, views: &[WorkerView], figures: Figures, now: Moment) -> bool {
-    let is_known = || views.iter().any(|view| view.owner.worker.as_str() == pod.name);
+pub fn is_over(pod: &PodFacts, views: &Views<'_>, figures: Figures, now: Moment) -> bool {
+    let is_known = || views.get(&pod.name).is_some();
     let is_late = || pod.ending && pod.gone_by.is_some_and(|by| now.since(by) > KILLED);
     pod.stage == Stage::Over || (figures == Figures::Fresh && is_late() && !is_known())
 }
@@ -238,14 +255,16 @@ pub fn snapshot(
         u32::try_from(there).unwrap_or(u32::MAX)
     };
     if rolling == Rolling::Yes {
-        let mut surplus = exist(&workers).saturating_sub(replicas);
+        let surplus = exist(&workers).saturating_sub(replicas);
         // The youngest first.
         workers.sort_by_key(|worker| worker.created);
-        while surplus > 0 {
-            let Some(at) = workers.iter().rposition(|worker| worker.phase == Phase::Starting) else { break };
-            workers.remove(at);
-            surplus -= 1;
-        }
+        let starting = workers.iter().filter(|worker| worker.phase == Phase::Starting).count();
+        let mut kept = starting.saturating_sub(usize::try_from(surplus).unwrap_or(usize::MAX));
+        workers.retain(|worker| {
+            let keep = worker.phase != Phase::Starting || kept > 0;
+            kept = kept.saturating_sub(usize::from(worker.phase == Phase::Starting));
+            keep
+        });
     }
     let coming = replicas.saturating_sub(exist(&workers));
     Snapshot { workers, coming, traffic }
@@ -270,7 +289,8 @@ mod tests {
     }
 
     fn look(met: &mut Acquaintance, pod: &PodFacts, views: &[WorkerView], figures: Figures) -> Worker<String> {
-        let sight = Sight { pods: &[pod], views, figures, now: NOW };
+        let views = Views::of(views);
+        let sight = Sight { pods: &[pod], views: &views, figures, now: NOW };
         met.workers(&sight, 50, |_| Circumstances::default()).remove(0)
     }
 
@@ -320,7 +340,8 @@ mod tests {
                 on(node, PodFacts { noticed, created, ..pod("new", Stage::Waiting) }),
             ];
             let pods: Vec<&PodFacts> = pods.iter().collect();
-            let sight = Sight { pods: &pods, views, figures: Figures::Fresh, now: NOW };
+            let views = Views::of(views);
+            let sight = Sight { pods: &pods, views: &views, figures: Figures::Fresh, now: NOW };
             Acquaintance::default().workers(&sight, 50, |_| Circumstances::default()).remove(2).stay
         };
         let heard = [view("b", Gate::Open, 1)];
@@ -366,7 +387,7 @@ mod tests {
         use Figures::{Fresh, Stale};
         let late = PodFacts { ending: true, gone_by: Some(NOW - Duration::from_secs(31)), ..ready("a") };
         let check = |pod: &PodFacts, views: &[WorkerView], figures, expected: bool| {
-            assert_eq!(is_over(pod, views, figures, NOW), expected, "{pod:?}");
+            assert_eq!(is_over(pod, &Views::of(views), figures, NOW), expected, "{pod:?}");
         };
         check(&late, &[], Fresh, true);
         check(&late, &[], Stale, false);
@@ -385,7 +406,8 @@ mod tests {
         pod.marks.draining = true;
         let mut at = |seconds: u64, views: &[WorkerView], figures| {
             let now = NOW + Duration::from_secs(seconds);
-            met.workers(&Sight { pods: &[&pod], views, figures, now }, 50, |_| Circumstances::default());
+            let views = Views::of(views);
+            met.workers(&Sight { pods: &[&pod], views: &views, figures, now }, 50, |_| Circumstances::default());
             !met.silent(std::slice::from_ref(&pod), now).is_empty()
         };
         assert!(!at(0, &[], Figures::Fresh) && !at(299, &[], Figures::Fresh));
@@ -413,6 +435,36 @@ mod tests {
         let mut from_birth = Acquaintance::default();
         look(&mut from_birth, &PodFacts { stage: Stage::Waiting, ..old(0) }, &[], Figures::Fresh);
         assert_eq!(start(&mut from_birth, &old(900)), Some(900), "it was waited for");
+    }
+
+    /// An operator whose clock was half a minute behind the API server's learned that workers start in no time, and made none ahead.
+    #[test]
+    fn this_machine_s_clock_says_nothing_of_starts() {
+        let open = [view("a", Gate::Open, 1)];
+        let start = |created: Moment, stage| {
+            let pod = PodFacts { created, ..pod("a", stage) };
+            look(&mut Acquaintance::default(), &pod, &open, Figures::Fresh).start
+        };
+        let ahead = NOW + Duration::from_secs(30);
+        assert_eq!(start(ahead, Stage::Running), None);
+        assert_eq!(start(ahead, Stage::Ready(ahead + Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        assert_eq!(start(ahead, Stage::Ready(NOW)), None, "its node's clock is behind");
+    }
+
+    /// Ten thousand pods were compared with each other, every two seconds.
+    #[test]
+    fn a_large_fleet_is_looked_through_once() {
+        let many: Vec<PodFacts> = (0..20_000).map(|n| pod(&format!("w{n}"), Stage::Running)).collect();
+        let told: Vec<WorkerView> = many.iter().map(|pod| view(&pod.name, Gate::Open, 1)).collect();
+        let (pods, views): (Vec<&PodFacts>, _) = (many.iter().collect(), Views::of(&told));
+        let sight = Sight { pods: &pods, views: &views, figures: Figures::Fresh, now: NOW };
+        let mut met = Acquaintance::default();
+        let begun = std::time::Instant::now();
+        for _ in 0..2 {
+            assert_eq!(met.workers(&sight, 20, |_| Circumstances::default()).len(), many.len());
+        }
+        // Pairs of them are 400 million; this is a matter of milliseconds, and machines of tests are slow.
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 
     #[test]

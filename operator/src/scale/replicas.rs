@@ -49,7 +49,8 @@ impl Operator {
         let Findings { scaling, faults, .. } = findings;
         for run in &mut scaling.runs {
             let mut replicas = run.target.saturating_sub(run.removed).max(0);
-            if closing || run.is_retiring() {
+            // Nothing is known of what it should be where no specification could be read yet: then all of it stays.
+            if closing || (run.is_retiring() && care.prepared.is_some()) {
                 // Those that were asked for and never came are not waited for.
                 let there = seen.pods.iter().filter(|pod| {
                     pod.deployment.as_ref() == Some(&run.name) && !pod.ending && pod.stage != Stage::Over
@@ -103,12 +104,12 @@ impl Operator {
             // It is gone or another one: the next look sees how it is.
             Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(Allowed::No),
             Err(Refusal::Away(text)) => Err(Stop::Away(text)),
-            Err(Refusal::Refused(text)) => {
-                let fault = Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {text}"));
+            Err(refusal) => {
+                let fault = Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {refusal}"));
                 faults.push(fault.clone());
-                let wait = Wait::after(before, now, rand::random());
-                care.denied.insert(name.to_owned(), Denial { replicas, wait, fault });
-                Ok(Allowed::No)
+                let wait = Wait::after(before, Instant::now(), rand::random());
+                care.denied.insert(name.to_owned(), Box::new(Denial { replicas, wait, fault }));
+                if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(Allowed::No) }
             }
         }
     }

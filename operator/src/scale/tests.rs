@@ -5,16 +5,12 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::client::Body;
+use streamfleet_process::config::Mistakes;
 use streamfleet_store::Gate;
 
 use super::*;
-use crate::cluster::Cluster;
-use crate::doubles::view;
-use crate::events::Reporter;
+use crate::doubles::{self, view};
 use crate::kind::Kind;
-use crate::metrics::Instruments;
-use crate::objects::Site;
-use crate::prepare::Installation;
 use crate::resource::Resource;
 use crate::view::Known;
 
@@ -107,10 +103,15 @@ fn nobody_is_drained_for_what_the_store_said_before_it_fell_silent() {
 /// An API server that answers everything with this status, and counts what it was asked.
 fn operator(code: &Arc<AtomicU16>, asked: &Arc<AtomicU32>) -> Operator {
     let (code, asked) = (code.clone(), asked.clone());
-    let server = tower::service_fn(move |_: http::Request<Body>| {
+    let server = tower::service_fn(move |request: http::Request<Body>| {
         asked.fetch_add(1, Ordering::Relaxed);
         let code = code.load(Ordering::Relaxed);
         let body = match code {
+            200 if request.method() == http::Method::DELETE => {
+                let mut pod = pod("w", "base", true);
+                pod["metadata"]["labels"]["streamfleet.dev/service"] = "a".into();
+                pod
+            }
             200 => deployment(3),
             _ => {
                 json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "", "code": code })
@@ -119,24 +120,7 @@ fn operator(code: &Arc<AtomicU16>, asked: &Arc<AtomicU32>) -> Operator {
         let answer = http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap();
         async move { Ok::<_, Infallible>(answer) }
     });
-    let due = Arc::default();
-    let metrics = streamfleet_process::telemetry::Metrics::new("t", "0");
-    let (_, leads) = tokio::sync::watch::channel(Some(Instant::now() + Duration::from_secs(60)));
-    let installation = Installation {
-        site: Site::default(),
-        secret: "a-secret-of-the-fleet".parse().unwrap(),
-        image: "worker:1".to_owned(),
-        public_url: None,
-    };
-    Operator::new(
-        Cluster::new(kube::Client::new(server, "voice")),
-        Arc::new(streamfleet_store::Memory::default()),
-        installation,
-        Instruments::new(&metrics, Arc::clone(&due)),
-        due,
-        leads,
-        Reporter { controller: "c".to_owned(), instance: "i".to_owned() },
-    )
+    doubles::operator(kube::Client::new(server, "voice"))
 }
 
 fn deployment(replicas: u32) -> Value {
@@ -149,31 +133,95 @@ fn deployment(replicas: u32) -> Value {
     })
 }
 
+fn findings(standing: Standing, scaling: Scaling) -> Findings {
+    Findings {
+        standing,
+        figures: Figures::Fresh,
+        traffic: None,
+        workers: Vec::new(),
+        scaling,
+        faults: Vec::new(),
+        now: NOW,
+    }
+}
+
+/// A Deployment that there is, with so many pods wanted, and an operator that knows it.
+fn there(operator: &Operator, replicas: u32) -> DeploymentFacts {
+    let object = deployment(replicas);
+    let facts = DeploymentFacts::of(&serde_json::from_value(object.clone()).unwrap());
+    let item = Item::Object(
+        Kind::Deployment,
+        Key::new("voice", "a"),
+        "a-worker".to_owned(),
+        Known::of(&object),
+        Some(facts.clone()),
+    );
+    operator.view.lock().put(item);
+    facts
+}
+
+/// Whoever made a mistake in a specification lost a worker for good with each pod that was evicted, once an operator began that had
+/// never read a better one.
+#[tokio::test]
+async fn what_cannot_be_read_keeps_its_workers() {
+    let check = async |standing: Standing, asked_for: u32| {
+        let (code, asked) = (Arc::new(AtomicU16::new(200)), Arc::new(AtomicU32::new(0)));
+        let operator = operator(&code, &asked);
+        let mut seen = seen(&json!([]), &[pod("w", "base", false), pod("gone", "base", true)]);
+        seen.deployments.insert("a-worker".to_owned(), there(&operator, 3));
+        let mut care = Care { uid: "u".to_owned(), ..Care::default() };
+        let runs = Run::all(&seen, None, &care);
+        let scaling = Scaling::decide(runs, &standing, &seen.pods, &[], None, &mut care, NOW);
+        let mut findings = findings(standing, scaling);
+        assert!(operator.lower(&Key::new("voice", "a"), &seen, &mut findings, &mut care).await.is_ok());
+        assert_eq!(asked.load(Ordering::Relaxed), asked_for, "{:?}", findings.standing);
+    };
+    check(Standing::Invalid(Mistakes::new()), 0).await;
+    check(Standing::Ending, 1).await;
+}
+
+/// A policy that refused to have a pod deleted was asked every two seconds, and Events and metrics told of one removed worker after
+/// the other.
+#[tokio::test]
+async fn what_is_refused_is_not_told_as_done() {
+    let (code, asked) = (Arc::new(AtomicU16::new(403)), Arc::new(AtomicU32::new(0)));
+    let operator = operator(&code, &asked);
+    let key = Key::new("voice", "a");
+    let seen = seen(&json!([]), &[pod("w", "base", false)]);
+    operator.view.lock().put(Item::Pod(key.clone(), seen.pods[0].clone()));
+    let (service, mut care) = ("voice/a".parse().unwrap(), Care::default());
+    let look = async |care: &mut Care| {
+        let mut scaling = decided(&seen, &[], 0, care, NOW);
+        scaling.runs[0].wanted = Wanted { remove: vec!["w".to_owned()], ..Wanted::default() };
+        let steps = scaling.steps(&seen, care, Figures::Fresh, NOW);
+        let mut findings = findings(Standing::Served, scaling);
+        assert!(operator.carry_out(&key, &service, &steps.then, &mut findings, care).await.is_ok());
+        operator.count(&key, &findings);
+        (findings.scaling.done.removed, findings.faults.len(), asked.load(Ordering::Relaxed))
+    };
+    assert_eq!(look(&mut care).await, (vec![], 1, 1));
+    code.store(200, Ordering::Relaxed);
+    assert_eq!(look(&mut care).await, (vec!["w".to_owned()], 0, 2));
+    let is_ending = operator.view.lock().get(&key).unwrap().pods.values().all(|pod| pod.ending);
+    assert!(is_ending, "it is not deleted a second time");
+    // A webhook that hangs is not waited for with each pod of each look.
+    care.pods_rest = Some(Box::new(Rest::after(Fault::new("PodRefused", "no answer"), Instant::now())));
+    assert_eq!(look(&mut care).await, (vec![], 1, 2));
+}
+
 /// A policy that refuses a number of pods was asked every two seconds, and Events and metrics told of workers that nobody had made.
 #[tokio::test]
 async fn workers_that_are_refused_are_not_created() {
     let (code, asked) = (Arc::new(AtomicU16::new(403)), Arc::new(AtomicU32::new(0)));
     let operator = operator(&code, &asked);
     let key = Key::new("voice", "a");
-    let (object, kind) = (deployment(1), Kind::Deployment);
-    let facts = DeploymentFacts::of(&serde_json::from_value(object.clone()).unwrap());
-    let item = Item::Object(kind, key.clone(), "a-worker".to_owned(), Known::of(&object), Some(facts.clone()));
-    operator.view.lock().put(item);
     let mut seen = seen(&json!([]), &[]);
-    seen.deployments.insert("a-worker".to_owned(), facts);
+    seen.deployments.insert("a-worker".to_owned(), there(&operator, 1));
     let mut care = Care { uid: "u".to_owned(), ..Care::default() };
     let look = async |care: &mut Care| {
         let mut scaling = decided(&seen, &[], 0, care, NOW);
         scaling.runs[0].wanted.create = 2;
-        let mut findings = Findings {
-            standing: Standing::Served,
-            figures: Figures::Fresh,
-            traffic: None,
-            workers: Vec::new(),
-            scaling,
-            faults: Vec::new(),
-            now: NOW,
-        };
+        let mut findings = findings(Standing::Served, scaling);
         assert!(operator.raise(&key, &mut findings, care).await.is_ok());
         (findings.scaling.created(), findings.faults.len(), asked.load(Ordering::Relaxed))
     };
