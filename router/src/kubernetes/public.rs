@@ -1,6 +1,7 @@
 //! Where clients are told to send media to, followed: a Service's status, and what names lead to.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kube::{Api, Client};
 use opentelemetry::metrics::Meter;
 use streamfleet_process::readiness::{Note, Readiness};
 use tokio::net::lookup_host;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::{Addresses, Said, of_service};
 use super::config::{At, Public};
@@ -54,8 +55,7 @@ async fn look_up_for_ever(said: Vec<Said>, board: &mut Board) {
     loop {
         look_up(&mut addresses).await;
         board.show(&addresses);
-        let soon = if board.candidates.now().is_empty() { LOOK_UP_SOON } else { LOOK_UP };
-        tokio::time::sleep(soon).await;
+        tokio::time::sleep(board.look_up_after()).await;
     }
 }
 
@@ -63,8 +63,7 @@ async fn follow_service(At { namespace, name }: &At, client: Client, contact: &C
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut watch = Watch::<Service>::new(Api::namespaced(client, namespace), config, contact.line());
     let mut addresses = Addresses::default();
-    let mut ticks = interval(LOOK_UP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = pin!(sleep(LOOK_UP_SOON));
     // A Service that is deleted and made again while nobody looks is not in a new list.
     let mut is_listed = false;
     let mut has_asked = false;
@@ -87,7 +86,7 @@ async fn follow_service(At { namespace, name }: &At, client: Client, contact: &C
                 Event::InitDone => None,
                 Event::Delete(_) => Some(Vec::new()),
             },
-            _ = ticks.tick() => None,
+            () = again.as_mut() => None,
         };
         has_asked |= said.is_some();
         if let Some(said) = said {
@@ -98,6 +97,7 @@ async fn follow_service(At { namespace, name }: &At, client: Client, contact: &C
         if has_asked {
             board.show(&addresses);
         }
+        again.as_mut().reset(Instant::now() + board.look_up_after());
     }
 }
 
@@ -123,6 +123,11 @@ impl Board {
     /// Of a relay with this port.
     pub(crate) fn new(relay: u16, candidates: Arc<Candidates>, readiness: Readiness) -> Self {
         Self { relay, candidates, readiness, missing: None }
+    }
+
+    /// How long names are not looked up again, whoever has said them.
+    fn look_up_after(&self) -> Duration {
+        if self.candidates.now().is_empty() { LOOK_UP_SOON } else { LOOK_UP }
     }
 
     fn show(&mut self, addresses: &Addresses) {
@@ -158,6 +163,8 @@ mod tests {
             board.show(&addresses);
             assert_eq!((readiness.notes(), readiness.reasons()), (notes.to_vec(), Vec::new()), "{said:?}");
             assert_eq!(candidates.now().len(), said.len());
+            // A load balancer's new name leads nowhere for a while: nobody is served until it does.
+            assert_eq!(board.look_up_after().as_secs(), if said.is_empty() { 2 } else { 30 });
         };
         check(&[], &["no public address of media is known"]);
         check(&[], &["no public address of media is known"]);
