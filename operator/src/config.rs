@@ -190,10 +190,10 @@ impl OperatorConfig {
             }
         }
         let files = files(&self.store.redis, &mut mistakes);
-        let salt = self.secret.as_ref().map(|secret| secret.reveal().to_owned()).unwrap_or_default();
+        let salt = self.secret.clone().unwrap_or_else(|| Secret::new(""));
         let password = self.store.redis.password.as_ref().map(|password| {
             let variable = "STREAMFLEET_FLEET_STORE_REDIS_PASSWORD".to_owned();
-            (variable, "store-password".to_owned(), password.reveal().to_owned())
+            (variable, "store-password".to_owned(), password.clone())
         });
         let site = Site {
             config: worker_config(&self.store.redis, &self.log, &self.otlp),
@@ -226,7 +226,7 @@ impl OperatorConfig {
 }
 
 /// The files that say how TLS to the store is spoken, which workers need as well: name and text.
-fn files(redis: &RedisSpec, mistakes: &mut Mistakes) -> Vec<(String, String)> {
+fn files(redis: &RedisSpec, mistakes: &mut Mistakes) -> Vec<(String, Secret)> {
     let Some(tls) = &redis.tls else { return Vec::new() };
     let named = [
         ("authorities", "authorities.pem", &tls.authorities),
@@ -236,7 +236,7 @@ fn files(redis: &RedisSpec, mistakes: &mut Mistakes) -> Vec<(String, String)> {
     let read = |(key, name, path): (&str, &str, &Option<std::path::PathBuf>)| {
         let path = path.as_ref()?;
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()));
-        Some((name.to_owned(), mistakes.check(format!("store.redis.tls.{key}"), text)?))
+        Some((name.to_owned(), Secret::new(mistakes.check(format!("store.redis.tls.{key}"), text)?)))
     };
     named.into_iter().filter_map(read).collect()
 }
@@ -296,7 +296,9 @@ publicUrl: https://voice.example.com/
         let plan = load(WHOLE).unwrap();
         assert_eq!(plan.public_url.as_deref(), Some("https://voice.example.com"));
         assert_eq!(plan.site.config, json!({ "fleet": { "store": { "redis": { "address": "redis:6379" } } } }));
-        assert_eq!(plan.site.secret_env[0].2, "quite-secret");
+        assert_eq!(plan.site.secret_env[0].2.reveal(), "quite-secret");
+        let shown = format!("{plan:?}");
+        assert!(!shown.contains("quite-secret") && !shown.contains("a-secret-of-the-fleet"), "{shown}");
         assert_eq!(plan.lease.duration.as_secs(), 25);
         assert!(load(&format!("{WHOLE}lease: {{duration: 22s}}\n")).is_ok());
         let short = load(&format!("{WHOLE}lease: {{duration: 21s}}\n")).unwrap_err();

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
-use streamfleet_process::config::Mistakes;
+use streamfleet_process::config::{Mistakes, Secret};
 use streamfleet_scaling::{Buffer, Mode, Schedule, Tuning};
 use streamfleet_service::operation::{Autoscaling, Workers};
 use streamfleet_service::spec::{self, EnvSpec, ResourcesSpec, ScalingMode, ScheduleSpec, Template};
@@ -109,7 +109,7 @@ impl Prepared {
             disruption: service.operation.disruption,
             exposure: service.exposure,
             site: installation.site.clone(),
-            secret: installation.secret.of_service(&service.name).reveal().to_owned(),
+            secret: Secret::new(installation.secret.of_service(&service.name).reveal()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod service;
 mod service_account;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{EnvVar, PodTemplateSpec, ResourceRequirements};
@@ -19,6 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use ring::digest;
 use serde::Serialize;
 use serde_json::Value;
+use streamfleet_process::config::Secret;
 use streamfleet_service::spec::{Disruption, Exposure};
 
 use crate::kind::Kind;
@@ -55,7 +57,7 @@ pub struct Blueprint {
     /// What is the same for all services of the installation.
     pub site: Site,
     /// What routers show to the workers of this service.
-    pub secret: String,
+    pub secret: Secret,
 }
 
 /// Workers of one kind: a Deployment.
@@ -80,14 +82,14 @@ pub struct Group {
 }
 
 /// What is the same for all services of an installation.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Site {
     /// Every worker's configuration file: where the store is, logs, traces.
     pub config: Value,
     /// Environment of every worker that is secret: variable, key in the Secret, value.
-    pub secret_env: Vec<(String, String, String)>,
+    pub secret_env: Vec<(String, String, Secret)>,
     /// Files of every worker: key in the Secret and text. They are in [`FILES`].
-    pub files: Vec<(String, String)>,
+    pub files: Vec<(String, Secret)>,
     /// Labels of the routers' pods.
     pub routers: BTreeMap<String, String>,
     /// Their namespace.
@@ -99,14 +101,31 @@ pub struct Site {
     /// Whether pods have IPv6 addresses only, or first.
     pub ipv6: bool,
     /// What hashes of secrets are keyed with, so that nobody finds them by trying.
-    pub salt: String,
+    pub salt: Secret,
+}
+
+impl Default for Site {
+    /// Nothing is said.
+    fn default() -> Self {
+        Self {
+            config: Value::default(),
+            secret_env: Vec::new(),
+            files: Vec::new(),
+            routers: BTreeMap::new(),
+            router_namespace: String::new(),
+            monitoring_namespace: None,
+            pod_monitors: false,
+            ipv6: false,
+            salt: Secret::new(""),
+        }
+    }
 }
 
 /// The folder of [`Site::files`].
 pub const FILES: &str = "/etc/streamfleet/store";
 
 /// One object, as it is to be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Object {
     /// Which kind.
     pub kind: Kind,
@@ -126,6 +145,13 @@ pub enum Trial {
     None,
     /// Users have laid something over it.
     First,
+}
+
+impl fmt::Debug for Object {
+    /// Not all of it: that of a Secret is nobody's to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
+    }
 }
 
 impl Object {
@@ -187,12 +213,12 @@ impl Blueprint {
 
     /// A hash of all that a worker reads when it starts and that its pod's template does not show.
     fn config_hash(&self) -> String {
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.site.salt.as_bytes());
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.site.salt.reveal().as_bytes());
         let mut hash = ring::hmac::Context::with_key(&key);
         let config = self.site.config.to_string();
-        let secrets = self.site.secret_env.iter().map(|(_, _, value)| value);
-        let files = self.site.files.iter().flat_map(|(name, text)| [name, text]);
-        for text in [&self.manifest, &config, &self.secret].into_iter().chain(secrets).chain(files) {
+        let secrets = self.site.secret_env.iter().map(|(_, _, value)| value.reveal());
+        let files = self.site.files.iter().flat_map(|(name, text)| [name.as_str(), text.reveal()]);
+        for text in [self.manifest.as_str(), &config, self.secret.reveal()].into_iter().chain(secrets).chain(files) {
             hash.update(&(text.len() as u64).to_be_bytes());
             hash.update(text.as_bytes());
         }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use streamfleet_process::config::duration;
+use streamfleet_process::config::{Secret, duration};
 use streamfleet_service::spec::Exposure;
 
 use super::{ADMIN_PORT, Blueprint, FILES, Group, HTTP_PORT, MAX_LOOPS, MEDIA_PORT, config_map, secret};
@@ -260,7 +260,7 @@ fn volumes(of: &Blueprint) -> Vec<Volume> {
         ..Volume::default()
     }];
     if !of.site.files.is_empty() {
-        let item = |(key, _): &(String, String)| KeyToPath { key: key.clone(), path: key.clone(), mode: None };
+        let item = |(key, _): &(String, Secret)| KeyToPath { key: key.clone(), path: key.clone(), mode: None };
         volumes.push(Volume {
             name: "store".to_owned(),
             secret: Some(SecretVolumeSource {

@@ -12,9 +12,9 @@ use crate::kind::Kind;
 pub(super) const FLEET: &str = "fleet-secret";
 
 pub(super) fn build(of: &Blueprint) -> Object {
-    let mut data = BTreeMap::from([(FLEET.to_owned(), of.secret.clone())]);
-    data.extend(of.site.secret_env.iter().map(|(_, key, value)| (key.clone(), value.clone())));
-    data.extend(of.site.files.iter().cloned());
+    let mut data = BTreeMap::from([(FLEET.to_owned(), of.secret.reveal().to_owned())]);
+    data.extend(of.site.secret_env.iter().map(|(_, key, value)| (key.clone(), value.reveal().to_owned())));
+    data.extend(of.site.files.iter().map(|(name, text)| (name.clone(), text.reveal().to_owned())));
     let data = data.into_iter().map(|(key, text)| (key, ByteString(text.into_bytes()))).collect();
     let secret = Secret {
         metadata: of.meta(of.name()),

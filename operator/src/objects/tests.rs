@@ -23,10 +23,10 @@ fn blueprint() -> Blueprint {
             config: json!({ "fleet": { "store": { "redis": { "address": "redis:6379" } } } }),
             routers: [("app.kubernetes.io/name".to_owned(), "streamfleet-router".to_owned())].into(),
             router_namespace: "streamfleet".to_owned(),
-            salt: "a-secret-of-the-fleet".to_owned(),
+            salt: Secret::new("a-secret-of-the-fleet"),
             ..Site::default()
         },
-        secret: "sfsk_0".to_owned(),
+        secret: Secret::new("sfsk_0"),
     }
 }
 
@@ -69,9 +69,9 @@ fn full() -> Blueprint {
             secret_env: vec![(
                 "STREAMFLEET_FLEET_STORE_REDIS_PASSWORD".to_owned(),
                 "store-password".to_owned(),
-                "quite-secret".to_owned(),
+                Secret::new("quite-secret"),
             )],
-            files: vec![("authorities.pem".to_owned(), "-----BEGIN CERTIFICATE-----".to_owned())],
+            files: vec![("authorities.pem".to_owned(), Secret::new("-----BEGIN CERTIFICATE-----"))],
             monitoring_namespace: Some("monitoring".to_owned()),
             pod_monitors: true,
             ipv6: true,
@@ -104,6 +104,14 @@ fn the_objects_of_a_service_that_says_everything() {
     golden("full.json", &full());
 }
 
+#[test]
+fn secrets_show_nothing_of_themselves() {
+    let shown = format!("{:?} {:?}", full(), full().objects());
+    for secret in ["a-secret-of-the-fleet", "sfsk_0", "quite-secret", "BEGIN CERTIFICATE", "c2Zza18w"] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+}
+
 fn template(of: &Blueprint) -> Value {
     let objects = of.objects();
     let deployment = objects.iter().find(|object| object.kind == Kind::Deployment).unwrap();
@@ -121,7 +129,7 @@ fn what_a_worker_reads_when_it_starts_replaces_it() {
     };
     check(blueprint(), false);
     check(Blueprint { manifest: "{}".to_owned(), ..blueprint() }, true);
-    check(Blueprint { secret: "sfsk_1".to_owned(), ..blueprint() }, true);
+    check(Blueprint { secret: Secret::new("sfsk_1"), ..blueprint() }, true);
     check(site(&|site| site.config = json!({})), true);
     check(site(&|site| site.router_namespace = "other".to_owned()), false);
     check(Blueprint { disruption: Disruption::Always, ..blueprint() }, false);
