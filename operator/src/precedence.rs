@@ -1,80 +1,12 @@
-//! Who has a path that two services want: the older one, and of two that are as old the first by name.
-//!
-//! Routers decide the same by the same rule. A service that does not get one of its paths gets none of them: half a service
-//! would be a surprise.
+//! Who has a path that two services want, by the rule that routers go by as well.
 
-use std::collections::HashMap;
+use streamfleet_service::precedence;
 
 use crate::names::Key;
 
-/// A route: a host (empty for any), and the shape of a path.
-pub type Route = (String, String);
+pub use precedence::losers;
 
 /// What a service wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// Who.
-    pub key: Key,
-    /// Since when it is there, in seconds since the Unix epoch.
-    pub created: i64,
-    /// Its routes, each with its path as it is written.
-    pub routes: Vec<(Route, String)>,
-}
-
+pub type Wish = precedence::Wish<Key>;
 /// A path that somebody else has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
-    /// As the service writes it.
-    pub path: String,
-    /// Who has it.
-    pub by: Key,
-}
-
-/// Those that do not get what they want.
-#[must_use]
-pub fn losers<'a>(wishes: impl IntoIterator<Item = &'a Wish>) -> HashMap<Key, Conflict> {
-    let mut wishes: Vec<&Wish> = wishes.into_iter().collect();
-    wishes.sort_by_cached_key(|wish| (wish.created, wish.key.to_string()));
-    let mut taken: HashMap<&Route, &Key> = HashMap::new();
-    let mut losers = HashMap::new();
-    for wish in wishes {
-        let lost = wish.routes.iter().enumerate().find_map(|(n, (route, path))| {
-            let own = wish.routes[..n].iter().any(|(before, _)| before == route).then_some(&wish.key);
-            Some((path, taken.get(route).copied().or(own)?))
-        });
-        match lost {
-            Some((path, by)) => {
-                losers.insert(wish.key.clone(), Conflict { path: path.clone(), by: by.clone() });
-            }
-            None => taken.extend(wish.routes.iter().map(|(route, _)| (route, &wish.key))),
-        }
-    }
-    losers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wish(name: &str, created: i64, paths: &[&str]) -> Wish {
-        let routes = paths.iter().map(|path| ((String::new(), (*path).to_owned()), (*path).to_owned())).collect();
-        Wish { key: Key::new("voice", name), created, routes }
-    }
-
-    fn check(wishes: &[Wish], expected: &[(&str, &str, &str)]) {
-        let mut lost: Vec<_> = losers(wishes).into_iter().map(|(key, c)| (key.name, c.path, c.by.name)).collect();
-        lost.sort();
-        let lost: Vec<_> = lost.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
-        assert_eq!(lost, expected);
-    }
-
-    #[test]
-    fn the_older_one_has_it() {
-        check(&[wish("a", 2, &["/x"]), wish("b", 1, &["/x"])], &[("a", "/x", "b")]);
-        check(&[wish("b", 1, &["/x"]), wish("a", 1, &["/x"])], &[("b", "/x", "a")]);
-        check(&[wish("a", 1, &["/x"]), wish("b", 2, &["/y"])], &[]);
-        // Who gets nothing takes nothing away.
-        check(&[wish("a", 1, &["/x"]), wish("b", 2, &["/x", "/y"]), wish("c", 3, &["/y"])], &[("b", "/x", "a")]);
-        check(&[wish("a", 1, &["/x", "/x"])], &[("a", "/x", "a")]);
-    }
-}
+pub type Conflict = precedence::Conflict<Key>;

@@ -90,19 +90,8 @@ impl Resource {
     #[must_use]
     pub fn wish(&self) -> Option<Wish> {
         let said = self.said.as_ref().ok()?;
-        let host = said.service.host.clone().unwrap_or_default();
-        let routes = said.service.paths.iter().map(|path| {
-            let path = path.to_string();
-            ((host.clone(), shape(&path)), path)
-        });
-        Some(Wish { key: self.key.clone(), created: self.created, routes: routes.collect() })
+        Some(Wish::of(self.key.clone(), self.created, &said.service))
     }
-}
-
-/// A path without the names of its parameters.
-fn shape(path: &str) -> String {
-    let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
-    segments.collect::<Vec<_>>().join("/")
 }
 
 /// What of a specification a worker obeys. Everything else is the routers': a change of it does not replace workers. Keys that

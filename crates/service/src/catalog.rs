@@ -1,12 +1,14 @@
 //! All services of an installation, and which of them a request is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use streamfleet_process::config::{Mistake, Mistakes};
 use streamfleet_session::ServiceName;
 
 use crate::pattern::{Params, PathPattern, by_precedence};
+use crate::precedence::{self, Conflict, Wish};
 use crate::service::Service;
 
 /// Services, by name and by the requests that are for them.
@@ -73,12 +75,28 @@ impl Catalog {
         let mut services: Vec<Aged> = services.into_iter().collect();
         services.sort_by(|a, b| (a.created, &a.service.name).cmp(&(b.created, &b.service.name)));
         let (mut catalog, mut displaced) = (Self::default(), Vec::new());
+        let mut named = HashSet::new();
+        let (services, again): (Vec<Aged>, Vec<Aged>) =
+            services.into_iter().partition(|aged| named.insert(aged.service.name.clone()));
+        let wishes: Vec<_> =
+            services.iter().map(|aged| Wish::of(aged.service.name.clone(), aged.created, &aged.service)).collect();
+        let losers = precedence::losers(&wishes);
         for service in services.into_iter().map(|aged| Arc::new(aged.service)) {
-            match catalog.conflicts(&service).into_iter().next() {
+            match losers.get(&service.name) {
                 None => catalog.add(&service),
-                Some((by, mistake)) => displaced.push(Displaced { service, by, mistake }),
+                Some(Conflict { path, by }) => {
+                    let holder = if *by == service.name { Some(&service) } else { catalog.by_name.get(by) };
+                    let shape = service.paths.iter().find(|own| own.to_string() == *path).map(PathPattern::shape);
+                    let held = holder.and_then(|holder| holder.paths.iter().find(|held| Some(held.shape()) == shape));
+                    let mistake = taken(path, &service.name, held.map_or(path.clone(), ToString::to_string), by);
+                    displaced.push(Displaced { service, by: by.clone(), mistake });
+                }
             }
         }
+        displaced.extend(again.into_iter().map(|aged| {
+            let by = aged.service.name.clone();
+            Displaced { mistake: twice(&by), by, service: Arc::new(aged.service) }
+        }));
         catalog.sort();
         (catalog, displaced)
     }
@@ -87,17 +105,15 @@ impl Catalog {
     fn conflicts(&self, service: &Arc<Service>) -> Vec<(ServiceName, Mistake)> {
         let name = &service.name;
         if self.by_name.contains_key(name) {
-            let message = format!("there are two services {name}");
-            return vec![(name.clone(), Mistake { key: "metadata.name".to_owned(), origin: None, message })];
+            return vec![(name.clone(), twice(name))];
         }
         let there = self.by_host.get(service.host.as_deref().unwrap_or_default()).map_or(&[][..], Vec::as_slice);
         let mut conflicts = Vec::new();
         for (n, path) in service.paths.iter().enumerate() {
             let own = service.paths[..n].iter().map(|own| (own, name));
             let mut all = there.iter().map(|(known, by)| (known, &by.name)).chain(own);
-            if let Some((taken, by)) = all.find(|(known, _)| known.shape() == path.shape()) {
-                let message = format!("{path} of {name} is taken already by {taken} of {by}");
-                conflicts.push((by.clone(), Mistake { key: "spec.path".to_owned(), origin: None, message }));
+            if let Some((held, by)) = all.find(|(known, _)| known.shape() == path.shape()) {
+                conflicts.push((by.clone(), taken(path, name, held, by)));
             }
         }
         conflicts
@@ -152,6 +168,15 @@ fn without_port(host: &str) -> &str {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     }
+}
+
+fn twice(name: &ServiceName) -> Mistake {
+    Mistake { key: "metadata.name".to_owned(), origin: None, message: format!("there are two services {name}") }
+}
+
+fn taken(path: impl Display, name: &ServiceName, held: impl Display, by: &ServiceName) -> Mistake {
+    let message = format!("{path} of {name} is taken already by {held} of {by}");
+    Mistake { key: "spec.path".to_owned(), origin: None, message }
 }
 
 #[cfg(test)]
@@ -266,6 +291,11 @@ mod tests {
             vec![aged("a", 1, json!({ "path": "/x", "aliases": ["/x/"] }))],
             &[],
             &[("a", "a", "/x of a is taken already by /x of a")],
+        );
+        check(
+            vec![aged("a", 1, x()), aged("a", 2, json!({ "path": "/y" }))],
+            &["a"],
+            &[("a", "a", "there are two services a")],
         );
         check(vec![], &[], &[]);
     }

@@ -14,6 +14,7 @@
 //! | [`turn`] | credentials of TURN servers that share a secret with us |
 //! | [`files`] | the files that hold such documents |
 //! | [`pattern`] | the path of a service, with parameters |
+//! | [`precedence`] | who has a path that two services want |
 //! | [`catalog`] | all services of an installation, and which of them a request is for |
 //!
 //! All of it but [`files`] is pure. What is absent: watching files or the API server, secrets' values (only where they are).
@@ -24,6 +25,7 @@ pub mod ice;
 pub mod manifest;
 pub mod operation;
 pub mod pattern;
+pub mod precedence;
 #[cfg(feature = "kube")]
 pub mod resource;
 pub mod service;

@@ -97,15 +97,14 @@ impl PathPattern {
     }
 
     /// The same path, whatever its parameters are called: of two services with the same one, none could be told from the other.
+    /// `/rooms/{room}` → `/rooms/{}`.
     #[must_use]
-    pub(crate) fn shape(&self) -> Vec<Option<&str>> {
-        self.0
-            .iter()
-            .map(|segment| match segment {
-                Segment::Literal(text) => Some(text.as_str()),
-                Segment::Parameter(_) => None,
-            })
-            .collect()
+    pub fn shape(&self) -> String {
+        let segments = self.0.iter().map(|segment| match segment {
+            Segment::Literal(text) => text.as_str(),
+            Segment::Parameter(_) => "{}",
+        });
+        segments.fold(String::new(), |shape, segment| shape + "/" + segment)
     }
 }
 
@@ -264,6 +263,14 @@ mod tests {
         assert_eq!(strip("/rooms/{room}", "/rooms//outputs"), None, "a value is not empty");
         assert_eq!(strip("/rooms/{room}", "/rooms/a%2Fb/outputs"), None, "no escapes");
         assert_eq!(strip("/rooms/{room}", "/rooms/../outputs"), None);
+    }
+
+    #[test]
+    fn paths_that_could_not_be_told_apart_have_one_shape() {
+        let shape = |text: &str| text.parse::<PathPattern>().unwrap().shape();
+        assert_eq!((shape("/"), shape("/rooms/{room}/x")), (String::new(), "/rooms/{}/x".to_owned()));
+        assert_eq!(shape("/{a}/b"), shape("/{b}/b/"));
+        assert_ne!(shape("/{a}/b"), shape("/a/{b}"));
     }
 
     proptest! {
