@@ -31,7 +31,6 @@ pub(crate) fn pod(name: &str, stage: Stage) -> PodFacts {
         was_ready: matches!(stage, Stage::Ready(_)),
         restarts: 0,
         ending: false,
-        ending_since: None,
         gone_by: None,
         marks: Marks { protected: true, ..Marks::default() },
         trouble: None,

@@ -37,8 +37,6 @@ pub struct PodFacts {
     pub restarts: i32,
     /// Whether it is being deleted.
     pub ending: bool,
-    /// Since when.
-    pub ending_since: Option<Moment>,
     /// By when it is to be gone: its node kills what is left of it then.
     pub gone_by: Option<Moment>,
     /// What its labels say.
@@ -114,8 +112,6 @@ impl DeploymentFacts {
 pub struct NodeFacts {
     /// Why its pods have to go; `None` if they need not.
     pub leaving: Option<String>,
-    /// Whether it has told lately that it lives.
-    pub ready: bool,
 }
 
 /// Taints that say that a node goes, whatever their effect: of the cluster autoscaler, Karpenter, GKE, and AWS' termination
@@ -187,10 +183,6 @@ impl PodFacts {
             restarts: containers.iter().filter(|container| container.name == "worker").map(|it| it.restart_count).sum(),
             ending: metadata.deletion_timestamp.is_some(),
             // The timestamp is the end of its grace.
-            ending_since: metadata.deletion_timestamp.as_ref().map(|end| {
-                let grace = u64::try_from(metadata.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0);
-                moment(end) - Duration::from_secs(grace)
-            }),
             gone_by: metadata.deletion_timestamp.as_ref().map(moment),
             marks: Marks::of(metadata),
             trouble: trouble(pod, containers),
@@ -321,9 +313,7 @@ impl NodeFacts {
             None if node.metadata.deletion_timestamp.is_some() => Some("being deleted".to_owned()),
             None => None,
         };
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-        let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        Self { leaving, ready }
+        Self { leaving }
     }
 }
 
@@ -440,10 +430,9 @@ mod tests {
     #[test]
     fn nodes_that_go() {
         let check = |spec: Value, expected: Option<&str>| {
-            let node = json!({ "spec": spec, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+            let node = json!({ "spec": spec });
             let facts = NodeFacts::of(&serde_json::from_value(node).unwrap());
             assert_eq!(facts.leaving.as_deref(), expected, "{spec}");
-            assert!(facts.ready);
         };
         let taint = |key: &str, effect: &str| json!({ "taints": [{ "key": key, "effect": effect }] });
         check(json!({}), None);

@@ -64,7 +64,7 @@ impl Seen {
         let pods: Vec<PodFacts> = service.pods.values().filter(is_worker).cloned().collect();
         let nodes: BTreeSet<&String> = pods.iter().filter_map(|pod| pod.node.as_ref()).collect();
         let going = nodes.into_iter().filter_map(|name| {
-            let NodeFacts { leaving, .. } = view.node(name)?;
+            let NodeFacts { leaving } = view.node(name)?;
             Some((name.clone(), leaving.clone()?))
         });
         Some(Self { going: going.collect(), deployments, pods, resource })

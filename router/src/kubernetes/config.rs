@@ -134,11 +134,7 @@ impl KubernetesConfig {
         if only.len() > MAX_NAMESPACES {
             mistakes.push("kubernetes.namespaces", format!("more than {MAX_NAMESPACES}: name none to watch all"));
         }
-        if self.namespaces.is_empty() {
-            Some(Scope::All)
-        } else {
-            Some(Scope::Only(only)).filter(|_| !self.namespaces.is_empty())
-        }
+        if self.namespaces.is_empty() { Some(Scope::All) } else { Some(Scope::Only(only)) }
     }
 
     fn public(&self, mistakes: &mut Mistakes) -> Option<Public> {
