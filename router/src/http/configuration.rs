@@ -1,7 +1,7 @@
 //! `rtc_configuration`: the STUN and TURN servers that a client of a service is told of.
 //!
 //! Whoever may offer may have them, and nobody else: credentials are worth something. Where the service says which servers, this router
-//! makes the credentials, and no worker has the secret; else any worker is asked, which has some of its own.
+//! makes the credentials, and no worker has the secret; else any worker is asked, which may have some of its own.
 
 use std::time::{Instant, SystemTime};
 
@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 use streamfleet_edge::{body, reply};
+use streamfleet_service::ice::IceServers;
 use streamfleet_service::turn::Asker;
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, UserId};
@@ -33,11 +34,21 @@ impl Call {
             Err(failure) => return self.counted(failure.as_str(), reply::failure(&failure)),
         };
         let Some(ice) = &self.desk.ice else {
+            let workers = self.some_workers();
+            if workers.is_empty() {
+                // It is asked for before the offer, which is what has a first worker made: whoever were told to wait here would wait for
+                // ever.
+                return self.answered_by(&IceServers::default(), user.as_ref());
+            }
             let voucher = user.map_or(Voucher::None, Voucher::User);
             // The one that is asked may be gone since it was heard of; a second one is not asked for more than that.
-            return self.first_of(&parts, body, voucher, self.some_workers().into_iter().take(2)).await;
+            return self.first_of(&parts, body, voucher, workers.into_iter().take(2)).await;
         };
-        let asker = user.as_ref().map_or_else(|| Asker::Somebody(rand::random()), Asker::User);
+        self.answered_by(ice, user.as_ref())
+    }
+
+    fn answered_by(&self, ice: &IceServers, user: Option<&UserId>) -> Response {
+        let asker = user.map_or_else(|| Asker::Somebody(rand::random()), Asker::User);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.counted("answered", reply::json(StatusCode::OK, &ice.configuration(asker, now)))
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, World, answer, error};
+use super::world::{ADMIN, SOON, World, answer, error};
 
 const KEY: &str = "a secret of thirty-two bytes or more";
 const TURN_SECRET: &str = "north-by-north-west";
@@ -79,6 +79,21 @@ async fn who_could_not_offer_gets_none() {
     let seen = world.next().await;
     assert_eq!(seen.line, "GET /a/rtc_configuration");
     assert_eq!(seen.headers.get_all("streamfleet-user").iter().collect::<Vec<_>>(), ["dGVzcw"]);
+}
+
+/// It is asked for before the offer that has a first worker made.
+#[tokio::test]
+async fn nobody_waits_for_a_service_without_workers() {
+    let world = World::new();
+    let router = world.growing(json!({ "autoscaling": { "minReplicas": 0 } }), 2);
+    assert_eq!(ask(&world, &router, None).await, (200, json!({ "iceServers": [] })));
+    world.ghost("gone").await;
+    let silent = async {
+        while error(&ask(&world, &router, None).await).0 != 502 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, silent).await.expect("one that is there is asked");
 }
 
 #[tokio::test]
