@@ -514,11 +514,11 @@ fn one_who_waits_starts_the_first() {
 fn growth_is_met_before_it_is_there() {
     let mut bench = Bench::with(&[10, 10]);
     let mut arrived = 0;
-    // Ten in five seconds is two a second; a start takes ten, and a tick five: thirty, and 2.5 deviations of as many.
+    // Forty in twenty seconds is two a second; a start takes ten, and a tick five: thirty, and 2.5 deviations of as many.
     for _ in 0..2 {
         bench.traffic = Some(Traffic { arrived, ..Traffic::default() });
-        bench.tick(5);
-        arrived += 10;
+        bench.tick(20);
+        arrived += 40;
     }
     let plan = bench.tick(0);
     assert_eq!((plan.buffer, plan.why, plan.want), (44, Why::Growth, 4));

@@ -55,7 +55,7 @@ impl Rates {
 
     /// Sessions that come in a second.
     pub(crate) fn arrivals(&self) -> f64 {
-        self.arrivals.long.value() + self.rise()
+        self.arrivals.long() + self.rise()
     }
 
     /// Sessions that will come in a second, on the mean of the time from now until `ahead`, if they become more as they do.
@@ -69,7 +69,7 @@ impl Rates {
 
     /// By how much the short mean is above the long one, if that is more than chance.
     fn rise(&self) -> f64 {
-        let (short, long) = (self.arrivals.short.value(), self.arrivals.long.value());
+        let (short, long) = (self.arrivals.short(), self.arrivals.long());
         // The deviation of a mean of Poisson's arrivals that forgets over `t` is √(λ/2t), and each arrival is 1/t of it.
         let seconds = SHORT.as_secs_f64();
         let chance = DEVIATIONS * (long / (2.0 * seconds)).sqrt() + 1.0 / seconds;
@@ -78,7 +78,7 @@ impl Rates {
 
     /// Sessions that end in a second: by the long mean, for what ends late is missed too.
     pub(crate) fn departures(&self) -> f64 {
-        self.departures.long.value()
+        self.departures.long()
     }
 }
 
@@ -94,9 +94,18 @@ impl Rate {
         self.short.add(count / seconds, seconds / SHORT.as_secs_f64());
         self.long.add(count / seconds, seconds / LONG.as_secs_f64());
     }
+
+    fn short(&self) -> f64 {
+        self.short.value(SHORT)
+    }
+
+    fn long(&self) -> f64 {
+        self.long.value(LONG)
+    }
 }
 
-/// An exponentially weighted mean that knows how little it has seen: its first value is the first one added.
+/// An exponentially weighted mean that knows how little it has seen: its first value is the first one added. But what has been looked
+/// at for less than [`SHORT`] is no rate yet: one call in the first second is not one in each.
 #[derive(Debug, Clone, Default)]
 struct Mean {
     sum: f64,
@@ -110,8 +119,10 @@ impl Mean {
         self.weight = self.weight * forget + (1.0 - forget);
     }
 
-    fn value(&self) -> f64 {
-        if self.weight > 0.0 { self.sum / self.weight } else { 0.0 }
+    /// Of a mean that forgets over this.
+    fn value(&self, over: Duration) -> f64 {
+        let least = 1.0 - (-SHORT.as_secs_f64() / over.as_secs_f64()).exp();
+        self.sum / self.weight.max(least)
     }
 }
 
@@ -132,10 +143,22 @@ mod tests {
         let mut rates = Rates::default();
         assert!(!rates.read(traffic(500, 0, 100), second(0)), "what came before is nobody's");
         assert_eq!((rates.arrivals(), rates.departures()), (0.0, 0.0));
-        assert!(rates.read(traffic(505, 5, 105), second(5)));
+        assert!(rates.read(traffic(530, 10, 120), second(20)));
         assert!((rates.arrivals() - 2.0).abs() < 1e-9, "who was refused came too: {}", rates.arrivals());
         assert!((rates.departures() - 1.0).abs() < 1e-9);
-        assert!(!rates.read(traffic(505, 5, 106), second(6)), "somebody went, nobody came");
+        assert!(!rates.read(traffic(530, 10, 121), second(21)), "somebody went, nobody came");
+    }
+
+    /// The first call of a service made it need workers for one a second.
+    #[test]
+    fn one_call_in_the_first_moment_is_no_rate() {
+        let mut rates = Rates::default();
+        rates.read(traffic(0, 0, 0), second(0));
+        assert!(rates.read(traffic(1, 0, 0), second(1)));
+        assert!(rates.arrivals() < 0.06 && rates.forecast(Duration::from_secs(30)) < 0.07, "{}", rates.arrivals());
+        // Forty are.
+        assert!(rates.read(traffic(41, 0, 0), second(2)));
+        assert!(rates.arrivals() > 1.9, "{}", rates.arrivals());
     }
 
     /// A burst counts at once and for a while, and is forgotten.
@@ -166,10 +189,10 @@ mod tests {
     fn a_store_that_forgets_makes_no_rate() {
         let mut rates = Rates::default();
         rates.read(traffic(1_000, 0, 900), second(0));
-        rates.read(traffic(1_010, 0, 910), second(10));
-        assert!(!rates.read(traffic(3, 0, 0), second(20)));
+        rates.read(traffic(1_020, 0, 920), second(20));
+        assert!(!rates.read(traffic(3, 0, 0), second(40)));
         assert!((rates.arrivals() - 1.0).abs() < 1e-9);
-        assert!(rates.read(traffic(13, 0, 10), second(30)), "and counts on from there");
+        assert!(rates.read(traffic(13, 0, 10), second(50)), "and counts on from there");
         assert!((rates.arrivals() - 1.0).abs() < 1e-9);
         assert!((rates.departures() - 1.0).abs() < 1e-9);
     }
@@ -179,10 +202,10 @@ mod tests {
     fn other_counters_make_no_rate() {
         let mut rates = Rates::default();
         rates.read(traffic(1_000, 0, 900), second(0));
-        rates.read(traffic(1_010, 0, 910), second(10));
+        rates.read(traffic(1_020, 0, 920), second(20));
         rates.recount();
-        assert!(!rates.read(traffic(5_050, 0, 4_550), second(20)));
-        assert!(rates.read(traffic(5_060, 0, 4_560), second(30)));
+        assert!(!rates.read(traffic(5_050, 0, 4_550), second(40)));
+        assert!(rates.read(traffic(5_060, 0, 4_560), second(50)));
         assert!((rates.arrivals() - 1.0).abs() < 1e-9 && (rates.departures() - 1.0).abs() < 1e-9);
     }
 
@@ -192,7 +215,7 @@ mod tests {
         rates.read(traffic(0, 0, 0), second(10));
         assert!(!rates.read(traffic(50, 0, 0), second(10)));
         assert!(!rates.read(traffic(50, 0, 0), second(9)), "nor is a clock that goes back");
-        rates.read(traffic(50, 0, 0), second(20));
+        rates.read(traffic(100, 0, 0), second(30));
         assert!((rates.arrivals() - 5.0).abs() < 1e-9);
     }
 }

@@ -56,12 +56,12 @@ fn another_weight_is_no_rush() {
     let at = |seconds| NOW + Duration::from_secs(seconds);
     let weight = |weight: u32| seen(&json!([{ "name": "b", "weight": weight }]), &[]);
     let _ = decided(&weight(10), &[], 100_000, &mut care, at(0));
-    let _ = decided(&weight(10), &[], 100_100, &mut care, at(10));
+    let _ = decided(&weight(10), &[], 100_200, &mut care, at(20));
     let rate = |care: &Care, variant: Option<&str>| care.scaling[&variant.map(str::to_owned)].arrivals();
     assert!((rate(&care, Some("b")) - 1.0).abs() < 0.01);
-    let _ = decided(&weight(50), &[], 100_200, &mut care, at(20));
+    let _ = decided(&weight(50), &[], 100_400, &mut care, at(40));
     assert!((rate(&care, Some("b")) - 1.0).abs() < 0.01, "{}", rate(&care, Some("b")));
-    let _ = decided(&weight(50), &[], 100_300, &mut care, at(30));
+    let _ = decided(&weight(50), &[], 100_500, &mut care, at(50));
     let (base, b) = (rate(&care, None), rate(&care, Some("b")));
     assert!(b > 1.0 && b <= 5.0 && (5.0..9.1).contains(&base), "from now on it has half: {base} {b}");
 }
