@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Force, Mode, Refusal};
 use crate::kind::Kind;
 use crate::names::Key;
 use crate::objects::{Object, Trial};
+use crate::small::SmallMap;
 use crate::status::Fault;
 use crate::view::{Item, Known, View};
 use crate::watch;
@@ -139,7 +140,7 @@ impl Built {
 
     /// Whether everything is known to be so: each object was found to be what is wanted, and there are no others.
     #[must_use]
-    pub fn is_settled(&self, objects: &BTreeMap<(Kind, String), Known>) -> bool {
+    pub fn is_settled(&self, objects: &SmallMap<(Kind, String), Known>) -> bool {
         objects.len() == self.hashes.len()
             && self.hashes.iter().all(|(name, hash)| objects.get(name).is_some_and(|known| known.is_settled(*hash)))
     }
@@ -536,14 +537,15 @@ mod tests {
     fn settled_is_what_was_found_to_be_so() {
         let objects = [object(1)];
         let built = Built::of(1, "u", &[2], &objects);
-        let mut there = BTreeMap::from([((Kind::Service, "a".to_owned()), known(Some("me"), 1))]);
+        let mut there = SmallMap::default();
+        there.insert((Kind::Service, "a".to_owned()), known(Some("me"), 1));
         assert!(!built.is_settled(&there), "nobody has looked");
         let looked = there.values_mut().next().unwrap();
         assert!(looked.is(&objects[0].value, objects[0].hash()));
         assert!(built.is_settled(&there));
         there.insert((Kind::Deployment, "old".to_owned()), known(Some("me"), 1));
         assert!(!built.is_settled(&there), "one too many");
-        there.clear();
+        let there = SmallMap::default();
         assert!(!built.is_settled(&there));
     }
 }

@@ -4,7 +4,8 @@
 //! not looked at. Lists whose elements have keys are compared by those, as server-side apply merges them.
 
 use ring::digest;
-use serde_json::{Map, Value};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 /// Whether all of `wanted` is in `actual`.
 #[must_use]
@@ -96,37 +97,64 @@ fn amount(value: &Value) -> Option<f64> {
     number.parse::<f64>().ok().map(|number| number * factor)
 }
 
-/// What an object says beside what changes by itself: two texts with the same digest say the same.
+/// What an object says, without its status, and without what the API server counts and notes: two that say the same have the same
+/// text.
 #[must_use]
-pub fn digest(object: &Value) -> [u8; 16] {
-    let hash = digest::digest(&digest::SHA256, essence(object).to_string().as_bytes());
+pub fn essence(object: &Value) -> String {
+    let kept = Kept { value: object, part: Part::Object };
+    serde_json::to_string(&kept).expect("invariant: JSON has text keys and can be serialised")
+}
+
+/// A digest of such a text.
+#[must_use]
+pub fn digest(essence: &str) -> [u8; 16] {
+    let hash = digest::digest(&digest::SHA256, essence.as_bytes());
     hash.as_ref()[..16].try_into().expect("invariant: SHA-256 has 32 bytes")
 }
 
-/// An object without its status, and without what the API server counts and notes.
-#[must_use]
-pub fn essence(object: &Value) -> Value {
-    let Value::Object(all) = object else { return object.clone() };
-    let mut kept: Map<String, Value> = all.iter().filter(|(key, _)| *key != "status").map(owned).collect();
-    if let Some(Value::Object(metadata)) = kept.get_mut("metadata") {
-        for key in ["resourceVersion", "generation", "managedFields", "creationTimestamp"] {
-            metadata.remove(key);
-        }
-        if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
-            annotations.remove("deployment.kubernetes.io/revision");
-        }
-    }
-    Value::Object(kept)
+/// A part of an object, without what changes by itself. Every event of every object comes through here: nothing is copied.
+struct Kept<'a> {
+    value: &'a Value,
+    part: Part,
 }
 
-fn owned((key, value): (&String, &Value)) -> (String, Value) {
-    (key.clone(), value.clone())
+#[derive(Clone, Copy)]
+enum Part {
+    Object,
+    Metadata,
+    Annotations,
+    Other,
+}
+
+impl Part {
+    /// A part of this one; `None` if it changes by itself.
+    fn below(self, key: &str) -> Option<Self> {
+        match (self, key) {
+            (Self::Object, "status") => None,
+            (Self::Object, "metadata") => Some(Self::Metadata),
+            (Self::Metadata, "resourceVersion" | "generation" | "managedFields" | "creationTimestamp") => None,
+            (Self::Metadata, "annotations") => Some(Self::Annotations),
+            (Self::Annotations, "deployment.kubernetes.io/revision") => None,
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+impl Serialize for Kept<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match (self.value, self.part) {
+            (value, Part::Other) => value.serialize(serializer),
+            (Value::Object(all), part) => serializer
+                .collect_map(all.iter().filter_map(|(key, value)| Some((key, Kept { value, part: part.below(key)? })))),
+            (value, _) => value.serialize(serializer),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -169,8 +197,12 @@ mod tests {
             json!({ "metadata": { "name": "a", "resourceVersion": "1" }, "spec": { "x": 1 }, "status": { "y": 1 } });
         let two = json!({ "metadata": { "name": "a", "resourceVersion": "2", "generation": 3 }, "spec": { "x": 1 } });
         let three = json!({ "metadata": { "name": "a" }, "spec": { "x": 2 } });
-        assert_eq!(digest(&one), digest(&two));
-        assert_ne!(digest(&one), digest(&three));
+        assert_eq!(essence(&one), essence(&two));
+        assert_ne!(essence(&one), essence(&three));
+        let noted = json!({ "metadata": { "annotations": { "deployment.kubernetes.io/revision": "3", "a": "b" } }, "status": 1,
+            "spec": { "status": 1, "metadata": { "generation": 1 } } });
+        let kept = r#"{"metadata":{"annotations":{"a":"b"}},"spec":{"metadata":{"generation":1},"status":1}}"#;
+        assert_eq!(essence(&noted), kept);
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -61,7 +61,7 @@ impl Seen {
                 deployments.contains_key(name) || *name == worker(&key.name, pod.variant.as_deref())
             })
         };
-        let pods: Vec<PodFacts> = service.pods.values().filter(is_worker).cloned().collect();
+        let pods: Vec<PodFacts> = service.pods.values().map(|pod| &pod.facts).filter(is_worker).cloned().collect();
         let nodes: BTreeSet<&String> = pods.iter().filter_map(|pod| pod.node.as_ref()).collect();
         let going = nodes.into_iter().filter_map(|name| {
             let NodeFacts { leaving } = view.node(name)?;
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::names::{MANAGED_BY, SERVICE};
     use crate::precedence::Conflict;
-    use crate::view::{Known, Topic};
+    use crate::view::{Known, KnownPod, Topic};
 
     fn resource() -> Resource {
         let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
@@ -349,7 +349,7 @@ mod tests {
             ("job", owner("Job", "a-worker-1", "j")),
         ] {
             let pod: Pod = serde_json::from_value(json!({ "metadata": owned(name, owner) })).unwrap();
-            view.put(Item::Pod(key.clone(), PodFacts::of(&pod)));
+            view.put(Item::Pod(key.clone(), Box::new(KnownPod::of(&pod))));
         }
         assert!(Seen::of(&view, &key).is_none(), "nothing is decided before all is known");
         view.told_all(Some("voice"));

@@ -20,7 +20,7 @@ use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
 use crate::status::{Fault, Standing};
 use crate::steps::{Deeds, PodId, Rules, Step, Steps, Wanted, close, steps};
-use crate::view::Item;
+use crate::view::{Item, KnownPod};
 use crate::workers::{Rolling, Views, of_deployment, snapshot};
 
 /// Pods of one Deployment.
@@ -352,7 +352,7 @@ impl Operator {
         let none = json!({});
         let marked = |pod: PodId, labels: Value, annotations: Value| async move {
             let written = self.cluster.mark_pod(namespace, &pod, &labels, &annotations).await?;
-            self.view.lock().answer(Item::Pod(key.clone(), PodFacts::of(&written)));
+            self.view.lock().answer(Item::Pod(key.clone(), Box::new(KnownPod::of(&written))));
             Ok(())
         };
         let done = match step {
@@ -370,7 +370,7 @@ impl Operator {
             Step::Delete(pod) => self.cluster.delete_pod(namespace, pod).await.map(|written| {
                 // The watch may tell of it after the next look, which would count it again.
                 if let Some(written) = written.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
-                    self.view.lock().answer(Item::Pod(key.clone(), PodFacts::of(&written)));
+                    self.view.lock().answer(Item::Pod(key.clone(), Box::new(KnownPod::of(&written))));
                 }
             }),
             Step::Ask(worker, gate) => {

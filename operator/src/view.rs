@@ -3,23 +3,23 @@
 //! Of objects nothing is kept but what tells whether they are as they should be: a text until it has been looked at, then a
 //! digest of it. Every change names the service that is to be looked at again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
-use serde_json::Value;
-use streamfleet_service::{API_VERSION, KIND};
-
-use crate::diff;
-use crate::facts::{DeploymentFacts, NodeFacts, PodFacts};
+use crate::facts::{DeploymentFacts, NodeFacts};
 use crate::kind::Kind;
+pub use crate::known::{Known, KnownPod, Version};
 use crate::names::Key;
 use crate::precedence::Wish;
 use crate::resource::Resource;
+use crate::small::SmallMap;
 
 /// The cluster, as far as it is ours.
 #[derive(Debug, Default)]
 pub struct View {
-    services: HashMap<Key, ServiceView>,
+    services: HashMap<Arc<Key>, ServiceView>,
+    places: Places,
     /// Namespaces of which all has been told once; `None` if that is so of all of them.
     whole: HashSet<Option<String>>,
     nodes: HashMap<String, NodeFacts>,
@@ -31,11 +31,11 @@ pub struct ServiceView {
     /// The StreamService; `None` if there are only remains of it.
     pub resource: Option<Arc<Resource>>,
     /// Its objects, by kind and name.
-    pub objects: BTreeMap<(Kind, String), Known>,
+    pub objects: SmallMap<(Kind, String), Known>,
     /// Figures of its Deployments, by name.
-    pub deployments: BTreeMap<String, DeploymentFacts>,
+    pub deployments: SmallMap<String, DeploymentFacts>,
     /// Its pods, by name.
-    pub pods: BTreeMap<String, PodFacts>,
+    pub pods: SmallMap<String, Box<KnownPod>>,
     /// The paths that it wants by the last specification that could be used: routers go on with that, too.
     pub wish: Option<Wish>,
 }
@@ -44,89 +44,31 @@ impl ServiceView {
     fn is_nothing(&self) -> bool {
         self.resource.is_none() && self.objects.is_empty() && self.pods.is_empty()
     }
-}
 
-/// An object as the API server has it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Known {
-    /// Which object of its name.
-    pub uid: String,
-    /// The uid of the StreamService that owns it.
-    pub owner: Option<String>,
-    /// That one's name: one of the same name and another uid was deleted, and its objects go soon.
-    pub owner_name: Option<String>,
-    /// Whether it is being deleted.
-    pub ending: bool,
-    version: String,
-    digest: [u8; 16],
-    /// What it was found to be enough for.
-    settled: Option<[u8; 16]>,
-    /// What it says, until that was looked at.
-    text: Option<Box<[u8]>>,
-}
-
-impl Known {
-    /// What is known of an object.
-    #[must_use]
-    pub fn of(object: &Value) -> Self {
-        let metadata = &object["metadata"];
-        let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_owned();
-        let owners = metadata["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let owner = owners.iter().find(|owner| owner["controller"] == Value::Bool(true));
-        let essence = diff::essence(object);
-        Self {
-            uid: text("uid"),
-            owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
-            owner_name: owner
-                .filter(|owner| owner["kind"] == KIND && owner["apiVersion"] == API_VERSION)
-                .and_then(|owner| owner["name"].as_str())
-                .map(str::to_owned),
-            ending: !metadata["deletionTimestamp"].is_null(),
-            version: text("resourceVersion"),
-            digest: diff::digest(object),
-            settled: None,
-            text: Some(essence.to_string().into_bytes().into()),
-        }
-    }
-
-    /// Whether it is what is wanted, whose hash is `hash`. Looks at what it says only if nobody has.
-    pub fn is(&mut self, wanted: &Value, hash: [u8; 16]) -> bool {
-        if self.settled == Some(hash) {
-            return true;
-        }
-        let said = self.text.as_deref().and_then(|text| serde_json::from_slice::<Value>(text).ok());
-        let is = said.is_some_and(|said| diff::covers(&said, wanted));
-        if is {
-            self.settle(hash);
-        }
-        is
-    }
-
-    /// Whether that is known without looking.
-    #[must_use]
-    pub fn is_settled(&self, hash: [u8; 16]) -> bool {
-        self.settled == Some(hash)
-    }
-
-    /// It is what is wanted, because it is the answer to that.
-    pub fn settle(&mut self, hash: [u8; 16]) {
-        self.settled = Some(hash);
-        self.text = None;
-    }
-
-    /// Takes what was found out about `before`, if this says the same.
-    fn inherit(&mut self, before: &Self) {
-        if self.uid == before.uid && self.digest == before.digest && before.settled.is_some() {
-            self.settled = before.settled;
-            self.text = None;
+    /// Which object or pod of a name it has, and which version of it.
+    fn has(&self, topic: Topic, name: &str) -> Option<(&str, Version)> {
+        match topic {
+            Topic::Object(kind) => {
+                self.objects.get(&(kind, name.to_owned())).map(|known| (known.uid.as_str(), known.version))
+            }
+            Topic::Pod => self.pods.get(name).map(|known| (known.facts.uid.as_str(), known.version)),
+            Topic::Service | Topic::Node => None,
         }
     }
 }
 
-/// Whether `old` is an earlier version of an object than `new`. Versions are numbers that grow (KEP-5504); where they are not,
-/// nothing is earlier.
-fn is_earlier(old: &str, new: &str) -> bool {
-    matches!((old.parse::<u64>(), new.parse::<u64>()), (Ok(old), Ok(new)) if old < new)
+/// The service under which each object and each pod is filed. That is what a label says, which is anybody's to change; what does not
+/// change about them are kind, namespace and name. Hashes stand for these: of two with the same hash one is not found to have moved.
+#[derive(Debug, Default)]
+struct Places {
+    by: HashMap<u64, Arc<Key>>,
+    hasher: RandomState,
+}
+
+impl Places {
+    fn hash(&self, topic: Topic, namespace: &str, name: &str) -> u64 {
+        self.hasher.hash_one((topic, namespace, name))
+    }
 }
 
 /// What a watch tells of.
@@ -150,7 +92,7 @@ pub enum Item {
     /// An object of a service, its figures if it is a Deployment.
     Object(Kind, Key, String, Known, Option<DeploymentFacts>),
     /// A pod of a service.
-    Pod(Key, PodFacts),
+    Pod(Key, Box<KnownPod>),
     /// A node.
     Node(String, NodeFacts),
 }
@@ -173,7 +115,7 @@ impl Item {
         let (service, name) = match self {
             Self::Service(resource) => (Some(resource.key.clone()), resource.key.name.clone()),
             Self::Object(_, key, name, ..) => (Some(key.clone()), name.clone()),
-            Self::Pod(key, facts) => (Some(key.clone()), facts.name.clone()),
+            Self::Pod(key, pod) => (Some(key.clone()), pod.facts.name.clone()),
             Self::Node(name, _) => (None, name.clone()),
         };
         let namespace = service.as_ref().map(|key| key.namespace.clone());
@@ -185,49 +127,96 @@ impl View {
     /// Takes what a watch tells. Returns the services that it concerns.
     pub fn put(&mut self, item: Item) -> Vec<Key> {
         match item {
-            Item::Service(resource) => {
-                let key = resource.key.clone();
+            Item::Service(mut resource) => {
+                let key = self.key(&resource.key);
                 let service = self.services.entry(key.clone()).or_default();
                 let known = service.resource.as_ref();
+                let same = known.filter(|known| known.uid == resource.uid);
                 // The answer to what we wrote may have overtaken the watch.
-                if known.is_some_and(|known| known.uid == resource.uid && is_earlier(&resource.version, &known.version))
-                {
+                let version = |resource: &Resource| Version::of(&resource.version);
+                if same.is_some_and(|known| version(&resource).is_before(version(known))) {
                     return Vec::new();
+                }
+                if let Some(known) = same.filter(|known| known.generation == resource.generation)
+                    && let Ok(said) = &known.said
+                {
+                    // It says the same, which is kept once.
+                    resource.said = Ok(said.clone());
                 }
                 // Our own words about its status are no news.
                 let is_news = known.is_none_or(|known| known.is_other(&resource));
-                let is_same = known.is_some_and(|known| known.uid == resource.uid);
+                let is_same = same.is_some();
                 service.wish = resource.wish().or_else(|| service.wish.take().filter(|_| is_same));
                 service.resource = Some(Arc::new(resource));
-                if is_news { vec![key] } else { Vec::new() }
+                if is_news { vec![Key::clone(&key)] } else { Vec::new() }
             }
             Item::Object(kind, key, name, mut known, facts) => {
-                let service = self.services.entry(key.clone()).or_default();
-                let mut is_news = true;
-                if let Some(before) = service.objects.get(&(kind, name.clone())) {
-                    if before.uid == known.uid && is_earlier(&known.version, &before.version) {
-                        return Vec::new();
-                    }
-                    known.inherit(before);
-                    is_news = known.settled.is_none() || known.ending != before.ending;
-                }
+                let of = (known.uid.as_str(), known.version);
+                let Some((service, mut news)) = self.file(Topic::Object(kind), &key, &name, of) else {
+                    return Vec::new();
+                };
+                let before = service.objects.get(&(kind, name.clone()));
+                let mut is_news = !before.is_some_and(|before| known.inherit(before));
                 service.objects.insert((kind, name.clone()), known);
                 if let Some(facts) = facts {
-                    is_news |= service.deployments.insert(name, facts.clone()) != Some(facts);
+                    is_news |= service.deployments.get(&name) != Some(&facts);
+                    service.deployments.insert(name, facts);
                 }
-                if is_news { vec![key] } else { Vec::new() }
+                news.extend(is_news.then_some(key));
+                news
             }
-            Item::Pod(key, facts) => {
-                let service = self.services.entry(key.clone()).or_default();
-                let is_news = service.pods.get(&facts.name) != Some(&facts);
-                service.pods.insert(facts.name.clone(), facts);
-                if is_news { vec![key] } else { Vec::new() }
+            Item::Pod(key, pod) => {
+                let of = (pod.facts.uid.as_str(), pod.version);
+                let Some((service, mut news)) = self.file(Topic::Pod, &key, &pod.facts.name, of) else {
+                    return Vec::new();
+                };
+                let before = service.pods.get(&pod.facts.name);
+                let is_news = before.is_none_or(|before| before.facts != pod.facts);
+                service.pods.insert(pod.facts.name.clone(), pod);
+                news.extend(is_news.then_some(key));
+                news
             }
             Item::Node(name, facts) => {
                 let before = self.nodes.insert(name.clone(), facts.clone());
                 if before.as_ref() == Some(&facts) { Vec::new() } else { self.on_node(&name) }
             }
         }
+    }
+
+    /// The one that is kept of equal keys.
+    fn key(&self, key: &Key) -> Arc<Key> {
+        self.services.get_key_value(key).map_or_else(|| Arc::new(key.clone()), |(key, _)| key.clone())
+    }
+
+    /// Files an object or a pod, of this uid and version, under a service: nowhere else is it any more. Returns that service, and
+    /// whose it was; `None` if what is known of it is newer, because the answer to what we wrote has overtaken the watch, or the watch
+    /// that answer.
+    fn file(
+        &mut self,
+        topic: Topic,
+        key: &Key,
+        name: &str,
+        (uid, version): (&str, Version),
+    ) -> Option<(&mut ServiceView, Vec<Key>)> {
+        let mut moved = Vec::new();
+        let place = self.places.hash(topic, &key.namespace, name);
+        if let Some(before) = self.places.by.get(&place).cloned() {
+            let known = self.services.get(&before).and_then(|service| service.has(topic, name));
+            if known.is_some_and(|(known, newer)| known == uid && version.is_before(newer)) {
+                return None;
+            }
+            if *before != *key {
+                let name = Name {
+                    service: Some(Key::clone(&before)),
+                    name: name.to_owned(),
+                    namespace: Some(key.namespace.clone()),
+                };
+                moved = self.remove(topic, &name);
+            }
+        }
+        let key = self.key(key);
+        self.places.by.insert(place, key.clone());
+        Some((self.services.entry(key).or_default(), moved))
     }
 
     /// Takes the answer to what was written to something that there was: if a watch has told meanwhile that it is gone, it is gone.
@@ -237,25 +226,24 @@ impl View {
                 let known = self.services.get(&resource.key).and_then(|service| service.resource.as_ref());
                 known.is_some_and(|known| known.uid == resource.uid)
             }
-            Item::Object(kind, key, name, new, _) => {
-                let objects = self.services.get(key).map(|service| &service.objects);
-                let known = objects.and_then(|objects| objects.get(&(*kind, name.clone())));
-                known.is_some_and(|known| known.uid == new.uid)
-            }
-            Item::Pod(key, new) => {
-                let known = self.services.get(key).and_then(|service| service.pods.get(&new.name));
-                known.is_some_and(|known| known.uid == new.uid)
-            }
+            Item::Object(kind, key, name, new, _) => self.has(Topic::Object(*kind), key, name, &new.uid),
+            Item::Pod(key, new) => self.has(Topic::Pod, key, &new.facts.name, &new.facts.uid),
             Item::Node(name, _) => self.nodes.contains_key(name),
         };
         if is_there { self.put(item) } else { Vec::new() }
+    }
+
+    /// Whether a service has an object or a pod, and this one of its name.
+    fn has(&self, topic: Topic, key: &Key, name: &str, uid: &str) -> bool {
+        let known = self.services.get(key).and_then(|service| service.has(topic, name));
+        known.is_some_and(|(known, _)| known == uid)
     }
 
     /// All that there is in a namespace (`None`: in all) has been told once. Returns its services: nothing was decided for them.
     pub fn told_all(&mut self, namespace: Option<&str>) -> Vec<Key> {
         self.whole.insert(namespace.map(str::to_owned));
         let within = |key: &&Key| namespace.is_none_or(|namespace| namespace == key.namespace);
-        self.services.keys().filter(within).cloned().collect()
+        self.services.keys().map(Arc::as_ref).filter(within).cloned().collect()
     }
 
     /// Whether what is known of a namespace is all that there is, or was.
@@ -271,18 +259,23 @@ impl View {
             return self.on_node(&name.name);
         };
         let Some(service) = self.services.get_mut(key) else { return Vec::new() };
-        match topic {
-            Topic::Service => service.resource = None,
+        let was_filed = match topic {
+            Topic::Service => {
+                service.resource = None;
+                false
+            }
             Topic::Object(kind) => {
-                service.objects.remove(&(kind, name.name.clone()));
                 if kind == Kind::Deployment {
                     service.deployments.remove(&name.name);
                 }
+                service.objects.remove(&(kind, name.name.clone())).is_some()
             }
-            Topic::Pod => {
-                service.pods.remove(&name.name);
-            }
-            Topic::Node => {}
+            Topic::Pod => service.pods.remove(&name.name).is_some(),
+            Topic::Node => false,
+        };
+        if was_filed {
+            let place = self.places.hash(topic, &key.namespace, &name.name);
+            self.places.by.remove(&place);
         }
         if service.is_nothing() {
             self.services.remove(key);
@@ -309,7 +302,7 @@ impl View {
             };
             gone.extend(names.into_iter().filter_map(|name| {
                 let namespace = Some(key.namespace.clone());
-                let name = Name { service: Some(key.clone()), name: name.clone(), namespace };
+                let name = Name { service: Some(Key::clone(key)), name: name.clone(), namespace };
                 (!told.contains(&name)).then_some(name)
             }));
         }
@@ -335,13 +328,13 @@ impl View {
 
     /// Every service.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &ServiceView)> {
-        self.services.iter()
+        self.services.iter().map(|(key, service)| (key.as_ref(), service))
     }
 
     /// The services that have pods on a node.
     fn on_node(&self, name: &str) -> Vec<Key> {
-        let on = |service: &ServiceView| service.pods.values().any(|pod| pod.node.as_deref() == Some(name));
-        self.services.iter().filter(|(_, service)| on(service)).map(|(key, _)| key.clone()).collect()
+        let on = |service: &ServiceView| service.pods.values().any(|pod| pod.facts.node.as_deref() == Some(name));
+        self.iter().filter(|(_, service)| on(service)).map(|(key, _)| key.clone()).collect()
     }
 }
 
@@ -350,11 +343,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::names::{DRAINING, SERVING, STATE};
 
     fn object(version: u32, x: u32) -> Known {
         Known::of(
             &json!({ "metadata": { "name": "a", "uid": "u", "resourceVersion": version.to_string() }, "spec": { "x": x } }),
         )
+    }
+
+    /// A pod of a service.
+    fn pod(service: &str, version: u32, state: &str) -> Item {
+        let labels = json!({ STATE: state });
+        let pod = json!({ "metadata": { "name": "p", "uid": "u", "resourceVersion": version.to_string(), "labels": labels } });
+        let pod = KnownPod::of(&serde_json::from_value(pod).unwrap());
+        Item::Pod(Key::new("voice", service), Box::new(pod))
     }
 
     fn put(view: &mut View, known: Known) -> usize {
@@ -372,7 +374,6 @@ mod tests {
         let wanted = json!({ "spec": { "x": 1 } });
         assert!(!known(&mut view).is(&json!({ "spec": { "x": 2 } }), [2; 16]));
         assert!(known(&mut view).is(&wanted, [1; 16]));
-        assert!(known(&mut view).text.is_none(), "nobody needs it any more");
         assert_eq!(put(&mut view, object(2, 1)), 0, "another version that says the same");
         assert!(known(&mut view).is_settled([1; 16]));
         assert_eq!(put(&mut view, object(1, 7)), 0, "an answer has overtaken the watch");
@@ -388,19 +389,88 @@ mod tests {
         let answer = |known| Item::Object(Kind::Service, key.clone(), "a".to_owned(), known, None);
         put(&mut view, object(1, 1));
         assert_eq!(view.answer(answer(object(2, 2))).len(), 1);
-        let other = Known { uid: "other".to_owned(), ..object(3, 3) };
+        let mut other = object(3, 3);
+        other.uid = "other".to_owned();
         assert_eq!(view.answer(answer(other)).len(), 0, "of one that has another in its place by now");
         let name = Name { service: Some(key.clone()), name: "a".to_owned(), namespace: Some("voice".to_owned()) };
         view.remove(Topic::Object(Kind::Service), &name);
         assert!(view.answer(answer(object(2, 2))).is_empty() && view.get(&key).is_none());
-        let pod = || {
-            let pod = json!({ "metadata": { "name": "p", "uid": "u" } });
-            Item::Pod(key.clone(), PodFacts::of(&serde_json::from_value(pod).unwrap()))
-        };
+        let pod = || pod("s", 1, SERVING);
         assert!(view.answer(pod()).is_empty() && view.get(&key).is_none());
         view.put(pod());
         view.answer(pod());
         assert_eq!(view.get(&key).unwrap().pods.len(), 1);
+    }
+
+    /// Who was marked as draining while the watch told of it served again, and was marked anew with each look.
+    #[test]
+    fn an_answer_about_a_pod_is_not_newer_than_the_watch() {
+        let mut view = View::default();
+        let drains =
+            |view: &View| view.get(&Key::new("voice", "s")).unwrap().pods.get("p").unwrap().facts.marks.draining;
+        view.put(pod("s", 1, SERVING));
+        assert_eq!(view.put(pod("s", 3, DRAINING)).len(), 1);
+        assert!(view.answer(pod("s", 2, SERVING)).is_empty() && drains(&view));
+        assert!(view.put(pod("s", 4, DRAINING)).is_empty(), "nothing that anybody goes by has changed");
+        assert!(view.answer(pod("s", 3, SERVING)).is_empty() && drains(&view));
+        assert_eq!(view.answer(pod("s", 5, SERVING)).len(), 1);
+        assert!(!drains(&view));
+    }
+
+    /// Labels are anybody's to change. What was filed under another service by then was believed to be as it had been, for ever.
+    #[test]
+    fn nothing_is_filed_twice() {
+        let (s, x) = (Key::new("voice", "s"), Key::new("voice", "x"));
+        let filed = |view: &View| {
+            [&s, &x].map(|key| view.get(key).map_or(0, |service| service.objects.len() + service.pods.len()))
+        };
+        let of =
+            |key: &Key, version| Item::Object(Kind::Service, key.clone(), "a".to_owned(), object(version, 1), None);
+        let mut view = View::default();
+        view.put(of(&s, 1));
+        known(&mut view).settle([1; 16]);
+        assert_eq!(view.put(of(&x, 2)), [s.clone(), x.clone()], "both are looked at");
+        assert_eq!(filed(&view), [0, 1]);
+        assert_eq!(view.put(of(&s, 4)), [x.clone(), s.clone()], "it was put back");
+        assert!(view.put(of(&x, 3)).is_empty(), "the watch tells only now what somebody had done");
+        assert_eq!(filed(&view), [1, 0]);
+        // Those of the same name are others in other namespaces, and of other kinds.
+        let elsewhere = Key::new("other", "x");
+        view.put(of(&elsewhere, 5));
+        view.put(Item::Object(Kind::Secret, x.clone(), "a".to_owned(), object(5, 1), None));
+        assert_eq!(filed(&view), [1, 1]);
+        view.put(pod("s", 1, SERVING));
+        assert_eq!(view.put(pod("x", 2, SERVING)), [s.clone(), x.clone()]);
+        assert_eq!(filed(&view), [1, 2]);
+        // Nothing is kept of what is gone.
+        for (topic, key, name) in [
+            (Topic::Object(Kind::Service), &s, "a"),
+            (Topic::Object(Kind::Service), &elsewhere, "a"),
+            (Topic::Object(Kind::Secret), &x, "a"),
+            (Topic::Pod, &x, "p"),
+        ] {
+            let namespace = Some(key.namespace.clone());
+            view.remove(topic, &Name { service: Some(key.clone()), name: name.to_owned(), namespace });
+        }
+        assert!(view.places.by.is_empty() && view.services.is_empty());
+    }
+
+    /// Each write of a status made another copy of the specification, beside the one that the operator goes by.
+    #[test]
+    fn a_specification_is_kept_once() {
+        let resource = |version: u32, generation: u32| {
+            let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
+            let metadata = json!({ "namespace": "voice", "name": "s", "uid": "u", "resourceVersion": version.to_string(), "generation": generation });
+            Resource::of(&serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()).unwrap()
+        };
+        let mut view = View::default();
+        let mut said_after = |resource: Resource| {
+            view.put(Item::Service(resource));
+            view.get(&Key::new("voice", "s")).unwrap().resource.as_ref().unwrap().said.clone().unwrap()
+        };
+        let said = said_after(resource(1, 1));
+        assert!(Arc::ptr_eq(&said, &said_after(resource(2, 1))));
+        assert!(!Arc::ptr_eq(&said, &said_after(resource(3, 2))));
     }
 
     /// Routers serve it as it was: nobody else has its paths meanwhile.

@@ -18,12 +18,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::as_value;
-use crate::facts::{DeploymentFacts, NodeFacts, PodFacts};
+use crate::facts::{DeploymentFacts, NodeFacts};
 use crate::follow::Follow;
 use crate::kind::Kind;
+use crate::known::{Known, KnownPod};
 use crate::names::{Key, MANAGED_BY, SERVICE};
 use crate::resource;
-use crate::view::{Item, Known, Name, Topic};
+use crate::view::{Item, Name, Topic};
 
 /// Objects in one answer while a list is read: whole objects are held for that long.
 const PAGE: u32 = 50;
@@ -83,7 +84,7 @@ impl Watches {
             });
             let pods: Api<Pod> = typed(client, scope.namespace);
             starting.watch(pods, ours.clone(), Topic::Pod, scope, |pod| {
-                Some(Item::Pod(key(&pod.metadata)?, PodFacts::of(&pod)))
+                Some(Item::Pod(key(&pod.metadata)?, Box::new(KnownPod::of(&pod))))
             });
             for kind in kinds.iter().copied() {
                 let objects = untyped(client, scope.namespace, kind);

@@ -12,7 +12,7 @@ use super::*;
 use crate::doubles::{self, view};
 use crate::kind::Kind;
 use crate::resource::Resource;
-use crate::view::Known;
+use crate::view::{Known, Version};
 
 const NOW: Moment = Moment::from_millis(1_000_000_000);
 
@@ -188,7 +188,8 @@ async fn what_is_refused_is_not_told_as_done() {
     let operator = operator(&code, &asked);
     let key = Key::new("voice", "a");
     let seen = seen(&json!([]), &[pod("w", "base", false)]);
-    operator.view.lock().put(Item::Pod(key.clone(), seen.pods[0].clone()));
+    let known = KnownPod { facts: seen.pods[0].clone(), version: Version::default() };
+    operator.view.lock().put(Item::Pod(key.clone(), Box::new(known)));
     let (service, mut care) = ("voice/a".parse().unwrap(), Care::default());
     let look = async |care: &mut Care| {
         let mut scaling = decided(&seen, &[], 0, care, NOW);
@@ -202,7 +203,7 @@ async fn what_is_refused_is_not_told_as_done() {
     assert_eq!(look(&mut care).await, (vec![], 1, 1));
     code.store(200, Ordering::Relaxed);
     assert_eq!(look(&mut care).await, (vec!["w".to_owned()], 0, 2));
-    let is_ending = operator.view.lock().get(&key).unwrap().pods.values().all(|pod| pod.ending);
+    let is_ending = operator.view.lock().get(&key).unwrap().pods.values().all(|pod| pod.facts.ending);
     assert!(is_ending, "it is not deleted a second time");
     // A webhook that hangs is not waited for with each pod of each look.
     care.pods_rest = Some(Box::new(Rest::after(Fault::new("PodRefused", "no answer"), Instant::now())));
