@@ -31,6 +31,8 @@ pub const DRAINING_SINCE: &str = "streamfleet.dev/draining-since";
 pub const DRAIN_REASON: &str = "streamfleet.dev/drain-reason";
 /// Annotation of pods: a hash of all that a worker reads when it starts, so that a change makes new ones.
 pub const CONFIG_HASH: &str = "streamfleet.dev/config-hash";
+/// Annotation of all objects but pods: a hash of all that was written, so that what is not wanted any more is missed by nobody.
+pub const APPLIED: &str = "streamfleet.dev/applied";
 /// Annotation of pods: what a ReplicaSet takes first when it has to choose, the smallest. A second line: drained pods are
 /// deleted by name before `replicas` is lowered.
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";

@@ -185,7 +185,21 @@ impl Blueprint {
         ];
         objects.extend(self.groups.iter().map(|group| deployment::build(self, group)));
         objects.extend(self.site.pod_monitors.then(|| pod_monitor::build(self)));
+        objects.iter_mut().for_each(|object| self.seal(object));
         objects
+    }
+
+    /// Notes on an object what it is to be: what was there before and is not wanted any more is not found by looking for what is
+    /// wanted. How many pods there are is said by itself, and no part of it. The hash is keyed: there are secrets in it.
+    fn seal(&self, object: &mut Object) {
+        let replicas =
+            object.value.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("replicas"));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.site.salt.as_bytes());
+        let hash = ring::hmac::sign(&key, object.value.to_string().as_bytes());
+        object.value["metadata"]["annotations"][names::APPLIED] = names::hex(&hash.as_ref()[..8]).into();
+        if let Some(replicas) = replicas {
+            object.value["spec"]["replicas"] = replicas;
+        }
     }
 
     /// The name of all objects but variants' Deployments.

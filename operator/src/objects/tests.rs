@@ -138,6 +138,47 @@ fn what_a_worker_reads_when_it_starts_replaces_it() {
     check(more, false);
 }
 
+/// A process that has just begun knows of no specification before: what had been taken out of one meanwhile stayed, for ever.
+#[test]
+fn what_is_not_wanted_any_more_is_seen() {
+    let missing = |before: &Blueprint, now: &Blueprint| -> Vec<Kind> {
+        let (before, now) = (before.objects(), now.objects());
+        let pairs = before.iter().zip(&now).filter(|(before, now)| !crate::diff::covers(&before.value, &now.value));
+        pairs.map(|(_, now)| now.kind).collect()
+    };
+    let with = |change: &dyn Fn(&mut Group)| {
+        let mut blueprint = full();
+        change(&mut blueprint.groups[0]);
+        blueprint
+    };
+    assert_eq!(missing(&full(), &full()), []);
+    for (n, less) in [
+        with(&|group| group.env.clear()),
+        with(&|group| group.resources.limits = None),
+        with(&|group| group.pull_secrets.clear()),
+        with(&|group| group.overlays.clear()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert_eq!(missing(&full(), less), [Kind::Deployment], "{n}");
+    }
+    let mut site = full();
+    site.site.secret_env.clear();
+    assert!(missing(&full(), &site).contains(&Kind::Secret));
+    // How many there are is said by itself, and by that alone no pod is another.
+    let hash = |of: &Blueprint| {
+        let deployment = of.objects().into_iter().find(|object| object.kind == Kind::Deployment).unwrap().value;
+        assert!(!deployment["spec"]["template"].to_string().contains(names::APPLIED));
+        deployment["metadata"]["annotations"][names::APPLIED].clone()
+    };
+    assert!(hash(&full()).is_string());
+    assert_eq!(hash(&with(&|group| group.replicas = 9)), hash(&full()));
+    let mut salted = full();
+    salted.site.salt = "another".to_owned();
+    assert_ne!(hash(&salted), hash(&full()), "nobody finds out secrets by trying");
+}
+
 #[test]
 fn nothing_that_is_laid_over_hides_a_pod_from_its_operator() {
     let template = template(&full());
