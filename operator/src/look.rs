@@ -79,6 +79,8 @@ pub(crate) enum Stop {
     TimedOut,
     /// Another operator may be acting.
     NotLeading,
+    /// It does not wait for us before it is gone, yet: whatever was made for it would go with it, in the middle of a call.
+    Unfinalized,
 }
 
 impl From<Applied> for Result<(), Stop> {
@@ -133,6 +135,12 @@ impl Operator {
         match done {
             Ok(()) if findings.faults.is_empty() => care.failures = 0,
             Ok(()) | Err(Stop::TimedOut) => outcome = Outcome::Error,
+            // It has changed since it was seen.
+            Err(Stop::Unfinalized) if findings.faults.is_empty() => next = next.min(TICK),
+            Err(Stop::Unfinalized) => {
+                outcome = Outcome::Error;
+                next = care.backoff(rand::random());
+            }
             Err(Stop::NotLeading) => {
                 return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
             }
@@ -185,7 +193,9 @@ impl Operator {
         let closing = is_closing(&findings.standing);
         if !closing && care.prepared.is_some() && !seen.resource.is_finalized() {
             let finalizers = seen.resource.finalizers.iter().cloned().chain([FINALIZER.to_owned()]);
-            self.finalize(key, seen, finalizers.collect(), findings).await?;
+            if !self.finalize(key, seen, finalizers.collect(), findings).await? {
+                return Err(Stop::Unfinalized);
+            }
         }
         let steps = findings.scaling.steps(seen, care, findings.figures, findings.now);
         self.carry_out(key, service, &steps.first, findings, care).await?;
@@ -204,29 +214,30 @@ impl Operator {
         Ok(())
     }
 
+    /// Says who has to agree before it is gone. Returns whether we are among them by what was answered.
     async fn finalize(
         &self,
         key: &Key,
         seen: &Seen,
         finalizers: Vec<String>,
         findings: &mut Findings,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         if !self.may_act() {
             return Err(Stop::NotLeading);
         }
         match self.cluster.set_finalizers(key, &seen.resource.version, &finalizers).await {
             Ok(written) => {
-                if let Some(resource) = Resource::of(&written) {
-                    self.view.lock().answer(Item::Service(resource));
-                }
-                Ok(())
+                let Some(resource) = Resource::of(&written) else { return Ok(false) };
+                let is_finalized = resource.is_finalized();
+                self.view.lock().answer(Item::Service(resource));
+                Ok(is_finalized)
             }
             // It has changed, or is gone: the next look sees how.
-            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(()),
+            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(false),
             Err(Refusal::Away(text)) => Err(Stop::Away(text)),
             Err(refusal) => {
                 findings.faults.push(Fault::new("ObjectRefused", format!("its finalizers: {refusal}")));
-                if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(()) }
+                if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(false) }
             }
         }
     }
@@ -301,8 +312,13 @@ fn next(findings: &Findings, care: &Care) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use k8s_openapi::api::core::v1::Pod;
+    use kube::client::Body;
     use serde_json::{Value, json};
+    use streamfleet_service::{API_VERSION, KIND};
 
     use super::*;
     use crate::names::{MANAGED_BY, SERVICE};
@@ -359,6 +375,42 @@ mod tests {
         let name = crate::view::Name { service: Some(key.clone()), name: "a".to_owned(), namespace: None };
         view.remove(Topic::Service, &name);
         assert!(Seen::of(&view, &key).is_none());
+    }
+
+    /// A service that was deleted at that moment took its workers with it, in the middle of their first calls.
+    #[tokio::test]
+    async fn nothing_is_made_for_a_service_that_does_not_wait_for_us() {
+        let check = async |code: u16, finalizers: &[&str], is_made: bool, failures: u32| {
+            let metadata = json!({ "namespace": "voice", "name": "a", "uid": "u", "resourceVersion": "2", "finalizers": finalizers });
+            let service = json!({ "apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": {} });
+            let made = Arc::new(AtomicBool::new(false));
+            let others = made.clone();
+            let server = tower::service_fn(move |request: http::Request<Body>| {
+                let path = request.uri().path();
+                let of_service = path.ends_with("/streamservices/a");
+                if !path.contains("/streamservices/") && !path.contains("/events") {
+                    others.store(true, Ordering::Relaxed);
+                }
+                let code = if of_service { code } else { 404 };
+                let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "", "code": code });
+                let body = if code == 200 { &service } else { &status };
+                let body = Body::from(body.to_string().into_bytes());
+                let answer = http::Response::builder().status(code).body(body).unwrap();
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let operator = crate::doubles::operator(kube::Client::new(server, "voice"));
+            operator.view.lock().put(Item::Service(resource()));
+            operator.view.lock().told_all(None);
+            let mut care = Care::default();
+            let looked = operator.look(&Key::new("voice", "a"), &mut care).await.unwrap();
+            assert_eq!((made.load(Ordering::Relaxed), care.failures), (is_made, failures), "{code} {finalizers:?}");
+            assert!(looked.next <= TICK, "{looked:?}");
+        };
+        check(200, &[FINALIZER], true, 0).await;
+        check(200, &[], false, 0).await;
+        check(404, &[], false, 0).await;
+        check(409, &[], false, 0).await;
+        check(403, &[], false, 1).await;
     }
 
     /// Five looks a second for as long as a service was on its way out: what was refused before stayed due.
