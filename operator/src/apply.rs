@@ -1,5 +1,6 @@
 //! Objects as they shall be: written where they are not, taken away where they are no more, left alone where they are another's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -321,20 +322,41 @@ impl Writer<'_> {
         take: fn(&mut View, Item) -> Vec<Key>,
     ) -> Result<(), Failure> {
         let (namespace, name) = (&self.key.namespace, &object.name);
-        let written = self.cluster.apply(object.kind, namespace, name, &object.value, force, Mode::Real).await;
+        let value = self.over_what_is_known(object)?;
+        let written = self.cluster.apply(object.kind, namespace, name, &value, force, Mode::Real).await;
         match written {
             Ok(written) => {
-                self.settle(object, hash, &written, take);
+                self.settle(object, hash, written, take);
                 Ok(())
             }
+            // The watch tells how it is.
+            Err(Refusal::Conflict(_)) if matches!(value, Cow::Owned(_)) => Err(Failure::Later),
             Err(Refusal::Conflict(_)) if force == Force::No => Err(foreign(object)),
             Err(refusal) => Err(away_or(object)(refusal)),
         }
     }
 
+    /// What is written over a Deployment says how many pods it has, as it was when that was looked at. Where somebody has said another
+    /// number since, its ReplicaSet would choose among pods with calls: then it is not written.
+    fn over_what_is_known<'a>(&self, object: &'a Object) -> Result<Cow<'a, Value>, Failure> {
+        let view = self.view.lock();
+        let service = view.get(self.key).filter(|_| object.kind == Kind::Deployment);
+        let known = service.and_then(|service| service.objects.get(&(object.kind, object.name.clone())));
+        let facts = service.and_then(|service| service.deployments.get(&object.name));
+        let (Some(known), Some(facts)) = (known, facts) else { return Ok(Cow::Borrowed(&object.value)) };
+        if object.value["spec"]["replicas"] != facts.replicas {
+            return Err(Failure::Later);
+        }
+        let mut value = object.value.clone();
+        if let Some(version) = known.version.text() {
+            value["metadata"]["resourceVersion"] = version.into();
+        }
+        Ok(Cow::Owned(value))
+    }
+
     /// The answer to what was written is what there is now, and it is what is wanted.
-    fn settle(&self, object: &Object, hash: [u8; 16], written: &Value, take: fn(&mut View, Item) -> Vec<Key>) {
-        let Ok(written) = serde_json::from_value::<DynamicObject>(written.clone()) else { return };
+    fn settle(&self, object: &Object, hash: [u8; 16], written: Value, take: fn(&mut View, Item) -> Vec<Key>) {
+        let Ok(written) = serde_json::from_value::<DynamicObject>(written) else { return };
         if let Some(item) = watch::item(object.kind, &written) {
             let mut view = self.view.lock();
             let uid = written.metadata.uid.clone().unwrap_or_default();
@@ -420,6 +442,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::facts::DeploymentFacts;
 
     fn object(x: u32) -> Object {
         let value = json!({ "spec": { "x": x } });
@@ -519,6 +542,35 @@ mod tests {
         let now = Instant::now();
         assert!(refused.rests(now) && !refused.rests(now + REST));
         assert!(refused.next().is_some_and(|next| next > now + REST / 2), "not before anything may be written");
+    }
+
+    /// Whatever else is written of a Deployment, the number of pods goes with it: one that somebody had raised was lowered by that.
+    #[tokio::test]
+    async fn a_deployment_is_written_over_what_is_known() {
+        let cluster = Cluster::new(kube::Client::new(
+            tower::service_fn(|_: http::Request<kube::client::Body>| {
+                std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+            }),
+            "voice",
+        ));
+        let key = Key::new("voice", "s");
+        let check = |there: Option<i32>, expected: Option<Value>| {
+            let mut view = View::default();
+            if let Some(replicas) = there {
+                let known = Known::of(&json!({ "metadata": { "name": "a", "uid": "d", "resourceVersion": "7" } }));
+                let facts = DeploymentFacts { replicas, ..DeploymentFacts::default() };
+                view.put(Item::Object(Kind::Deployment, key.clone(), "a".to_owned(), known, Some(facts)));
+            }
+            let view = Mutex::new(view);
+            let writer = Writer { cluster: &cluster, view: &view, key: &key, owner: "me", may_act: &|| true };
+            let value = json!({ "metadata": {}, "spec": { "replicas": 5 } });
+            let object = Object { kind: Kind::Deployment, value, ..object(1) };
+            let written = writer.over_what_is_known(&object).ok();
+            assert_eq!(written.map(|value| value["metadata"]["resourceVersion"].clone()), expected);
+        };
+        check(Some(5), Some("7".into()));
+        check(Some(9), None);
+        check(None, Some(Value::Null));
     }
 
     #[test]

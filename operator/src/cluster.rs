@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use streamfleet_service::resource::StreamService;
 
 use crate::kind::Kind;
+use crate::known::Version;
 use crate::names::{FIELD_MANAGER, Key};
 use crate::steps::PodId;
 
@@ -167,13 +168,20 @@ impl Cluster {
         Ok(as_value(&written))
     }
 
-    /// Says how many pods a Deployment shall have, and nothing else.
+    /// Says how many pods a Deployment shall have, and nothing else, if it is still that one and has not changed since `version`.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn set_replicas(&self, namespace: &str, name: &str, replicas: i32) -> Result<Value, Refusal> {
+    pub async fn set_replicas(
+        &self,
+        namespace: &str,
+        name: &str,
+        (uid, version): (&str, Version),
+        replicas: i32,
+    ) -> Result<Value, Refusal> {
         let api = self.objects(Kind::Deployment, namespace);
-        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+        let metadata = json!({ "uid": uid, "resourceVersion": version.text() });
+        let patch = Patch::Merge(json!({ "metadata": metadata, "spec": { "replicas": replicas } }));
         let written = within(api.patch(name, &manager(), &patch)).await?;
         Ok(as_value(&written))
     }

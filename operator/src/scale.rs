@@ -13,7 +13,7 @@ use streamfleet_store::{Gate, StoreError, WorkerId};
 
 use crate::care::{Care, Rest};
 use crate::cluster::Refusal;
-use crate::facts::{DeploymentFacts, PodFacts, rfc3339};
+use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
 use crate::look::{Findings, Seen, Stop};
 use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
 use crate::operator::Operator;
@@ -44,14 +44,31 @@ pub(crate) struct Run {
     removed: i32,
 }
 
+/// Pods that a Deployment shall have until something else is decided: what was said last, which somebody else may have changed. Of
+/// fewer there are as many again. More are left, as far as they exist, until they are drained: told to have fewer, its ReplicaSet would
+/// choose, and could choose some with calls.
+fn target(said: Option<i32>, facts: Option<&DeploymentFacts>, pods: i32) -> i32 {
+    match (said, facts) {
+        (None, Some(facts)) => facts.replicas,
+        (Some(said), Some(facts)) => said.max(facts.replicas.min(pods.max(facts.existing))),
+        // It is not there, or not known by its labels, and its pods may be.
+        (said, None) => said.unwrap_or(0).max(pods),
+    }
+}
+
+/// Pods that a Deployment counts.
+fn pods(seen: &Seen, name: &str) -> i32 {
+    let counts = |pod: &&PodFacts| pod.deployment.as_deref() == Some(name) && !pod.ending && pod.stage != Stage::Over;
+    i32::try_from(seen.pods.iter().filter(counts).count()).unwrap_or(i32::MAX)
+}
+
 impl Run {
     /// Those that the specification knows, and those that are still there.
     pub(crate) fn all(seen: &Seen, prepared: Option<&Prepared>, care: &Care) -> Vec<Self> {
         let service = &seen.resource.key.name;
         let run = |name: String, variant: Option<String>, part: Option<Arc<Part>>| {
             let facts = seen.deployments.get(&name).cloned();
-            let there = facts.as_ref().map_or(0, |facts| facts.replicas);
-            let target = care.replicas.get(&name).copied().unwrap_or(there);
+            let target = target(care.replicas.get(&name).copied(), facts.as_ref(), pods(seen, &name));
             Self {
                 name,
                 variant,

@@ -5,11 +5,24 @@ use std::time::Instant;
 use crate::apply::{self, Wait};
 use crate::care::{Care, Denial};
 use crate::cluster::Refusal;
-use crate::facts::Stage;
+use crate::kind::Kind;
+use crate::known::Version;
 use crate::look::{Findings, Seen, Stop, is_closing};
 use crate::names::Key;
 use crate::operator::Operator;
+use crate::scale::pods;
 use crate::status::Fault;
+
+/// How often a number of pods is said in one look: a Deployment's status may change between being asked and being told.
+const TRIES: u32 = 4;
+
+/// A Deployment as it is known at a moment.
+struct There {
+    /// Pods that it shall have.
+    replicas: i32,
+    uid: String,
+    version: Version,
+}
 
 /// Whether a number of pods was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +37,15 @@ impl Operator {
         let Findings { scaling, faults, .. } = findings;
         for run in &mut scaling.runs {
             // One that could not be made yet is made with as many as there shall be by then.
-            let Some(there) = self.replicas(key, &care.uid, &run.name) else { continue };
-            let replicas = run.raised();
-            if there != replicas && self.set_replicas(key, &run.name, replicas, faults, care).await? == Allowed::No {
-                run.target = there;
+            let Some(there) = self.there(key, &care.uid, &run.name) else { continue };
+            let (before, replicas) = (there.replicas, run.raised());
+            // Somebody has said something else during this look: what that means is for the next one to decide.
+            let is_as_seen = run.facts.as_ref().is_none_or(|facts| facts.replicas == before);
+            let is_said = is_as_seen
+                && (before == replicas
+                    || self.set_replicas(key, &run.name, there, replicas, faults, care).await? == Allowed::Yes);
+            if !is_said {
+                run.target = before;
                 continue;
             }
             run.created = run.wanted.create;
@@ -52,14 +70,11 @@ impl Operator {
             // Nothing is known of what it should be where no specification could be read yet: then all of it stays.
             if closing || (run.is_retiring() && care.prepared.is_some()) {
                 // Those that were asked for and never came are not waited for.
-                let there = seen.pods.iter().filter(|pod| {
-                    pod.deployment.as_ref() == Some(&run.name) && !pod.ending && pod.stage != Stage::Over
-                });
-                let there = i32::try_from(there.count()).unwrap_or(i32::MAX);
-                replicas = replicas.min(there.saturating_sub(run.removed).max(0));
+                replicas = replicas.min(pods(seen, &run.name).saturating_sub(run.removed).max(0));
             }
-            if replicas < run.target && self.replicas(key, &care.uid, &run.name).is_some() {
-                if self.set_replicas(key, &run.name, replicas, faults, care).await? == Allowed::No {
+            let there = self.there(key, &care.uid, &run.name).filter(|there| there.replicas == run.target);
+            if let Some(there) = there.filter(|_| replicas < run.target) {
+                if self.set_replicas(key, &run.name, there, replicas, faults, care).await? == Allowed::No {
                     continue;
                 }
                 run.target = replicas;
@@ -69,18 +84,34 @@ impl Operator {
         Ok(())
     }
 
-    /// Pods that a Deployment of this StreamService shall have.
-    fn replicas(&self, key: &Key, uid: &str, name: &str) -> Option<i32> {
+    /// A Deployment of this StreamService.
+    fn there(&self, key: &Key, uid: &str, name: &str) -> Option<There> {
         let view = self.view.lock();
-        let facts = view.get(key)?.deployments.get(name)?;
-        (facts.owner.as_deref() == Some(uid)).then_some(facts.replicas)
+        let service = view.get(key)?;
+        let facts = service.deployments.get(name).filter(|facts| facts.owner.as_deref() == Some(uid))?;
+        let known = service.objects.get(&(Kind::Deployment, name.to_owned()))?;
+        Some(There { replicas: facts.replicas, uid: known.uid.clone(), version: known.version })
     }
 
-    /// Says how many pods a Deployment shall have. The same number is not said again at once where it is refused.
+    /// How it is by now, if nobody has said that it shall have another number of pods. That it has changed may mean no more than that a
+    /// pod has come or gone, which its status counts.
+    async fn still(&self, key: &Key, owner: &str, name: &str, there: &There) -> Result<Option<There>, Stop> {
+        match self.cluster.get(Kind::Deployment, &key.namespace, name).await {
+            Ok(Some(now)) => apply::note(&self.view, &now),
+            Err(Refusal::Away(text)) => return Err(Stop::Away(text)),
+            Ok(None) | Err(_) => return Ok(None),
+        }
+        let now = self.there(key, owner, name);
+        Ok(now.filter(|now| (now.replicas, &now.uid) == (there.replicas, &there.uid) && now.version != there.version))
+    }
+
+    /// Says how many pods a Deployment shall have that is as it was found `there`. The same number is not said again at once where it
+    /// is refused.
     async fn set_replicas(
         &self,
         key: &Key,
         name: &str,
+        mut there: There,
         replicas: i32,
         faults: &mut Vec<Fault>,
         care: &mut Care,
@@ -92,25 +123,44 @@ impl Operator {
             return Ok(Allowed::No);
         }
         let before = denied.map(|denied| denied.wait);
-        if !self.may_act() {
-            return Err(Stop::NotLeading);
-        }
-        match self.cluster.set_replicas(&key.namespace, name, replicas).await {
-            Ok(written) => {
-                apply::note(&self.view, &written);
-                care.denied.remove(name);
-                Ok(Allowed::Yes)
+        for _ in 0..TRIES {
+            if !self.may_act() {
+                return Err(Stop::NotLeading);
             }
-            // It is gone or another one: the next look sees how it is.
-            Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(Allowed::No),
-            Err(Refusal::Away(text)) => Err(Stop::Away(text)),
-            Err(refusal) => {
-                let fault = Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {refusal}"));
-                faults.push(fault.clone());
-                let wait = Wait::after(before, Instant::now(), rand::random());
-                care.denied.insert(name.to_owned(), Box::new(Denial { replicas, wait, fault }));
-                if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(Allowed::No) }
+            let of = (there.uid.as_str(), there.version);
+            match self.cluster.set_replicas(&key.namespace, name, of, replicas).await {
+                Ok(written) => {
+                    apply::note(&self.view, &written);
+                    care.denied.remove(name);
+                    return Ok(Allowed::Yes);
+                }
+                Err(Refusal::Conflict(_)) => match self.still(key, &care.uid, name, &there).await? {
+                    Some(now) => there = now,
+                    None => return Ok(Allowed::No),
+                },
+                // It is gone: the next look sees how it is.
+                Err(Refusal::Absent) => return Ok(Allowed::No),
+                Err(Refusal::Away(text)) => {
+                    // It may have been done: how many there shall be is what it turns out to be.
+                    care.replicas.remove(name);
+                    return Err(Stop::Away(text));
+                }
+                Err(refusal) => {
+                    let fault = Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {refusal}"));
+                    faults.push(fault.clone());
+                    let wait = Wait::after(before, Instant::now(), rand::random());
+                    care.denied.insert(name.to_owned(), Box::new(Denial { replicas, wait, fault }));
+                    if matches!(refusal, Refusal::TimedOut(_)) {
+                        care.replicas.remove(name);
+                        return Err(Stop::TimedOut);
+                    }
+                    return Ok(Allowed::No);
+                }
             }
         }
+        Ok(Allowed::No)
     }
 }
+
+#[cfg(test)]
+mod tests;
