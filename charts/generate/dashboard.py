@@ -50,7 +50,8 @@ ROWS = [
               about="They wait for a worker to be ready."),
         graph("Start of a worker, p95", [(f"streamfleet_service_start_seconds{{{SERVICE}}}", "{{namespace}}/{{service}}")], "s",
               "From the pod's creation until it is ready."),
-        graph("Places taken", [(f"streamfleet_service_sessions{{{SERVICE}}} / (streamfleet_service_capacity{{{SERVICE}}} > 0)", "{{namespace}}/{{service}}")], "percentunit"),
+        graph("Places taken", [(f"streamfleet_service_serving_sessions{{{SERVICE}}} / (streamfleet_service_capacity{{{SERVICE}}} > 0)", "{{namespace}}/{{service}}")], "percentunit",
+              "Of serving workers: sessions of those that drain are not counted."),
     ]),
     ("Calls", False, [
         graph("Calls by outcome", [(rate("streamfleet_offers_total", "outcome"), "{{outcome}}")], "cps", stacked=True),

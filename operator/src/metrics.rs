@@ -47,6 +47,8 @@ pub struct Figures {
     pub desired: u64,
     /// Sessions.
     pub sessions: u64,
+    /// Those of serving workers, which are what `capacity` is taken by.
+    pub serving_sessions: u64,
     /// Sessions that serving workers can have.
     pub capacity: u64,
     /// Offers that wait for a worker.
@@ -85,10 +87,13 @@ impl Instruments {
             .with_callback(move |observer| observer.observe(due.lock().late(Instant::now()) as u64, &[]))
             .build();
         type Read = fn(&Figures) -> Option<f64>;
-        let gauges: [(&'static str, &'static str, Read); 5] = [
+        let gauges: [(&'static str, &'static str, Read); 6] = [
             ("streamfleet_service_desired_workers", "Workers that there shall be", |figures| float(figures.desired)),
             ("streamfleet_service_sessions", "Sessions of all workers, those that drain included", |figures| {
                 float(figures.sessions)
+            }),
+            ("streamfleet_service_serving_sessions", "Sessions of the workers that take calls", |figures| {
+                float(figures.serving_sessions)
             }),
             ("streamfleet_service_capacity", "Sessions that the workers that take calls can have", |figures| {
                 float(figures.capacity)
@@ -224,7 +229,8 @@ mod tests {
         instruments.decided(&key, "create", 3);
         instruments.decided(&key, "drain", 0);
         instruments.requested("patch", "deployments", "ok");
-        let figures = Figures { serving: 2, sessions: 7, start_seconds: Some(1.5), ..Figures::default() };
+        let figures =
+            Figures { serving: 2, sessions: 7, serving_sessions: 5, start_seconds: Some(1.5), ..Figures::default() };
         instruments.service(&key, figures);
         let text = metrics.render();
         let of = "namespace=\"voice\",service=\"assistant\"";
@@ -237,6 +243,7 @@ mod tests {
             "streamfleet_operator_requests_total{outcome=\"ok\",resource=\"deployments\",verb=\"patch\"} 1".to_owned(),
             format!("streamfleet_service_workers{{{of},state=\"serving\"}} 2"),
             format!("streamfleet_service_sessions{{{of}}} 7"),
+            format!("streamfleet_service_serving_sessions{{{of}}} 5"),
             format!("streamfleet_service_start_seconds{{{of}}} 1.5"),
             format!("streamfleet_service_held_offers{{{of}}} 0"),
         ] {

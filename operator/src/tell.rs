@@ -30,7 +30,7 @@ impl Operator {
     /// Metrics of a service.
     pub(crate) fn show(&self, key: &Key, findings: &Findings, care: &Care) {
         let count = |phase: Phase| findings.workers.iter().filter(|worker| worker.phase == phase).count() as u64;
-        let serving = findings.workers.iter().filter(|worker| worker.phase == Phase::Serving);
+        let serving = || findings.workers.iter().filter(|worker| worker.phase == Phase::Serving);
         // Before any worker has shown it there is nothing to show.
         let has_started = findings.workers.iter().any(|worker| worker.start.is_some());
         let parts = care.prepared.iter().filter(|_| has_started).flat_map(|prepared| &prepared.parts);
@@ -43,7 +43,8 @@ impl Operator {
                 draining: count(Phase::Draining),
                 desired: findings.scaling.want().into(),
                 sessions: findings.workers.iter().map(|worker| u64::from(worker.sessions)).sum(),
-                capacity: serving.map(|worker| u64::from(worker.capacity)).sum(),
+                serving_sessions: serving().map(|worker| u64::from(worker.sessions)).sum(),
+                capacity: serving().map(|worker| u64::from(worker.capacity)).sum(),
                 held: findings.traffic.map_or(0, |traffic| traffic.held.into()),
                 start_seconds: start.map(|start| start.as_secs_f64()),
             },

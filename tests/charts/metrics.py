@@ -6,6 +6,8 @@ METHOD = re.compile(r"\b(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram
 NAME = re.compile(r'(\w*)\(\s*"(streamfleet_[a-z0-9_]+)"(?:\s*,\s*"([^"]*)")?')
 UNIT = re.compile(r'\.with_unit\(\s*(?:"([^"]*)"|(\w+))\s*\)')
 CLOSURE = re.compile(r"let (\w+)\s*=\s*\|[^|]*\|")
+# What a loop over names makes of each. Names of values are as Prometheus has them.
+LOOP = re.compile(r"\b(?:(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram)\(name\)|values\(name,)")
 SUFFIX = {"s": "_seconds", "By": "_bytes", "ms": "_milliseconds"}
 
 
@@ -59,16 +61,25 @@ def defined(text):
             names |= exported(name, kind, second if given else unit)
         elif word == "histograms":
             names |= exported(name, "histogram", None)
-        elif not word and (method := re.search(r"\b(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram)\(name\)", text[found.end():])):
-            names |= exported(name, method[1], None)
+        elif word == "values":
+            names.add(name)
+        elif not word and (method := LOOP.search(text, found.end())):
+            names |= exported(name, method[1], None) if method[1] else {name}
     return names
 
 
-def of_sources(root):
-    names = set()
+def sources(root):
     for folder in ("crates", "router/src", "worker/src", "operator/src"):
         for file in (root / folder).rglob("*.rs"):
             parts = file.relative_to(root).parts
             if "tests" not in parts and not file.name.endswith(("_tests.rs", "tests.rs")):
-                names |= defined(file.read_text())
-    return names
+                yield file.read_text()
+
+
+def of_sources(root):
+    return {name for text in sources(root) for name in defined(text)}
+
+
+def literals(root):
+    """Every word that stands in quotes: among them are the names of labels, and their values."""
+    return {word for text in sources(root) for word in re.findall(r'"([a-z0-9_]+)"', without_tests(text))}

@@ -10,11 +10,15 @@ import unittest
 
 import yaml
 
-from metrics import defined, of_sources
+from metrics import defined, literals, of_sources
 from rendered import CHARTS, ROOT, cases, objects
 
 METRIC = re.compile(r"\b(streamfleet_[a-z0-9_]+)\b")
 ALL = "monitoring: {namespace: monitoring, podMonitors: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}"
+SELECTOR = re.compile(r'(\w+)=~?"([^"]*)"')
+GROUP = re.compile(r"\b(?:by|on|without) \(([^)]*)\)")
+# Labels that Prometheus gives, or histograms have.
+PROMETHEUS = {"job", "pod", "le"}
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 # What Grafana knows by itself, as it writes it.
 GRAFANA = {"__interval": "15s", "__rate_interval": "1m0s", "__range": "3600s"}
@@ -69,6 +73,38 @@ def groups(made):
     return rule["spec"]["groups"]
 
 
+def evaluated(questions):
+    """What Prometheus' code answers to (expression, series): the values by the labels that are left."""
+    done = subprocess.run([os.environ["STREAMFLEET_TEST_PROMQL"], "evaluate"], capture_output=True, text=True, check=True,
+                          input=json.dumps([{"expr": expression, "series": series} for expression, series in questions]))
+    return json.loads(done.stdout)
+
+
+def figures(**values):
+    """Series of one service, as an operator shows them."""
+    of = 'job="voice/demo-streamfleet-operator",namespace="voice",service="echo"'
+    return {f"streamfleet_service_{name}{{{of}}}": value for name, value in values.items()}
+
+
+# Alerts over series that stay as they are: which of them fire.
+FIRING = [
+    ("StreamfleetServiceFull", figures(sessions=98, serving_sessions=98, capacity=100), True),
+    ("StreamfleetServiceFull", figures(sessions=90, serving_sessions=90, capacity=100), False),
+    # Two workers drain with 100 calls, one serves with 10 of its 50 places.
+    ("StreamfleetServiceFull", figures(sessions=110, serving_sessions=10, capacity=50), False),
+    ("StreamfleetServiceFull", figures(sessions=0, serving_sessions=0, capacity=0), False),
+    ("StreamfleetNoOperator", {'streamfleet_operator_leader{job="voice/demo-streamfleet-operator",pod="a"}': 1}, False),
+    ("StreamfleetNoOperator", {'streamfleet_operator_leader{job="voice/demo-streamfleet-operator",pod="a"}': 0}, True),
+    ("StreamfleetNoOperator", {'streamfleet_operator_leader{job="voice/another-operator",pod="a"}': 1}, True),
+    ("StreamfleetNoRouters", {'up{job="voice/demo-streamfleet-router",pod="a"}': 1}, False),
+    ("StreamfleetNoRouters", {}, True),
+    ("StreamfleetOneRouter", {'up{job="voice/demo-streamfleet-router",pod="a"}': 1, 'up{job="voice/demo-streamfleet-router",pod="b"}': 0}, True),
+    ("StreamfleetOneRouter", {'up{job="voice/demo-streamfleet-router",pod="a"}': 1, 'up{job="voice/demo-streamfleet-router",pod="b"}': 1}, False),
+    ("StreamfleetOffersHeld", figures(held_offers=1), True),
+    ("StreamfleetOffersHeld", figures(held_offers=0), False),
+]
+
+
 def refused(queries, groups):
     """What Prometheus says against expressions, each with its name, and against groups of alerts; nothing when it takes them."""
     files = {"all.yaml": groups}
@@ -104,8 +140,33 @@ class Monitoring(unittest.TestCase):
             for metric in METRIC.findall(expression):
                 seen.add(metric)
                 with self.subTest(where):
-                    self.assertIn(metric, exported)
+                    self.assertTrue(metric in exported, metric)
         self.assertGreater(len(seen), 40)
+
+    def test_what_fires(self):
+        """Prometheus' own code over series, but for how long an alert waits."""
+        expressions = {rule["alert"]: rule["expr"] for rule in rules()}
+        answers = evaluated((expressions[alert], series) for alert, series, _ in FIRING)
+        for (alert, series, fires), answer in zip(FIRING, answers, strict=True):
+            with self.subTest(alert, series=series):
+                self.assertEqual(bool(answer), fires, answer)
+
+    def test_every_label_and_value_is_exported(self):
+        """What selectors and groups name stands in a source as it is written."""
+        known = literals(ROOT)
+        seen = set()
+        for where, expression in expressions():
+            names = {name for found in GROUP.findall(expression) for name in re.findall(r"\w+", found)}
+            for name, value in SELECTOR.findall(expression):
+                names.add(name)
+                if name not in PROMETHEUS | {"namespace", "service"}:
+                    seen |= set(value.split("|"))
+                    with self.subTest(where, label=name):
+                        self.assertLessEqual(set(value.split("|")), known)
+            with self.subTest(where):
+                self.assertLessEqual(names - PROMETHEUS, known)
+        self.assertGreater(len(seen), 10)
+        self.assertNotIn("no_capacities", known)
 
     def test_prometheus_reads_them(self):
         queries = list(drawn())
@@ -144,11 +205,14 @@ class Monitoring(unittest.TestCase):
             by("streamfleet_e", "By"); by("streamfleet_f", "{packet}");
             let gauges = [("streamfleet_g", "G", read)]; for (name, ..) in gauges { meter.u64_observable_gauge(name).build(); }
             metrics.histograms("streamfleet_h_seconds", "H", read);
+            let gauges = [("streamfleet_i", "I", read)]; for (name, ..) in gauges { metrics.values(name, about, Kind::Gauge, read); }
+            metrics.values("streamfleet_j_total", "J", Kind::Counter, read);
             #[cfg(test)] mod tests { fn x() { meter.u64_counter("streamfleet_not").build(); } }
         '''
         found = {name for name in defined(text) if not name.endswith(("_sum", "_count"))}
         self.assertEqual(found, {"streamfleet_a_total", "streamfleet_b_duration_seconds_bucket", "streamfleet_c_total", "streamfleet_d_seconds_bucket",
-                                 "streamfleet_e_bytes_total", "streamfleet_f_total", "streamfleet_g", "streamfleet_h_seconds_bucket"})
+                                 "streamfleet_e_bytes_total", "streamfleet_f_total", "streamfleet_g", "streamfleet_h_seconds_bucket",
+                                 "streamfleet_i", "streamfleet_j_total"})
 
     def test_alerts_have_runbooks(self):
         text = (ROOT / "docs/runbooks.md").read_text()
