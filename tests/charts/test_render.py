@@ -9,6 +9,7 @@ import unittest
 
 import yaml
 
+from cluster import cluster
 from rendered import CHARTS, ROOT, TESTS, cases, helm, objects, pods, template, tool
 
 # What each component may do where StreamServices are. Whoever adds to it says why here.
@@ -41,6 +42,16 @@ def rights(role):
 
 def named(objects_, kind, name=None):
     return [one for one in objects_ if one["kind"] == kind and name in (None, one["metadata"]["name"])]
+
+
+class Unique(yaml.SafeLoader):
+    """Refuses a key that stands twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len(keys) != len(set(keys)):
+            raise AssertionError(f"a key twice in {keys}")
+        return super().construct_mapping(node, deep)
 
 
 class Rendered(unittest.TestCase):
@@ -148,7 +159,8 @@ class Rendered(unittest.TestCase):
                 grace = int(config["drain"]["terminationGrace"].removesuffix("s"))
                 wait = pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
                 self.assertGreater(pod["terminationGracePeriodSeconds"], grace + wait)
-                # It is out before it is gone: probes notice within its notice, with a second to spare.
+                # It is out before it is gone: probes see its notice, as it is by default, with a second to spare. That of `gateway` is shorter than
+                # values.yaml recommends.
                 probe = pod["containers"][0]["readinessProbe"]
                 if case != "gateway":
                     self.assertLess(probe["periodSeconds"] * probe["failureThreshold"] + 1, int(config["drain"]["notice"].removesuffix("s")))
@@ -161,6 +173,31 @@ class Rendered(unittest.TestCase):
         (router,) = (one for one in named(made, "Deployment") if one["metadata"]["name"].endswith("-router"))
         self.assertNotIn("replicas", router["spec"])
         self.assertEqual(named(made, "HorizontalPodAutoscaler")[0]["spec"]["scaleTargetRef"]["name"], router["metadata"]["name"])
+
+    def test_an_upgrade_keeps_how_many_routers_there_are(self):
+        """Also the one that gives them to an autoscaler: without a number Kubernetes would make one of them."""
+        def replicas(values, *there):
+            with cluster(*there) as flags:
+                (router,) = named(objects(values, more=flags), "Deployment", "demo-streamfleet-router")
+            return router["spec"].get("replicas")
+
+        live = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "demo-streamfleet-router", "namespace": "voice"}, "spec": {"replicas": 7}}
+        autoscaled = "{router: {autoscaling: {enabled: true}}}"
+        self.assertEqual(replicas(autoscaled, live), 7)
+        self.assertIsNone(replicas(autoscaled))
+        self.assertEqual(replicas("{}", live), 2)
+
+    def test_an_upgrade_keeps_secrets(self):
+        def secrets(*there):
+            with cluster(*there) as flags:
+                made = objects("{}", more=flags)
+            return [named(made, "Secret", f"demo-streamfleet-{name}")[0] | {"apiVersion": "v1"} for name in ("fleet", "redis")]
+
+        first = secrets()
+        again = secrets(*first)
+        for before, after in zip(first, again, strict=True):
+            self.assertEqual(before["data"], after["data"])
+        self.assertNotEqual(first[0]["data"], secrets()[0]["data"])
 
     def test_what_is_named_is_there(self):
         """ConfigMaps, Secrets and ServiceAccounts of pods are made here, or are the user's and named in the values."""
@@ -190,6 +227,38 @@ class Rendered(unittest.TestCase):
         self.assertIn(f"requirepass {password}\n", base64.b64decode(redis["redis.conf"]).decode())
         checksums = {metadata["annotations"]["checksum/redis"] for one, metadata, _ in pods(made) if one["kind"] == "Deployment"}
         self.assertEqual(len(checksums), 1)
+
+    def test_a_login_in_the_url_is_taken_as_it_is_written(self):
+        """The programs decode nothing either: what is in the Secret is what Redis is told."""
+        # Everything visible but what a URL's login cannot have.
+        every = "".join(chr(c) for c in range(33, 127) if chr(c) not in "@/%")
+        for scheme, login, user, password in [("redis", ":p!ss", "", "p!ss"), ("redis", "me:pa:ss*'", "me", "pa:ss*'"), ("rediss", "me:^#?{}\"", "me", "^#?{}\""),
+                                              ("redis", f"me:{every}", "me", every), ("redis", ":1234", "", "1234")]:
+            for host, address in [("redis", "redis:6379"), ("[fd00::1]:6380", "[fd00::1]:6380"), ("[fd00::1]", "[fd00::1]:6379")]:
+                with self.subTest(login, host=host):
+                    made = objects(yaml.safe_dump({"redis": {"url": f"{scheme}://{login}@{host}"}}))
+                    (secret,) = named(made, "Secret", "demo-streamfleet-redis")
+                    self.assertEqual(base64.b64decode(secret["data"]["password"]).decode(), password)
+                    store = yaml.safe_load(named(made, "ConfigMap", "demo-streamfleet-router")[0]["data"]["router.yaml"])["store"]["redis"]
+                    self.assertEqual((store["address"], store.get("user", ""), "tls" in store), (address, user, scheme == "rediss"))
+
+    def test_the_test_can_be_pulled(self):
+        """From the registry that everything else comes from: the test's worker too."""
+        made = objects("{images: {pullSecrets: [{name: registry}]}}")
+        (service,) = named(made, "StreamService")
+        self.assertEqual(service["spec"]["workers"]["imagePullSecrets"], [{"name": "registry"}])
+        for owner, _, spec in pods(made):
+            self.assertEqual(spec["imagePullSecrets"], [{"name": "registry"}], owner["metadata"]["name"])
+
+    def test_labels_are_said_once(self):
+        """The one that is nearest wins: a key that stands twice is taken by chance."""
+        text = template("{commonLabels: {team: all, site: a}, router: {podLabels: {team: edge}},"
+                        " monitoring: {namespace: m, podMonitors: {enabled: true, labels: {team: sre}}, rules: {enabled: true, labels: {team: sre}}, dashboard: {enabled: true, labels: {team: sre}}}}")
+        made = [one for one in yaml.load_all(text, Loader=Unique) if one]
+        (router,) = (metadata for one, metadata, _ in pods(made) if one["kind"] == "Deployment" and one["metadata"]["name"].endswith("-router"))
+        self.assertEqual((router["labels"]["team"], router["labels"]["site"]), ("edge", "a"))
+        for kind, name in [("PodMonitor", "demo-streamfleet-router"), ("PrometheusRule", None), ("ConfigMap", "demo-streamfleet-dashboard")]:
+            self.assertEqual(named(made, kind, name)[0]["metadata"]["labels"]["team"], "sre", kind)
 
     def test_no_secret_stands_in_the_open(self):
         for one in objects("{redis: {url: 'redis://user:a-password@redis'}}"):

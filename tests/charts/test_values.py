@@ -1,5 +1,6 @@
 """Which values are refused, with what, and which are taken."""
 
+import json
 import unittest
 
 from rendered import Refused, template
@@ -25,9 +26,13 @@ REFUSED = [
     ("{ipFamilies: [IPv5]}", "/ipFamilies/0"),
     ("{ipFamilies: [IPv4, IPv4]}", "/ipFamilies"),
     ("{ipFamilies: [IPv6]}", "/router/relay/workerPrefix"),
-    ("{redis: {url: 'redis.example.com:6379'}}", "/redis/url"),
-    ("{redis: {url: 'redis://redis/0'}}", "/redis/url"),
-    ("{redis: {url: 'redis://:a%20b@redis'}}", "/redis/url"),
+    ("{redis: {url: 'redis.example.com:6379'}}", "redis.url must be redis://"),
+    ("{redis: {url: 'redis://redis/0'}}", "redis.url must be redis://"),
+    ("{redis: {url: 'redis://:a%20b@redis'}}", "without @, / and %"),
+    ("{redis: {url: 'redis://:a@b@redis'}}", "redis.existingSecret"),
+    ("{redis: {url: 'redis://:a b@redis'}}", "redis.url must be redis://"),
+    ("{redis: {url: 'redis://:ä@redis'}}", "redis.url must be redis://"),
+    ("{redis: {url: 'redis://user:@redis'}}", "redis.url must be redis://"),
     ("{redis: {url: 'redis://redis', nodes: ['a:1']}}", "/redis/nodes"),
     ("{redis: {url: 'redis://redis', sentinels: ['a:1'], primary: p}}", "/redis/sentinels"),
     ("{redis: {url: 'redis://:secret@redis', existingSecret: a}}", "/redis/existingSecret"),
@@ -38,6 +43,10 @@ REFUSED = [
     ("{redis: {user: fleet}}", "redis.user and redis.tls are of a Redis that is there"),
     ("{redis: {existingSecret: redis}}", "say where with redis.url"),
     ("{redis: {tls: {enabled: true}}}", "say where with redis.url"),
+    ("{redis: {tls: {existingSecret: ca}}}", "say where with redis.url"),
+    ("{redis: {url: 'redis://redis', tls: {existingSecret: ca}}}", "nothing says TLS"),
+    ("{redis: {sentinels: ['a:1'], primary: p, tls: {existingSecret: ca}}}", "nothing says TLS"),
+    ("{redis: {nodes: ['a:1'], tls: {existingSecret: ca}}}", "nothing says TLS"),
     ("{redis: {bundled: {command: []}}}", "/redis/bundled/command"),
     ("{router: {autoscaling: {minReplicas: 1}}}", "/router/autoscaling/minReplicas"),
     ("{router: {autoscaling: {minReplicas: 5, maxReplicas: 4}}}", "router.autoscaling.minReplicas must be no more"),
@@ -71,6 +80,12 @@ REFUSED = [
     ("{gateway: {udp: {enabled: true, parentRefs: [{name: a}]}}}", "/router/relay/mediaAddresses"),
     ("{test: {waitSeconds: 601}}", "/test/waitSeconds"),
     ("{commonLabels: {a: 1}}", "/commonLabels/a"),
+    ("{commonLabels: {app.kubernetes.io/component: a}}", "/commonLabels"),
+    ("{commonLabels: {helm.sh/chart: a}}", "/commonLabels"),
+    ("{router: {podLabels: {app.kubernetes.io/name: a}}}", "/router/podLabels"),
+    ("{operator: {podLabels: {app.kubernetes.io/name: a}}}", "/operator/podLabels"),
+    ("{redis: {bundled: {podLabels: {app.kubernetes.io/name: a}}}}", "/redis/bundled/podLabels"),
+    ("{monitoring: {rules: {labels: {app.kubernetes.io/name: a}}}}", "/monitoring/rules/labels"),
     ("{fleet: {existingSecret: Fleet}}", "/fleet/existingSecret"),
 ]
 
@@ -80,6 +95,8 @@ TAKEN = [
     "{redis: {url: redis://redis}}",
     "{redis: {url: 'redis://:secret@[fd00::1]:6380'}}",
     "{redis: {url: 'rediss://user@redis.example.com', existingSecret: redis}}",
+    "{redis: {url: 'rediss://redis', tls: {existingSecret: ca}}}",
+    "{redis: {nodes: ['a:1'], tls: {enabled: true, existingSecret: ca}}}",
     "{router: {service: {type: NodePort}, relay: {mediaAddresses: ['203.0.113.7:30478']}}}",
     "{ipFamilies: [IPv6, IPv4], router: {relay: {workers: ['fd00:10:244::/56'], workerPrefix: 'fd00:10:244::/56'}}}",
     "{monitoring: {podMonitors: {enabled: true}}, networkPolicy: {enabled: false}}",
@@ -94,6 +111,13 @@ class Values(unittest.TestCase):
                 with self.assertRaises(Refused) as refused:
                     template(values)
                 self.assertIn(said, str(refused.exception))
+
+    def test_a_refusal_shows_no_password(self):
+        for url in ("redis://:quite%secret@redis", "redis://:quite@secret@redis", "redis://:quite/secret@redis", "quite-secret"):
+            with self.subTest(url):
+                with self.assertRaises(Refused) as refused:
+                    template(json.dumps({"redis": {"url": url}}))
+                self.assertNotIn("quite", str(refused.exception))
 
     def test_taken(self):
         for values in TAKEN:

@@ -26,7 +26,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* Labels of an object: (list $ "router"). */}}
+{{/* Labels of an object: (list $ "router"), and more of its own where there is a third. */}}
 {{- define "streamfleet.labels" -}}
 {{- $root := index . 0 -}}
 {{ include "streamfleet.selector" . }}
@@ -34,7 +34,11 @@ app.kubernetes.io/part-of: streamfleet
 app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
+{{- $own := dict }}
+{{- if gt (len .) 2 }}
+{{- $own = index . 2 }}
+{{- end }}
+{{- with merge (dict) $own $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -44,10 +48,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- $root := index . 0 -}}
 {{ include "streamfleet.selector" (list $root (index . 1)) }}
 app.kubernetes.io/part-of: streamfleet
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
-{{- with index . 2 }}
+{{- with merge (dict) (index . 2) $root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

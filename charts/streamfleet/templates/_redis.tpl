@@ -7,14 +7,18 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The parts of redis.url, as JSON. */}}
+{{/* The parts of redis.url, as JSON. Cut by hand: `urlParse` encodes the password anew. Checked here and not by the schema, whose message
+would show the password. */}}
 {{- define "streamfleet.redisUrl" -}}
-{{- if .Values.redis.url -}}
-{{- $url := urlParse .Values.redis.url -}}
-{{- $login := regexSplit ":" (default "" $url.userinfo) 2 -}}
-{{- $password := rest $login | first | default "" -}}
-{{- $address := ternary $url.host (printf "%s:6379" $url.host) (regexMatch ":[0-9]+$" $url.host) -}}
-{{- dict "address" $address "tls" (eq $url.scheme "rediss") "user" (index $login 0) "password" $password | toJson -}}
+{{- $url := .Values.redis.url -}}
+{{- if $url -}}
+{{- if not (regexMatch `^rediss?://([!-$&-.0-9;-?A-~]*(:[!-$&-.0-?A-~]+)?@)?(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?$` $url) -}}
+{{- fail "redis.url must be redis://[USER:PASSWORD@]HOST[:PORT] or rediss://…, of which user and password are taken as they are written: visible ASCII characters without @, / and %. Put any other password into a Secret: redis.existingSecret" -}}
+{{- end -}}
+{{- $login := regexFind `^[^@]*@` (regexReplaceAll `^rediss?://` $url "") | trimSuffix "@" -}}
+{{- $host := regexFind `[^@/]*$` $url -}}
+{{- $address := ternary $host (printf "%s:6379" $host) (regexMatch `:[0-9]{1,5}$` $host) -}}
+{{- dict "address" $address "tls" (hasPrefix "rediss://" $url) "user" (regexFind `^[^:]*` $login) "password" (regexReplaceAll `^[^:]*:?` $login "") | toJson -}}
 {{- else -}}
 {{- dict "address" "" "tls" false "user" "" "password" "" | toJson -}}
 {{- end -}}

@@ -1,8 +1,11 @@
 {{/* What values.schema.json cannot say: comparisons of two values. */}}
 {{- define "streamfleet.refuse" -}}
 {{- with .Values.redis -}}
-{{- if and (include "streamfleet.bundledRedis" $) (or .existingSecret .user .tls.enabled) -}}
+{{- if and (include "streamfleet.bundledRedis" $) (or .existingSecret .user .tls.enabled .tls.existingSecret) -}}
 {{- fail "redis.existingSecret, redis.user and redis.tls are of a Redis that is there: say where with redis.url, redis.sentinels or redis.nodes" -}}
+{{- end -}}
+{{- if and .tls.existingSecret (not .tls.enabled) (not (hasPrefix "rediss://" .url)) -}}
+{{- fail "redis.tls.existingSecret has certificates, and nothing says TLS: set redis.tls.enabled, or write redis.url with rediss://" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.monitoring.podMonitors.enabled .Values.networkPolicy.enabled (not .Values.monitoring.namespace) -}}
