@@ -150,11 +150,6 @@ impl FromStr for AdminToken {
 pub struct FleetSecret(Arc<str>);
 
 impl FleetSecret {
-    /// Whether this is the secret that somebody presents.
-    pub fn matches(&self, presented: &[u8]) -> bool {
-        equal(self.0.as_bytes(), presented)
-    }
-
     /// The secret in clear, for what is made of it. It is sent nowhere: routers show the [key of a service](Self::of_service).
     pub fn reveal(&self) -> &str {
         &self.0

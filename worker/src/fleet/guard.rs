@@ -12,7 +12,7 @@ use streamfleet_session::fleet::{
     VOUCHED_HEADER, decode_user,
 };
 use streamfleet_session::wire::Failure;
-use streamfleet_session::{AdminToken, FleetKey, FleetSecret, ServiceKey, ServiceName, UserId};
+use streamfleet_session::{AdminToken, FleetKey, ServiceKey, ServiceName, UserId};
 
 use crate::http;
 
@@ -21,8 +21,6 @@ use crate::http;
 pub(crate) struct Keeper {
     /// What is shown by who asks for each service, by the path of its routes.
     keys: Arc<[(String, ServiceKey)]>,
-    /// Routers of the release before show the secret itself, to workers that have it.
-    secret: Option<FleetSecret>,
     /// What a request shows, from here on, that a router vouches for.
     operator: HeaderValue,
 }
@@ -38,11 +36,7 @@ impl Keeper {
         let mut operator = HeaderValue::try_from(text).expect("invariant: a token is visible ASCII characters");
         operator.set_sensitive(true);
         let keys = services.into_iter().map(|service| (format!("/{service}"), given.of_service(service))).collect();
-        let secret = match given {
-            FleetKey::Fleet(secret) => Some(secret.clone()),
-            FleetKey::Service(_) => None,
-        };
-        Self { keys, secret, operator }
+        Self { keys, operator }
     }
 
     /// Whether this is shown by a router that may ask for this path: with the key of the service whose route it is, or, where it is
@@ -53,11 +47,10 @@ impl Keeper {
         // Of `a` and `a/b` the longer one, as routes are found.
         let asked =
             self.keys.iter().map(|(prefix, _)| prefix).filter(|prefix| is_below(prefix)).max_by_key(|p| p.len());
-        let by_key = self.keys.iter().fold(false, |found, (prefix, key)| {
+        self.keys.iter().fold(false, |found, (prefix, key)| {
             let is_its = asked.is_none_or(|asked| asked == prefix);
             found | (key.matches(shown) & is_its)
-        });
-        by_key | self.secret.as_ref().is_some_and(|secret| secret.matches(shown))
+        })
     }
 }
 
@@ -113,6 +106,7 @@ mod tests {
     use axum::body::Body;
     use axum::middleware::from_fn_with_state;
     use axum::routing::get;
+    use streamfleet_session::FleetSecret;
     use tower::ServiceExt as _;
 
     use super::*;
@@ -153,7 +147,8 @@ mod tests {
                 // A worker that has been given one key opens to nothing else, whatever its routes are.
                 check(&key("tone"), path, &key(shown), shown == "tone");
             }
-            check(secret, path, secret, true);
+            // The secret itself is shown by nobody.
+            check(secret, path, secret, false);
             check(&key("tone"), path, secret, false);
             check(secret, path, "", false);
         }
@@ -172,15 +167,16 @@ mod tests {
         });
         let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
         let ask = async |secret: &str, vouched: Option<&str>| {
-            let request = Request::get("/").header(SECRET_HEADER, secret).header(header::AUTHORIZATION, "Bearer own");
+            let request =
+                Request::get("/").header(SECRET_HEADER, key(secret)).header(header::AUTHORIZATION, "Bearer own");
             let request = vouched.into_iter().fold(request, |request, value| request.header(VOUCHED_HEADER, value));
             let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             let body = axum::body::to_bytes(response.into_body(), 99).await.unwrap();
             String::from_utf8(body.to_vec()).unwrap()
         };
-        assert_eq!(ask("correct-horse-battery", None).await, "Bearer own");
-        assert_eq!(ask("correct-horse-battery", Some("operator")).await, "Bearer a-token-of-the-operator");
-        assert_eq!(ask("correct-horse-battery", Some("client")).await, "Bearer own");
+        assert_eq!(ask("tone", None).await, "Bearer own");
+        assert_eq!(ask("tone", Some("operator")).await, "Bearer a-token-of-the-operator");
+        assert_eq!(ask("tone", Some("client")).await, "Bearer own");
         assert!(ask("somebody", Some("operator")).await.contains("forbidden"));
     }
 
@@ -192,7 +188,7 @@ mod tests {
         for (said, expected) in
             [("192.0.2.7", "192.0.2.7:0"), ("2001:db8::1", "[2001:db8::1]:0"), ("nobody", "10.0.0.1:4711")]
         {
-            let request = Request::get("/").header(SECRET_HEADER, "correct-horse-battery").header(CLIENT_HEADER, said);
+            let request = Request::get("/").header(SECRET_HEADER, key("tone")).header(CLIENT_HEADER, said);
             let request = request.extension(ConnectInfo(router)).body(Body::empty()).unwrap();
             let body = axum::body::to_bytes(app.clone().oneshot(request).await.unwrap().into_body(), 99).await.unwrap();
             assert_eq!(body, expected, "{said}");
@@ -207,7 +203,7 @@ mod tests {
         });
         let app = Router::new().route("/", inner).layer(from_fn_with_state(keeper(), guard));
         for (said, expected) in [("YW5u", "Some(\"ann\")"), ("ann!", "None")] {
-            let request = Request::get("/").header(SECRET_HEADER, "correct-horse-battery").header(USER_HEADER, said);
+            let request = Request::get("/").header(SECRET_HEADER, key("tone")).header(USER_HEADER, said);
             let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
             assert_eq!(axum::body::to_bytes(response.into_body(), 99).await.unwrap(), expected, "{said}");
         }
@@ -226,7 +222,7 @@ mod tests {
             (&[&longer], 403),
             (&[&tone, &tone], 403),
             (&[&tone], 200),
-            (&["correct-horse-battery"], 200),
+            (&["correct-horse-battery"], 403),
         ];
         for (values, expected) in shown {
             for path in ["/tone/x", "/tone/nowhere"] {
