@@ -288,34 +288,67 @@ fn check_empty(flags: &Flags) -> ExitCode {
         Err(error) => return fail(error),
     };
     match runtime.block_on(remaining(&namespaces)) {
-        Ok(names) if names.is_empty() => ExitCode::SUCCESS,
-        Ok(names) => fail(still_there(&names)),
+        Ok(remaining) => remaining.verdict().map_or_else(fail, |()| ExitCode::SUCCESS),
         Err(error) => fail(error),
     }
 }
 
-/// The StreamServices that there are.
-async fn remaining(namespaces: &[String]) -> Result<Vec<String>, String> {
+/// What keeps an operator from being taken away.
+#[derive(Debug, Default)]
+struct Remaining {
+    /// The StreamServices that there are.
+    names: Vec<String>,
+    /// Namespaces in which nobody may look. A namespace that is deleted takes the Role with it: RBAC refuses before anybody says that it
+    /// is not there, and without a right to read namespaces the two look alike.
+    closed: Vec<String>,
+}
+
+async fn remaining(namespaces: &[String]) -> Result<Remaining, String> {
     let (client, _) = client(None).await?;
-    let scopes: Vec<Api<StreamService>> = match namespaces {
-        [] => vec![Api::all(client)],
-        some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
+    let scopes: Vec<(Option<&String>, Api<StreamService>)> = match namespaces {
+        [] => vec![(None, Api::all(client))],
+        some => some.iter().map(|name| (Some(name), Api::namespaced(client.clone(), name))).collect(),
     };
-    let mut names = Vec::new();
-    for api in scopes {
+    let mut found = Remaining::default();
+    for (namespace, api) in scopes {
         match api.list(&ListParams::default()).await {
-            Ok(list) => names.extend(list.items.iter().map(|service| {
+            Ok(list) => found.names.extend(list.items.iter().map(|service| {
                 let metadata = &service.metadata;
                 let part = |text: &Option<String>| text.clone().unwrap_or_default();
                 format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
             })),
             // Without the definition there are none.
             Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => return Err(error.to_string()),
+            Err(error) => match (&error, namespace) {
+                (kube::Error::Api(status), Some(namespace)) if status.code == 403 => {
+                    found.closed.push(namespace.clone());
+                }
+                _ => return Err(error.to_string()),
+            },
         }
     }
-    names.sort();
-    Ok(names)
+    found.names.sort();
+    Ok(found)
+}
+
+impl Remaining {
+    /// Whether nothing remains, or what there is to be done.
+    fn verdict(&self) -> Result<(), String> {
+        let Self { names, closed } = self;
+        let mut told = Vec::new();
+        if !names.is_empty() {
+            told.push(still_there(names));
+        }
+        if !closed.is_empty() {
+            told.push(format!(
+                "StreamServices may not be listed in the namespaces {}. Where such a namespace is there, give its Role back (helm rollback, or \
+                 helm upgrade). Where it has been deleted, nothing in it needs the operator{}.",
+                closed.join(", "),
+                if names.is_empty() { ": helm uninstall --no-hooks" } else { "" },
+            ));
+        }
+        if told.is_empty() { Ok(()) } else { Err(told.join("\n")) }
+    }
 }
 
 fn still_there(names: &[String]) -> String {
@@ -397,5 +430,19 @@ mod tests {
         let text = still_there(&names);
         assert!(text.contains("voice/s19\n  and 2 more") && !text.contains("voice/s20"), "{text}");
         assert!(still_there(&names[..1]).ends_with("voice/s0"));
+    }
+
+    /// A namespace that was deleted with its Role must not keep a release for ever, and one that is there must not be taken for it.
+    #[test]
+    fn where_nobody_may_look_is_told() {
+        let verdict = |names: &[&str], closed: &[&str]| {
+            let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+            Remaining { names: list(names), closed: list(closed) }.verdict()
+        };
+        assert_eq!(verdict(&[], &[]), Ok(()));
+        let gone = verdict(&[], &["sales"]).unwrap_err();
+        assert!(gone.contains("namespaces sales.") && gone.contains("helm uninstall --no-hooks"), "{gone}");
+        let both = verdict(&["voice/echo"], &["sales"]).unwrap_err();
+        assert!(both.contains("voice/echo") && both.contains("sales") && !both.contains("--no-hooks"), "{both}");
     }
 }

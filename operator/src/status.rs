@@ -191,7 +191,7 @@ impl Picture<'_> {
         if self.figures == Figures::Stale {
             faults.push(Fault::new(
                 "StoreUnavailable",
-                "the store does not answer: calls go on, and no worker is made, drained or removed",
+                "the store does not answer: calls go on; no worker is drained or removed, and none is made beyond minReplicas",
             ));
         }
         faults.extend(self.faults.iter().cloned());
