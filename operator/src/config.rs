@@ -275,6 +275,10 @@ fn worker_config(redis: &RedisSpec, log: &LogConfig, otlp: &OtlpConfig) -> Value
 }
 
 #[cfg(test)]
+#[path = "config_tests.rs"]
+mod chart;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

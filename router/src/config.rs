@@ -368,6 +368,10 @@ impl RouterConfig {
 }
 
 #[cfg(test)]
+#[path = "config_tests.rs"]
+mod chart;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
