@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_tests::{Script, Server, root, tool};
 
-/// Starting a browser and a call takes 2 s on an idle core; builds may hold the cores.
+/// Starting a browser and a call takes 2 s on an idle core, and longer on a busy one.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Opens a call to the service at `path` with `how` over the defaults.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_tests::{Coturn, Fleet, Media, Script, Server, Shape, Wire, Wires, credential, http, streamfleet};
 
-/// Starting a browser and a call takes 2 s on an idle core; builds may hold the cores.
+/// Starting a browser and a call takes 2 s on an idle core, and longer on a busy one.
 const LIMIT: Duration = Duration::from_secs(60);
 const SECRET: &str = "what-only-the-two-servers-know";
 

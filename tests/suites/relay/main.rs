@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use streamfleet_tests::{Keys, Plan, Site, judged};
 
-/// Starting a browser and a call takes 2 s on an idle core; builds may hold the cores.
+/// Starting a browser and a call takes 2 s on an idle core, and longer on a busy one.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Three routers with one key, unless a test has others.
 const PLAN: Plan<'static> = Plan { routers: 3, keys: KEY, flows: None };

@@ -10,7 +10,7 @@ use streamfleet_kubernetes_tests::{Cluster, Plan, eventually, on_cluster};
 
 use super::{LIMIT, Line, MACHINE, datagram, echo};
 
-/// A node that answers nothing is dropped within this on an idle machine, and builds may hold the cores.
+/// A node that answers nothing is dropped within this on a busy machine too.
 const DROPPED: Duration = Duration::from_secs(2);
 
 /// The names of the pods that are Ready, with their nodes.

@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 
 /// One cluster at a time, but where a test is about two.
 static MACHINE: Mutex<()> = Mutex::const_new(());
-/// Images are loaded and pods started within this; builds may hold the cores.
+/// Images are loaded and pods started within this, on a busy machine too.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Of one answer through the load balancer.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -17,7 +17,7 @@ use streamfleet_kubernetes_tests::{Plan, on_cluster};
 
 use self::workers::Fleet;
 
-/// Whatever is waited for is there within this; builds may hold the cores.
+/// Whatever is waited for is there within this, on a busy machine too.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// One after the other on one cluster: each leaves two workers behind, and the last none.

@@ -10,7 +10,7 @@ use super::LIMIT;
 use super::calls::{Carriers, Live};
 use super::workers::{Fleet, GOES, WORKERS, Worker};
 
-/// docs/kubernetes.md and the issue: replacements of a dead node's workers are Ready within this.
+/// docs/kubernetes.md: replacements of a dead node's workers are Ready within this.
 const REPLACED: Duration = Duration::from_secs(60);
 
 /// The worker of the node that goes, and the other one.

@@ -18,8 +18,8 @@ use super::chronicle::Chronicle;
 
 /// Where all of it is.
 pub(crate) const NAMESPACE: &str = "voice";
-/// The longest that a call may hear nothing, or lose packets in a row: builds may hold the cores, a call that was moved or ended is
-/// silent for longer.
+/// The longest that a call may hear nothing, or lose packets in a row: a busy machine may hold packets up so long, and a call that was moved or ended
+/// is silent for longer.
 const SILENCE_MS: f64 = 1_000.0;
 /// So long a call is heard at least before anything is said of it.
 const HEARD: Duration = Duration::from_secs(3);

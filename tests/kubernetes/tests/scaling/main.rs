@@ -20,7 +20,7 @@ use streamfleet_kubernetes_tests::{Plan, on_cluster};
 
 use fleet::Fleet;
 
-/// Of one step. Workers start in seconds, and builds may hold the cores.
+/// Of one step. Workers start in seconds, and later on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Of a scale down: one worker goes in a minute, and the last one after a minute without calls.
 const DOWN: Duration = Duration::from_secs(300);
