@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use streamfleet_scaling::Phase;
+use streamfleet_scaling::{Phase, Worker};
 use streamfleet_service::resource::StreamServiceStatus;
 use streamfleet_service::{API_VERSION, KIND};
 
@@ -29,26 +29,16 @@ const NAMED: usize = 4;
 impl Operator {
     /// Metrics of a service.
     pub(crate) fn show(&self, key: &Key, findings: &Findings, care: &Care) {
-        let count = |phase: Phase| findings.workers.iter().filter(|worker| worker.phase == phase).count() as u64;
-        let serving = || findings.workers.iter().filter(|worker| worker.phase == Phase::Serving);
         // Before any worker has shown it there is nothing to show.
         let has_started = findings.workers.iter().any(|worker| worker.start.is_some());
         let parts = care.prepared.iter().filter(|_| has_started).flat_map(|prepared| &prepared.parts);
         let start = parts.filter_map(|part| Some(care.scaling.get(&part.variant)?.start(&part.tuning))).max();
-        self.instruments.service(
-            key,
-            metrics::Figures {
-                starting: count(Phase::Starting) + u64::from(findings.scaling.coming()),
-                serving: count(Phase::Serving),
-                draining: count(Phase::Draining),
-                desired: findings.scaling.want().into(),
-                sessions: findings.workers.iter().map(|worker| u64::from(worker.sessions)).sum(),
-                serving_sessions: serving().map(|worker| u64::from(worker.sessions)).sum(),
-                capacity: serving().map(|worker| u64::from(worker.capacity)).sum(),
-                held: findings.traffic.map_or(0, |traffic| traffic.held.into()),
-                start_seconds: start.map(|start| start.as_secs_f64()),
-            },
-        );
+        let mut figures = figures(&findings.workers);
+        figures.starting += u64::from(findings.scaling.coming());
+        figures.desired = findings.scaling.want().into();
+        figures.held = findings.traffic.map_or(0, |traffic| traffic.held.into());
+        figures.start_seconds = start.map(|start| start.as_secs_f64());
+        self.instruments.service(key, figures);
     }
 
     /// What was done is counted, however the look has ended.
@@ -189,6 +179,21 @@ impl Operator {
     }
 }
 
+/// What there is of workers: how many, and what they have.
+fn figures(workers: &[Worker<String>]) -> metrics::Figures {
+    let count = |phase: Phase| workers.iter().filter(|worker| worker.phase == phase).count() as u64;
+    let serving = || workers.iter().filter(|worker| worker.phase == Phase::Serving);
+    metrics::Figures {
+        starting: count(Phase::Starting),
+        serving: count(Phase::Serving),
+        draining: count(Phase::Draining),
+        sessions: workers.iter().map(|worker| u64::from(worker.sessions)).sum(),
+        serving_sessions: serving().map(|worker| u64::from(worker.sessions)).sum(),
+        capacity: serving().map(|worker| u64::from(worker.capacity)).sum(),
+        ..metrics::Figures::default()
+    }
+}
+
 fn named(names: &[String]) -> String {
     match names {
         [] => String::new(),
@@ -285,6 +290,8 @@ fn transitions(before: &StreamServiceStatus, after: &StreamServiceStatus) -> Vec
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use std::time::Duration;
+    use streamfleet_scaling::Moment;
 
     fn status(kind: &str, is: &str, reason: &str) -> StreamServiceStatus {
         let condition = Condition {
@@ -320,6 +327,32 @@ mod tests {
         check(Some(("True", "ErrImagePull")), ("Degraded", "False", "AsExpected"), &[(Tone::Normal, "NotDegraded")]);
         check(None, ("ScalingLimited", "True", "Starting"), &[]);
         check(None, ("ScalingLimited", "True", "MaxReplicas"), &[(Tone::Warning, "MaxReplicas")]);
+    }
+
+    /// Places are those of serving workers: what takes them must be theirs too.
+    #[test]
+    fn draining_workers_take_no_places() {
+        let worker = |phase, sessions| {
+            let born = Moment::from_millis(0);
+            Worker { phase, ..Worker::serving("a".to_owned(), born, Duration::from_secs(1), sessions, 50) }
+        };
+        let workers = [
+            worker(Phase::Starting, 0),
+            worker(Phase::Serving, 10),
+            worker(Phase::Draining, 40),
+            worker(Phase::Draining, 30),
+            worker(Phase::Lost, 5),
+        ];
+        let expected = metrics::Figures {
+            starting: 1,
+            serving: 1,
+            draining: 2,
+            sessions: 85,
+            serving_sessions: 10,
+            capacity: 50,
+            ..metrics::Figures::default()
+        };
+        assert_eq!(figures(&workers), expected);
     }
 
     #[test]

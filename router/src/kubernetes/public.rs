@@ -55,7 +55,7 @@ async fn look_up_for_ever(said: Vec<Said>, board: &mut Board) {
     loop {
         look_up(&mut addresses).await;
         board.show(&addresses);
-        tokio::time::sleep(board.look_up_after()).await;
+        sleep(board.look_up_after()).await;
     }
 }
 
