@@ -194,7 +194,7 @@ impl Blueprint {
     fn seal(&self, object: &mut Object) {
         let replicas =
             object.value.get_mut("spec").and_then(Value::as_object_mut).and_then(|spec| spec.remove("replicas"));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.site.salt.as_bytes());
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.site.salt.reveal().as_bytes());
         let hash = ring::hmac::sign(&key, object.value.to_string().as_bytes());
         object.value["metadata"]["annotations"][names::APPLIED] = names::hex(&hash.as_ref()[..8]).into();
         if let Some(replicas) = replicas {

@@ -175,7 +175,7 @@ fn what_is_not_wanted_any_more_is_seen() {
     assert!(hash(&full()).is_string());
     assert_eq!(hash(&with(&|group| group.replicas = 9)), hash(&full()));
     let mut salted = full();
-    salted.site.salt = "another".to_owned();
+    salted.site.salt = Secret::new("another");
     assert_ne!(hash(&salted), hash(&full()), "nobody finds out secrets by trying");
 }
 
