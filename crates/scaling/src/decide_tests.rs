@@ -524,9 +524,9 @@ fn growth_is_met_before_it_is_there() {
     assert_eq!((plan.buffer, plan.why, plan.want), (44, Why::Growth, 4));
     // As many go: there is only chance.
     let mut bench = Bench::with(&[10, 10]);
-    for count in [0, 10, 20] {
+    for count in [0, 20, 40] {
         bench.traffic = Some(Traffic { arrived: count, departed: count, ..Traffic::default() });
-        bench.tick(5);
+        bench.tick(10);
     }
     let plan = bench.tick(0);
     assert_eq!((plan.buffer, plan.why), (14, Why::Growth));
