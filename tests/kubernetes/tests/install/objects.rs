@@ -70,7 +70,7 @@ pub(crate) async fn by_hand(site: &Site<'_>) -> Result<()> {
     let services: Api<Service> = Api::namespaced(site.cluster.kube(), HOME);
     let before = services.get("echo-worker").await?.metadata.uid;
     site.patch(HOME, "poddisruptionbudget/echo-worker", &disruption)?;
-    site.patch(HOME, "deployment/echo-worker", &json!({ "spec": { "replicas": 3 } }))?;
+    site.patch(HOME, "deployment/echo-worker", &json!({ "spec": { "replicas": 0 } }))?;
     site.cluster.kubectl(&["--namespace", HOME, "delete", "service", "echo-worker"])?;
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(site.cluster.kube(), HOME);
     let deployments: Api<Deployment> = Api::namespaced(site.cluster.kube(), HOME);
