@@ -46,5 +46,5 @@ pub use sdp::browser_offer;
 pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;
 pub use site::{Keys, Plan, Site};
-pub use steady::judged;
+pub use steady::{Gauge, judged};
 pub use websocket::{Received, WebSocket};

@@ -28,6 +28,11 @@ impl Metrics {
         self.0.iter().filter(|(series, _)| of(series)).map(|(_, value)| *value).reduce(|sum, value| sum + value)
     }
 
+    /// Each sample, by its name and labels as they were exported.
+    pub fn series(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(series, value)| (series.as_str(), *value))
+    }
+
     /// The names and labels of all samples, for a failed test's message.
     pub fn names(&self) -> String {
         self.0.iter().map(|(series, value)| format!("{series} {value}\n")).collect()
@@ -50,5 +55,6 @@ mod tests {
         check(&metrics, "a", "s=\"y\"", Some(3.5));
         check(&metrics, "ab", "", Some(7.0));
         check(&metrics, "b", "", None);
+        assert_eq!(metrics.series().last(), Some(("ab", 7.0)));
     }
 }
