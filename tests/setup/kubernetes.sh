@@ -122,8 +122,9 @@ assemble() {
 directory=$cache/kubernetes-$(everything | key /dev/stdin)
 if [[ ${1:-} != --where ]]; then
     can_apt || die "the clusters of the tests need root on Debian 12 or newer or on Ubuntu"
-    # A compiler and seccomp for runc; what makes networks; what packs images.
-    apt_install binutils ca-certificates gcc iproute2 iptables libc6-dev libseccomp-dev mount pkg-config util-linux
+    # A compiler and seccomp for runc; what makes networks; what packs images; a terminal for a program.
+    have python3 || apt_install python3
+    apt_install binutils bsdutils ca-certificates gcc iproute2 iptables libc6-dev libseccomp-dev mount pkg-config util-linux
     if [[ ! -d $directory ]]; then
         venv_python >/dev/null || apt_install python3 python3-venv
         go=$(find_go)

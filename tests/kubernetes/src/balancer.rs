@@ -33,7 +33,8 @@ use crate::machine::Place;
 use crate::plan::addresses;
 use pool::{Pool, Wanted};
 
-/// Between two probes of a node: with [`health::DOWN_AFTER`] and [`probe::LIMIT`], one that answers no more is dropped within a second.
+/// Between two probes of a node: with [`health::DOWN_AFTER`], one that says that it does not serve is dropped within half a second, and
+/// with [`probe::LIMIT`] one that answers no more within two.
 const PACE: Duration = Duration::from_millis(100);
 /// Between two tries to reach an API server that is away.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -163,7 +164,9 @@ impl Shell {
             .into_iter()
             .map(|(node, port)| async move { (node, port, probe::is_healthy((self.nodes[node], port).into()).await) });
         for (node, port, healthy) in join_all(probes).await {
-            self.pool.lock().heard(node, port, healthy);
+            if let Some(healthy) = healthy {
+                self.pool.lock().heard(node, port, healthy);
+            }
         }
     }
 }

@@ -3,34 +3,51 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use kube::Api;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use streamfleet_tests::Gauge;
 
 use crate::cluster::Cluster;
-use crate::image::Product;
+use crate::image::{Image, Product, REDIS};
 use crate::programs::{built, root};
 use crate::wait::eventually;
 
 /// Charts wait for what they install within this; images are there already.
 const INSTALLS: &str = "--timeout=120s";
 
-/// Gives all nodes the images of all programs that an installation runs. They are called as the program, with the tag `test`.
+/// Gives all nodes the images of all programs that an installation runs, the store's too. They are called as the program, with the
+/// tag `test`: [`images`].
 ///
 /// # Errors
 /// When a program was not built, or containerd refuses its image.
 pub fn load_product(cluster: &Cluster) -> Result<()> {
     thread::scope(|scope| {
-        let load = |product: Product| scope.spawn(move || cluster.load(&product.image()?));
-        let loads: Vec<_> = Product::ALL.into_iter().map(load).collect();
+        let load = |image: Result<Image>| scope.spawn(move || cluster.load(&image?));
+        let all = Product::ALL.into_iter().map(Product::image).chain([Image::redis()]);
+        let loads: Vec<_> = all.map(load).collect();
         loads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// What the chart calls the images that [`load_product`] gives: its `images`.
+pub fn images() -> Value {
+    json!({
+        "operator": "streamfleet-operator:test", "router": "streamfleet-router:test", "worker": "streamfleet-worker:test",
+        "streamfleet": "streamfleet:test", "redis": REDIS,
+    })
+}
+
+/// What the chart's store runs in that image: its `redis.bundled.command`.
+pub fn redis_command() -> Value {
+    json!(["/redis-server"])
 }
 
 /// A chart of the checkout's, by its folder's name in `charts`.
@@ -103,12 +120,40 @@ pub async fn await_status(
     .await
 }
 
+/// What Events say of a StreamService that have this reason: a line for each, `Normal` or `Warning` first.
+///
+/// # Errors
+/// What kubectl says.
+pub fn events(cluster: &Cluster, namespace: &str, name: &str, reason: &str) -> Result<String> {
+    let selector = format!("regarding.kind=StreamService,regarding.name={name},reason={reason}");
+    let output = "--output=jsonpath={range .items[*]}{.type}{' '}{.note}{'\\n'}{end}";
+    let get = ["--namespace", namespace, "get", "events.events.k8s.io", "--field-selector", &selector, output];
+    cluster.kubectl(&get)
+}
+
+/// "Nothing" of docs/kubernetes.md is no packets lost in a row, and no silence, for longer than this: milliseconds.
+const UNHEARD: Gaps = Gaps { outage_ms: 500.0, pause_ms: 1_500.0 };
+/// The same on a machine whose cores were away meanwhile. A call that was moved or ended is silent for longer.
+const UNSTEADY: Gaps = Gaps { outage_ms: 1_500.0, pause_ms: 3_000.0 };
+/// What this machine does while calls are measured.
+static MACHINE: LazyLock<Option<Gauge>> = LazyLock::new(|| Gauge::start().ok());
+
+/// What a call may miss, milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gaps {
+    /// Packets in a row.
+    pub outage_ms: f64,
+    /// Silence.
+    pub pause_ms: f64,
+}
+
 /// Real calls from outside (`streamfleet load`), which go on until they have been measured for as long as was said, or
 /// [`stop`](Self::stop). They end with the cluster.
 pub struct Calls {
     child: Child,
     report: PathBuf,
     log: PathBuf,
+    began: Instant,
 }
 
 /// What is to be called, and how.
@@ -134,6 +179,9 @@ pub struct Report {
     /// Each one.
     #[serde(default)]
     pub each: Vec<Outcome>,
+    /// Whether the cores came when they were wanted, from the first call to the last.
+    #[serde(skip)]
+    steady: bool,
 }
 
 /// Calls, counted.
@@ -169,6 +217,7 @@ impl Calls {
     /// When the program was not built.
     pub fn start(cluster: &Cluster, load: Load<'_>) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        LazyLock::force(&MACHINE);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = |kind| cluster.folder().join(format!("calls-{number}.{kind}"));
         let (report, log) = (path("json"), path("log"));
@@ -181,7 +230,7 @@ impl Calls {
             command.arg(flag).arg(value.to_string());
         }
         command.args(load.flags).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        Ok(Self { child: cluster.client().spawn(&mut command)?, report, log })
+        Ok(Self { child: cluster.client().spawn(&mut command)?, report, log, began: Instant::now() })
     }
 
     /// Whether they go on.
@@ -209,9 +258,19 @@ impl Calls {
     pub async fn finish(mut self, limit: Duration) -> Result<Report> {
         let ended = async || Ok(self.child.try_wait()?);
         let status = eventually("the calls have ended", limit, ended).await?;
+        let steady = MACHINE.as_ref().is_none_or(|machine| machine.was_steady(self.began));
         let said = || fs::read_to_string(&self.log).unwrap_or_default();
         let report = fs::read_to_string(&self.report).with_context(|| format!("{status}: {}", said()))?;
-        Ok(serde_json::from_str(&report)?)
+        Ok(Report { steady, ..serde_json::from_str(&report)? })
+    }
+}
+
+impl Outcome {
+    /// Whether it was heard to its end, and missed no more than this. What comes back decoded and encoded again has no numbers:
+    /// then the pause tells.
+    pub fn is_well(&self, gaps: Gaps) -> bool {
+        let missed = self.outage_ms > gaps.outage_ms || self.pause_ms > gaps.pause_ms;
+        self.failure.is_none() && self.back > 0 && !missed
     }
 }
 
@@ -227,6 +286,22 @@ impl Report {
     pub fn worst(&self) -> (f64, usize) {
         let longest = self.each.iter().map(|each| each.outage_ms.max(each.pause_ms)).fold(0.0, f64::max);
         (longest, self.sessions.failed)
+    }
+
+    /// What of their gaps this machine alone may have made.
+    pub fn gaps(&self) -> Gaps {
+        if self.steady { UNHEARD } else { UNSTEADY }
+    }
+
+    /// That nothing has happened to any of them: each was answered, heard itself all the time, and was not ended.
+    ///
+    /// # Errors
+    /// With what became of each.
+    pub fn undisturbed(&self) -> Result<()> {
+        let all = self.sessions.ok == self.sessions.asked && self.each.len() == self.sessions.asked;
+        let gaps = self.gaps();
+        ensure!(all && self.each.iter().all(|each| each.is_well(gaps)), "beyond {gaps:?}: {self:?}\n{}", self.table());
+        Ok(())
     }
 
     /// A line for each call.
@@ -253,7 +328,29 @@ mod tests {
         ] });
         let report: Report = serde_json::from_value(report).unwrap();
         assert_eq!(report.worst(), (40.0, 1));
+        assert!(report.undisturbed().is_err(), "one has ended");
         let table = report.table();
         assert!(table.contains("98        21         40  no\n") && table.contains("connection lost\n"), "{table}");
+    }
+
+    #[test]
+    fn what_nothing_is() {
+        let of = |back: u64, pause_ms: f64, outage_ms: f64, steady: bool| Report {
+            sessions: Sums { asked: 1, ok: 1, failed: 0 },
+            each: vec![Outcome { failure: None, sent: 100, back, pause_ms, outage_ms }],
+            steady,
+        };
+        for (report, is_nothing) in [
+            (of(99, 1_500.0, 500.0, true), true),
+            (of(99, 1_501.0, 0.0, true), false),
+            (of(99, 0.0, 501.0, true), false),
+            (of(0, 0.0, 0.0, true), false),
+            (of(99, 3_000.0, 1_500.0, false), true),
+            (of(99, 3_001.0, 0.0, false), false),
+            (of(99, 0.0, 1_501.0, false), false),
+            (Report { each: Vec::new(), ..of(0, 0.0, 0.0, true) }, false),
+        ] {
+            assert_eq!(report.undisturbed().is_ok(), is_nothing, "{report:?}");
+        }
     }
 }

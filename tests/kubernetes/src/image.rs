@@ -1,24 +1,18 @@
-//! Container images, packed without a container engine: a program, what it loads, and roots of trust, FROM scratch.
+//! Container images as users get them: packed by images/pack.py, without a container engine.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::UNIX_EPOCH;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result};
+use ring::digest::{SHA256, digest};
 
 use crate::machine::text;
-use crate::programs::built;
-use crate::tar::Archive;
+use crate::programs::{built, installed, profile, root};
 
-/// Where a program looks for roots of trust, here and in the image.
-const ROOTS: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Names of hosts come from files and DNS.
-const NAMES: (&str, &str) = ("etc/nsswitch.conf", "hosts: files dns\n");
-/// Nobody: no right that an image needs to have.
-const USER: &str = "65532:65532";
+/// What the chart's store is called here.
+pub(crate) const REDIS: &str = "redis:test";
 
 /// The product's programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +25,6 @@ pub enum Product {
     Operator,
     /// `streamfleet`, the command.
     Command,
-    /// A worker with the handlers of the suites, as somebody builds one on the SDK.
-    Services,
 }
 
 impl Product {
@@ -46,7 +38,6 @@ impl Product {
             Self::Router => "streamfleet-router",
             Self::Operator => "streamfleet-operator",
             Self::Command => "streamfleet",
-            Self::Services => "streamfleet-test-services",
         }
     }
 
@@ -59,7 +50,7 @@ impl Product {
     }
 }
 
-/// An image in a file that container runtimes import (docker-archive).
+/// An image in a file that container runtimes import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// What pods call it.
@@ -69,18 +60,15 @@ pub struct Image {
 }
 
 impl Image {
-    /// Packs a program as its entry point, beside the program: without symbols, with the loader and the libraries that it names. It
-    /// is not packed again while neither has changed.
+    /// Packs a program as its entry point, without symbols, into the folder of what is built, wherever the program is. It is not
+    /// packed again while neither it nor the packer has changed.
     ///
     /// # Errors
-    /// When `ldd` or `strip` fail, or a library is missing.
+    /// What the packer says.
     pub fn of(name: &str, program: &Path) -> Result<Self> {
-        let folder = program.parent().context("a program without a folder")?.join("images");
+        let folder = profile()?.join("images");
         fs::create_dir_all(&folder)?;
-        let changed = fs::metadata(program)?.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
-        let file = program.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
-        let stem = format!("{}-{file}-", name.replace([':', '/'], "_"));
-        let present = format!("{stem}{changed:x}");
+        let (stem, present) = called(name, program)?;
         let path = folder.join(format!("{present}.tar"));
         if !path.exists() {
             // Those of older builds of it are of no use; what another process packs at this moment is.
@@ -88,19 +76,22 @@ impl Image {
             for old in fs::read_dir(&folder)?.flatten().filter(|old| old.file_name().to_str().is_some_and(is_old)) {
                 drop(fs::remove_file(old.path()));
             }
-            let stripped = folder.join(format!("{file}-{}.stripped", std::process::id()));
-            let mut strip = Command::new("strip");
-            strip.arg("-o").arg(&stripped).arg(program);
-            text(strip.output(), &strip)?;
-            let content = fs::read(&stripped);
-            drop(fs::remove_file(&stripped));
-            let packed = pack(name, file, &content?, &libraries(program)?)?;
             // Into place at once: several tests may pack the same image.
-            let partial = path.with_extension(format!("{}.partial", std::process::id()));
-            fs::write(&partial, packed)?;
+            let partial = folder.join(format!("{present}.{}", std::process::id()));
+            let mut packs = Command::new("python3");
+            packs.arg(packer()).args(["image", "--plain", "--strip"]).arg(&partial).arg(name).arg(program);
+            text(packs.output(), &packs)?;
             fs::rename(&partial, &path)?;
         }
         Ok(Self { name: name.to_owned(), path })
+    }
+
+    /// The store that the chart brings along: this machine's own.
+    ///
+    /// # Errors
+    /// When it is not installed.
+    pub fn redis() -> Result<Self> {
+        Self::of(REDIS, &installed("redis-server")?)
     }
 
     /// Its size in bytes, which is what it has on a node.
@@ -112,79 +103,19 @@ impl Image {
     }
 }
 
-/// What a program loads, by the path at which it looks for it.
-fn libraries(program: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
-    let output = Command::new("ldd").arg(program).output().context("ldd")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    let mut found = BTreeMap::new();
-    for path in loaded(&said)? {
-        let content = fs::read(&path).with_context(|| path.clone())?;
-        found.insert(path, content);
-    }
-    Ok(found)
+fn packer() -> PathBuf {
+    root().join("images/pack.py")
 }
 
-/// The paths in what `ldd` says. A program that loads nothing has none.
-fn loaded(said: &str) -> Result<Vec<String>> {
-    let mut paths = Vec::new();
-    for line in said.lines().map(str::trim) {
-        ensure!(!line.ends_with("not found"), "{line}");
-        let path = line.split_once(" => ").map_or(line, |(_, path)| path);
-        match path.split_once(" (0x") {
-            Some((path, _)) if path.starts_with('/') => paths.push(path.to_owned()),
-            // The kernel's own (linux-vdso.so.1).
-            Some(_) => {}
-            None if ["statically linked", "not a dynamic executable"].contains(&line) => return Ok(Vec::new()),
-            None => bail!("ldd: {said}"),
-        }
-    }
-    Ok(paths)
-}
-
-/// The image: a layer with what programs of one build share, and a layer with the program.
-fn pack(name: &str, file: &str, program: &[u8], libraries: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>> {
-    let mut shared = Archive::default();
-    let roots = fs::read(Path::new("/").join(ROOTS)).context("roots of trust: `make test` installs ca-certificates")?;
-    shared.add(ROOTS, 0o644, &roots);
-    shared.add(NAMES.0, 0o644, NAMES.1.as_bytes());
-    for (path, content) in libraries {
-        shared.add(path.trim_start_matches('/'), 0o755, content);
-    }
-    let mut own = Archive::default();
-    own.add(file, 0o755, program);
-    let layers = [shared.finish(), own.finish()];
-    let digests: Vec<String> = layers.iter().map(|layer| sha256(layer)).collect();
-    let config = json!({
-        "architecture": architecture()?, "os": "linux",
-        "config": { "Entrypoint": [format!("/{file}")], "User": USER },
-        "rootfs": { "type": "layers", "diff_ids": digests.iter().map(|digest| format!("sha256:{digest}")).collect::<Vec<_>>() },
-        "history": [],
-    });
-    let config = config.to_string().into_bytes();
-    let (described, files) =
-        (format!("{}.json", sha256(&config)), [0, 1].map(|layer: usize| format!("{}.tar", digests[layer])));
-    let manifest = json!([{ "Config": described, "RepoTags": [name], "Layers": files }]);
-    let mut image = Archive::default();
-    image.add(&described, 0o644, &config);
-    for (file, layer) in files.iter().zip(&layers) {
-        image.add(file, 0o644, layer);
-    }
-    image.add("manifest.json", 0o644, manifest.to_string().as_bytes());
-    Ok(image.finish())
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// This machine's, in the words of images.
-fn architecture() -> Result<&'static str> {
-    match std::env::consts::ARCH {
-        "x86_64" => Ok("amd64"),
-        "aarch64" => Ok("arm64"),
-        other => bail!("no cluster on {other}"),
-    }
+/// What files of an image of this program are called, and what the present one is.
+fn called(name: &str, program: &Path) -> Result<(String, String)> {
+    let changed = fs::metadata(program)?.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
+    let file = program.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
+    let stem = format!("{}-{file}-", name.replace([':', '/'], "_"));
+    let of = [program.as_os_str().as_encoded_bytes(), &changed.to_le_bytes(), &fs::read(packer())?].concat();
+    let hash: String = digest(&SHA256, &of).as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let present = format!("{stem}{hash}");
+    Ok((stem, present))
 }
 
 #[cfg(test)]
@@ -192,25 +123,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ldd_says() {
-        let said = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n";
-        assert_eq!(loaded(said).unwrap(), ["/lib/x86_64-linux-gnu/libm.so.6", "/lib64/ld-linux-x86-64.so.2"]);
-        assert!(loaded("\tnot a dynamic executable\n").unwrap().is_empty());
-        assert!(loaded("\tstatically linked\n").unwrap().is_empty());
-        assert!(loaded("\tlibx.so => not found\n").is_err());
-        assert!(loaded("ldd: no such file\n").is_err());
+    fn an_image_is_packed_where_things_are_built_and_once() {
+        let program = installed("true").unwrap();
+        let image = Image::of("local/test-image:1", &program).unwrap();
+        let folder = profile().unwrap().join("images");
+        assert_eq!(image.path.parent(), Some(folder.as_path()));
+        let packed = || fs::metadata(&image.path).unwrap().modified().unwrap();
+        let first = packed();
+        assert_eq!(Image::of("local/test-image:1", &program).unwrap(), image);
+        assert_eq!(packed(), first, "nothing has changed");
+        let mut lists = Command::new("tar");
+        let listed = text(lists.arg("-tf").arg(&image.path).output(), &lists).unwrap();
+        assert!(listed.contains("index.json\n") && listed.contains("manifest.json\n"), "{listed}");
+        let said = Image::of("without-a-tag", &program).unwrap_err();
+        assert!(format!("{said:#}").contains("no tag"), "{said:#}");
+        fs::remove_file(&image.path).unwrap();
     }
 
     #[test]
-    fn a_digest() {
-        assert_eq!(sha256(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    }
-
-    #[test]
-    fn the_same_program_is_the_same_image() {
-        let libraries = BTreeMap::from([("/lib/x".to_owned(), vec![1, 2, 3])]);
-        let made = |program: &[u8]| pack("local/a:1", "a", program, &libraries).unwrap();
-        assert_eq!(made(b"p"), made(b"p"));
-        assert_ne!(made(b"p"), made(b"q"));
+    fn another_program_of_the_name_is_another_image() {
+        let of = |name: &str| called("a/b:1", &installed(name).unwrap()).unwrap();
+        let ((stem, first), (_, other)) = (of("true"), of("false"));
+        assert_eq!(stem, "a_b_1-true-");
+        assert!(first.starts_with(&stem) && first != other);
     }
 }

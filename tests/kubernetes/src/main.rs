@@ -69,7 +69,8 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Gives all nodes images of programs, which are called as the program, with the tag `test`. The whole product where none is said.
+    /// Gives all nodes images of programs, which are called as the program, with the tag `test`. The whole product where none is
+    /// said, and the store as redis:test.
     Load {
         /// Where the programs are; beside this one if not said.
         #[arg(long)]
@@ -207,13 +208,20 @@ fn load(name: &str, from: Option<PathBuf>, images: &[String]) -> Result<ExitCode
         Some(from) => from.canonicalize()?,
         None => env::current_exe()?.parent().context("no folder of programs")?.to_owned(),
     };
-    let all: Vec<String> = Product::ALL.iter().map(|product| product.name().to_owned()).collect();
-    for image in if images.is_empty() { &all } else { images } {
-        let image = if image.ends_with(".tar") {
-            Image { name: image.clone(), path: PathBuf::from(image).canonicalize()? }
-        } else {
-            Image::of(&format!("{image}:test"), &from.join(image))?
-        };
+    let named = |name: &str| Image::of(&format!("{name}:test"), &from.join(name));
+    let given = |image: &String| -> Result<Image> {
+        if image.ends_with(".tar") {
+            return Ok(Image { name: image.clone(), path: PathBuf::from(image).canonicalize()? });
+        }
+        named(image)
+    };
+    let all: Vec<Result<Image>> = if images.is_empty() {
+        Product::ALL.iter().map(|product| named(product.name())).chain([Image::redis()]).collect()
+    } else {
+        images.iter().map(given).collect()
+    };
+    for image in all {
+        let image = image?;
         let took = Instant::now();
         kept.load(&image)?;
         println!("{} ({} MB, {} ms)", image.name, image.bytes()? / 1_000_000, took.elapsed().as_millis());

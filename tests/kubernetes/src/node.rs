@@ -138,14 +138,6 @@ impl Node {
         import(&self.place()?, &self.programs, image)
     }
 
-    /// Runs containerd's own client on it.
-    ///
-    /// # Errors
-    /// What it says.
-    pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
-        ctr(&self.place()?, &self.programs, arguments)
-    }
-
     /// Its files: logs of its parts, and below `logs` those of its pods.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -183,16 +175,12 @@ pub(crate) fn route(machine: &Machine, nodes: usize, own: Option<usize>) -> Resu
     Ok(())
 }
 
-/// Runs containerd's own client on a node.
-fn ctr(node: &Place, programs: &Programs, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(programs.program("ctr"));
-    node.output(command.args(["--address", RUNTIME, "--namespace", "k8s.io"]).args(arguments))
-}
-
 /// Gives a node an image.
 ///
 /// # Errors
 /// What `ctr` says.
 pub fn import(node: &Place, programs: &Programs, image: &Path) -> Result<()> {
-    ctr(node, programs, &["images", "import", &image.display().to_string()]).map(drop)
+    let mut command = Command::new(programs.program("ctr"));
+    command.args(["--address", RUNTIME, "--namespace", "k8s.io", "images", "import"]).arg(image);
+    node.output(&mut command).map(drop)
 }

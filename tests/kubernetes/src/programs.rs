@@ -58,15 +58,32 @@ pub fn root() -> &'static Path {
         .expect("invariant: the manifest is in <root>/tests/kubernetes")
 }
 
+/// The folder that programs are built in, this one too.
+pub(crate) fn profile() -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    // <target>/<profile>/<program>, or a test's: <target>/<profile>/deps/<test>-<hash>
+    let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    Ok(folder.context("no folder of programs")?.to_owned())
+}
+
+/// The folder of everything that is built.
+pub(crate) fn target() -> Result<PathBuf> {
+    Ok(profile()?.parent().context("no target folder")?.to_owned())
+}
+
+/// A program of this machine's, as a shell finds it.
+pub(crate) fn installed(name: &str) -> Result<PathBuf> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is missing: `make test` installs it"))
+}
+
 /// A program of the product's that was built beside this one.
 ///
 /// # Errors
 /// When it was not.
 pub fn built(name: &str) -> Result<PathBuf> {
-    let own = env::current_exe()?;
-    // <target>/<profile>/<program>, or a test's: <target>/<profile>/deps/<test>-<hash>
-    let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).context("no folder of programs")?;
-    let program = folder.join(name);
+    let program = profile()?.join(name);
     ensure!(
         program.is_file(),
         "{} is missing: `cargo build --workspace` makes it, `make test` does so first",

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use crate::cluster::Cluster;
 use crate::part::last_lines;
 use crate::plan::Plan;
+use crate::programs::target;
 
 /// What is asked of a cluster on which a test has failed, and under which name the answer is kept.
 const QUESTIONS: [(&str, &[&str]); 4] = [
@@ -87,11 +88,4 @@ fn files(folder: &Path, depth: usize) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// The folder that everything is built in.
-fn target() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let profile = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).context("no folder of programs")?;
-    Ok(profile.parent().context("no target folder")?.to_owned())
 }

@@ -55,7 +55,6 @@ pub(crate) fn controller_manager(paths: Paths<'_>, timing: Timing) -> Vec<OsStri
         format!("--service-account-private-key-file={}", paths.text("accounts.key")),
         format!("--root-ca-file={}", paths.text("pki/apiserver.crt")),
         format!("--node-monitor-grace-period={}", seconds(timing.node_grace)),
-        "--node-monitor-period=1s".to_owned(),
         format!("--horizontal-pod-autoscaler-sync-period={}", seconds(timing.autoscaler)),
         "--leader-elect=false".to_owned(),
         "--kube-api-qps=100".to_owned(),

@@ -110,8 +110,6 @@ pub(crate) fn proxy(files: Files<'_>) -> Vec<OsString> {
         format!("--kubeconfig={}", files.paths.text("proxy.kubeconfig")),
         format!("--hostname-override={}", node_name(files.number)),
         "--proxy-mode=iptables".to_owned(),
-        // As soon as it hears of a change.
-        "--iptables-min-sync-period=0s".to_owned(),
         format!("--cluster-cidr={}", addresses::PODS),
         // Not a network's own setting: the host's would be changed.
         "--conntrack-max-per-core=0".to_owned(),
