@@ -1,14 +1,16 @@
 //! Calls that are live while something happens, and what is said of them in the end.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use streamfleet_kubernetes_tests::eventually;
-use streamfleet_kubernetes_tests::fleet::{Calls, Load, Outcome, Report};
+use serde_json::Value;
+use streamfleet_kubernetes_tests::fleet::{Calls, Gaps, Load, Outcome, Report};
+use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
+use streamfleet_kubernetes_tests::{Talk, eventually};
 
 use super::LIMIT;
-use super::promises::{Promise, promise};
-use super::workers::{Fleet, Worker};
+use super::workers::{Fleet, GOES, Worker};
 
 /// Calls are measured for as long as it takes: this is longer than any scenario.
 const LONG: u64 = 900;
@@ -19,14 +21,15 @@ const PACKETS: u64 = 200;
 const TRIES: usize = 5;
 /// WebSockets.
 const SOCKETS: usize = 2;
-/// "Nothing" is no packet lost in a row longer than this; a machine that is busy building loses some.
-const NOTHING_MS: f64 = 500.0;
-/// Nor silence for longer than this, while other builds hold the cores.
-const PAUSE_MS: f64 = 3_000.0;
-/// "Until the load balancer notices": its health checks take up to a second, then a call's next check goes by another relay.
-const NOTICED_MS: f64 = 8_000.0;
+/// WebSockets that come back: each goes by a router of its own choice, and one in eight times none by that of one node.
+const TALKS: usize = 3;
+/// "Until the load balancer notices": its health checks take up to two seconds, then a call's next check goes by another relay.
+const NOTICED: Gaps = Gaps { outage_ms: 8_000.0, pause_ms: 8_000.0 };
 /// A call that heard nothing for so long is over.
 const OVER_MS: f64 = 10_000.0;
+
+/// Sessions of workers, by their pods.
+pub(crate) type Sessions = BTreeMap<String, u64>;
 
 /// Live calls.
 pub(crate) struct Live<'a> {
@@ -34,21 +37,35 @@ pub(crate) struct Live<'a> {
     began: Instant,
     webrtc: Calls,
     sockets: Option<Calls>,
+    talks: Vec<Talk>,
     /// Where they are.
     pub(crate) workers: Vec<Worker>,
+    /// How many are where, those by WebRTC alone and all of them.
+    pub(crate) webrtc_at: Sessions,
+    pub(crate) at: Sessions,
 }
 
 /// What carries the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carriers {
-    /// Both. A socket goes through one router, and is for scenarios in which all routers stay.
-    All,
-    WebRtc,
+    /// WebRTC, and WebSockets that have to last: for scenarios in which all routers stay, because a socket goes through one.
+    Lasting,
+    /// WebRTC, and WebSockets that come back by their token.
+    Returning,
+}
+
+/// Calls of which something else is expected than that they go on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Expected {
+    /// Calls by WebRTC whose worker died.
+    pub(crate) lost: u64,
+    /// WebSockets that had to come back, at least.
+    pub(crate) back: u64,
 }
 
 impl<'a> Live<'a> {
-    /// Begins to call, and answers when all calls are well under way, on all workers. Where a call goes is chance: those that are all
-    /// at one worker are begun again.
+    /// Begins to call, and answers when all calls are well under way, on all workers, and of sockets that come back one at least through
+    /// the node that goes. Where a call goes is chance: otherwise they are begun again.
     pub(crate) async fn begin(fleet: &'a Fleet<'a>, carriers: Carriers) -> Result<Self> {
         let workers = fleet.settled().await?;
         for _ in 0..TRIES {
@@ -57,87 +74,145 @@ impl<'a> Live<'a> {
             })
             .await?;
             let live = Self::start(fleet, carriers, &workers).await?;
-            let sessions = fleet.sessions(&workers)?;
-            println!("live: {sessions:?}");
-            if sessions.values().all(|sessions| *sessions > 0) {
+            let node = fleet.cluster.nodes()[GOES].name();
+            let through = fleet.sockets_through(node).await?;
+            println!("live: {:?}, {:?} of them by WebRTC, {through} sockets through {node}", live.at, live.webrtc_at);
+            let some_break = carriers == Carriers::Lasting || through > 0;
+            if some_break && live.webrtc_at.values().all(|sessions| *sessions > 0) {
                 return Ok(live);
             }
             live.hang_up().await?;
         }
-        Err(anyhow!("all calls were at one worker, {TRIES} times"))
+        Err(anyhow!("all calls were at one worker, or no socket went through {GOES}, {TRIES} times"))
     }
 
     async fn start(fleet: &'a Fleet<'a>, carriers: Carriers, workers: &[Worker]) -> Result<Self> {
         let heard = || -> Result<u64> {
             workers.iter().map(|worker| fleet.metric(worker, "streamfleet_media_packets_received_total")).sum()
         };
-        let before = heard()?;
+        let (began, before) = (Instant::now(), heard()?);
+        let there = async |count: usize| {
+            eventually("the calls are live", LIMIT, async || {
+                let sessions = fleet.sessions(workers)?;
+                let there = sessions.values().sum::<u64>() == count as u64;
+                there.then(|| Some(sessions.clone())).ok_or_else(|| anyhow!("{sessions:?}"))
+            })
+            .await
+        };
         let load = Load { url: &fleet.url, sessions: CALLS, ramp: 2, seconds: LONG, flags: &[] };
+        let flags = ["--transport", "websocket"];
         let webrtc = Calls::start(fleet.cluster, load)?;
-        let sockets = (carriers == Carriers::All).then(|| {
-            let flags = &["--transport", "websocket"];
-            Calls::start(fleet.cluster, Load { sessions: SOCKETS, flags, ..load })
-        });
-        let live =
-            Self { fleet, began: Instant::now(), webrtc, sockets: sockets.transpose()?, workers: workers.to_vec() };
-        eventually("the calls are live", LIMIT, async || {
-            let (sessions, packets) = (fleet.sessions(workers)?, heard()? - before);
-            let there = sessions.values().sum::<u64>() == live.count() && packets >= PACKETS * CALLS as u64;
-            there.then_some(Some(())).ok_or_else(|| anyhow!("{sessions:?}, {packets} packets"))
+        let webrtc_at = there(CALLS).await?;
+        let (sockets, talks, at) = match carriers {
+            Carriers::Lasting => {
+                let sockets = Calls::start(fleet.cluster, Load { sessions: SOCKETS, flags: &flags, ..load })?;
+                (Some(sockets), Vec::new(), there(CALLS + SOCKETS).await?)
+            }
+            Carriers::Returning => {
+                let talk = |_| Talk::begin(fleet.cluster, &fleet.url, &flags, None);
+                (None, (0..TALKS).map(talk).collect::<Result<_>>()?, there(CALLS + TALKS).await?)
+            }
+        };
+        eventually("the calls are heard", LIMIT, async || {
+            let packets = heard()? - before;
+            (packets >= PACKETS * CALLS as u64).then_some(Some(())).ok_or_else(|| anyhow!("{packets} packets"))
         })
         .await?;
-        Ok(live)
+        Ok(Self { fleet, began, webrtc, sockets, talks, workers: workers.to_vec(), webrtc_at, at })
     }
 
-    async fn hang_up(self) -> Result<Vec<(&'static str, Report)>> {
-        let mut reports = vec![("WebRTC", self.webrtc.stop().await?)];
+    async fn hang_up(self) -> Result<Ended> {
+        let mut ended = Ended { webrtc: self.webrtc.stop().await?, sockets: None, talks: Vec::new() };
         if let Some(sockets) = self.sockets {
-            reports.push(("WebSockets", sockets.stop().await?));
+            ended.sockets = Some(sockets.stop().await?);
         }
-        Ok(reports)
+        for talk in self.talks {
+            ended.talks.push(talk.hang_up().await?);
+        }
+        Ok(ended)
     }
 
     /// How many they are.
     pub(crate) fn count(&self) -> u64 {
-        (CALLS + if self.sockets.is_some() { SOCKETS } else { 0 }) as u64
+        self.at.values().sum()
     }
 
-    /// That all of them are at the workers where they began.
-    pub(crate) fn are_where_they_began(&self) -> Result<()> {
-        let sessions = self.fleet.sessions(&self.workers)?;
-        // New calls may have come besides.
-        let there: u64 = sessions.values().sum();
-        ensure!(there >= self.count(), "{there} of {} are live: {sessions:?}", self.count());
-        Ok(())
+    /// WebSockets that are at this worker.
+    pub(crate) fn sockets_at(&self, worker: &Worker) -> u64 {
+        self.at[&worker.name] - self.webrtc_at[&worker.name]
     }
 
-    /// Hangs up, and holds what became of each call against the promise of docs/kubernetes.md. Of `lost` calls their worker died.
-    pub(crate) async fn end(self, when: &str, lost: usize) -> Result<()> {
+    /// That each worker has as many as began there: none has ended, and none has moved. New ones, which may have come besides, are
+    /// over soon.
+    pub(crate) async fn are_where_they_began(&self) -> Result<()> {
+        eventually("all calls are at the workers where they began", LIMIT, async || {
+            let there = self.fleet.sessions(&self.workers)?;
+            (there == self.at).then_some(Some(())).ok_or_else(|| anyhow!("{there:?}, and they began at {:?}", self.at))
+        })
+        .await
+    }
+
+    /// Hangs up, and holds what became of each call against the promise of docs/kubernetes.md.
+    pub(crate) async fn end(self, when: &str, expected: Expected) -> Result<()> {
         let lasted = self.began.elapsed();
-        let promised = promise(when)?;
-        let reports = self.hang_up().await?;
-        for (carrier, report) in &reports {
-            println!("{carrier}, {:.0} s:\n{}", lasted.as_secs_f32(), report.table());
-        }
-        reports.iter().try_for_each(|(carrier, report)| judge(carrier, report, promised, lost))?;
         ensure!(lasted > Duration::from_secs(4), "calls that were over before it had happened");
+        let promised = promise(when)?;
+        println!("promised: {promised:?}; after {:.0} s:", lasted.as_secs_f32());
+        self.hang_up().await?.judge(promised, expected)
+    }
+}
+
+/// What became of calls.
+struct Ended {
+    webrtc: Report,
+    /// Of those that have to last.
+    sockets: Option<Report>,
+    /// Of those that come back.
+    talks: Vec<Value>,
+}
+
+impl Ended {
+    fn judge(&self, promised: Promise, expected: Expected) -> Result<()> {
+        println!("WebRTC\n{}", self.webrtc.table());
+        match promised.webrtc {
+            WebRtc::GoOn => self.webrtc.undisturbed()?,
+            WebRtc::Lost => lost(&self.webrtc, expected.lost)?,
+        }
+        if let Some(sockets) = &self.sockets {
+            println!("WebSockets\n{}", sockets.table());
+            ensure!(promised.sockets != Sockets::ComeBack, "such sockets cannot come back");
+            sockets.undisturbed()?;
+        }
+        self.judge_talks(promised.sockets, expected.back)
+    }
+
+    /// Each was heard to its end, and came back only if it had to.
+    fn judge_talks(&self, promised: Sockets, expected: u64) -> Result<()> {
+        let returned = |talk: &&Value| talk["reconnects"].as_u64().unwrap_or_default() > 0;
+        let back = self.talks.iter().filter(returned).count() as u64;
+        if !self.talks.is_empty() {
+            println!("{back} of {} WebSockets came back, of at least {expected}", self.talks.len());
+        }
+        for talk in &self.talks {
+            ensure!(talk["verdict"] == "heard", "a WebSocket was lost: {talk}");
+        }
+        match promised {
+            Sockets::GoOn => ensure!(back == 0, "WebSockets broke: {:?}", self.talks),
+            Sockets::GoOnUnlessDrained | Sockets::ComeBack => {
+                ensure!(back >= expected, "{expected} WebSockets had to come back: {:?}", self.talks);
+            }
+        }
         Ok(())
     }
 }
 
-fn judge(carrier: &str, report: &Report, promised: Promise, lost: usize) -> Result<()> {
+/// So many are over, and others have missed what was on its way until the load balancer noticed.
+fn lost(report: &Report, expected: u64) -> Result<()> {
     let is_over = |each: &&Outcome| each.failure.is_some() || each.pause_ms > OVER_MS;
-    let over = report.each.iter().filter(is_over).count();
-    ensure!(over == lost, "{carrier}: {over} calls ended, and {lost} were to:\n{}", report.table());
-    ensure!(report.each.len() == report.sessions.asked, "{carrier}: a call is not told of");
-    let bound = match promised {
-        Promise::GoOn => NOTHING_MS,
-        Promise::Lost => NOTICED_MS,
-    };
-    for each in report.each.iter().filter(|each| !is_over(each)) {
-        // What comes back decoded and encoded again has no numbers: then the pause tells, which is also this machine's.
-        let is_well = each.back > 0 && each.outage_ms <= bound && each.pause_ms <= bound.max(PAUSE_MS);
-        ensure!(is_well, "{carrier}: longer than {bound} ms:\n{}", report.table());
-    }
+    let over = report.each.iter().filter(is_over).count() as u64;
+    ensure!(over == expected, "{over} calls ended, and {expected} were to:\n{}", report.table());
+    ensure!(report.each.len() == report.sessions.asked, "a call is not told of");
+    let is_well = |each: &Outcome| is_over(&each) || each.is_well(NOTICED);
+    ensure!(report.each.iter().all(is_well), "beyond {NOTICED:?}:\n{}", report.table());
     Ok(())
 }

@@ -6,7 +6,6 @@
 mod calls;
 mod node;
 mod outages;
-mod promises;
 mod service;
 mod workers;
 
@@ -30,6 +29,7 @@ async fn calls_outlive_what_is_not_theirs() -> Result<()> {
         timed("workers get another image", service::rollout(&fleet)).await?;
         timed("kubectl delete pod", service::delete_pod(&fleet)).await?;
         timed("a node dies", node::dies(&fleet)).await?;
+        timed("a node is cut off, and returns", node::is_cut_off(&fleet)).await?;
         timed("kubectl drain", node::is_drained(&fleet)).await?;
         timed("the operator is away", outages::operator(&fleet)).await?;
         timed("Redis is away, and comes back empty", outages::redis(&fleet)).await?;

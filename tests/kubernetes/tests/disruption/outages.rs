@@ -7,14 +7,15 @@ use serde_json::json;
 use streamfleet_kubernetes_tests::fleet::{await_condition, await_status};
 
 use super::LIMIT;
-use super::calls::{Carriers, Live};
+use super::calls::{Carriers, Expected, Live};
 use super::workers::{Fleet, SERVICE, WORKERS, Worker};
 
-/// An outage. What depends on time is over by then: workers' leases (6 s), the controllers' patience with a node that says nothing
-/// (15 s here); an operator that is told to go gives its lease back. The API server is away for longer, see below.
-const OUTAGE: Duration = Duration::from_secs(20);
-/// The minute after which a router gives up a connection to the API server that leads nowhere, and what the others have.
-const LONG_OUTAGE: Duration = Duration::from_secs(62);
+/// What depends on time is over by then: workers' leases (6 s), the controllers' patience with a node that says nothing (15 s here),
+/// and the minute after which a router gives up a connection to the API server that leads nowhere. An operator that is told to go
+/// gives its lease back.
+const OUTAGE: Duration = Duration::from_secs(62);
+/// Each half of Redis' outage: longer than workers' leases, and many times what scaling takes while it is there.
+const HALF: Duration = Duration::from_secs(15);
 
 /// New calls are taken, one after the other, for as long as it lasts.
 fn calls_for(fleet: &Fleet<'_>, outage: Duration, when: &str) -> Result<()> {
@@ -29,11 +30,11 @@ fn calls_for(fleet: &Fleet<'_>, outage: Duration, when: &str) -> Result<()> {
 
 /// No operator. What is asked for meanwhile is done when it is back.
 pub(crate) async fn operator(fleet: &Fleet<'_>) -> Result<()> {
-    let live = Live::begin(fleet, Carriers::All).await?;
+    let live = Live::begin(fleet, Carriers::Lasting).await?;
     fleet.scale("operator", 0).await?;
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS + 1 } }))?;
     calls_for(fleet, OUTAGE, "without an operator")?;
-    live.are_where_they_began()?;
+    live.are_where_they_began().await?;
     ensure!(fleet.workers().await?.len() == WORKERS, "who has made a worker?");
     fleet.scale("operator", 2).await?;
     let serve =
@@ -41,16 +42,16 @@ pub(crate) async fn operator(fleet: &Fleet<'_>) -> Result<()> {
     fleet.await_workers("it does what was asked for meanwhile", serve(WORKERS + 1)).await?;
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS } }))?;
     fleet.await_workers("and the other way", serve(WORKERS)).await?;
-    live.are_where_they_began()?;
-    live.end("the operator is away", 0).await
+    live.are_where_they_began().await?;
+    live.end("the operator is away", Expected::default()).await
 }
 
 /// No API server, and its clients' leases run out.
 pub(crate) async fn api_server(fleet: &Fleet<'_>) -> Result<()> {
-    let live = Live::begin(fleet, Carriers::All).await?;
+    let live = Live::begin(fleet, Carriers::Lasting).await?;
     fleet.cluster.api.kill()?;
-    calls_for(fleet, LONG_OUTAGE, "without an API server")?;
-    live.are_where_they_began()?;
+    calls_for(fleet, OUTAGE, "without an API server")?;
+    live.are_where_they_began().await?;
     let back = Instant::now();
     fleet.cluster.api.start(fleet.cluster.control())?;
     fleet.cluster.await_ready().await?;
@@ -63,27 +64,44 @@ pub(crate) async fn api_server(fleet: &Fleet<'_>) -> Result<()> {
     fleet.await_workers("another worker", more).await?;
     println!("another worker serves after {:.1} s", back.elapsed().as_secs_f32());
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS } }))?;
-    live.are_where_they_began()?;
-    live.end("the API server is away", 0).await
+    live.are_where_they_began().await?;
+    live.end("the API server is away", Expected::default()).await
 }
 
 /// Redis is killed, is away for longer than workers' leases last, and comes back with nothing.
 pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
-    let live = Live::begin(fleet, Carriers::All).await?;
+    let live = Live::begin(fleet, Carriers::Lasting).await?;
     fleet.kubectl(&["scale", "deployment", "streamfleet-redis", "--replicas=0"])?;
     for pod in fleet.pods_of("redis")? {
         fleet.kubectl(&["delete", &pod, "--force", "--grace-period=0", "--ignore-not-found"])?;
     }
     let said = await_condition(&fleet.services(), SERVICE, ("Degraded", "True"), LIMIT).await?;
     ensure!(said.contains("StoreUnavailable"), "{said}");
-    calls_for(fleet, OUTAGE, "without a store")?;
-    live.are_where_they_began()?;
-    ensure!(fleet.workers().await?.iter().filter(|worker| worker.serves()).count() == WORKERS, "nothing scales");
+    // Nobody drains, and none is made but for a minimum: docs/scaling.md.
+    let all_stay = async |asked: &str| -> Result<()> {
+        let workers = fleet.workers().await?;
+        let stay = workers.len() == WORKERS && workers.iter().all(Worker::serves);
+        ensure!(stay, "{asked} were asked for, and without a store nothing scales: {workers:#?}");
+        Ok(())
+    };
+    for (replicas, asked) in [(WORKERS - 1, "fewer"), (WORKERS + 1, "more")] {
+        fleet.patch(&json!({ "autoscaling": { "replicas": replicas } }))?;
+        calls_for(fleet, HALF, "without a store")?;
+        all_stay(asked).await?;
+    }
+    let said = await_condition(&fleet.services(), SERVICE, ("ScalingLimited", "True"), LIMIT).await?;
+    ensure!(said.contains("StoreUnavailable"), "{said}");
+    fleet.patch(&json!({ "autoscaling": { "minReplicas": WORKERS + 1 } }))?;
+    fleet.await_workers("a minimum is made all the same", |workers| workers.len() == WORKERS + 1).await?;
+    live.are_where_they_began().await?;
     fleet.scale("redis", 1).await?;
     await_condition(&fleet.services(), SERVICE, ("Degraded", "False"), LIMIT).await?;
+    let serve = |workers: &[Worker]| workers.iter().filter(|worker| worker.serves()).count() == WORKERS + 1;
+    fleet.await_workers("it does what was asked for meanwhile", serve).await?;
     let count = i64::try_from(live.count())?;
     await_status(&fleet.services(), SERVICE, "activeSessions", LIMIT, |sessions| sessions == count).await?;
     fleet.call("with a store that was empty")?;
-    live.are_where_they_began()?;
-    live.end("Redis is away", 0).await
+    fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS, "minReplicas": null } }))?;
+    live.are_where_they_began().await?;
+    live.end("Redis is away", Expected::default()).await
 }

@@ -1,10 +1,8 @@
 //! The installation that all scenarios share, and its workers as the API server and they themselves tell of them.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,8 +10,10 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
-use streamfleet_kubernetes_tests::fleet::{await_condition, chart, install, load_product, stream_services};
-use streamfleet_kubernetes_tests::{Cluster, Image, Product, built, eventually};
+use streamfleet_kubernetes_tests::fleet::{
+    await_condition, chart, images, install, load_product, redis_command, stream_services,
+};
+use streamfleet_kubernetes_tests::{Cluster, Image, Product, built, eventually, pods, root};
 
 use super::LIMIT;
 
@@ -25,8 +25,6 @@ pub(crate) const NEXT_IMAGE: &str = "streamfleet-worker:next";
 pub(crate) const WORKERS: usize = 2;
 /// The node that is drained, and dies. Redis and the name server are on the other one: what becomes of calls without them is a scenario of its own.
 pub(crate) const GOES: usize = 1;
-/// An answer of a worker's metrics.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// The installation.
 pub(crate) struct Fleet<'a> {
@@ -39,7 +37,7 @@ pub(crate) struct Fleet<'a> {
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) node: String,
-    address: IpAddr,
+    address: Ipv4Addr,
     pub(crate) image: String,
     pub(crate) ready: bool,
     /// It was told to end.
@@ -49,17 +47,14 @@ pub(crate) struct Worker {
 
 impl Worker {
     fn of(pod: Pod) -> Option<Self> {
-        let (spec, status) = (pod.spec?, pod.status?);
-        let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
-        let conditions = status.conditions.unwrap_or_default();
         Some(Self {
-            draining: label("streamfleet.dev/state") == Some("draining"),
+            draining: pods::label(&pod, "streamfleet.dev/state") == Some("draining"),
+            address: pods::address(&pod).ok()?,
+            ready: pods::is_ready(&pod),
+            ending: pods::is_ending(&pod),
             name: pod.metadata.name?,
-            node: spec.node_name?,
-            address: status.pod_ip?.parse().ok()?,
-            image: spec.containers.first()?.image.clone()?,
-            ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            ending: pod.metadata.deletion_timestamp.is_some(),
+            image: pod.spec.as_ref()?.containers.first()?.image.clone()?,
+            node: pod.spec?.node_name?,
         })
     }
 
@@ -74,8 +69,8 @@ impl<'a> Fleet<'a> {
     pub(crate) async fn install(cluster: &'a Cluster) -> Result<Self> {
         load_product(cluster)?;
         cluster.load(&Image::of(NEXT_IMAGE, &built(Product::Worker.name())?)?)?;
-        cluster.load(&Image::of("redis:test", "/usr/bin/redis-server".as_ref())?)?;
-        install(cluster, "streamfleet-crds", NAMESPACE, &chart("streamfleet-crds"), &json!({}))?;
+        // Without helm: what `kubectl apply` notes of it has to fit into an annotation.
+        cluster.kubectl(&["apply", "--filename", &root().join("crds").display().to_string()])?;
         install(cluster, "streamfleet", NAMESPACE, &chart("streamfleet"), &values(cluster))?;
         let service = json!({
             "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService",
@@ -145,14 +140,22 @@ impl<'a> Fleet<'a> {
 
     /// One of a worker's metrics.
     pub(crate) fn metric(&self, worker: &Worker, name: &str) -> Result<u64> {
-        let mut stream = self.cluster.control().connect(SocketAddr::new(worker.address, 9090), ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: worker\r\nConnection: close\r\n\r\n")?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        let value = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = value.with_context(|| format!("{} has no {name}: {said}", worker.name))?;
-        Ok(value.trim().parse()?)
+        let metrics = pods::metrics(self.cluster, worker.address)?;
+        let value = metrics.sum(name).with_context(|| format!("{} has no {name}: {}", worker.name, metrics.names()))?;
+        Ok(value as u64)
+    }
+
+    /// The WebSockets that go through routers of this node.
+    pub(crate) async fn sockets_through(&self, node: &str) -> Result<u64> {
+        let all: Api<Pod> = Api::namespaced(self.cluster.kube(), NAMESPACE);
+        let routers = all.list(&ListParams::default().labels("app.kubernetes.io/component=router")).await?;
+        let there = |pod: &&Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+        let mut sockets = 0.0;
+        for router in routers.iter().filter(there).filter(|pod| pods::is_ready(pod)) {
+            let metrics = pods::metrics(self.cluster, pods::address(router)?)?;
+            sockets += metrics.sum("streamfleet_router_sockets").unwrap_or_default();
+        }
+        Ok(sockets as u64)
     }
 
     /// A new call of two seconds, whose tone has to come back.
@@ -207,11 +210,8 @@ fn values(cluster: &Cluster) -> Value {
         },
     }] } });
     json!({
-        "images": {
-            "operator": "streamfleet-operator:test", "router": "streamfleet-router:test", "worker": "streamfleet-worker:test",
-            "streamfleet": "streamfleet:test", "redis": "redis:test",
-        },
-        "redis": { "bundled": { "command": ["/redis-server"], "nodeSelector": stays } },
+        "images": images(),
+        "redis": { "bundled": { "command": redis_command(), "nodeSelector": stays } },
         "operator": { "affinity": apart },
         "router": { "minReadySeconds": 2, "drain": { "preStopSeconds": 4, "noticeSeconds": 3, "graceSeconds": 10 } },
     })
