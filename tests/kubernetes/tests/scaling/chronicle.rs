@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use parking_lot::Mutex;
+use streamfleet_kubernetes_tests::pods;
 
 /// What pods of workers have.
 const WORKERS: &str = "app.kubernetes.io/name=streamfleet-worker";
@@ -69,16 +70,15 @@ impl Chronicle {
     }
 
     fn note(&self, pod: &Pod) {
-        let label = |key: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
+        let label = |key: &str| pods::label(pod, key).map(str::to_owned);
         let status = pod.status.clone().unwrap_or_default();
         let mut lives = self.lives.lock();
         let life = lives.entry(pod.metadata.name.clone().unwrap_or_default()).or_default();
         life.service = label("streamfleet.dev/service").unwrap_or_default();
         life.variant = label("streamfleet.dev/variant").unwrap_or_default();
         life.state = label("streamfleet.dev/state").unwrap_or_default();
-        let mut conditions = status.conditions.iter().flatten();
-        life.is_ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
-        if pod.metadata.deletion_timestamp.is_some() {
+        life.is_ready = pods::is_ready(pod);
+        if pods::is_ending(pod) {
             life.ended_as.get_or_insert(life.state.clone());
         } else {
             // One that becomes ready while it is told to go takes no calls.

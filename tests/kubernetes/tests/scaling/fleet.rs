@@ -1,7 +1,6 @@
 //! The installation, its services, and what they say of themselves.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,17 +9,17 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
-use streamfleet_kubernetes_tests::fleet::{Calls, Load, Report, chart, install, load_product, stream_services};
-use streamfleet_kubernetes_tests::{Cluster, Image, eventually};
+use streamfleet_kubernetes_tests::fleet::{
+    self, Calls, Load, Report, chart, images, install, load_product, redis_command, stream_services,
+};
+use streamfleet_kubernetes_tests::{Cluster, eventually, pods};
+use streamfleet_tests::metrics::Metrics;
 
 use super::LIMIT;
 use super::chronicle::Chronicle;
 
 /// Where all of it is.
 pub(crate) const NAMESPACE: &str = "voice";
-/// The longest that a call may hear nothing, or lose packets in a row: a busy machine may hold packets up so long, and a call that was moved or ended
-/// is silent for longer.
-const SILENCE_MS: f64 = 1_000.0;
 /// So long a call is heard at least before anything is said of it.
 const HEARD: Duration = Duration::from_secs(3);
 /// Calls that are to go on until they are hung up.
@@ -38,15 +37,9 @@ pub(crate) struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     /// The charts, and nothing else: routers are healthy when this returns.
     pub(crate) async fn install(cluster: &'a Cluster) -> Result<Self> {
-        let redis = Image::of("redis:test", Path::new("/usr/bin/redis-server"))?;
         load_product(cluster)?;
-        cluster.load(&redis)?;
         install(cluster, "streamfleet-crds", NAMESPACE, &chart("streamfleet-crds"), &json!({}))?;
-        let images = json!({
-            "operator": "streamfleet-operator:test", "router": "streamfleet-router:test",
-            "worker": "streamfleet-worker:test", "streamfleet": "streamfleet:test", "redis": redis.name,
-        });
-        let values = json!({ "images": images, "redis": { "bundled": { "command": ["/redis-server"] } } });
+        let values = json!({ "images": images(), "redis": { "bundled": { "command": redis_command() } } });
         install(cluster, "streamfleet", NAMESPACE, &chart("streamfleet"), &values)?;
         let all: Vec<usize> = (0..cluster.plan().nodes).collect();
         for service in ["streamfleet-router", "streamfleet-media"] {
@@ -88,8 +81,17 @@ impl<'a> Fleet<'a> {
 
     /// Calls it so many times, one a second, and answers when its status has counted `all` sessions.
     pub(crate) async fn call(&self, name: &str, calls: usize, all: i64) -> Result<Calls> {
+        self.call_by(&[], name, calls, all).await
+    }
+
+    /// The same by WebSocket.
+    pub(crate) async fn call_by_socket(&self, name: &str, calls: usize, all: i64) -> Result<Calls> {
+        self.call_by(&["--transport", "websocket"], name, calls, all).await
+    }
+
+    async fn call_by(&self, flags: &[&str], name: &str, calls: usize, all: i64) -> Result<Calls> {
         let url = format!("{}/{name}", self.base);
-        let load = Load { url: &url, sessions: calls, ramp: 1, seconds: LONG, flags: &[] };
+        let load = Load { url: &url, sessions: calls, ramp: 1, seconds: LONG, flags };
         let mut calls = Calls::start(self.cluster, load)?;
         eventually(&format!("{name} has {all} sessions"), LIMIT, async || {
             ensure!(calls.are_going_on()?, "the calls have ended");
@@ -107,13 +109,7 @@ impl<'a> Fleet<'a> {
     pub(crate) async fn hang_up(&self, about: &str, calls: Calls) -> Result<Report> {
         let report = calls.stop().await?;
         println!("{about}\n{}", report.table());
-        ensure!(report.sessions.ok == report.sessions.asked, "{about}: {report:?}");
-        ensure!(report.each.len() == report.sessions.asked, "{about}: {report:?}");
-        let (longest, _) = report.worst();
-        ensure!(
-            longest <= SILENCE_MS && report.each.iter().all(|each| each.back > 0),
-            "{about}: {longest} ms: {report:?}"
-        );
+        report.undisturbed().with_context(|| about.to_owned())?;
         Ok(report)
     }
 
@@ -136,39 +132,30 @@ impl<'a> Fleet<'a> {
 
     /// The metrics of the pods with a label, as Prometheus gets them, each line's value by what it is of, added up.
     pub(crate) async fn metrics(&self, label: &str) -> Result<BTreeMap<String, f64>> {
-        let pods: Api<Pod> = Api::namespaced(self.cluster.kube(), NAMESPACE);
         let mut sums = BTreeMap::new();
-        for pod in pods.list(&ListParams::default().labels(label)).await? {
-            let name = pod.metadata.name.context("a pod without a name")?;
-            for (of, value) in self.metrics_of(&name).await? {
-                *sums.entry(of).or_default() += value;
+        for pod in self.pods().list(&ListParams::default().labels(label)).await? {
+            for (of, value) in pods::metrics(self.cluster, pods::address(&pod)?)?.series() {
+                *sums.entry(of.to_owned()).or_default() += value;
             }
         }
         Ok(sums)
     }
 
-    /// Those of one pod.
-    pub(crate) async fn metrics_of(&self, pod: &str) -> Result<BTreeMap<String, f64>> {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:9090/proxy/metrics");
-        self.scrape(&path).await
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.cluster.kube(), NAMESPACE)
     }
 
     /// Those that are found at a path of the API server's.
     pub(crate) async fn scrape(&self, path: &str) -> Result<BTreeMap<String, f64>> {
         let request = http::Request::get(path).body(Vec::new())?;
         let text = self.cluster.kube().request_text(request).await?;
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        Ok(lines
-            .filter_map(|line| {
-                let (of, value) = line.rsplit_once(' ')?;
-                Some((of.to_owned(), value.parse().ok()?))
-            })
-            .collect())
+        Ok(Metrics::parse(&text).series().map(|(of, value)| (of.to_owned(), value)).collect())
     }
 
     /// How many sessions a worker says that it has.
     pub(crate) async fn sessions_of(&self, pod: &str) -> Result<f64> {
-        self.metrics_of(pod).await?.get("streamfleet_media_sessions").copied().context("no such metric")
+        let metrics = pods::metrics(self.cluster, pods::address(&self.pods().get(pod).await?)?)?;
+        metrics.sum("streamfleet_sessions_admitted").context("no such metric")
     }
 
     /// What of a service's figures the operators' metrics show, and that it is what its status says.
@@ -204,17 +191,8 @@ impl<'a> Fleet<'a> {
         .await
     }
 
-    /// Notes of Events of a service with this reason.
+    /// Events of a service with this reason.
     pub(crate) fn events(&self, name: &str, reason: &str) -> Result<String> {
-        let selector = format!("regarding.kind=StreamService,regarding.name={name},reason={reason}");
-        self.cluster.kubectl(&[
-            "--namespace",
-            NAMESPACE,
-            "get",
-            "events.events.k8s.io",
-            "--field-selector",
-            &selector,
-            "--output=jsonpath={.items[*].note}",
-        ])
+        fleet::events(self.cluster, NAMESPACE, name, reason)
     }
 }

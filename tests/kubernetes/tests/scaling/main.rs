@@ -11,6 +11,7 @@ mod fleet;
 mod outside;
 mod parts;
 mod quiet;
+mod unready;
 mod zero;
 
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ async fn workers_come_and_go_and_no_call_is_ended() -> Result<()> {
                 fleet.timed("from zero and back", zero::comes_from_zero_and_goes_back(&fleet)),
                 fleet.timed("a number from outside", outside::obeys_kubectl_and_an_hpa(&fleet)),
                 fleet.timed("variants and a schedule", parts::has_workers_for_each(&fleet)),
+                fleet.timed("a worker is not Ready", unready::goes_only_when_empty(&fleet)),
             )?;
             fleet.timed("nothing happens", quiet::writes_nothing(&fleet)).await
         });

@@ -3,11 +3,14 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::eventually;
+use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
 
 use super::LIMIT;
 use super::fleet::{Fleet, NAMESPACE};
 
 const NAME: &str = "external";
+/// No node is drained here.
+const NOTHING: Promise = Promise { webrtc: WebRtc::GoOn, sockets: Sockets::GoOnUnlessDrained };
 
 pub(crate) async fn obeys_kubectl_and_an_hpa(fleet: &Fleet<'_>) -> Result<()> {
     fleet.apply(
@@ -22,11 +25,13 @@ pub(crate) async fn obeys_kubectl_and_an_hpa(fleet: &Fleet<'_>) -> Result<()> {
     scale(fleet, 3)?;
     fleet.await_figures(NAME, &[("replicas", 3), ("readyReplicas", 3)], LIMIT).await?;
     let all = fleet.chronicle.in_state(NAME, "serving");
+    ensure!(promise("a StreamService scales down")? == NOTHING, "this is what WebSockets are held to as well");
     let calls = fleet.call(NAME, 9, 9).await?;
+    let sockets = fleet.call_by_socket(NAME, 3, 12).await?;
 
     // Two drain, with the calls that they have.
     scale(fleet, 1)?;
-    let draining = [("replicas", 1), ("readyReplicas", 1), ("drainingReplicas", 2), ("activeSessions", 9)];
+    let draining = [("replicas", 1), ("readyReplicas", 1), ("drainingReplicas", 2), ("activeSessions", 12)];
     fleet.await_figures(NAME, &draining, LIMIT).await?;
     let victims = await_draining(fleet, 2).await?;
     let mut live = 0.0;
@@ -58,6 +63,7 @@ pub(crate) async fn obeys_kubectl_and_an_hpa(fleet: &Fleet<'_>) -> Result<()> {
     let lives = fleet.chronicle.of_service(NAME);
     ensure!(lives.values().all(|life| life.is_ready && !life.is_ending()), "{lives:?}");
     fleet.hang_up("kubectl scale: calls on workers that drained, came back and drained", calls).await?;
+    fleet.hang_up("kubectl scale: WebSockets likewise", sockets).await?;
     let one = [("replicas", 1), ("readyReplicas", 1), ("drainingReplicas", 0), ("activeSessions", 0)];
     fleet.await_figures(NAME, &one, LIMIT).await?;
     for (name, life) in fleet.chronicle.of_service(NAME) {
