@@ -1,5 +1,6 @@
 //! All of examples/kubernetes, as they stand.
 
+use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::json;
 use streamfleet_kubernetes_tests::fleet::{Calls, Load, await_condition, await_status, stream_services};
-use streamfleet_kubernetes_tests::{Image, built, eventually, root};
+use streamfleet_kubernetes_tests::{Image, built, eventually, pods, root};
 
 use super::LIMIT;
 use super::site::{HOST, Site};
@@ -44,8 +45,18 @@ fn heard(site: &Site<'_>, path: &str, flags: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What is applied here, and is to be all that there is.
+const ALL: [&str; 6] =
+    ["custom-worker.yaml", "hpa.yaml", "identity.yaml", "minimal.yaml", "scale-to-zero.yaml", "variants.yaml"];
+
 /// Each is Ready and does what it is for.
 pub(crate) async fn applied(site: &Site<'_>) -> Result<()> {
+    let mut there = Vec::new();
+    for entry in fs::read_dir(root().join("examples/kubernetes"))? {
+        there.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    there.sort();
+    ensure!(there == ALL, "examples that nobody applies, or too few: {there:?}");
     // The images that they name, which nobody can fetch here.
     for (name, program) in [
         ("registry.example.com/chipmunk:1", "custom-worker"),
@@ -71,12 +82,20 @@ pub(crate) async fn applied(site: &Site<'_>) -> Result<()> {
     variants(site).await?;
     site.delete(THERE, &["assistant"]).await?;
 
-    // Two at least, by the autoscaler, which has no figures of the CPU here.
+    // Two at least, by the autoscaler, which has no figures of the CPU here. Beside it one that has none, or that of its office hours,
+    // until it is called. A parrot repeats only what it takes for speech.
     apply(site, "hpa.yaml")?;
+    apply(site, "scale-to-zero.yaml")?;
+    println!("        {}", ready("seldom").await?);
+    let talk = site.talk("/seldom", &["--wait", "60"])?;
     await_status(&objects, "measured", "readyReplicas", LIMIT, |count| count == 2).await?;
     heard(site, "/measured", &[])?;
+    await_status(&objects, "seldom", "activeSessions", LIMIT, |count| count == 1).await?;
+    await_status(&objects, "seldom", "readyReplicas", LIMIT, |count| count >= 1).await?;
+    let said = talk.hang_up().await?;
+    ensure!(said["verdict"] != "lost" && said["setup_ms"]["first_media"].is_number(), "{said}");
     site.cluster.kubectl(&["--namespace", THERE, "delete", "horizontalpodautoscaler", "measured"])?;
-    site.delete(THERE, &["measured"]).await
+    site.delete(THERE, &["measured", "seldom"]).await
 }
 
 /// Only with a token, and two calls of one user at a time; others have limits of their own, as a service beside it has none.
@@ -107,12 +126,8 @@ async fn identities(site: &Site<'_>) -> Result<()> {
 /// One user in ten has the other image, and always the same one.
 async fn variants(site: &Site<'_>) -> Result<()> {
     eventually("both variants are there", LIMIT, async || {
-        let pods = site.pods(THERE, "streamfleet.dev/service=assistant").await?;
-        let ready = |pod: &k8s_openapi::api::core::v1::Pod| {
-            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
-        };
-        Ok((pods.iter().filter(|pod| ready(pod)).count() == 2).then_some(()))
+        let there = site.pods(THERE, "streamfleet.dev/service=assistant").await?;
+        Ok((there.iter().filter(|pod| pods::is_ready(pod)).count() == 2).then_some(()))
     })
     .await?;
     let url = format!("https://{HOST}/assistant");

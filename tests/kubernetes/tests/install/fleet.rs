@@ -1,20 +1,17 @@
 //! Calls: of people, of strangers, of a browser, and through all routers.
 
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::fleet::{await_condition, stream_services};
-use streamfleet_tests::metrics::Metrics;
+use streamfleet_kubernetes_tests::{eventually, pods};
 use streamfleet_tests::{Script, http};
 
 use super::LIMIT;
-use super::site::{HOME, HOST, Site, address};
+use super::site::{HOME, HOST, Site};
 
-/// Of the operator, in the chart's words: where admin ports are.
-const ADMIN: u16 = 9090;
 /// Where workers take offers.
 const WORKER: u16 = 8081;
 
@@ -32,8 +29,8 @@ pub(crate) async fn a_call(site: &Site<'_>) -> Result<()> {
 
 /// The worker's own port, without the routers, for somebody in the cluster's network.
 pub(crate) async fn strangers(site: &Site<'_>) -> Result<()> {
-    let pods = site.pods(HOME, "streamfleet.dev/service=echo").await?;
-    let worker = address(pods.first().context("no worker")?)?;
+    let workers = site.pods(HOME, "streamfleet.dev/service=echo").await?;
+    let worker = pods::address(workers.first().context("no worker")?)?;
     for path in ["/voice/echo/webrtc/offer", "/voice/echo/websocket/offer", "/voice/echo/sessions"] {
         let ask = |headers: &[(&str, &str)]| {
             let url = format!("http://{worker}:{WORKER}{path}");
@@ -50,44 +47,15 @@ pub(crate) async fn strangers(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-fn scrape(site: &Site<'_>, pod: Ipv4Addr) -> Result<String> {
-    let url = format!("http://{pod}:{ADMIN}/metrics");
-    site.cluster.control().in_network(|| http::request("GET", &url, &[], b""))?.text()
-}
-
-/// All samples of a pod.
-pub(crate) fn metrics(site: &Site<'_>, pod: Ipv4Addr) -> Result<Metrics> {
-    Ok(Metrics::parse(&scrape(site, pod)?))
-}
-
-/// A call that goes on until it is ended.
-struct Live(Child);
-
-impl Live {
-    fn begin(site: &Site<'_>, flags: &[&str]) -> Result<Self> {
-        let url = format!("https://{HOST}/voice/echo");
-        let mut command = site.client(&["call", &url, "--seconds", "120", "--json"])?;
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        Ok(Self(site.cluster.client().spawn(&mut command)?))
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 /// One router takes the offer; the other one, which has nothing to do with the session, ends it.
 pub(crate) async fn ended_by_the_other(site: &Site<'_>) -> Result<()> {
     let token = site.token().await?;
     let routers = site.routers().await?;
     let offers = |router: &Ipv4Addr| -> Result<f64> {
-        Ok(metrics(site, *router)?.sum("streamfleet_offers_total").unwrap_or_default())
+        Ok(pods::metrics(site.cluster, *router)?.sum("streamfleet_offers_total").unwrap_or_default())
     };
     let before: Vec<f64> = routers.iter().map(offers).collect::<Result<_>>()?;
-    let mut live = Live::begin(site, &["--id", "walter"])?;
+    let mut live = site.talk("/voice/echo", &["--id", "walter"])?;
     let sessions = |router: Ipv4Addr, action: &[&str]| -> Result<String> {
         let url = format!("https://{router}:8080/voice/echo");
         let mut command = Command::new(streamfleet_kubernetes_tests::built("streamfleet")?);
@@ -111,7 +79,7 @@ pub(crate) async fn ended_by_the_other(site: &Site<'_>) -> Result<()> {
     ensure!(others.len() == 1, "one of two routers was asked: {before:?}, then {after:?}");
     let said = sessions(others[0], &["end", "walter"])?;
     ensure!(said.contains("ended_by_control"), "{said}");
-    eventually("the client has been told", LIMIT, async || Ok(live.0.try_wait()?)).await?;
+    eventually("the client has been told", LIMIT, async || Ok(live.has_ended()?.then_some(()))).await?;
     Ok(())
 }
 

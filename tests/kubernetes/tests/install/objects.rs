@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
 use serde_json::json;
-use streamfleet_kubernetes_tests::fleet::{await_condition, await_status, stream_services};
+use streamfleet_kubernetes_tests::fleet::{await_condition, await_status, events, stream_services};
 use streamfleet_kubernetes_tests::{addresses, eventually};
 
 use super::LIMIT;
@@ -120,6 +120,12 @@ pub(crate) async fn over_quota(site: &Site<'_>) -> Result<()> {
     site.stream_service("tight", "many", &json!({ "autoscaling": { "minReplicas": 2 } }))?;
     let said = await_condition(&objects, "many", ("Degraded", "True"), LIMIT).await?;
     ensure!(said.starts_with("FailedCreate: ") && said.contains("exceeded quota: pods"), "{said}");
+    eventually("people are warned", LIMIT, async || {
+        let said = events(site.cluster, "tight", "many", "FailedCreate")?;
+        let warned = said.lines().any(|line| line.starts_with("Warning ") && line.contains("exceeded quota: pods"));
+        Ok(warned.then_some(()))
+    })
+    .await?;
     await_condition(&objects, "many", ("Ready", "True"), LIMIT).await?;
     let heard = site.call("/tight/many", &["--wait", "20"])?;
     ensure!(heard["verdict"] == "heard", "what could be made takes calls: {heard}");

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use streamfleet_kubernetes_tests::{eventually, fleet};
+use streamfleet_kubernetes_tests::{eventually, fleet, pods};
 
 use super::LIMIT;
-use super::fleet::metrics;
-use super::site::{HOME, Site, address};
+use super::site::{HOME, Site};
 
 /// With kubectl.
 pub(crate) async fn to_people(site: &Site<'_>) -> Result<()> {
@@ -59,12 +58,11 @@ pub(crate) async fn to_prometheus(site: &Site<'_>) -> Result<()> {
     eventually("all are exported", LIMIT, async || {
         let mut missing = wanted.clone();
         for pod in site.pods(HOME, "app.kubernetes.io/part-of=streamfleet").await? {
-            let is_ours = |name: &String| ["operator", "router"].contains(&name.as_str());
-            let labels = pod.metadata.labels.clone().unwrap_or_default();
-            let has_metrics = labels.get("app.kubernetes.io/component").is_none_or(is_ours);
+            let is_ours = |name| ["operator", "router"].contains(&name);
+            let has_metrics = pods::label(&pod, "app.kubernetes.io/component").is_none_or(is_ours);
             let runs = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
-            if has_metrics && runs && pod.metadata.deletion_timestamp.is_none() {
-                let exported = metrics(site, address(&pod)?)?;
+            if has_metrics && runs && !pods::is_ending(&pod) {
+                let exported = pods::metrics(site.cluster, pods::address(&pod)?)?;
                 missing.retain(|name| exported.sum(name).is_none());
             }
         }

@@ -1,7 +1,7 @@
 //! The installation that all scenarios share.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use streamfleet_kubernetes_tests::{Authority, Cluster, Image, Signed, built, eventually, fleet, helm};
+use streamfleet_kubernetes_tests::{Authority, Cluster, Signed, Talk, built, eventually, fleet, helm, pods};
 
 use super::LIMIT;
 
@@ -45,14 +45,6 @@ impl<'a> Site<'a> {
     /// Installs it as the docs say, with a certificate of an authority that clients trust.
     pub(crate) async fn install(cluster: &'a Cluster) -> Result<Self> {
         fleet::load_product(cluster)?;
-        let redis = Command::new("sh").args(["-c", "command -v redis-server"]).output()?;
-        let redis = fs::canonicalize(String::from_utf8(redis.stdout)?.trim()).context("redis-server")?;
-        // What apt installs is one program with several names; images are packed beside the program.
-        let copy = built("streamfleet")?.with_file_name("redis-server");
-        if fs::metadata(&copy).map(|known| known.len()).ok() != Some(fs::metadata(&redis)?.len()) {
-            fs::copy(&redis, &copy)?;
-        }
-        cluster.load(&Image::of("redis:test", &copy)?)?;
 
         let authority = Authority::new()?;
         let signed = authority.sign(&[HOST])?;
@@ -110,6 +102,11 @@ impl<'a> Site<'a> {
         serde_json::from_str(&said).with_context(|| said.clone())
     }
 
+    /// A call that goes on until it is hung up.
+    pub(crate) fn talk(&self, path: &str, flags: &[&str]) -> Result<Talk> {
+        Talk::begin(self.cluster, &format!("https://{HOST}{path}"), flags, Some(&self.roots))
+    }
+
     /// `kubectl apply` of a StreamService.
     pub(crate) fn stream_service(&self, namespace: &str, name: &str, spec: &Value) -> Result<()> {
         let mut object = json!({
@@ -128,9 +125,9 @@ impl<'a> Site<'a> {
         let delete = ["--namespace", namespace, "delete", "streamservices", "--timeout=90s"];
         self.cluster.kubectl(&[delete.as_slice(), names].concat())?;
         eventually("their pods are gone", LIMIT, async || {
-            let pods = self.pods(namespace, "app.kubernetes.io/name=streamfleet-worker").await?;
-            let label = |pod: &Pod| pod.metadata.labels.as_ref()?.get("streamfleet.dev/service").cloned();
-            Ok((!pods.iter().filter_map(label).any(|of| names.contains(&of.as_str()))).then_some(()))
+            let there = self.pods(namespace, "app.kubernetes.io/name=streamfleet-worker").await?;
+            let label = |pod| pods::label(pod, "streamfleet.dev/service");
+            Ok((!there.iter().filter_map(label).any(|of| names.contains(&of))).then_some(()))
         })
         .await
     }
@@ -149,8 +146,8 @@ impl<'a> Site<'a> {
 
     /// The routers that are not going.
     pub(crate) async fn routers(&self) -> Result<Vec<Ipv4Addr>> {
-        let pods = self.pods(HOME, "app.kubernetes.io/component=router").await?;
-        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).map(address).collect()
+        let routers = self.pods(HOME, "app.kubernetes.io/component=router").await?;
+        routers.iter().filter(|pod| !pods::is_ending(pod)).map(pods::address).collect()
     }
 
     /// The token that may do everything to sessions.
@@ -167,26 +164,16 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Where a pod is.
-pub(crate) fn address(pod: &Pod) -> Result<Ipv4Addr> {
-    let text = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")?;
-    match text.parse()? {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => anyhow::bail!("{address} in a cluster of IPv4"),
-    }
-}
-
 /// The values of the release.
 pub(crate) fn values() -> Value {
     let resources = json!({ "requests": { "cpu": "20m", "memory": "32Mi" } });
+    let mut images = fleet::images();
+    images["pullPolicy"] = json!("Never");
     json!({
-        "images": {
-            "operator": "streamfleet-operator:test", "router": "streamfleet-router:test", "worker": "streamfleet-worker:test",
-            "streamfleet": "streamfleet:test", "redis": "redis:test", "pullPolicy": "Never",
-        },
+        "images": images,
         "scope": { "namespaces": NAMESPACES },
         "publicUrl": format!("https://{HOST}"),
-        "redis": { "bundled": { "command": ["/redis-server"], "resources": resources } },
+        "redis": { "bundled": { "command": fleet::redis_command(), "resources": resources } },
         "operator": { "resources": resources },
         "router": {
             "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 5 },

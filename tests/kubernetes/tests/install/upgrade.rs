@@ -1,11 +1,7 @@
 //! Another version, the one before it again, and none.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-
-use anyhow::{Context as _, Result, ensure};
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
 use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::fleet::{self, Calls, Load, await_condition, await_status, stream_services};
 
@@ -16,9 +12,6 @@ use super::site::{HOME, HOST, RELEASE, Site, values};
 const STEADY: &str = "steady";
 /// Calls that go on through both.
 const CALLS: usize = 8;
-/// docs/kubernetes.md: "no call ends". Packets in a row that are lost, and silence, on a machine that builds besides, milliseconds.
-const OUTAGE_MS: f64 = 500.0;
-const SILENCE_MS: f64 = 1_500.0;
 
 /// All routers and operators are replaced, twice.
 pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
@@ -29,7 +22,7 @@ pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     let load = Load { url: &url, sessions: CALLS, ramp: 8, seconds: 600, flags: &[] };
     let mut calls = Calls::start(site.cluster, load)?;
     // Its router goes, and it with that: it comes back by its token.
-    let mut socket = Socket::begin(site, &url)?;
+    let socket = site.talk("/steady", &["--transport", "websocket"])?;
     await_status(&objects, STEADY, "activeSessions", LIMIT, |count| count == CALLS as i64 + 1).await?;
 
     let before = site.routers().await?;
@@ -53,46 +46,12 @@ pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     ensure!(heard["verdict"] == "heard", "new ones are taken: {heard}");
     let report = calls.stop().await?;
     println!("{}", report.table());
-    ensure!(report.sessions.failed == 0 && report.each.len() == CALLS, "{report:?}");
-    for each in &report.each {
-        let is_well = each.failure.is_none() && each.back > 0;
-        ensure!(is_well && each.outage_ms <= OUTAGE_MS && each.pause_ms <= SILENCE_MS, "{each:?}");
-    }
+    report.undisturbed()?;
     let said = socket.hang_up().await?;
     let reconnects = said["reconnects"].as_u64().unwrap_or_default();
     println!("        the WebSocket came back {reconnects} times");
     ensure!(reconnects > 0 && said["verdict"] == "heard", "{said}");
     site.delete(HOME, &[STEADY]).await
-}
-
-/// A call by WebSocket that goes on until it is hung up.
-struct Socket {
-    child: Child,
-    report: PathBuf,
-}
-
-impl Socket {
-    fn begin(site: &Site<'_>, url: &str) -> Result<Self> {
-        let report = site.cluster.folder().join("socket.json");
-        let mut command = site.client(&["call", url, "--transport", "websocket", "--seconds", "600", "--json"])?;
-        command.stdin(Stdio::null()).stdout(fs::File::create(&report)?).stderr(Stdio::null());
-        Ok(Self { child: site.cluster.client().spawn(&mut command)?, report })
-    }
-
-    async fn hang_up(&mut self) -> Result<Value> {
-        let interrupt = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status()?;
-        ensure!(interrupt.success(), "kill: {interrupt}");
-        eventually("it has hung up", LIMIT, async || Ok(self.child.try_wait()?)).await?;
-        let said = fs::read_to_string(&self.report)?;
-        serde_json::from_str(&said).with_context(|| said.clone())
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }
 
 /// Not while there are StreamServices; then altogether.
