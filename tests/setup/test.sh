@@ -83,13 +83,13 @@ stage_hostile() { suite hostile; }
 stage_waiting() {
     lanes stage_fleet 'stage_aiortc && stage_turn && stage_network && stage_conformance && stage_process && stage_hostile'
 }
-# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root. First the cluster by itself, then
-# the product on it. They mostly wait, too.
+# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root. They mostly wait, too, and the two
+# lanes are as long as each other.
 stage_kubernetes() {
     local line
     line=$("$root/tests/setup/kubernetes.sh") || return
     export "${line?}"
-    lanes 'suite disruption && suite cluster' 'suite install && suite scaling'
+    lanes 'suite disruption' 'suite install && suite scaling && suite cluster'
 }
 stage_deny() {
     install_deny() {

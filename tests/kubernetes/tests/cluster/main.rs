@@ -1,6 +1,8 @@
 //! The cluster that the tests make, itself: pods of images of ours, flows through the load balancer, parts that die, and that
 //! nothing is left.
 
+#![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
+
 mod failures;
 mod flows;
 mod leftovers;
