@@ -93,7 +93,7 @@ pub(crate) async fn applied(site: &Site<'_>) -> Result<()> {
     await_status(&objects, "seldom", "activeSessions", LIMIT, |count| count == 1).await?;
     await_status(&objects, "seldom", "readyReplicas", LIMIT, |count| count >= 1).await?;
     let said = talk.hang_up().await?;
-    ensure!(said["verdict"] != "lost" && said["setup_ms"]["first_media"].is_number(), "{said}");
+    ensure!(said["verdict"] != "lost" && said["setup_ms"]["connected"].is_number(), "{said}");
     site.cluster.kubectl(&["--namespace", THERE, "delete", "horizontalpodautoscaler", "measured"])?;
     site.delete(THERE, &["measured", "seldom"]).await
 }
