@@ -49,12 +49,20 @@ pub(crate) async fn operator(fleet: &Fleet<'_>) -> Result<()> {
 /// No API server, and its clients' leases run out.
 pub(crate) async fn api_server(fleet: &Fleet<'_>) -> Result<()> {
     let live = Live::begin(fleet, Carriers::Lasting).await?;
-    fleet.cluster.api.kill()?;
+    let cluster = fleet.cluster;
+    cluster.api.kill()?;
+    // They end when they lose their leases, which these have none of; what they had read of nodes would be old when it is back.
+    for part in [&cluster.controllers, &cluster.scheduler] {
+        part.kill()?;
+    }
     calls_for(fleet, OUTAGE, "without an API server")?;
     live.are_where_they_began().await?;
     let back = Instant::now();
     fleet.cluster.api.start(fleet.cluster.control())?;
     fleet.cluster.await_ready().await?;
+    for part in [&cluster.controllers, &cluster.scheduler] {
+        part.start(cluster.control())?;
+    }
     println!("it answers after {:.1} s", back.elapsed().as_secs_f32());
     fleet.cluster.await_nodes(fleet.cluster.nodes().len()).await?;
     println!("all nodes are Ready after {:.1} s", back.elapsed().as_secs_f32());
