@@ -178,6 +178,48 @@ mod tests {
         assert_eq!(read[0].limits, said.service.limits);
     }
 
+    /// What may be said is read by workers as it was meant, whatever YAML makes of such characters elsewhere.
+    #[test]
+    fn a_worker_reads_every_text_as_it_was_written() {
+        let words = [
+            "\t\r\n \u{85}\u{a0}\u{202e}\u{2028}\u{2029}",
+            "\u{d7ff}\u{e000}\u{feff}\u{fffd}\u{1f600}",
+            "<<",
+            "~",
+            "1e3",
+            "*a",
+            "---",
+            "a: b #c",
+        ];
+        for word in words {
+            let spec = json!({ "handler": { "name": "echo", "config": { word: word, "list": [word, { "b": word }] } },
+                "limits": { "timeLimitSeconds": 60 } });
+            let said = Resource::of(&object(spec)).unwrap().said.unwrap();
+            let read = streamfleet_service::read("service.yaml", &said.manifest).unwrap();
+            assert_eq!(read[0].handler, said.service.handler, "{word:?}");
+        }
+    }
+
+    /// As deep as may be, and one level more: the worker must be able to read what the operator takes.
+    #[test]
+    fn a_worker_can_read_what_is_as_deep_as_may_be() {
+        let with = |levels: usize| {
+            let config = format!("{}{}", r#"{"a":"#.repeat(levels) + "[7]", "}".repeat(levels));
+            let text = object(whole());
+            let text = serde_json::to_string(&text).unwrap().replace(r#"{"gain":2}"#, &config);
+            Resource::of(&serde_json::from_str(&text).unwrap()).unwrap()
+        };
+        // The specification, its handler, the configuration, and its list within.
+        let said = with(57).said.unwrap();
+        let read = streamfleet_service::read("service.yaml", &said.manifest).unwrap();
+        assert_eq!(read[0].handler, said.service.handler);
+        let (mistaken, deeper) = (with(58), with(100));
+        assert!(mistaken.is_finalized(), "it can be let go");
+        for mistakes in [mistaken.said.unwrap_err(), deeper.said.unwrap_err()] {
+            assert!(mistakes.to_string().contains("spec.handler.config.a.a: is nested too deeply"), "{mistakes}");
+        }
+    }
+
     #[test]
     fn what_routers_obey_changes_no_worker() {
         let of = |spec: Value| Resource::of(&object(spec)).unwrap().said.unwrap().manifest.clone();

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use streamfleet_process::config::Mistakes;
 use streamfleet_scaling::{Figures, Limit, Moment, Phase, Stay, Worker};
-use streamfleet_service::resource::StreamServiceStatus;
+use streamfleet_service::resource::{StreamServiceStatus, is_printable};
 
 use crate::facts::{DeploymentFacts, PodFacts};
 use crate::names;
@@ -89,6 +89,11 @@ fn finding(is: bool, reason: impl Into<String>, message: impl Into<String>) -> F
     Finding { is, reason: reason.into(), message: message.into() }
 }
 
+/// What others said, a container's last words among it, may have characters for which the API server refuses the whole status.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
 impl Picture<'_> {
     fn in_phase(&self, phase: Phase) -> usize {
         self.workers.iter().filter(|worker| worker.phase == phase).count()
@@ -132,7 +137,7 @@ impl Picture<'_> {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: one_word(&finding.reason),
-            message: finding.message[..finding.message.floor_char_boundary(MAX_MESSAGE)].to_owned(),
+            message: printable(&finding.message[..finding.message.floor_char_boundary(MAX_MESSAGE)]),
             observed_generation: Some(self.generation),
             last_transition_time: before.map_or(Time(seconds), |before| before.last_transition_time.clone()),
         }
@@ -392,6 +397,9 @@ mod tests {
         let status = Picture { faults: &faults, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
         assert_eq!(status.conditions[2].reason, "ErrImagePull");
         assert_eq!(status.conditions[2].message, "no such image 1; exceeded quota");
+        let said = [Fault::new("CrashLoopBackOff", "\u{1b}[31mno\u{7f}\u{ffff}\n")];
+        let status = Picture { faults: &said, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
+        assert_eq!(status.conditions[2].message, "\u{fffd}[31mno\u{fffd}\u{fffd}\n");
         assert_eq!((one_word("failed-create!"), one_word("9")), ("failedcreate".to_owned(), "R9".to_owned()));
     }
 }

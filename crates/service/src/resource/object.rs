@@ -9,7 +9,9 @@ use serde_json::Value;
 use streamfleet_process::config::{Layers, Mistakes};
 use streamfleet_session::ServiceName;
 
+use super::bounded::{self, Bounded};
 use super::definition::PLURAL;
+use super::meta;
 use super::rules::UNBOUNDED;
 use super::status::StreamServiceStatus;
 use crate::manifest::{API_VERSION, KIND};
@@ -20,10 +22,6 @@ use crate::spec::{Disruption, ScalingMode, SecretSource, StreamServiceSpec};
 pub const GROUP: &str = "streamfleet.dev";
 /// Its version.
 pub const VERSION: &str = "v1alpha1";
-
-/// Values of a specification at most, those in values included: an object of a megabyte and a half can be half a million of them, each many times
-/// as large in memory as it is written. No handler's configuration and no template of pods comes near.
-const MAX_VALUES: usize = 20_000;
 
 /// A StreamService as the API server returns it, and takes it. Who wrote which part of it is not read.
 ///
@@ -107,20 +105,27 @@ fn only_secrets_of_the_cluster(spec: &StreamServiceSpec, mistakes: &mut Mistakes
     }
 }
 
-/// The object as it travels.
-#[derive(Serialize, Deserialize)]
+/// The object as it is written.
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Form {
-    #[serde(default)]
-    api_version: Cow<'static, str>,
-    #[serde(default)]
-    kind: Cow<'static, str>,
-    #[serde(default)]
-    metadata: ObjectMeta,
-    #[serde(default)]
+struct Form<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: &'a ObjectMeta,
     spec: Value,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[serde(skip_serializing_if = "Value::is_null")]
     status: Value,
+}
+
+/// What of an object is read. Of the rest nothing is kept, however it looks.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(default, deserialize_with = "meta::unmanaged")]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "bounded::written")]
+    spec: Bounded,
+    #[serde(default, deserialize_with = "bounded::seen")]
+    status: Bounded,
 }
 
 impl Serialize for StreamService {
@@ -135,9 +140,9 @@ impl Serialize for StreamService {
             value(serde_json::to_value(&self.status))?
         };
         let form = Form {
-            api_version: API_VERSION.into(),
-            kind: KIND.into(),
-            metadata: self.metadata.clone(),
+            api_version: API_VERSION,
+            kind: KIND,
+            metadata: &self.metadata,
             spec: value(serde_json::to_value(spec))?,
             status,
         };
@@ -147,18 +152,17 @@ impl Serialize for StreamService {
 
 impl<'de> Deserialize<'de> for StreamService {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Form { mut metadata, spec, status, .. } = Form::deserialize(deserializer)?;
-        // It is as large as the specification.
-        metadata.managed_fields = None;
-        Ok(Self { metadata, spec: read(spec), status: serde_json::from_value(status).unwrap_or_default() })
+        let Told { metadata, spec, status } = Told::deserialize(deserializer)?;
+        let status = serde_json::from_value(status.value).unwrap_or_default();
+        Ok(Self { metadata, spec: read(spec), status })
     }
 }
 
 /// A specification, or every mistake in it.
-fn read(spec: Value) -> Result<Box<StreamServiceSpec>, Mistakes> {
-    if is_too_large(&spec) {
+fn read(Bounded { value: spec, fault }: Bounded) -> Result<Box<StreamServiceSpec>, Mistakes> {
+    if let Some(fault) = fault {
         let mut mistakes = Mistakes::new();
-        mistakes.push("spec", format!("is too large: it has more than {MAX_VALUES} values"));
+        mistakes.push(fault.key("spec"), fault.to_string());
         return Err(mistakes);
     }
     // What is right, as nearly all of them are, is read once.
@@ -180,23 +184,6 @@ fn read(spec: Value) -> Result<Box<StreamServiceSpec>, Mistakes> {
         mistakes.push("spec", "cannot be read");
     }
     Err(mistakes)
-}
-
-fn is_too_large(spec: &Value) -> bool {
-    let (mut open, mut values) = (vec![spec], 0);
-    while let Some(value) = open.pop() {
-        values += 1;
-        if values > MAX_VALUES {
-            return true;
-        }
-        match value {
-            // No more of a long list than decides it.
-            Value::Array(list) => open.extend(list.iter().take(MAX_VALUES)),
-            Value::Object(map) => open.extend(map.values().take(MAX_VALUES)),
-            _ => {}
-        }
-    }
-    false
 }
 
 impl kube::Resource for StreamService {

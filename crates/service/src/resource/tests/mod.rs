@@ -1,5 +1,6 @@
 mod admission;
 mod agree;
+mod bounds;
 
 use kube::core::cel::{ScopeContext, WarningKind, analyze_rule, compile_schema};
 use serde_json::{Value, json};
@@ -374,43 +375,6 @@ fn what_cannot_be_read_is_told_key_by_key() {
         assert!(keys.contains(&key), "{key} of {mistakes}");
     }
     assert!(serde_json::to_value(&resource).is_err(), "what could not be read is not written back");
-}
-
-/// What is small where it is written, and large in the memory of whoever reads it.
-#[test]
-fn what_is_too_large_is_not_read() {
-    #[track_caller]
-    fn check(config: Value, is_too_large: bool) {
-        let mut object = object(&json!({}));
-        object["spec"]["handler"]["config"] = config.clone();
-        let resource: StreamService = serde_json::from_value(object).unwrap();
-        let mistakes = Service::from_resource(&resource).err().map(|mistakes| mistakes.to_string());
-        let expected = is_too_large.then_some("spec: is too large: it has more than 20000 values");
-        assert_eq!(mistakes.as_deref().map(str::trim_end), expected);
-    }
-    check(json!({ "list": vec![0; 19_000] }), false);
-    check(json!({ "list": vec![0; 20_000] }), true);
-    check(json!(vec![json!({ "a": [1, 2, 3] }); 3_900]), false);
-    check(json!(vec![json!({ "a": [1, 2, 3] }); 4_000]), true);
-    let map: serde_json::Map<_, _> = (0..700_000).map(|n| (n.to_string(), json!([]))).collect();
-    check(map.into(), true);
-    check(json!("long".repeat(300_000)), false);
-    // The template of the workers' pods, and what nobody knows.
-    for key in ["workers", "later"] {
-        let mut object = object(&json!({}));
-        object["spec"][key] = json!({ "template": { "spec": { "containers": vec![json!({}); 20_000] } } });
-        let resource: StreamService = serde_json::from_value(object).unwrap();
-        assert!(resource.spec.unwrap_err().to_string().contains("spec: is too large"), "{key}");
-    }
-}
-
-#[test]
-fn who_wrote_it_is_not_kept() {
-    let mut written = object(&json!({}));
-    written["metadata"]["managedFields"] = json!([{ "manager": "kubectl", "fieldsV1": { "f:spec": {} } }]);
-    let resource: StreamService = serde_json::from_value(written).unwrap();
-    assert_eq!(resource.metadata.managed_fields, None);
-    assert!(resource.spec.is_ok());
 }
 
 #[test]
