@@ -78,12 +78,18 @@ pub fn worker(service: &str, variant: Option<&str>) -> String {
     }
     let whole = format!("{service}-worker");
     // A Service's name begins with a letter (RFC 1035), a StreamService's need not.
-    if whole.len() <= MAX && whole.starts_with(|c: char| c.is_ascii_lowercase()) {
+    if whole.len() <= MAX && whole.starts_with(|c: char| c.is_ascii_lowercase()) && !looks_derived(service) {
         return whole;
     }
     let hash = short_hash(&whole);
     let kept = &whole[..whole.len().min(MAX - "w---worker".len() - hash.len())];
     format!("w-{}-{hash}-worker", kept.trim_end_matches("-worker").trim_end_matches('-'))
+}
+
+/// Whether a service is called as another one's objects are: `w-1a-952d9b49` as those of `1a`. Its own objects then have a hash, too.
+fn looks_derived(service: &str) -> bool {
+    let hash = service.strip_prefix("w-").and_then(|rest| rest.rsplit('-').next()).unwrap_or_default();
+    hash.len() == 8 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn short_hash(text: &str) -> String {
@@ -158,9 +164,25 @@ mod tests {
         assert_eq!(worker(&long, None).len(), 63);
         assert_ne!(worker(&long, None), worker(&long, Some("b")));
         assert_ne!(worker("a-b", Some("c")), worker("a", Some("b-c")));
+        check("1a", None, "w-1a-952d9b49-worker");
+        check("w-1a-952d9b4", None, "w-1a-952d9b4-worker");
+        check("w-1a-952d9b4g", None, "w-1a-952d9b4g-worker");
+        check("v-1a-952d9b49", None, "v-1a-952d9b49-worker");
     }
 
     proptest! {
+        /// Whose objects have a name of their own must not find them under the name of another service.
+        #[test]
+        fn no_service_is_called_as_anothers_objects(service in "([0-9][a-z0-9-]{0,5}|[a-z0-9-]{56,62}|w-[0-9])[a-z0-9]") {
+            let name = worker(&service, None);
+            let spelt = name.strip_suffix("-worker").unwrap_or_default();
+            prop_assert!(spelt == service || worker(spelt, None) != name, "{} and {}", service, spelt);
+            // Nor those of whoever tries that.
+            let again = worker(spelt, None);
+            let spelt_again = again.strip_suffix("-worker").unwrap_or_default();
+            prop_assert!(spelt == spelt_again || worker(spelt_again, None) != again, "{} and {}", spelt, spelt_again);
+        }
+
         #[test]
         fn every_name_is_a_dns_label(service in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", variant in prop::option::of("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")) {
             let name = worker(&service, variant.as_deref());
