@@ -17,12 +17,12 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithHttpConfig as 
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::{Deserialize, Serialize};
-use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Subscriber};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Filter, SubscriberExt as _};
 use tracing_subscriber::{Layer, Registry};
 
 pub use self::collected::{Counted, Kind, Sample};
@@ -30,6 +30,9 @@ pub use self::metrics::Metrics;
 
 /// Target of the audit lines: one per accepted, refused, ended or controlled session. Always on, whatever the filter.
 pub const AUDIT: &str = "audit";
+/// The parts of the API server's client whose warnings nobody is shown: one writes every answer that it cannot read as a whole, a Secret as
+/// well as a list of a megabyte, the other the same refusal every few seconds. Whoever has asked tells of it, once.
+const CLIENT: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
 
 /// Lines that wait to be written. At 200 bytes a line this is 3 MB at most, and a second of the worst burst that we
 /// expect, every session of a full worker ending at once.
@@ -298,9 +301,10 @@ where
     Ok((Registry::default().with(layers), traces))
 }
 
-fn log_filter(filter: &LogFilter) -> EnvFilter {
+fn log_filter<S>(filter: &LogFilter) -> impl Filter<S> + use<S> {
     let audit = format!("{AUDIT}=info").parse().expect("invariant: a target and a level are a directive");
-    EnvFilter::builder().parse_lossy(&filter.0).add_directive(audit)
+    let wanted = EnvFilter::builder().parse_lossy(&filter.0).add_directive(audit);
+    wanted.and(filter_fn(|what| *what.level() != Level::WARN || !CLIENT.contains(&what.target())))
 }
 
 fn tracer_provider(to: &OtlpEndpoint, sample: Ratio, program: Program) -> Result<SdkTracerProvider, TelemetryError> {

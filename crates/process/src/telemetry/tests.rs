@@ -43,6 +43,21 @@ fn the_audit_trail_is_written_whatever_the_filter() {
     assert!(text.contains("audit") && text.contains("session=\"s1\"") && !text.contains("not wanted"), "{text}");
 }
 
+/// A list that could not be read was a line of the log, a megabyte long, every eight seconds.
+#[test]
+fn the_cluster_s_client_does_not_write_what_it_was_told() {
+    let text = logged(LogFormat::Text, "info,kube_client=debug", || {
+        tracing::warn!(target: "kube_client::client", "the whole list");
+        tracing::warn!(target: "kube_runtime::watcher", "refused again");
+        tracing::debug!(target: "kube_client::client", "what is asked for");
+        tracing::warn!(target: "kube_client::client::builder", "no answer");
+        tracing::warn!("ours");
+    });
+    let is_there =
+        ["the whole list", "refused again", "what is asked for", "no answer", "ours"].map(|line| text.contains(line));
+    assert_eq!(is_there, [false, false, true, true, true], "{text}");
+}
+
 #[test]
 fn json_lines_are_flat_and_carry_the_span() {
     let text = logged(LogFormat::Json, "info", || {
