@@ -43,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) deployments: BTreeMap<String, DeploymentFacts>,
     /// The nodes of its pods that go, and why.
     pub(crate) going: BTreeMap<String, String>,
+    /// What of its namespace may not be listed any more.
+    pub(crate) unseen: BTreeSet<String>,
 }
 
 impl Seen {
@@ -67,7 +69,17 @@ impl Seen {
             let NodeFacts { leaving } = view.node(name)?;
             Some((name.clone(), leaving.clone()?))
         });
-        Some(Self { going: going.collect(), deployments, pods, resource })
+        let unseen = view.unseen(&key.namespace);
+        Some(Self { going: going.collect(), deployments, pods, resource, unseen })
+    }
+}
+
+impl Seen {
+    /// What is known was so once, and may be otherwise.
+    fn blindness(&self) -> Option<Fault> {
+        let unseen: Vec<&str> = self.unseen.iter().map(String::as_str).collect();
+        let text = || format!("the operator may not list {}: what changes of them is not seen", unseen.join(", "));
+        (!unseen.is_empty()).then(|| Fault::new("NotListed", text()))
     }
 }
 
@@ -289,7 +301,7 @@ fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traff
     });
     let runs = Run::all(seen, prepared.as_deref(), care);
     let scaling = Scaling::decide(runs, &standing, &seen.pods, &workers, traffic, care, now);
-    Findings { standing, figures, traffic, workers, scaling, faults: Vec::new(), now }
+    Findings { standing, figures, traffic, workers, scaling, faults: seen.blindness().into_iter().collect(), now }
 }
 
 /// When to look again if nothing happens.
@@ -413,6 +425,23 @@ mod tests {
         check(403, &[], false, 1).await;
     }
 
+    /// Services said that nothing was wrong with them while the operator did not see their Deployments.
+    #[test]
+    fn what_may_not_be_listed_is_a_fault() {
+        let mut view = View::default();
+        view.put(Item::Service(resource()));
+        view.told_all(None);
+        let key = Key::new("voice", "a");
+        let faults = |view: &View| {
+            let seen = Seen::of(view, &key).unwrap();
+            find(&seen, Standing::Served, Figures::Fresh, None, &mut Care::default()).faults
+        };
+        assert_eq!(faults(&view), []);
+        view.blind(Topic::Object(crate::kind::Kind::Deployment), Some("voice"), true);
+        let text = "the operator may not list deployments: what changes of them is not seen";
+        assert_eq!(faults(&view), [Fault::new("NotListed", text)]);
+    }
+
     /// Five looks a second for as long as a service was on its way out: what was refused before stayed due.
     #[test]
     fn what_was_refused_makes_nobody_run() {
@@ -421,6 +450,7 @@ mod tests {
             pods: Vec::new(),
             deployments: BTreeMap::new(),
             going: BTreeMap::new(),
+            unseen: BTreeSet::new(),
         };
         let mut care = Care::default();
         care.judge(&seen.resource).unwrap();

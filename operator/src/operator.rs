@@ -236,6 +236,11 @@ impl Told for Operator {
         self.wake(&keys);
     }
 
+    fn blind(&self, topic: Topic, namespace: Option<&str>, is: bool) {
+        let keys = self.view.lock().blind(topic, namespace, is);
+        self.wake(&keys);
+    }
+
     fn keep_only(&self, topic: Topic, namespace: Option<&str>, told: &HashSet<Name>) {
         let keys = self.view.lock().keep_only(topic, namespace, told);
         if topic == Topic::Service {

@@ -3,7 +3,7 @@
 //! Of objects nothing is kept but what tells whether they are as they should be: a text until it has been looked at, then a
 //! digest of it. Every change names the service that is to be looked at again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub struct View {
     /// Namespaces of which all has been told once; `None` if that is so of all of them.
     whole: HashSet<Option<String>>,
     nodes: HashMap<String, NodeFacts>,
+    /// What may not be listed any more, and in which namespace.
+    blind: HashSet<(Topic, Option<String>)>,
 }
 
 /// A service and what belongs to it.
@@ -82,6 +84,25 @@ pub enum Topic {
     Pod,
     /// Nodes.
     Node,
+}
+
+impl Topic {
+    /// Whether nothing can be decided without it. Drained nodes are learnt of by evictions that are refused; and monitoring is not worth
+    /// waiting for: its API may be there, and the leave to use it not.
+    #[must_use]
+    pub fn is_needed(self) -> bool {
+        !matches!(self, Self::Node | Self::Object(Kind::PodMonitor))
+    }
+
+    /// As a Role names it.
+    fn plural(self) -> String {
+        match self {
+            Self::Service => streamfleet_service::resource::PLURAL.to_owned(),
+            Self::Object(kind) => kind.resource().plural,
+            Self::Pod => "pods".to_owned(),
+            Self::Node => "nodes".to_owned(),
+        }
+    }
 }
 
 /// Something that is there.
@@ -242,8 +263,25 @@ impl View {
     /// All that there is in a namespace (`None`: in all) has been told once. Returns its services: nothing was decided for them.
     pub fn told_all(&mut self, namespace: Option<&str>) -> Vec<Key> {
         self.whole.insert(namespace.map(str::to_owned));
+        self.within(namespace)
+    }
+
+    fn within(&self, namespace: Option<&str>) -> Vec<Key> {
         let within = |key: &&Key| namespace.is_none_or(|namespace| namespace == key.namespace);
         self.services.keys().map(Arc::as_ref).filter(within).cloned().collect()
+    }
+
+    /// A topic may not be listed any more in a namespace (`None`: in all), or again. Returns its services.
+    pub fn blind(&mut self, topic: Topic, namespace: Option<&str>, is: bool) -> Vec<Key> {
+        let what = (topic, namespace.map(str::to_owned));
+        let is_news = if is { self.blind.insert(what) } else { self.blind.remove(&what) };
+        if is_news { self.within(namespace) } else { Vec::new() }
+    }
+
+    /// What may not be listed in a namespace, as a Role names it.
+    pub fn unseen(&self, namespace: &str) -> BTreeSet<String> {
+        let is_here = |of: &Option<String>| of.as_ref().is_none_or(|of| of == namespace);
+        self.blind.iter().filter(|(_, of)| is_here(of)).map(|(topic, _)| topic.plural()).collect()
     }
 
     /// Whether what is known of a namespace is all that there is, or was.
@@ -504,6 +542,22 @@ mod tests {
         let mut all = View::default();
         all.told_all(None);
         assert!(all.is_whole("any"));
+    }
+
+    #[test]
+    fn what_may_not_be_listed_is_named_where_it_is_so() {
+        let mut view = View::default();
+        put(&mut view, object(1, 1));
+        let (ours, deployments) = (Some("voice"), Topic::Object(Kind::Deployment));
+        assert_eq!(view.blind(deployments, ours, true), [Key::new("voice", "s")]);
+        assert!(view.blind(deployments, ours, true).is_empty(), "it is known");
+        assert!(view.blind(Topic::Pod, Some("other"), true).is_empty());
+        assert_eq!(view.blind(Topic::Object(Kind::NetworkPolicy), None, true).len(), 1);
+        let unseen = |view: &View, namespace| view.unseen(namespace).into_iter().collect::<Vec<_>>();
+        assert_eq!(unseen(&view, "voice"), ["deployments", "networkpolicies"]);
+        assert_eq!(unseen(&view, "other"), ["networkpolicies", "pods"]);
+        assert_eq!(view.blind(deployments, ours, false).len(), 1);
+        assert_eq!(unseen(&view, "voice"), ["networkpolicies"]);
     }
 
     #[test]

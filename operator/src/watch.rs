@@ -37,6 +37,8 @@ pub trait Told: Send + Sync + 'static {
     fn remove(&self, topic: Topic, name: &Name);
     /// Every list of a namespace, or of all of them, has been told once. What there is of it before is not whole.
     fn told_all(&self, namespace: Option<&str>);
+    /// Whether a topic may not be listed any more, in a namespace or in all of them: what changes is not told then.
+    fn blind(&self, topic: Topic, namespace: Option<&str>, is: bool);
     /// All that there is of a topic has been told, in a namespace or in all of them.
     fn keep_only(&self, topic: Topic, namespace: Option<&str>, told: &HashSet<Name>);
 }
@@ -138,9 +140,7 @@ impl Starting<'_> {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
         F: Fn(K) -> Option<Item> + Send + 'static,
     {
-        // Monitoring is not worth waiting for: its API may be there, and the leave to use it not.
-        let is_awaited = topic != Topic::Object(Kind::PodMonitor);
-        let missing = is_awaited.then(|| Missing::new(self.sender.clone(), scope.index));
+        let missing = topic.is_needed().then(|| Missing::new(self.sender.clone(), scope.index));
         let namespace = scope.namespace.map(str::to_owned);
         let ear = Ear { topic, namespace, told: self.told.clone(), missing };
         self.tasks.spawn(ear.listen(Follow::new(api, config), of));
@@ -193,12 +193,26 @@ fn untyped(client: &Client, scope: Option<&str>, kind: Kind) -> Api<DynamicObjec
     }
 }
 
-/// Whether there is nothing to be listed, or no leave to: waiting changes that only if somebody does something about it.
+/// Whether there is nothing to be listed, no leave to, or something in it that cannot be read: waiting changes that only if somebody does
+/// something about it.
 fn is_refused(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
         return false;
     };
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 403 | 404),
+        kube::Error::SerdeError(_) => true,
+        _ => false,
+    }
+}
+
+/// Why nothing is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Silence {
+    /// Nobody answers.
+    Away,
+    /// It may not be listed.
+    Refused,
 }
 
 /// Who listens to one watch.
@@ -216,13 +230,14 @@ impl Ear {
         F: Fn(K) -> Option<Item>,
     {
         let mut seen: Option<HashSet<Name>> = None;
-        let mut silent = false;
+        let mut silent = None;
         loop {
             match follow.next().await {
                 Ok(event) => {
                     // The beginning of a list is said before anybody is asked.
-                    if !matches!(event, Event::Init) && std::mem::take(&mut silent) {
+                    if !matches!(event, Event::Init) && std::mem::take(&mut silent).is_some() {
                         tracing::info!(topic = ?self.topic, namespace = self.namespace, "told again");
+                        self.told.blind(self.topic, self.namespace.as_deref(), false);
                     }
                     self.hear(event, &mut seen, &of);
                 }
@@ -231,13 +246,24 @@ impl Ear {
         }
     }
 
-    fn miss(&self, error: &watcher::Error, silent: &mut bool) {
+    fn miss(&self, error: &watcher::Error, silent: &mut Option<Silence>) {
         let (topic, namespace) = (self.topic, self.namespace.as_deref().unwrap_or("all"));
-        if is_refused(error) && self.missing.as_ref().is_some_and(Missing::refused) {
-            tracing::error!(?topic, namespace, %error, "its StreamServices are left alone until it can be listed");
-        } else if !std::mem::replace(silent, true) {
-            // The first failure is news.
-            tracing::warn!(?topic, namespace, %error, "nothing is told");
+        let silence = if is_refused(error) && topic.is_needed() { Silence::Refused } else { Silence::Away };
+        // The first failure is news, and the first refusal.
+        if silent.is_some_and(|known| known >= silence) {
+            return;
+        }
+        *silent = Some(silence);
+        match silence {
+            Silence::Away => tracing::warn!(?topic, namespace, %error, "nothing is told"),
+            Silence::Refused => {
+                self.told.blind(topic, self.namespace.as_deref(), true);
+                if self.missing.as_ref().is_some_and(Missing::refused) {
+                    tracing::error!(?topic, namespace, %error, "its StreamServices are left alone until it can be listed");
+                } else {
+                    tracing::error!(?topic, namespace, %error, "it cannot be listed: what changes of it is not seen");
+                }
+            }
         }
     }
 
@@ -303,11 +329,14 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Heard(parking_lot::Mutex<Vec<String>>);
+    struct Heard(parking_lot::Mutex<Vec<String>>, parking_lot::Mutex<Vec<String>>);
 
     impl Told for Heard {
         fn put(&self, _: Item) {}
         fn remove(&self, _: Topic, _: &Name) {}
+        fn blind(&self, topic: Topic, namespace: Option<&str>, is: bool) {
+            self.1.lock().push(format!("{} {topic:?} {is}", namespace.unwrap_or_default()));
+        }
         fn keep_only(&self, _: Topic, _: Option<&str>, _: &HashSet<Name>) {}
         fn told_all(&self, namespace: Option<&str>) {
             self.0.lock().push(namespace.unwrap_or_default().to_owned());
@@ -348,16 +377,88 @@ mod tests {
         assert!(heard.0.lock().is_empty(), "its pods are not known");
         done(&mut ears[1]);
         assert_eq!(*heard.0.lock(), ["a"]);
-        ears[2].miss(&error(503), &mut false);
+        let mut silent = None;
+        ears[2].miss(&error(503), &mut silent);
         assert!(!is_over(), "the API server is away: it will tell");
-        ears[2].miss(&error(403), &mut true);
+        ears[2].miss(&error(403), &mut silent);
         assert!(is_over());
         done(&mut ears[3]);
         assert_eq!(*heard.0.lock(), ["a"], "nothing is decided for what is not whole");
         done(&mut ears[2]);
         assert_eq!(*heard.0.lock(), ["a", "b"], "it is there again");
-        ears[2].miss(&error(403), &mut false);
+        ears[2].miss(&error(403), &mut None);
         assert_eq!(*heard.0.lock(), ["a", "b"]);
+    }
+
+    /// The right to list Deployments was taken away, and services said that nothing was wrong while nobody saw theirs.
+    #[test]
+    fn what_may_not_be_listed_any_more_is_told_once() {
+        let heard = Arc::new(Heard::default());
+        let (mut ears, _) = ears(&["a"], &heard);
+        ears.iter_mut().for_each(done);
+        let mut silent = None;
+        for code in [503, 403, 403, 503, 403] {
+            ears[1].miss(&error(code), &mut silent);
+        }
+        assert_eq!((&*heard.1.lock(), silent), (&vec!["a Pod true".to_owned()], Some(Silence::Refused)));
+        for topic in [Topic::Node, Topic::Object(Kind::PodMonitor)] {
+            ears[1].topic = topic;
+            ears[1].miss(&error(403), &mut None);
+        }
+        assert_eq!(heard.1.lock().len(), 1, "an operator works without these");
+    }
+
+    /// A list with an object that cannot be read, as this program is, is no reason to wait for ever.
+    #[tokio::test]
+    async fn a_list_that_cannot_be_read_is_told_of() {
+        let refused = ["{", r#"{ "metadata": {}, "items": [{ "metadata": { "labels": 7 } }] }"#];
+        for text in refused {
+            let server = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+                let body = kube::client::Body::from(text.as_bytes().to_vec());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            });
+            let pods: Api<Pod> = Api::namespaced(Client::new(server, "voice"), "voice");
+            let mut follow = Follow::new(pods, watcher::Config::default());
+            let error = loop {
+                if let Err(error) = follow.next().await {
+                    break error;
+                }
+            };
+            assert!(is_refused(&error), "{error}");
+        }
+    }
+
+    /// One StreamService of a kilobyte kept the whole list of all of them from being read.
+    #[tokio::test]
+    async fn a_service_that_is_too_deep_keeps_no_other_from_being_told() {
+        let deep = format!("{}1{}", r#"{"a":"#.repeat(3_000), "}".repeat(3_000));
+        let item = |name: &str, config: &str| {
+            format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"n","resourceVersion":"1","managedFields":[{{"fieldsV1":{config}}}]}},
+                "spec":{{"handler":{{"name":"echo","config":{config}}},"limits":{{"timeLimitSeconds":9}}}}}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"kind":"StreamServiceList","apiVersion":"streamfleet.dev/v1alpha1","metadata":{{"resourceVersion":"1"}},"items":[{},{}]}}"#,
+            item("deep", &deep),
+            item("good", "{}")
+        );
+        let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let body = kube::client::Body::from(text.clone().into_bytes());
+            async move { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
+        });
+        let mut follow =
+            Follow::new(typed::<StreamService>(&Client::new(server, "n"), None), watcher::Config::default());
+        let mut told = Vec::new();
+        loop {
+            match follow.next().await.unwrap() {
+                Event::InitApply(object) => told.push(resource::Resource::of(&object).unwrap()),
+                Event::InitDone => break,
+                _ => {}
+            }
+        }
+        let said: Vec<_> = told.iter().map(|told| (told.key.name.as_str(), told.said.is_ok())).collect();
+        assert_eq!(said, [("deep", false), ("good", true)]);
     }
 
     #[test]
@@ -366,5 +467,8 @@ mod tests {
             assert_eq!(is_refused(&error(code)), expected, "{code}");
         }
         assert!(!is_refused(&watcher::Error::NoResourceVersion));
+        let unread = || kube::Error::SerdeError(serde_json::from_str::<u8>("{").unwrap_err());
+        assert!(is_refused(&watcher::Error::InitialListFailed(unread())));
+        assert!(!is_refused(&watcher::Error::WatchFailed(unread())), "the next word may be one");
     }
 }

@@ -91,7 +91,8 @@ impl<K: Resource + Clone + DeserializeOwned + Debug + Send + 'static> Watch<K> {
     }
 }
 
-/// What an API server says that answers and does not let this be read: the right is gone, or what it is about.
+/// What an API server says that answers and does not let this be read: the right is gone, or what it is about; or what it says of it cannot be
+/// read here.
 fn refused(error: &watcher::Error) -> Option<Refused> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     let status = match error {
@@ -99,6 +100,7 @@ fn refused(error: &watcher::Error) -> Option<Refused> {
         | WatchStartFailed(kube::Error::Api(status))
         | WatchFailed(kube::Error::Api(status))
         | WatchError(status) => status,
+        InitialListFailed(error @ kube::Error::SerdeError(_)) => return Some(Refused(error.to_string())),
         _ => return None,
     };
     matches!(status.code, 403 | 404).then(|| Refused(status.message.clone()))
@@ -119,5 +121,18 @@ mod tests {
         let millis = |failures, chance| pause(failures, chance).as_millis();
         assert_eq!([millis(0, 0.0), millis(0, 1.0), millis(1, 1.0), millis(3, 0.0)], [250, 500, 1_000, 2_000]);
         assert_eq!([millis(5, 1.0), millis(u32::MAX, 1.0), millis(u32::MAX, 0.0)], [10_000, 10_000, 5_000]);
+    }
+
+    /// One namespace whose list could not be read kept a router that had begun from being ready, and all others from being served.
+    #[test]
+    fn what_cannot_be_read_is_not_waited_for() {
+        let unread = || kube::Error::SerdeError(serde_json::from_str::<u8>("{").unwrap_err());
+        assert!(refused(&watcher::Error::InitialListFailed(unread())).is_some());
+        assert_eq!(refused(&watcher::Error::WatchFailed(unread())), None, "the next word may be one");
+        let refusal = |code| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            refused(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))).is_some()
+        };
+        assert_eq!([401, 403, 404, 410, 500, 503].map(refusal), [false, true, true, false, false, false]);
     }
 }

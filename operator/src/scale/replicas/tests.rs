@@ -119,6 +119,7 @@ impl Bench {
             pods: Vec::new(),
             deployments: std::collections::BTreeMap::new(),
             going: std::collections::BTreeMap::new(),
+            unseen: std::collections::BTreeSet::new(),
         };
         let facts = self.operator.view.lock().get(&Self::key()).unwrap().deployments.get("a-worker").unwrap().clone();
         seen.deployments.insert("a-worker".to_owned(), facts);
