@@ -122,7 +122,8 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
     let ready = |key: &str| format!(".status.conditions[?(@.type==\"Ready\")].{key}");
     vec![
         column("Ready", "string", &ready("status"), "Whether calls are taken."),
-        column("Workers", "integer", ".status.replicas", "Workers that do not drain."),
+        column("Workers", "integer", ".status.replicas", "Workers that do not drain, ready or not."),
+        column("Ready-Workers", "integer", ".status.readyReplicas", "Workers that take calls."),
         column("Draining", "integer", ".status.drainingReplicas", "Workers that go when their last session is over."),
         column("Sessions", "integer", ".status.activeSessions", "Sessions that there are."),
         column("Capacity", "integer", ".status.capacity", "Sessions that the workers can have."),

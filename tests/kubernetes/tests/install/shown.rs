@@ -17,15 +17,15 @@ pub(crate) async fn to_people(site: &Site<'_>) -> Result<()> {
     };
     eventually("the columns are as documented", LIMIT, async || {
         let shown = table(&["get", "ss", "echo"])?;
-        let head = ["NAME", "READY", "WORKERS", "DRAINING", "SESSIONS", "CAPACITY", "URL", "AGE"];
-        let row = ["echo", "True", "1", "0", "0", "50", "https://voice.example/voice/echo"];
-        let is_so = shown.len() == 2 && shown[0] == head && shown[1][..7] == row;
+        let head = ["NAME", "READY", "WORKERS", "READY-WORKERS", "DRAINING", "SESSIONS", "CAPACITY", "URL", "AGE"];
+        let row = ["echo", "True", "1", "1", "0", "0", "50", "https://voice.example/voice/echo"];
+        let is_so = shown.len() == 2 && shown[0] == head && shown[1][..8] == row;
         is_so.then_some(Some(())).with_context(|| format!("{shown:?}"))
     })
     .await?;
     let wide = table(&["get", "streamservices", "echo", "--output=wide"])?;
     ensure!(
-        wide[0][8..] == ["DESIRED", "HANDLER", "REASON"] && wide[1][8..] == ["1", "echo-frames", "WorkersReady"],
+        wide[0][9..] == ["DESIRED", "HANDLER", "REASON"] && wide[1][9..] == ["1", "echo-frames", "WorkersReady"],
         "{wide:?}"
     );
     let all = site.cluster.kubectl(&["--namespace", HOME, "get", "all", "--output=name"])?;
