@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use streamfleet_scaling::{Phase, Worker};
+use streamfleet_scaling::{Limit, Phase, Worker};
 use streamfleet_service::resource::StreamServiceStatus;
 use streamfleet_service::{API_VERSION, KIND};
 
@@ -206,6 +206,16 @@ fn workers(n: usize) -> String {
     if n == 1 { "1 worker".to_owned() } else { format!("{n} workers") }
 }
 
+/// That workers were created. Some are in place of others that exist, and count for nothing as they do not start.
+fn created_text(created: usize, limited: Option<Limit>, want: u32, why: &str) -> String {
+    let beside = match limited {
+        Some(Limit::NotReady { overdue: 1 }) => " beside 1 that does not become ready".to_owned(),
+        Some(Limit::NotReady { overdue }) => format!(" beside {overdue} that do not become ready"),
+        _ => String::new(),
+    };
+    format!("{} created{beside}, {want} wanted: {why}", workers(created))
+}
+
 /// What was done.
 fn decisions(findings: &Findings) -> Vec<Note> {
     const SCALE: &str = "Scale";
@@ -213,7 +223,7 @@ fn decisions(findings: &Findings) -> Vec<Note> {
     let mut notes = Vec::new();
     let created = scaling.created() as usize;
     if created > 0 {
-        let text = format!("{} created, {} wanted: {}", workers(created), scaling.want(), scaling.why());
+        let text = created_text(created, scaling.limited(), scaling.want(), scaling.why());
         notes.push(Note::normal("WorkersCreated", SCALE, text));
     }
     if !done.undrained.is_empty() {
@@ -353,6 +363,17 @@ mod tests {
             ..metrics::Figures::default()
         };
         assert_eq!(figures(&workers), expected);
+    }
+
+    /// "1 worker created, 1 wanted" was said where there was one, which could not start.
+    #[test]
+    fn what_is_told_of_new_workers() {
+        let check = |limited, expected: &str| assert_eq!(created_text(1, limited, 1, "minReplicas"), expected);
+        check(None, "1 worker created, 1 wanted: minReplicas");
+        check(Some(Limit::Starting { starting: 1 }), "1 worker created, 1 wanted: minReplicas");
+        let not_ready = |overdue| Some(Limit::NotReady { overdue });
+        check(not_ready(1), "1 worker created beside 1 that does not become ready, 1 wanted: minReplicas");
+        check(not_ready(2), "1 worker created beside 2 that do not become ready, 1 wanted: minReplicas");
     }
 
     #[test]

@@ -453,6 +453,10 @@ fn who_does_not_become_ready_gets_another_one_and_no_more() {
     bench.worker(2).phase = Phase::Serving;
     let plan = bench.tick(5);
     assert_eq!(plan.drain, [(1, DrainReason::NeverReady)]);
+    // That needs no window: whoever mends an image does not pay for those that never started.
+    let mut bench = Bench::with(&[20, 0]).starts(61);
+    bench.tuning.min = 2;
+    assert_eq!(bench.tick(0).drain, [(2, DrainReason::NeverReady)]);
     // Nobody gets a second one at the maximum.
     let mut bench = Bench::with(&[20]).starts(61);
     bench.tuning.max = 2;

@@ -35,10 +35,21 @@ impl<Id: Clone + Ord> Victims<'_, '_, Id> {
         let mut drain: Vec<(Id, DrainReason)> =
             self.fleet.misplaced.iter().map(|worker| (worker.id.clone(), DrainReason::Leaving)).collect();
         drain.extend(self.leaving(want));
-        if may_shrink && self.may_judge(memory) {
-            drain.extend(self.surplus(memory));
+        // Where one of those that serve is not heard of, nobody knows whether enough do.
+        if may_shrink && !self.fleet.stale {
+            drain.extend(self.never_ready());
+            if self.has_looked_on(memory) {
+                drain.extend(self.surplus(memory));
+            }
         }
         drain
+    }
+
+    /// Workers that do not become ready, once enough serve without them. They have never been of use: no window keeps them.
+    fn never_ready(&self) -> impl Iterator<Item = (Id, DrainReason)> {
+        let enough = count(self.fleet.serving.len()) >= self.least();
+        let overdue = self.fleet.overdue.iter().filter(move |_| enough);
+        overdue.map(|worker| (worker.id.clone(), DrainReason::NeverReady))
     }
 
     /// Workers whose node goes: each as soon as there is another one for it.
@@ -49,25 +60,20 @@ impl<Id: Clone + Ord> Victims<'_, '_, Id> {
         self.order(&self.fleet.leaving).into_iter().take(spared).map(|worker| (worker.id.clone(), DrainReason::Leaving))
     }
 
-    /// Whether enough is known to call a worker one too many.
-    fn may_judge(&self, memory: &Memory) -> bool {
-        let long_enough = self.tuning.mode != Mode::Sessions
-            || memory.looking.is_some_and(|since| self.now.since(since) >= self.tuning.stabilization);
-        long_enough && !self.fleet.stale
+    /// Whether enough is known to call a worker that serves one too many.
+    fn has_looked_on(&self, memory: &Memory) -> bool {
+        self.tuning.mode != Mode::Sessions
+            || memory.looking.is_some_and(|since| self.now.since(since) >= self.tuning.stabilization)
     }
 
     /// Workers that are too many.
     fn surplus(&self, memory: &mut Memory) -> Vec<(Id, DrainReason)> {
         let (mut have, least) = (count(self.fleet.serving.len()), self.least());
         let mut drain = Vec::new();
-        if have < least {
+        if have <= least {
             return drain;
         }
-        drain.extend(self.fleet.overdue.iter().map(|worker| (worker.id.clone(), DrainReason::NeverReady)));
         let mut budget = self.budget(memory, have);
-        if have == least || budget == 0 {
-            return drain;
-        }
         let (mut load, mut free) = (self.load, self.fleet.free());
         let all = have;
         for worker in self.order(&self.fleet.serving) {
