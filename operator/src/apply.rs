@@ -25,10 +25,15 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// better uses of a look.
 pub const REST: Duration = Duration::from_secs(10);
 
+/// Garbage collection takes moments. What has not gone by then will not go by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What could not be written, by kind and name.
 #[derive(Debug, Clone, Default)]
 pub struct Refused {
     objects: BTreeMap<(Kind, String), Once>,
+    /// What is to go before it can be made: since when that is awaited, and how that is told.
+    awaited: BTreeMap<(Kind, String), (Instant, Fault)>,
     /// Until when nothing is written at all, as somebody has not answered in time.
     rests: Option<Instant>,
 }
@@ -95,7 +100,21 @@ impl Refused {
 
     /// What is wrong.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.objects.values().map(|once| &once.fault)
+        let now = Instant::now();
+        let late = self.awaited.values().filter(move |(since, _)| now.saturating_duration_since(*since) >= PATIENCE);
+        self.objects.values().map(|once| &once.fault).chain(late.map(|(_, fault)| fault))
+    }
+
+    /// It is as it should be, or will be.
+    fn forget(&mut self, object: &Object) {
+        self.objects.remove(&(object.kind, object.name.clone()));
+    }
+
+    /// What is there is to go first.
+    fn awaits(&mut self, object: &Object, fault: Fault, now: Instant) {
+        let name = (object.kind, object.name.clone());
+        let since = self.awaited.get(&name).map_or(now, |(since, _)| *since);
+        self.awaited.insert(name, (since, fault));
     }
 
     /// When the next one is tried again.
@@ -166,13 +185,25 @@ fn need(known: Option<&mut Known>, object: &Object, hash: [u8; 16], service: &Ke
     match known {
         None => Need::Make,
         Some(known) if is_former(known, service, owner) => Need::Wait,
-        Some(known) if known.owner.as_deref() != Some(owner) => Need::Leave,
+        Some(known) if known.owner.as_deref() != Some(owner) && !known.is_left_by(&service.name) => Need::Leave,
         Some(known) if known.ending => Need::Wait,
         Some(known) => match known.is(&object.value, hash) {
             true => Need::Nothing,
             false => Need::Write,
         },
     }
+}
+
+/// What is told of an object that is to go, and does not.
+fn stays(object: &Object, known: &Known, owner: &str) -> Fault {
+    let whose = if known.owner.as_deref() == Some(owner) { "" } else { " of another StreamService of this name" };
+    let how = match (known.ending, known.finalizers.join(", ")) {
+        (false, _) => "is there".to_owned(),
+        (true, names) if names.is_empty() => "is being deleted, and is not gone".to_owned(),
+        (true, names) => format!("is being deleted, and its finalizers ({names}) keep it"),
+    };
+    let text = format!("{} {}{whose} {how}: it is waited for", object.kind.name(), object.name);
+    Fault::new("ObjectStays", text)
 }
 
 /// Whether an object is of a StreamService of this name that was deleted: garbage collection takes a while.
@@ -213,6 +244,7 @@ impl Writer<'_> {
     pub async fn apply(&self, objects: &[Object], retiring: &[String], refused: &mut Refused) -> Applied {
         let wanted: Vec<(Kind, String)> = objects.iter().map(|object| (object.kind, object.name.clone())).collect();
         refused.objects.retain(|name, _| wanted.contains(name));
+        refused.awaited.retain(|name, _| wanted.contains(name));
         match self.try_out(objects, refused).await {
             Applied::Done if objects.iter().any(|object| object.trial == Trial::First && refused.has(object)) => {
                 return Applied::Done;
@@ -232,21 +264,27 @@ impl Writer<'_> {
             }
             let done = match need {
                 Need::Nothing => Ok(()),
-                Need::Wait => Err(Failure::Later),
+                Need::Wait => Err(self.stays(object)),
                 Need::Write | Need::Make | Need::Leave if refused.waits(object, hash, now) => continue,
                 Need::Leave => Err(foreign(object)),
                 Need::Write | Need::Make if !(self.may_act)() => return Applied::Stopped,
                 Need::Write => self.write(object, hash, Force::Yes, View::answer).await,
                 Need::Make => self.make(object, hash).await,
             };
+            if !matches!(done, Err(Failure::Stays(_))) {
+                refused.awaited.remove(&(object.kind, object.name.clone()));
+            }
             match done {
-                Ok(()) => {
-                    refused.objects.remove(&(object.kind, object.name.clone()));
-                }
-                // The watch tells when it is gone; nothing is wrong.
+                Ok(()) => refused.forget(object),
+                // The watch tells how it is, and when it is gone.
                 Err(Failure::Later) => {
                     awaited |= is_for_pods(object.kind);
-                    refused.objects.remove(&(object.kind, object.name.clone()));
+                    refused.forget(object);
+                }
+                Err(Failure::Stays(fault)) => {
+                    awaited |= is_for_pods(object.kind);
+                    refused.forget(object);
+                    refused.awaits(object, fault, now);
                 }
                 Err(Failure::Away(text)) => return Applied::Away(text),
                 Err(Failure::TimedOut(fault)) => {
@@ -274,7 +312,7 @@ impl Writer<'_> {
                 Ok(_) => {
                     refused.objects.remove(&(object.kind, object.name.clone()));
                 }
-                Err(Failure::Later) => {}
+                Err(Failure::Later | Failure::Stays(_)) => {}
                 Err(Failure::Away(text)) => return Applied::Away(text),
                 Err(Failure::TimedOut(fault)) => {
                     refused.hangs(object, hash, fault);
@@ -293,6 +331,13 @@ impl Writer<'_> {
         need(known, object, hash, self.key, self.owner)
     }
 
+    /// It is there, and is to go first.
+    fn stays(&self, object: &Object) -> Failure {
+        let view = self.view.lock();
+        let known = view.get(self.key).and_then(|service| service.objects.get(&(object.kind, object.name.clone())));
+        known.map_or(Failure::Later, |known| Failure::Stays(stays(object, known, self.owner)))
+    }
+
     /// Makes an object that is not known. What has its name and is not ours does not bear our label, and is not seen by the
     /// watches; so it is asked for.
     async fn make(&self, object: &Object, hash: [u8; 16]) -> Result<(), Failure> {
@@ -302,6 +347,9 @@ impl Writer<'_> {
             Some(there) => {
                 let there = Known::of(&there);
                 if is_former(&there, self.key, self.owner) {
+                    Err(Failure::Stays(stays(object, &there, self.owner)))
+                } else if there.is_left_by(&self.key.name) {
+                    // The watch is about to tell of it: a Deployment is written over what is known, and over nothing else.
                     Err(Failure::Later)
                 } else if there.owner.as_deref() == Some(self.owner) {
                     // Its labels were taken away by hand.
@@ -374,9 +422,13 @@ impl Writer<'_> {
         let more: Vec<(Kind, String, String)> = {
             let view = self.view.lock();
             let objects = view.get(self.key).map(|service| service.objects.iter());
+            let owns = |(kind, name): &(Kind, String), known: &Known| match kind {
+                Kind::Deployment => view.get(self.key).is_some_and(|it| it.owns(&self.key.name, self.owner, name)),
+                _ => known.owner.as_deref() == Some(self.owner),
+            };
             let more = objects.into_iter().flatten().filter(|(name, known)| {
                 let retires = name.0 == Kind::Deployment && retiring.contains(&name.1);
-                !retires && !wanted.contains(name) && !known.ending && known.owner.as_deref() == Some(self.owner)
+                !retires && !wanted.contains(name) && !known.ending && owns(name, known)
             });
             more.map(|((kind, name), known)| (*kind, name.clone(), known.uid.clone())).collect()
         };
@@ -403,6 +455,8 @@ impl Writer<'_> {
 enum Failure {
     /// It will be possible.
     Later,
+    /// It will be when what is there has gone.
+    Stays(Fault),
     Away(String),
     /// It was not answered in time.
     TimedOut(Fault),
@@ -443,6 +497,7 @@ mod tests {
 
     use super::*;
     use crate::facts::DeploymentFacts;
+    use crate::names::{MANAGED_BY, SERVICE};
 
     fn object(x: u32) -> Object {
         let value = json!({ "spec": { "x": x } });
@@ -477,6 +532,17 @@ mod tests {
         };
         check(of("s"), Need::Wait);
         check(of("another"), Need::Leave);
+        // Deleted with `--cascade=orphan`: nobody controls it, and it bears our labels.
+        let left = |service: &str, ending: bool| {
+            let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, SERVICE: service });
+            let ends = ending.then_some("2026-01-01T00:00:00Z");
+            Some(Known::of(
+                &json!({ "metadata": { "name": "a", "labels": labels, "deletionTimestamp": ends }, "spec": { "x": 2 } }),
+            ))
+        };
+        check(left("s", false), Need::Write);
+        check(left("s", true), Need::Wait);
+        check(left("another", false), Need::Leave);
     }
 
     #[test]
@@ -521,6 +587,25 @@ mod tests {
         }
         assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
         assert_eq!(refused.faults().count(), 0);
+        // It used to be awaited for ever, and nobody was told.
+        for waited in refused.awaited.values_mut() {
+            waited.0 = waited.0.checked_sub(PATIENCE).unwrap();
+        }
+        assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
+        let told = |refused: &Refused| refused.faults().map(|fault| fault.message.clone()).collect::<Vec<_>>();
+        assert_eq!(told(&refused), ["Service a of another StreamService of this name is there: it is waited for"]);
+        if let Some(known) = view.lock().get_mut(&key).and_then(|service| service.objects.values_mut().next()) {
+            (known.ending, known.finalizers) = (true, ["example.com/keep".into()].into());
+        }
+        writer.apply(&[object(1)], &[], &mut refused).await;
+        let text = "Service a of another StreamService of this name is being deleted, and its finalizers (example.com/keep) keep it: it is waited for";
+        assert_eq!(told(&refused), [text]);
+        // And then it is ours, as it should be.
+        let mut ours = known(Some("me"), 1);
+        ours.uid = "another".to_owned();
+        view.lock().put(Item::Object(Kind::Service, key.clone(), "a".to_owned(), ours, None));
+        writer.apply(&[object(1)], &[], &mut refused).await;
+        assert!(refused.faults().next().is_none() && refused.awaited.is_empty());
     }
 
     /// A webhook that hangs was waited for with each of a service's seven objects, and at each look: for minutes.

@@ -1,6 +1,6 @@
 //! What is carried from one look at a service to the next. It can be lost: whatever matters stands in the cluster and the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub struct Care {
     pub views: Vec<WorkerView>,
     /// Pods that each Deployment shall have, by name, as it was last said.
     pub replicas: BTreeMap<String, i32>,
+    /// The uids of the pods that there were when all of them were to go, if they are.
+    pub closing: Option<HashSet<String>>,
     /// Numbers of pods that were refused, by the Deployment's name.
     pub denied: BTreeMap<String, Box<Denial>>,
     /// Its pods are left alone for a while, as nobody answered about one of them in time.
@@ -82,6 +84,13 @@ impl Care {
             }
         };
         self.judged.insert(judged).1.as_ref().copied()
+    }
+
+    /// This operator may act again after a pause. Another one may have acted meanwhile: how many pods there shall be is what that one has
+    /// said, and not what was said here before.
+    pub fn paused(&mut self) {
+        self.replicas.clear();
+        self.denied.clear();
     }
 
     /// Notes how a request was answered.

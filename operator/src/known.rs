@@ -8,6 +8,7 @@ use streamfleet_service::{API_VERSION, KIND};
 
 use crate::diff;
 use crate::facts::PodFacts;
+use crate::names::{MANAGED_BY, SERVICE};
 
 /// The version of something: a number that grows with each change (KEP-5504). What is no number is not earlier than anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,8 +43,12 @@ pub struct Known {
     pub owner: Option<String>,
     /// That one's name: one of the same name and another uid was deleted, and its objects go soon.
     pub owner_name: Option<String>,
+    /// The service that it was left behind by, as its labels say, if nobody controls it.
+    left_by: Option<Box<str>>,
     /// Whether it is being deleted.
     pub ending: bool,
+    /// Who has to agree before it is gone.
+    pub finalizers: Box<[Box<str>]>,
     /// It changes with each write, and with each word about its status.
     pub version: Version,
     digest: [u8; 16],
@@ -62,6 +67,9 @@ impl Known {
         let owners = metadata["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
         let owner = owners.iter().find(|owner| owner["controller"] == Value::Bool(true));
         let said = diff::essence(object);
+        let is_managed = metadata["labels"][MANAGED_BY.0] == MANAGED_BY.1;
+        let service = metadata["labels"][SERVICE].as_str().filter(|_| is_managed && owner.is_none());
+        let finalizers = metadata["finalizers"].as_array().map(Vec::as_slice).unwrap_or_default();
         Self {
             uid: text("uid").to_owned(),
             owner: owner.and_then(|owner| owner["uid"].as_str()).map(str::to_owned),
@@ -69,12 +77,21 @@ impl Known {
                 .filter(|owner| owner["kind"] == KIND && owner["apiVersion"] == API_VERSION)
                 .and_then(|owner| owner["name"].as_str())
                 .map(str::to_owned),
+            left_by: service.map(Into::into),
             ending: !metadata["deletionTimestamp"].is_null(),
+            finalizers: finalizers.iter().filter_map(Value::as_str).map(Into::into).collect(),
             version: Version::of(text("resourceVersion")),
             digest: diff::digest(&said),
             settled: None,
             text: Some(said.into()),
         }
+    }
+
+    /// Whether a service of this name has left it behind: `kubectl delete --cascade=orphan` takes the owner away, and it bears our labels
+    /// still. What anybody else controls is theirs, whatever it bears.
+    #[must_use]
+    pub fn is_left_by(&self, service: &str) -> bool {
+        self.left_by.as_deref() == Some(service)
     }
 
     /// Whether it is what is wanted, whose hash is `hash`. Looks at what it says only if nobody has.
@@ -132,7 +149,28 @@ impl KnownPod {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// A foreign object of the same name is not taken over.
+    #[test]
+    fn what_was_left_behind() {
+        let check = |labels: Value, owners: Value, expected: bool| {
+            let known = Known::of(&json!({ "metadata": { "name": "a", "labels": labels, "ownerReferences": owners } }));
+            assert_eq!(known.is_left_by("s"), expected, "{labels} {owners}");
+        };
+        let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, SERVICE: "s" });
+        check(labels.clone(), Value::Null, true);
+        check(labels.clone(), json!([{ "uid": "u" }]), true);
+        check(labels.clone(), json!([{ "uid": "u", "controller": true }]), false);
+        check(labels, json!([{ "kind": KIND, "apiVersion": API_VERSION, "name": "s", "controller": true }]), false);
+        check(json!({ MANAGED_BY.0: MANAGED_BY.1, SERVICE: "another" }), Value::Null, false);
+        check(json!({ MANAGED_BY.0: "Helm", SERVICE: "s" }), Value::Null, false);
+        check(json!({ SERVICE: "s" }), Value::Null, false);
+        check(json!({ MANAGED_BY.0: MANAGED_BY.1 }), Value::Null, false);
+        check(Value::Null, Value::Null, false);
+    }
 
     #[test]
     fn what_is_earlier() {

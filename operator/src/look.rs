@@ -1,6 +1,6 @@
 //! One look at a service: dereference, validate, decide, put back, apply, drain, remove, tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub(crate) struct Seen {
     pub(crate) going: BTreeMap<String, String>,
     /// What of its namespace may not be listed any more.
     pub(crate) unseen: BTreeSet<String>,
+    /// Pods that look like its workers, and are left alone.
+    pub(crate) alone: usize,
 }
 
 impl Seen {
@@ -53,24 +55,29 @@ impl Seen {
         let service = view.get(key).filter(|_| view.is_whole(&key.namespace))?;
         let resource = service.resource.clone()?;
         // Labels are anybody's to write: only what we have made is believed, and acted on.
-        let is_ours = |facts: &DeploymentFacts| facts.owner.as_ref() == Some(&resource.uid);
-        let deployments = service.deployments.iter().filter(|(_, facts)| is_ours(facts));
+        let deployments = service.deployments.iter().filter(|(name, _)| service.owns(&key.name, &resource.uid, name));
         let deployments: BTreeMap<_, _> = deployments.map(|(name, facts)| (name.clone(), facts.clone())).collect();
-        // A Deployment may have gone before its pods; nobody else's has its name.
-        let is_worker = |pod: &&PodFacts| {
+        // A Deployment may have gone before its pods, or have lost its labels. Where there is another's of its name they are that one's.
+        let looks_so = |pod: &&PodFacts| {
             let name = pod.deployment.as_ref();
             name.is_some_and(|name| {
                 deployments.contains_key(name) || *name == worker(&key.name, pod.variant.as_deref())
             })
         };
-        let pods: Vec<PodFacts> = service.pods.values().map(|pod| &pod.facts).filter(is_worker).cloned().collect();
+        let is_anothers = |pod: &&PodFacts| {
+            let name = pod.deployment.as_ref();
+            name.is_some_and(|name| service.deployments.get(name).is_some() && !deployments.contains_key(name))
+        };
+        let (others, pods): (Vec<&PodFacts>, Vec<&PodFacts>) =
+            service.pods.values().map(|pod| &pod.facts).filter(looks_so).partition(is_anothers);
+        let (alone, pods) = (others.len(), pods.into_iter().cloned().collect::<Vec<_>>());
         let nodes: BTreeSet<&String> = pods.iter().filter_map(|pod| pod.node.as_ref()).collect();
         let going = nodes.into_iter().filter_map(|name| {
             let NodeFacts { leaving } = view.node(name)?;
             Some((name.clone(), leaving.clone()?))
         });
         let unseen = view.unseen(&key.namespace);
-        Some(Self { going: going.collect(), deployments, pods, resource, unseen })
+        Some(Self { going: going.collect(), deployments, pods, resource, unseen, alone })
     }
 }
 
@@ -80,6 +87,18 @@ impl Seen {
         let unseen: Vec<&str> = self.unseen.iter().map(String::as_str).collect();
         let text = || format!("the operator may not list {}: what changes of them is not seen", unseen.join(", "));
         (!unseen.is_empty()).then(|| Fault::new("NotListed", text()))
+    }
+
+    /// All of its workers are to go. Where there is no Deployment to be told so, as it bears no label any more or has left its ReplicaSet
+    /// behind, somebody may make a pod for each that goes: those go that there were in the beginning, and no others.
+    fn leave_new_ones_alone(&mut self, closing: &mut Option<HashSet<String>>) {
+        let first = closing.get_or_insert_with(|| self.pods.iter().map(|pod| pod.uid.clone()).collect());
+        let before = self.pods.len();
+        self.pods.retain(|pod| {
+            let has_deployment = pod.deployment.as_ref().is_some_and(|name| self.deployments.contains_key(name));
+            has_deployment || first.contains(&pod.uid)
+        });
+        self.alone += before - self.pods.len();
     }
 }
 
@@ -120,7 +139,7 @@ pub(crate) struct Findings {
 impl Operator {
     /// Looks at a service and does what is to be done. `None` if there is none.
     pub(crate) async fn look(&self, key: &Key, care: &mut Care) -> Option<Looked> {
-        let seen = Seen::of(&self.view.lock(), key)?;
+        let mut seen = Seen::of(&self.view.lock(), key)?;
         care.ledger.prune(Instant::now());
         if care.uid != seen.resource.uid {
             *care = Care { uid: seen.resource.uid.clone(), ..Care::default() };
@@ -131,6 +150,11 @@ impl Operator {
         }
         let service: ServiceName = key.to_string().parse().ok()?;
         let standing = self.validate(&seen.resource, care);
+        if is_closing(&standing) {
+            seen.leave_new_ones_alone(&mut care.closing);
+        } else {
+            care.closing = None;
+        }
         let (figures, traffic) = self.ask_store(&service, care).await;
         let mut findings = find(&seen, standing, figures, traffic, care);
         let done = self.act(key, &service, &seen, &mut findings, care).await;
@@ -301,7 +325,15 @@ fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traff
     });
     let runs = Run::all(seen, prepared.as_deref(), care);
     let scaling = Scaling::decide(runs, &standing, &seen.pods, &workers, traffic, care, now);
-    Findings { standing, figures, traffic, workers, scaling, faults: seen.blindness().into_iter().collect(), now }
+    let mut faults: Vec<Fault> = seen.blindness().into_iter().collect();
+    if is_closing(&standing) && seen.alone > 0 {
+        let text = format!(
+            "{} that bear its labels are left alone: no Deployment of its own makes them, or none that is known",
+            crate::status::plural(seen.alone, "pod", "pods")
+        );
+        faults.push(Fault::new("PodsLeftAlone", text));
+    }
+    Findings { standing, figures, traffic, workers, scaling, faults, now }
 }
 
 /// When to look again if nothing happens.
@@ -333,7 +365,7 @@ mod tests {
     use streamfleet_service::{API_VERSION, KIND};
 
     use super::*;
-    use crate::names::{MANAGED_BY, SERVICE};
+    use crate::names::{MANAGED_BY, SERVICE, VARIANT};
     use crate::precedence::Conflict;
     use crate::view::{Known, KnownPod, Topic};
 
@@ -379,14 +411,55 @@ mod tests {
             let pod: Pod = serde_json::from_value(json!({ "metadata": owned(name, owner) })).unwrap();
             view.put(Item::Pod(key.clone(), Box::new(KnownPod::of(&pod))));
         }
+        // Nobody controls these: what has our name as well was left behind.
+        let (left, made, taken) = (worker("a", Some("b")), "made".to_owned(), worker("a", Some("c")));
+        for (name, variant, owner) in
+            [(&left, "b", None), (&made, "base", None), (&taken, "c", Some(owner("App", "x", "u2")))]
+        {
+            let mut deployment = json!({ "metadata": owned(name, json!({})), "spec": { "selector": {}, "template": {}, "replicas": 3 } });
+            deployment["metadata"]["labels"][VARIANT] = variant.into();
+            deployment["metadata"]["ownerReferences"] = owner.map(|owner| json!([owner])).unwrap_or_default();
+            let facts = DeploymentFacts::of(&serde_json::from_value(deployment.clone()).unwrap());
+            let kind = crate::kind::Kind::Deployment;
+            view.put(Item::Object(kind, key.clone(), name.clone(), Known::of(&deployment), Some(facts)));
+            let mut pod = json!({ "metadata": owned(&format!("of-{variant}"), set(name)) });
+            pod["metadata"]["labels"][VARIANT] = variant.into();
+            view.put(Item::Pod(key.clone(), Box::new(KnownPod::of(&serde_json::from_value(pod).unwrap()))));
+        }
         assert!(Seen::of(&view, &key).is_none(), "nothing is decided before all is known");
         view.told_all(Some("voice"));
         let seen = Seen::of(&view, &key).unwrap();
-        assert_eq!(seen.deployments.keys().collect::<Vec<_>>(), ["a-b-worker", "a-worker"]);
-        assert_eq!(seen.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["ours", "retiring"]);
+        assert_eq!(seen.deployments.keys().collect::<Vec<_>>(), [left.as_str(), "a-b-worker", "a-worker"]);
+        assert_eq!(seen.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["of-b", "ours", "retiring"]);
+        assert_eq!(seen.alone, 1, "what another controls is told of");
         let name = crate::view::Name { service: Some(key.clone()), name: "a".to_owned(), namespace: None };
         view.remove(Topic::Service, &name);
         assert!(Seen::of(&view, &key).is_none());
+    }
+
+    /// A Deployment that bore no label any more made a pod for each that was deleted, once a second, for ever.
+    #[test]
+    fn what_is_made_anew_is_left_alone() {
+        let pod = |name: &str, deployment: &str| PodFacts {
+            deployment: Some(deployment.to_owned()),
+            ..crate::doubles::pod(name, crate::facts::Stage::Running)
+        };
+        let mut closing = None;
+        let mut look = |pods: &[PodFacts]| {
+            let mut seen = Seen {
+                resource: Arc::new(resource()),
+                pods: pods.to_vec(),
+                deployments: [("known".to_owned(), DeploymentFacts::default())].into(),
+                going: BTreeMap::new(),
+                alone: 0,
+            };
+            seen.leave_new_ones_alone(&mut closing);
+            (seen.pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>(), seen.alone)
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(look(&[pod("a", "gone"), pod("b", "known")]), (names(&["a", "b"]), 0));
+        assert_eq!(look(&[pod("a", "gone"), pod("a2", "gone"), pod("b2", "known")]), (names(&["a", "b2"]), 1));
+        assert_eq!(look(&[pod("a3", "gone")]), (names(&[]), 1), "and nothing is waited for");
     }
 
     /// A service that was deleted at that moment took its workers with it, in the middle of their first calls.
@@ -451,6 +524,7 @@ mod tests {
             deployments: BTreeMap::new(),
             going: BTreeMap::new(),
             unseen: BTreeSet::new(),
+            alone: 0,
         };
         let mut care = Care::default();
         care.judge(&seen.resource).unwrap();

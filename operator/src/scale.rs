@@ -92,6 +92,11 @@ impl Run {
                 runs.push(run(name.clone(), facts.variant.clone(), None));
             }
         }
+        for pod in &seen.pods {
+            if let Some(name) = pod.deployment.as_ref().filter(|name| runs.iter().all(|known| known.name != **name)) {
+                runs.push(run(name.clone(), pod.variant.clone(), None));
+            }
+        }
         runs
     }
 
@@ -189,6 +194,14 @@ impl Scaling {
                     all.take(&plan);
                     run.wanted = Wanted::from(&plan);
                 }
+            }
+            // Whoever makes its pods cannot be told to make fewer: another one would come for each that goes.
+            if closing.is_none() && run.facts.is_none() {
+                run.wanted.drain.clear();
+                run.wanted.remove.clear();
+            }
+            if run.denied(care).is_some() {
+                run.wanted.remove.clear();
             }
         }
         all.runs = runs;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::facts::{DeploymentFacts, NodeFacts};
 use crate::kind::Kind;
 pub use crate::known::{Known, KnownPod, Version};
-use crate::names::Key;
+use crate::names::{Key, worker};
 use crate::precedence::Wish;
 use crate::resource::Resource;
 use crate::small::SmallMap;
@@ -45,6 +45,15 @@ pub struct ServiceView {
 impl ServiceView {
     fn is_nothing(&self) -> bool {
         self.resource.is_none() && self.objects.is_empty() && self.pods.is_empty()
+    }
+
+    /// Whether a Deployment is of the StreamService with this uid: that one controls it, or it was left behind by one of its name.
+    #[must_use]
+    pub fn owns(&self, service: &str, uid: &str, deployment: &str) -> bool {
+        let Some(facts) = self.deployments.get(deployment) else { return false };
+        let known = self.objects.get(&(Kind::Deployment, deployment.to_owned()));
+        let is_left = known.is_some_and(|known| known.is_left_by(service));
+        facts.owner.as_deref() == Some(uid) || (is_left && deployment == worker(service, facts.variant.as_deref()))
     }
 
     /// Which object or pod of a name it has, and which version of it.

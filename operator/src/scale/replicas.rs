@@ -10,7 +10,7 @@ use crate::known::Version;
 use crate::look::{Findings, Seen, Stop, is_closing};
 use crate::names::Key;
 use crate::operator::Operator;
-use crate::scale::pods;
+use crate::scale::{Run, pods};
 use crate::status::Fault;
 
 /// How often a number of pods is said in one look: a Deployment's status may change between being asked and being told.
@@ -29,6 +29,14 @@ struct There {
 enum Allowed {
     Yes,
     No,
+}
+
+impl Run {
+    /// That it was not allowed to have fewer pods, if that is not to be tried again yet.
+    pub(super) fn denied<'a>(&self, care: &'a Care) -> Option<&'a Denial> {
+        let denied = care.denied.get(&self.name).map(AsRef::as_ref);
+        denied.filter(|denied| denied.replicas < self.target && Instant::now() < denied.wait.until)
+    }
 }
 
 impl Operator {
@@ -72,6 +80,9 @@ impl Operator {
                 // Those that were asked for and never came are not waited for.
                 replicas = replicas.min(pods(seen, &run.name).saturating_sub(run.removed).max(0));
             }
+            if let Some(denied) = run.denied(care).filter(|_| replicas >= run.target) {
+                faults.push(denied.fault.clone());
+            }
             let there = self.there(key, &care.uid, &run.name).filter(|there| there.replicas == run.target);
             if let Some(there) = there.filter(|_| replicas < run.target) {
                 if self.set_replicas(key, &run.name, there, replicas, faults, care).await? == Allowed::No {
@@ -87,8 +98,8 @@ impl Operator {
     /// A Deployment of this StreamService.
     fn there(&self, key: &Key, uid: &str, name: &str) -> Option<There> {
         let view = self.view.lock();
-        let service = view.get(key)?;
-        let facts = service.deployments.get(name).filter(|facts| facts.owner.as_deref() == Some(uid))?;
+        let service = view.get(key).filter(|service| service.owns(&key.name, uid, name))?;
+        let facts = service.deployments.get(name)?;
         let known = service.objects.get(&(Kind::Deployment, name.to_owned()))?;
         Some(There { replicas: facts.replicas, uid: known.uid.clone(), version: known.version })
     }

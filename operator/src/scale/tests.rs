@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use kube::client::Body;
 use streamfleet_process::config::Mistakes;
+use streamfleet_scaling::{Phase, Stay};
 use streamfleet_store::Gate;
 
 use super::*;
@@ -24,7 +25,7 @@ fn seen(variants: &Value, pods: &[Value]) -> Seen {
     let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
     let pods = pods.iter().map(|pod| PodFacts::of(&serde_json::from_value(pod.clone()).unwrap())).collect();
     let resource = Arc::new(Resource::of(&object).unwrap());
-    Seen { resource, pods, deployments: BTreeMap::new(), going: BTreeMap::new(), unseen: Default::default() }
+    Seen { resource, pods, deployments: BTreeMap::new(), going: BTreeMap::new(), unseen: Default::default(), alone: 0 }
 }
 
 fn decided(seen: &Seen, workers: &[Worker<String>], arrived: u64, care: &mut Care, now: Moment) -> Scaling {
@@ -86,6 +87,41 @@ fn who_is_to_have_no_calls_is_not_limited() {
     let worker = Worker::serving("w".to_owned(), NOW - Duration::from_secs(90), Duration::from_secs(5), 3, 20);
     let scaling = decided(&seen, &[worker], 10, &mut Care::default(), NOW);
     assert_eq!(scaling.limited(), None);
+}
+
+/// Pods whose Deployment is not ours to tell anything were deleted, and made anew, for ever.
+#[test]
+fn nobody_goes_who_would_come_again() {
+    let removed = |has_deployment: bool, standing: &Standing| {
+        let mut seen = seen(&json!([]), &[pod("w", "base", false)]);
+        if has_deployment {
+            let facts = DeploymentFacts { replicas: 1, existing: 1, ..DeploymentFacts::default() };
+            seen.deployments.insert("a-worker".to_owned(), facts);
+        }
+        let mut care = Care::default();
+        care.judge(&seen.resource).unwrap();
+        let born = NOW - Duration::from_secs(90);
+        let worker = Worker::serving("w".to_owned(), born, Duration::from_secs(5), 0, 20);
+        let worker = Worker { phase: Phase::Draining, empty: true, stay: Stay::Leaving, ..worker };
+        let runs = Run::all(&seen, care.prepared.as_deref(), &care);
+        let traffic = Some(Traffic::default());
+        let scaling = Scaling::decide(runs, standing, &seen.pods, &[worker], traffic, &mut care, NOW);
+        scaling.runs[0].wanted.remove.len()
+    };
+    assert_eq!(removed(true, &Standing::Served), 1);
+    assert_eq!(removed(false, &Standing::Served), 0);
+    assert_eq!(removed(false, &Standing::Ending), 1, "once, as those that come are left alone");
+}
+
+/// Whatever has pods is drained when its service goes: one of a variant whose Deployment was deleted, too.
+#[test]
+fn who_has_no_deployment_is_drained_with_its_service() {
+    let seen = seen(&json!([]), &[pod("w", "b", false)]);
+    let worker = Worker::serving("w".to_owned(), NOW - Duration::from_secs(90), Duration::from_secs(5), 3, 20);
+    let mut care = Care::default();
+    let runs = Run::all(&seen, None, &care);
+    let scaling = Scaling::decide(runs, &Standing::Ending, &seen.pods, &[worker], None, &mut care, NOW);
+    assert_eq!(scaling.runs[0].wanted.drain.len(), 1);
 }
 
 /// The store had said that a worker is empty, and fell silent; meanwhile somebody put it back.

@@ -5,11 +5,12 @@ use http::{Method, Request, Response};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use streamfleet_scaling::Figures;
+use streamfleet_scaling::{Figures, Phase, Worker};
 
 use super::*;
 use crate::doubles::{self, NOW};
 use crate::facts::DeploymentFacts;
+use crate::names::{MANAGED_BY, SERVICE};
 use crate::resource::Resource;
 use crate::scale::{Run, Scaling, target};
 use crate::status::Standing;
@@ -31,15 +32,16 @@ struct Server {
     version: u32,
     answers: Answers,
     asked: u32,
+    owner: Value,
 }
 
 impl Server {
     fn object(&self) -> Value {
-        let owner = json!({ "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "name": "a", "uid": "u", "controller": true });
+        let owner = &self.owner;
         json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": { "namespace": "voice", "name": "a-worker", "uid": "d", "resourceVersion": self.version.to_string(),
-                "labels": { "streamfleet.dev/service": "a" }, "ownerReferences": [owner] },
+                "labels": { MANAGED_BY.0: MANAGED_BY.1, SERVICE: "a" }, "ownerReferences": owner },
             "spec": { "replicas": self.replicas, "selector": {}, "template": {} },
         })
     }
@@ -72,7 +74,9 @@ struct Bench {
 impl Bench {
     /// Five pods are wanted, and everybody knows.
     fn new() -> Self {
-        let server = Arc::new(Mutex::new(Server { replicas: 5, version: 1, answers: Answers::Arrive, asked: 0 }));
+        let owner = json!([{ "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "name": "a", "uid": "u", "controller": true }]);
+        let server = Server { replicas: 5, version: 1, answers: Answers::Arrive, asked: 0, owner };
+        let server = Arc::new(Mutex::new(server));
         let behind = server.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let behind = behind.clone();
@@ -120,6 +124,7 @@ impl Bench {
             deployments: std::collections::BTreeMap::new(),
             going: std::collections::BTreeMap::new(),
             unseen: std::collections::BTreeSet::new(),
+            alone: 0,
         };
         let facts = self.operator.view.lock().get(&Self::key()).unwrap().deployments.get("a-worker").unwrap().clone();
         seen.deployments.insert("a-worker".to_owned(), facts);
@@ -195,6 +200,50 @@ async fn nothing_is_lowered_that_somebody_has_raised() {
     findings.scaling.runs[0].target = 5;
     assert!(bench.operator.lower(&key, &seen, &mut findings, care).await.is_ok());
     assert_eq!(bench.server(), (9, 0));
+}
+
+/// `kubectl delete --cascade=orphan`: pods were deleted, and made anew by a Deployment that nobody told to have fewer.
+#[tokio::test]
+async fn what_was_left_behind_goes_to_zero_and_another_s_does_not() {
+    let check = async |owner: Value, expected: (i64, u32)| {
+        let mut bench = Bench::new();
+        bench.server.lock().owner = owner;
+        bench.watch();
+        let (seen, mut findings) = bench.look();
+        findings.standing = Standing::Ending;
+        assert!(bench.operator.lower(&Bench::key(), &seen, &mut findings, &mut bench.care).await.is_ok());
+        assert_eq!(bench.server(), expected);
+    };
+    check(Value::Null, (0, 1)).await;
+    check(json!([{ "kind": "App", "name": "x", "uid": "x", "controller": true }]), (5, 0)).await;
+}
+
+/// A policy that refuses fewer pods is not answered by deleting one after the other, each of which is made anew.
+#[tokio::test]
+async fn who_may_not_be_told_to_have_fewer_keeps_its_pods() {
+    let mut bench = Bench::new();
+    let wait = Wait::after(None, Instant::now(), 0.5);
+    let mut removed_with = |denied: Option<i32>| {
+        bench.care.denied.clear();
+        if let Some(replicas) = denied {
+            let denial = Denial { replicas, wait, fault: Fault::new("ObjectRefused", "no") };
+            bench.care.denied.insert("a-worker".to_owned(), Box::new(denial));
+        }
+        let (seen, _) = bench.look();
+        let worker = Worker {
+            phase: Phase::Draining,
+            empty: true,
+            ..Worker::serving("w".to_owned(), NOW, std::time::Duration::ZERO, 0, 20)
+        };
+        let mut pod = doubles::pod("w", crate::facts::Stage::Running);
+        pod.deployment = Some("a-worker".to_owned());
+        let runs = Run::all(&seen, None, &bench.care);
+        let scaling = Scaling::decide(runs, &Standing::Ending, &[pod], &[worker], None, &mut bench.care, NOW);
+        scaling.runs[0].wanted.remove.len()
+    };
+    assert_eq!(removed_with(None), 1);
+    assert_eq!(removed_with(Some(4)), 0);
+    assert_eq!(removed_with(Some(6)), 1, "more pods were refused");
 }
 
 #[test]
