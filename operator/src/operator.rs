@@ -28,6 +28,23 @@ use crate::watch::Told;
 /// Looks at services that are not answered in time hold at most one slot of so many: a look at another takes a moment.
 const SLOW_SHARE: usize = 4;
 
+/// For how long this operator has led without a pause.
+#[derive(Debug, Default)]
+struct Tenure {
+    until: Option<Instant>,
+    pauses: u64,
+}
+
+impl Tenure {
+    /// Until when it may act, as it is told now. Returns whether there was a pause, in which another one may have acted.
+    fn hear(&mut self, until: Option<Instant>, now: Instant) -> bool {
+        let has_paused = self.until.is_some_and(|before| before <= now || until.is_none());
+        self.until = until;
+        self.pauses += u64::from(has_paused);
+        has_paused
+    }
+}
+
 /// What all looks share.
 pub struct Operator {
     pub(crate) cluster: Cluster,
@@ -140,23 +157,27 @@ impl Operator {
     /// Looks at services as they become due, at most so many at a time, until `stop`. Returns when nothing is under way any more: a request
     /// that nobody waits for may still be obeyed, when another operator acts already.
     pub async fn run(self: Arc<Self>, concurrency: NonZeroUsize, stop: CancellationToken) {
-        let mut running: JoinSet<(Key, Lane, Care, Option<Looked>)> = JoinSet::new();
+        let mut running: JoinSet<(Key, Lane, u64, Care, Option<Looked>)> = JoinSet::new();
         let (mut slow, most_slow) = (0, (concurrency.get() / SLOW_SHARE).max(1));
         let mut cares: HashMap<Key, Care> = HashMap::new();
         let mut listeners = Listeners::default();
-        let mut leads = self.leads.clone();
+        let (mut leads, mut tenure) = (self.leads.clone(), Tenure::default());
         loop {
+            let until = *leads.borrow_and_update();
+            if tenure.hear(until, Instant::now()) {
+                cares.values_mut().for_each(Care::paused);
+            }
             while running.len() < concurrency.get() && self.may_act() {
                 let up_to = if slow < most_slow { Lane::Slow } else { Lane::Quick };
                 let Some((key, lane)) = self.due.lock().take(Instant::now(), up_to) else { break };
                 slow += usize::from(lane == Lane::Slow);
                 listeners.listen(&self, &key);
                 let care = cares.remove(&key).unwrap_or_default();
-                let this = self.clone();
+                let (this, pauses) = (self.clone(), tenure.pauses);
                 let span = tracing::info_span!("look", service = %key);
                 let look = async move {
                     let (care, looked) = this.look_once(&key, care).await;
-                    (key, lane, care, looked)
+                    (key, lane, pauses, care, looked)
                 };
                 running.spawn(look.instrument(span));
             }
@@ -165,7 +186,10 @@ impl Operator {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(done) = running.join_next() => match done {
-                    Ok((key, lane, care, looked)) => {
+                    Ok((key, lane, pauses, mut care, looked)) => {
+                        if pauses != tenure.pauses {
+                            care.paused();
+                        }
                         slow -= usize::from(lane == Lane::Slow);
                         let now = Instant::now();
                         match looked {

@@ -38,6 +38,28 @@ async fn settle() {
     }
 }
 
+/// What another leader had decided in a pause was undone by the first one, which went by what it had said before.
+#[test]
+fn what_was_said_before_a_pause_is_not_held_to() {
+    let now = Instant::now();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    let check = |steps: &[(Option<u64>, u64, bool)]| {
+        let mut tenure = Tenure::default();
+        for (until, now, expected) in steps {
+            assert_eq!(tenure.hear(until.map(at), at(*now)), *expected, "{until:?} at {now} of {steps:?}");
+        }
+    };
+    check(&[(None, 0, false), (Some(10), 1, false), (Some(12), 3, false), (Some(12), 11, false)]);
+    // It was over before it was renewed.
+    check(&[(Some(10), 0, false), (Some(30), 20, true), (Some(30), 21, false)]);
+    // It was lost, and had again.
+    check(&[(Some(10), 0, false), (None, 5, true), (Some(30), 20, false)]);
+    let mut care = Care::default();
+    care.replicas.insert("a-worker".to_owned(), 5);
+    care.paused();
+    assert!(care.replicas.is_empty());
+}
+
 /// A write that was under way when an operator stopped was dropped, and obeyed when the next one acted already.
 #[tokio::test(start_paused = true)]
 async fn what_is_under_way_is_awaited_and_nothing_is_begun() {
