@@ -355,6 +355,9 @@ fn next(findings: &Findings, care: &Care) -> Duration {
 }
 
 #[cfg(test)]
+mod deletion;
+
+#[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicBool, Ordering};
