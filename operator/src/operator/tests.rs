@@ -104,3 +104,36 @@ async fn who_is_not_answered_in_time_leaves_room_for_others() {
     settle().await;
     assert_eq!(asked.load(Ordering::Relaxed), 3);
 }
+
+/// What nobody can read can be deleted.
+#[tokio::test]
+async fn a_service_that_is_too_deep_is_let_go() {
+    let deep = format!("{}7{}", "[".repeat(3_000), "]".repeat(3_000));
+    let object = |finalizers: &str| {
+        let metadata = format!(
+            r#""name":"a","namespace":"voice","uid":"u","resourceVersion":"1","deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":{finalizers}"#
+        );
+        format!(r#"{{"metadata":{{{metadata}}},"spec":{{"handler":{{"name":"echo","config":{deep}}}}}}}"#)
+    };
+    let written: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (noted, answer) = (written.clone(), object("[]"));
+    let server = tower::service_fn(move |request: http::Request<Body>| {
+        let (noted, answer) = (noted.clone(), answer.clone());
+        async move {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            let body = Body::collect_bytes(request.into_body()).await.unwrap();
+            noted.lock().push(format!("{what} {}", String::from_utf8_lossy(&body)));
+            Ok::<_, Infallible>(http::Response::new(Body::from(answer.into_bytes())))
+        }
+    });
+    let operator = doubles::operator(kube::Client::new(server, "voice"));
+    let ours = serde_json::from_str(&object(&json!([crate::names::FINALIZER]).to_string())).unwrap();
+    operator.put(Item::Service(Resource::of(&ours).unwrap()));
+    operator.told_all(None);
+    operator.look(&Key::new("voice", "a"), &mut Care::default()).await.unwrap();
+    let written = written.lock();
+    let is_let_go = |line: &String| {
+        line.starts_with("PATCH ") && line.contains("/streamservices/a ") && line.contains(r#""finalizers":[]"#)
+    };
+    assert!(written.iter().any(is_let_go), "{written:?}");
+}
