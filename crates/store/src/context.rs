@@ -149,6 +149,12 @@ pub enum StoreError {
     /// It does not answer.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+    /// Its server has no memory left, and tells and takes nothing: what nobody could renew would look as if it were over.
+    #[error("the store is full: its server has no memory left")]
+    NoMemory,
+    /// It answers, and does not do it: a key of ours is somebody else's, or its user may not.
+    #[error("the store refuses: {0}")]
+    Refused(String),
     /// Another version of the program wrote it, in another form.
     #[error("the store is written in schema {found}, and this program reads and writes schema {ours}")]
     Schema {
@@ -157,6 +163,14 @@ pub enum StoreError {
         /// What this program knows.
         ours: &'static str,
     },
+}
+
+impl StoreError {
+    /// Whether things go on without it until it is back: it has not said that there is no room, but nothing.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NoMemory | Self::Refused(_))
+    }
 }
 
 /// Why a document was not written. It is unchanged then.

@@ -1,4 +1,4 @@
-//! What is done while the store is away from this router: workers are asked themselves who has a session, and a new one is
+//! What is done while the store is away from this router, or full: workers are asked themselves who has a session, and a new one is
 //! placed by its hash alone. The worker arbitrates: it gives no id twice, and no more than its share of the limits.
 //!
 //! Two routers that have seen the same workers choose the same one, so that an id that comes to both meets itself there. What

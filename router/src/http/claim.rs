@@ -285,7 +285,7 @@ impl Call {
         let release = async move {
             for _ in 0..RELEASES {
                 match store.release(&service, ticket).await {
-                    Err(StoreError::Unavailable(_)) => tokio::time::sleep(RELEASE_AGAIN).await,
+                    Err(error) if error.is_away() => tokio::time::sleep(RELEASE_AGAIN).await,
                     _ => return,
                 }
             }
@@ -345,7 +345,7 @@ impl Call {
                 self.api.record.claim(full.as_str(), began.elapsed());
                 return Err(Unclaimed::NoRoom);
             }
-            Err(StoreError::Unavailable(_)) => {
+            Err(error) if error.is_away() => {
                 self.api.record.claim("away", began.elapsed());
                 return Err(Unclaimed::Away);
             }
@@ -453,8 +453,8 @@ fn limited<L>(limit: Option<L>, failure: impl FnOnce(L) -> Failure) -> Failure {
 pub(super) fn unavailable(error: &StoreError) -> Failure {
     match error {
         StoreError::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
-        StoreError::Unavailable(_) | StoreError::Schema { .. } => {
-            tracing::warn!(%error, "the store does not answer");
+        StoreError::Unavailable(_) | StoreError::NoMemory | StoreError::Refused(_) | StoreError::Schema { .. } => {
+            tracing::warn!(%error, "the store cannot be asked");
             Failure::UpstreamUnavailable
         }
     }

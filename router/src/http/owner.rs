@@ -13,7 +13,7 @@ use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{USER_HEADER, VOUCHED, VOUCHED_HEADER, encode_user};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
 use streamfleet_session::{Claims, SessionId, UserId};
-use streamfleet_store::{Gate, LiveSession, Reach, SessionView, StoreError};
+use streamfleet_store::{Gate, LiveSession, Reach, SessionView};
 
 use super::Call;
 use super::away::{Found, Search};
@@ -232,7 +232,7 @@ impl Call {
             }
             Ok(Some(SessionView::Over(_))) => Ok(last().map_or(Owner::Over, Owner::Last)),
             Ok(None) => Err(Failure::NotFound),
-            Err(StoreError::Unavailable(_)) => match self.api.search(&self.desk, id).await {
+            Err(error) if error.is_away() => match self.api.search(&self.desk, id).await {
                 Search::Found(found) => Ok(Owner::Said(found)),
                 // Its last outputs are still to be had there.
                 Search::Nobody => Ok(last().map_or(Owner::Nobody, Owner::Last)),

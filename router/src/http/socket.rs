@@ -24,7 +24,7 @@ use streamfleet_session::fleet::{PLACED_HEADER, REFUSED_HEADER, Refused, VOUCHED
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, StoreError};
+use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView};
 use tracing::Instrument as _;
 
 use super::Call;
@@ -220,7 +220,7 @@ impl Call {
         let live = match store.session(&service, &earlier.id).await {
             Ok(Some(SessionView::Live(live))) => live,
             Ok(_) => return Ok(None),
-            Err(StoreError::Unavailable(_)) => return self.own_there(earlier, caller, dialect).await,
+            Err(error) if error.is_away() => return self.own_there(earlier, caller, dialect).await,
             Err(error) => return Err(unavailable(&error)),
         };
         let says = |key: &str| live.detail.get(key);

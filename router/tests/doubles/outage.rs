@@ -87,6 +87,41 @@ async fn sessions_are_placed_and_found_without_the_store() {
     tokio::time::timeout(SOON, counted).await.expect("seven live where five may, and that is counted again");
 }
 
+/// A server without memory answers, and no lease can be renewed: it is as one that is away. Calls were refused as if all workers were gone.
+#[tokio::test]
+async fn sessions_are_placed_and_found_while_the_store_is_full() {
+    let redis = Redis::start();
+    let (mut world, one, other) = fleet(&redis, json!({})).await;
+    while world.seen.try_recv().is_ok() {}
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    for id in ["first", "second"] {
+        assert_eq!(error(&world.offer(&other, id, &json!({})).await), (200, "connection_already_exists"), "{id}");
+    }
+    // Before all leases are over and after.
+    for (id, router) in [("early", &one), ("late", &other)] {
+        let placed = world.offer(router, id, &json!({})).await;
+        assert_eq!(placed.1["type"], "answer", "{placed:?}");
+        let placed = offered(&mut world).await.placed.unwrap();
+        assert!(matches!(placed.standing, Standing::Provisional(_)), "{placed:?}");
+        if id == "early" {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+        }
+    }
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let claimed = async {
+        for n in 0.. {
+            if world.offer(&one, &format!("after-{n}"), &json!({})).await.1["type"] == "answer" {
+                let placed = offered(&mut world).await.placed.unwrap();
+                if placed.standing == Standing::Claimed {
+                    break;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON * 2, claimed).await.expect("there is room again");
+}
+
 /// A worker that does not have it has one other stand in; one that is silent may have it, and nobody else is asked.
 #[tokio::test]
 async fn one_other_worker_is_tried_where_that_is_safe() {

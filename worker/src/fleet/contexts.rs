@@ -232,7 +232,7 @@ impl ContextStore for Contexts {
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
         match self.store.verify(key, token).await {
-            Err(error @ StoreError::Unavailable(_)) => {
+            Err(error) if error.is_away() => {
                 let known = self.known.lock();
                 let mut live = known.iter().filter(|(_, known)| known.holders > 0 && known.session == key.session);
                 live.find(|(_, known)| known.token.as_ref() == Some(token)).map(|(id, _)| Some(*id)).ok_or(error)
@@ -267,10 +267,15 @@ impl ContextStore for Contexts {
                 self.learn(id, &Document { data, version });
                 Ok(version)
             }
-            Err(error @ (WriteError::Gone | WriteError::Store(StoreError::Unavailable(_)))) => {
-                self.write_here(id, &data, expected, |_| true).unwrap_or(Err(error))
+            Err(error) => {
+                let may_wait = match &error {
+                    WriteError::Gone => true,
+                    WriteError::Store(error) => error.is_away(),
+                    WriteError::Conflict { .. } | WriteError::Invalid(_) => false,
+                };
+                let here = if may_wait { self.write_here(id, &data, expected, |_| true) } else { None };
+                here.unwrap_or(Err(error))
             }
-            Err(error) => Err(error),
         }
     }
 

@@ -137,7 +137,7 @@ impl Door {
 pub(super) fn unavailable(error: StoreError) -> Failure {
     match error {
         StoreError::Full => Failure::NoCapacity { retry_after: FULL_RETRY },
-        StoreError::Unavailable(_) | StoreError::Schema { .. } => {
+        StoreError::Unavailable(_) | StoreError::NoMemory | StoreError::Refused(_) | StoreError::Schema { .. } => {
             tracing::warn!(%error, "the store of contexts does not answer");
             Failure::UpstreamUnavailable
         }

@@ -177,6 +177,8 @@ async fn opened(store: &dyn ContextStore, key: &ContextKey, claim: &Claim, entry
     };
     opened.map_err(|error| match error {
         StoreError::Full => Failure::NoCapacity { retry_after: OVERLOADED },
-        StoreError::Unavailable(_) | StoreError::Schema { .. } => Failure::UpstreamUnavailable,
+        StoreError::Unavailable(_) | StoreError::NoMemory | StoreError::Refused(_) | StoreError::Schema { .. } => {
+            Failure::UpstreamUnavailable
+        }
     })
 }

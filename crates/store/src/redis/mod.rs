@@ -21,7 +21,9 @@ mod supervisor;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redis::{Cmd, RedisError, Value};
 use streamfleet_session::ServiceName;
 
@@ -34,6 +36,9 @@ use contexts::Contexts;
 use scripts::{SCHEMA, Scripts, Step};
 use supervisor::Supervisor;
 
+/// A full server is told no more often to forget what is over, whatever it is asked.
+const RELIEF_SPACING: Duration = Duration::from_millis(500);
+
 /// A fleet's store on Redis. It connects by itself, and again when the connection is lost; until then its callers are
 /// refused in microseconds.
 #[derive(Clone)]
@@ -44,6 +49,22 @@ struct Inner {
     scripts: Scripts,
     hub: Arc<Hub>,
     supervisor: Supervisor,
+    relief: Relief,
+}
+
+/// When a full server was last told to forget what is over.
+#[derive(Default)]
+struct Relief(Mutex<Option<Instant>>);
+
+impl Relief {
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= RELIEF_SPACING);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
 }
 
 impl fmt::Debug for RedisStore {
@@ -59,7 +80,8 @@ impl RedisStore {
         let config = Arc::new(config);
         let hub = Arc::<Hub>::default();
         let supervisor = Supervisor::start(config.clone(), hub.clone());
-        Self(Arc::new(Inner { scripts: Scripts::new(&config), config, hub, supervisor }))
+        let relief = Relief::default();
+        Self(Arc::new(Inner { scripts: Scripts::new(&config), config, hub, supervisor, relief }))
     }
 
     /// Whether the store can be reached now and is in a schema that this program knows.
@@ -77,7 +99,13 @@ impl RedisStore {
         service: &ServiceName,
         arguments: &[A],
     ) -> Result<Value, FleetError> {
-        self.run_at(step, &keys::schema(service), arguments).await
+        let schema = keys::schema(service);
+        let answer = self.run_at(step, &schema, arguments).await;
+        if matches!(answer, Err(FleetError::Store(StoreError::NoMemory))) && self.0.relief.is_due(Instant::now()) {
+            // What is over by time alone is what may fill it, and nothing else that would forget it is run now.
+            let _ = self.run_at::<&str>(&self.0.scripts.relieve, &schema, &[]).await;
+        }
+        answer
     }
 
     /// The same for what has another key than a service's.
@@ -125,8 +153,11 @@ fn refusal(error: &RedisError) -> FleetError {
             Err(_) => reply::nonsense().into(),
         },
         Some("SCHEMA") => StoreError::Schema { found: detail, ours: SCHEMA }.into(),
+        Some("FULL") => StoreError::Full.into(),
         // The server's own bound, where it has one and may not throw anything away.
-        Some("FULL" | "OOM") => StoreError::Full.into(),
+        Some("OOM") => StoreError::NoMemory.into(),
+        // It is there, and waiting mends nothing.
+        Some(code @ ("WRONGTYPE" | "NOPERM")) => StoreError::Refused(format!("{code} {detail}")).into(),
         _ => StoreError::Unavailable(error.to_string()).into(),
     }
 }

@@ -29,8 +29,28 @@ pub(super) struct Step {
     pub(super) hash: String,
 }
 
+/// Whether a step is run by a server that has no memory left.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    /// It is not, whether it writes or reads: leases that nobody can renew run out, and whoever reads or tidies up meanwhile would take
+    /// living workers for dead ones. A full server is as one that is away.
+    HasRoom,
+    /// It is: it makes room.
+    Always,
+}
+
+impl When {
+    /// The line by which the server (Redis 7) knows. A script without one is begun in any case, and fails at its first write.
+    fn line(self) -> &'static str {
+        match self {
+            Self::HasRoom => "#!lua\n",
+            Self::Always => "#!lua flags=allow-oom\n",
+        }
+    }
+}
+
 macro_rules! steps {
-    ($($name:ident = $file:literal),* $(,)?) => {
+    ($($name:ident = $file:literal $when:ident),* $(,)?) => {
         /// Every script, made once.
         #[derive(Debug)]
         pub(super) struct Scripts { $(pub(super) $name: Step),* }
@@ -38,51 +58,53 @@ macro_rules! steps {
         impl Scripts {
             pub(super) fn new(config: &RedisConfig) -> Self {
                 let constants = constants(config);
-                Self { $($name: Step::new(&constants, include_str!(concat!("lua/", $file, ".lua")))),* }
+                Self { $($name: Step::new(When::$when, &constants, include_str!(concat!("lua/", $file, ".lua")))),* }
             }
         }
     };
 }
 
 steps! {
-    register = "register",
-    renew = "renew",
-    leave = "leave",
-    workers = "workers",
-    gate = "gate",
-    traffic = "traffic",
-    hold = "hold",
-    hold_list = "hold-list",
-    held = "held",
-    claim = "claim",
-    release = "release",
-    report = "report",
-    end = "end",
-    restore = "restore",
-    ask = "ask",
-    acknowledge = "acknowledge",
-    outcome = "outcome",
-    reap = "reap",
-    session = "session",
-    list = "list",
-    append = "append",
-    outputs = "outputs",
-    call_enter = "call-enter",
-    call_find = "call-find",
-    context_open = "context-open",
-    context_find = "context-find",
-    context_rotate = "context-rotate",
-    context_share = "context-share",
-    context_confirm = "context-confirm",
-    context_verify = "context-verify",
-    context_read = "context-read",
-    context_write = "context-write",
-    context_close = "context-close",
+    register = "register" HasRoom,
+    renew = "renew" HasRoom,
+    leave = "leave" Always,
+    workers = "workers" HasRoom,
+    gate = "gate" HasRoom,
+    traffic = "traffic" HasRoom,
+    hold = "hold" HasRoom,
+    hold_list = "hold-list" HasRoom,
+    held = "held" HasRoom,
+    claim = "claim" HasRoom,
+    release = "release" Always,
+    report = "report" HasRoom,
+    end = "end" Always,
+    restore = "restore" HasRoom,
+    ask = "ask" HasRoom,
+    acknowledge = "acknowledge" HasRoom,
+    outcome = "outcome" HasRoom,
+    reap = "reap" HasRoom,
+    relieve = "relieve" Always,
+    session = "session" HasRoom,
+    list = "list" HasRoom,
+    append = "append" HasRoom,
+    outputs = "outputs" HasRoom,
+    call_enter = "call-enter" HasRoom,
+    call_find = "call-find" HasRoom,
+    context_open = "context-open" HasRoom,
+    context_find = "context-find" HasRoom,
+    context_rotate = "context-rotate" HasRoom,
+    context_share = "context-share" HasRoom,
+    context_confirm = "context-confirm" HasRoom,
+    context_verify = "context-verify" HasRoom,
+    context_read = "context-read" HasRoom,
+    context_write = "context-write" HasRoom,
+    context_close = "context-close" Always,
 }
 
 impl Step {
-    fn new(constants: &str, body: &str) -> Self {
-        let text = format!("{constants}{PRELUDE}\nlocal function step()\n{body}\nend\n{EPILOGUE}");
+    fn new(when: When, constants: &str, body: &str) -> Self {
+        let line = when.line();
+        let text = format!("{line}{constants}{PRELUDE}\nlocal function step()\n{body}\nend\n{EPILOGUE}");
         let hash = Script::new(&text).get_hash().to_owned();
         Self { text, hash }
     }

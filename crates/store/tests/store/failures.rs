@@ -154,10 +154,34 @@ async fn another_schema_is_refused() {
 async fn a_full_server_is_full() {
     let server = Server::start(None, free_port(), &["--maxmemory-policy", "noeviction"]);
     let store = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
-    registered(&store, "a").await;
+    let (owner, _) = registered(&store, "a").await;
+    let lives = request("lives", &["a"]);
+    assert!(matches!(store.claim(&service(), &lives).await.unwrap(), Claimed::Placed(_)));
+    // Its lease is over, as it cannot be renewed. Nobody is told that it has none, and nobody's claim ends what it has.
+    server.command(&["ZADD", "sf:{test-failures/echo}:leases", "1", "a"]);
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
     let refused = store.claim(&service(), &request("k3x9", &["a"])).await;
-    assert_eq!(refused, Err(StoreError::Full));
+    assert_eq!(refused, Err(StoreError::NoMemory));
+    assert_eq!(store.workers(&service()).await, Err(StoreError::NoMemory), "as if it were away");
+    assert_eq!(store.session(&service(), &id("lives")).await, Err(StoreError::NoMemory));
+    let renewed = store.renew(&service(), &owner, &beat(8)).await;
+    assert_eq!(renewed, Err(FleetError::Store(StoreError::NoMemory)));
+    // What makes room is taken.
+    assert_eq!(server.command(&["HLEN", "sf:{test-failures/echo}:ids"]), "1");
+    assert_eq!(store.release(&service(), lives.ticket).await, Ok(()));
+    assert_eq!(server.command(&["HLEN", "sf:{test-failures/echo}:ids"]), "0");
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    store.renew(&service(), &owner, &beat(8)).await.expect("it was not discarded meanwhile");
     assert!(matches!(store.claim(&service(), &request("k3x9", &["a"])).await.unwrap(), Claimed::Placed(_)));
+}
+
+/// A key of ours that is somebody else's is no outage: waiting does not mend it, and its name helps whoever can.
+#[tokio::test]
+async fn a_key_of_another_kind_is_told() {
+    let server = Server::start(None, free_port(), &[]);
+    let store = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
+    server.command(&["SET", "sf:{test-failures/echo}:leases", "mine"]);
+    let refused = store.workers(&service()).await.unwrap_err();
+    assert!(refused.is_away(), "{refused:?}");
+    assert!(refused.to_string().starts_with("the store refuses: WRONGTYPE Operation against a key"), "{refused}");
 }

@@ -335,8 +335,8 @@ local function discard(name, reason)
   return #lost
 end
 
--- Ends what lost workers held, and forgets what is due. Returns how many sessions were lost.
-local function sweep()
+-- Forgets what is due, but for workers.
+local function forget_over()
   for _, ticket in ipairs(call('ZRANGEBYSCORE', P .. 'reserved', '-inf', int(now))) do
     finish(ticket, 'connect_timeout')
   end
@@ -347,6 +347,11 @@ local function sweep()
     local id = over and cjson.decode(over).id
     if id and call('HGET', P .. 'last', id) == ticket then call('HDEL', P .. 'last', id) end
   end
+end
+
+-- Ends what lost workers held, and forgets what is due. Returns how many sessions were lost.
+local function sweep()
+  forget_over()
   local lost = 0
   for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', int(now))) do
     lost = lost + discard(name, 'worker_lost')
