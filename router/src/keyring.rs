@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use streamfleet_identity::{KeyCache, Keys, MAX_DOCUMENT, Need, key_id};
+
+use streamfleet_identity::{KeyCache, Keys, MAX_DOCUMENT, MIN_SECRET_BYTES, Need, key_id};
 use streamfleet_service::Service;
+use streamfleet_service::secrets::MIN_TOKEN_SECRET;
 use streamfleet_service::service::KeySource;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -143,6 +145,9 @@ fn given(service: &Service, secrets: &Secrets) -> Result<Option<Keys>, NoKeyring
         }
     }
 }
+
+/// The operator tells of what this takes.
+const _: () = assert!(MIN_SECRET_BYTES == MIN_TOKEN_SECRET);
 
 async fn download(http: &reqwest::Client, url: &str) -> Result<Keys, Box<dyn std::error::Error + Send + Sync>> {
     web::check(url)?;

@@ -3,13 +3,10 @@
 use std::collections::BTreeSet;
 
 use streamfleet_service::Service;
-use streamfleet_service::service::KeySource;
+use streamfleet_service::secrets::{MAX_SECRET, of_routers};
 use streamfleet_service::spec::{SecretKeyRef, SecretSource};
 
 use crate::kubernetes::vault::{Found, Vault};
-
-/// A file with a secret is a line; one that is longer is another file by mistake.
-const MAX_BYTES: u64 = 64 << 10;
 
 /// Where secrets are looked for.
 #[derive(Debug, Clone, Default)]
@@ -102,22 +99,13 @@ pub(crate) fn wanted<'a>(services: impl Iterator<Item = &'a Service>) -> BTreeSe
     services.flat_map(of).collect()
 }
 
-/// Telephones' tokens are their workers'.
 fn keys(service: &Service) -> impl Iterator<Item = &SecretKeyRef> {
-    let tokens = service.identity.tokens.as_ref().and_then(|tokens| match &tokens.keys {
-        KeySource::Secret(source) => Some(source),
-        KeySource::Jwks(_) | KeySource::Pem(_) => None,
-    });
-    let turn = service.ice.as_ref().and_then(|ice| ice.turn.as_ref()).map(|turn| &turn.secret);
-    tokens.into_iter().chain(turn).filter_map(|source| match source {
-        SecretSource::SecretKeyRef(key) => Some(key),
-        SecretSource::File(_) | SecretSource::Env(_) => None,
-    })
+    of_routers(service).map(|(_, key)| key)
 }
 
 fn contents(path: &str) -> std::io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut text = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES).read_to_end(&mut text)?;
+    std::fs::File::open(path)?.take(MAX_SECRET as u64).read_to_end(&mut text)?;
     Ok(text)
 }

@@ -598,6 +598,8 @@ fn reasons_can_be_read() {
     check(&Limit::Max { needs: 7, max: 5 }, "7 workers are needed, maxReplicas is 5");
     check(&Limit::Starting { starting: 8 }, "8 workers are starting, no more at a time");
     check(&Limit::NotReady { overdue: 2 }, "2 workers do not become ready");
+    check(&Limit::NotReady { overdue: 1 }, "1 worker does not become ready");
+    check(&Limit::Starting { starting: 1 }, "1 worker is starting, no more at a time");
     check(&Limit::Pods { pods: 9 }, "9 pods, draining and lost ones included: no more than twice maxReplicas");
     check(&Limit::Unknown, "the store cannot be asked: nothing is created or drained");
     let whys = [

@@ -125,6 +125,7 @@ impl fmt::Display for Why {
 impl fmt::Display for DrainReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Surplus { have: 1, want } => write!(f, "1 worker, {want} wanted"),
             Self::Surplus { have, want } => write!(f, "{have} workers, {want} wanted"),
             Self::Idle => f.write_str("no calls"),
             Self::Leaving => f.write_str("its node goes"),
@@ -137,7 +138,9 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Max { needs, max } => write!(f, "{needs} workers are needed, maxReplicas is {max}"),
+            Self::Starting { starting: 1 } => f.write_str("1 worker is starting, no more at a time"),
             Self::Starting { starting } => write!(f, "{starting} workers are starting, no more at a time"),
+            Self::NotReady { overdue: 1 } => f.write_str("1 worker does not become ready"),
             Self::NotReady { overdue } => write!(f, "{overdue} workers do not become ready"),
             Self::Pods { pods } => {
                 write!(f, "{pods} pods, draining and lost ones included: no more than twice maxReplicas")

@@ -45,6 +45,37 @@ pub enum NoSchedule {
 /// The longest a schedule may last after each of its times.
 pub const MAX_DURATION: Duration = Duration::from_secs(31 * 24 * 3_600);
 
+/// The fields of a cron expression, and what stands in each.
+const FIELDS: [(&str, &str); 5] = [
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day", "1 to 31 or L"),
+    ("month", "1 to 12 or jan to dec"),
+    ("weekday", "0 to 7 or sun to sat"),
+];
+
+/// What is wrong with a cron expression: its parser does not say in which field.
+fn explain(parser: &CronParser, cron: &str, error: &CronError) -> String {
+    let words: Vec<&str> = cron.split_whitespace().collect();
+    let [_, _, _, _, _] = words[..] else {
+        return match cron.trim_start().starts_with('@') {
+            true => "it is no name that there is, as @hourly, @daily, @weekly, @monthly and @yearly are".to_owned(),
+            false => format!("it has {} fields, not five: minute, hour, day, month, weekday", words.len()),
+        };
+    };
+    let wrong = words.iter().enumerate().find(|(n, word)| {
+        let alone: Vec<&str> = (0..words.len()).map(|other| if other == *n { **word } else { "*" }).collect();
+        parser.parse(&alone.join(" ")).is_err()
+    });
+    match wrong {
+        Some((n, word)) => {
+            let (field, range) = FIELDS[n];
+            format!("the {field} `{word}` is none: it is *, or {range}, or ranges, lists and steps of these")
+        }
+        None => error.to_string(),
+    }
+}
+
 impl Schedule {
     /// A schedule: five fields of cron (minute, hour, day, month, weekday; `@daily` and its like too), read on the clocks of
     /// `zone` (a name of the IANA database, which is built in), and at least `min` workers for `duration` after each time.
@@ -61,7 +92,7 @@ impl Schedule {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let parsed = parser
             .parse(cron)
-            .map_err(|error| NoSchedule::Cron { cron: cron.to_owned(), message: error.to_string() })?;
+            .map_err(|error| NoSchedule::Cron { cron: cron.to_owned(), message: explain(&parser, cron, &error) })?;
         if !comes(&parsed) {
             return Err(NoSchedule::Never(cron.to_owned()));
         }

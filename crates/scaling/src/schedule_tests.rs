@@ -96,10 +96,16 @@ fn what_is_no_schedule_says_why() {
         let error = Schedule::parse(cron, zone, Duration::from_secs(seconds), 1).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    check("", "UTC", 60, "cron ``:");
-    check("every day", "UTC", 60, "cron `every day`:");
-    check("61 * * * *", "UTC", 60, "cron `61 * * * *`:");
-    check("0 0 8 * * *", "UTC", 60, "cron `0 0 8 * * *`:");
+    let fields = |n: u32| format!("it has {n} fields, not five: minute, hour, day, month, weekday");
+    check("", "UTC", 60, &format!("cron ``: {}", fields(0)));
+    check("every day", "UTC", 60, &format!("cron `every day`: {}", fields(2)));
+    check("0 0 8 * * *", "UTC", 60, &format!("cron `0 0 8 * * *`: {}", fields(6)));
+    check("@dayly", "UTC", 60, "cron `@dayly`: it is no name that there is");
+    let of = "or ranges, lists and steps of these";
+    let minute = format!("cron `61 * * * *`: the minute `61` is none: it is *, or 0 to 59, {of}");
+    check("61 * * * *", "UTC", 60, &minute);
+    let weekday = format!("cron `0 8 * * mo-fr`: the weekday `mo-fr` is none: it is *, or 0 to 7 or sun to sat, {of}");
+    check("0 8 * * mo-fr", "UTC", 60, &weekday);
     check("0 8 30 2 *", "UTC", 60, "cron `0 8 30 2 *` never happens");
     check("0 8 * * *", "Berlin", 60, "time zone `Berlin` is not in the IANA time zone database");
     check("0 8 * * *", "", 60, "time zone ``");

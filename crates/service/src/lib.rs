@@ -12,6 +12,7 @@
 //! | [`manifest`] | YAML documents that hold StreamServices |
 //! | [`ice`] | the STUN and TURN servers that clients are told of |
 //! | [`turn`] | credentials of TURN servers that share a secret with us |
+//! | [`secrets`] | the Secrets that a service names, and what is to be in them |
 //! | [`files`] | the files that hold such documents |
 //! | [`pattern`] | the path of a service, with parameters |
 //! | [`precedence`] | who has a path that two services want |
@@ -28,6 +29,7 @@ pub mod pattern;
 pub mod precedence;
 #[cfg(feature = "kube")]
 pub mod resource;
+pub mod secrets;
 pub mod service;
 pub mod spec;
 pub mod turn;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use parking_lot::Mutex;
+use streamfleet_service::secrets::{MAX_SECRET, Unusable};
 use streamfleet_service::spec::SecretKeyRef;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -21,9 +22,8 @@ const SOON: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_millis(50);
 /// For the API server to answer.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Secrets at most, and octets of a key: more are a mistake.
+/// Secrets at most: more are a mistake.
 const MAX_SECRETS: usize = 2_000;
-const MAX_BYTES: usize = 64 << 10;
 
 /// Namespace and name of a Secret.
 pub(crate) type Name = (String, String);
@@ -144,9 +144,9 @@ struct Kept {
 #[derive(Debug)]
 enum State {
     NotYet,
-    /// The keys that are wanted and there. `is_gone` when it was not there the last time: whoever replaces one may delete it first.
+    /// The keys that are wanted and there, but for what is too large. `is_gone` when it was not there the last time: whoever replaces one may delete it first.
     There {
-        keys: BTreeMap<String, Vec<u8>>,
+        keys: BTreeMap<String, Option<Vec<u8>>>,
         is_gone: bool,
     },
     Missing(String),
@@ -200,9 +200,11 @@ impl Table {
         kept.due = now + SOON;
         let named = format!("the Secret {}/{}", name.0, name.1);
         let state = match (read, &mut kept.state) {
-            (Read::There(mut keys), state) => {
+            (Read::There(keys), state) => {
                 kept.due = now + AGAIN;
-                keys.retain(|key, value| kept.wanted.contains(key) && value.len() <= MAX_BYTES);
+                let wanted = keys.into_iter().filter(|(key, _)| kept.wanted.contains(key));
+                let keys: BTreeMap<_, _> =
+                    wanted.map(|(key, value)| (key, Some(value).filter(|value| value.len() <= MAX_SECRET))).collect();
                 match state {
                     State::There { keys: before, is_gone } if *before == keys => {
                         *is_gone = false;
@@ -238,7 +240,10 @@ impl Table {
             Some(State::Missing(why)) => Found::Missing(why.clone()),
             Some(State::There { keys, .. }) => match keys.get(key) {
                 // As of files: editors end them with a line.
-                Some(bytes) => Found::Bytes(bytes.trim_ascii_end().to_vec()),
+                Some(Some(bytes)) => Found::Bytes(bytes.trim_ascii_end().to_vec()),
+                Some(None) => {
+                    Found::Missing(format!("the key {key} of the Secret {namespace}/{name} {}", Unusable::TooLarge))
+                }
                 None => Found::Missing(format!("the Secret {namespace}/{name} has no key {key}")),
             },
         }
@@ -281,6 +286,10 @@ mod tests {
         assert_eq!(missing(&table, "a", "y"), "the Secret n/a has no key y");
         let State::There { keys, .. } = &table.secrets[&named("a")].state else { panic!() };
         assert_eq!(keys.len(), 1, "a Secret's other keys are nobody's business");
+        let large = "1".repeat(900_000);
+        assert!(table.take(&named("a"), there(&[("x", "1"), ("y", &large)]), now));
+        assert_eq!(missing(&table, "a", "y"), "the key y of the Secret n/a has more than 65536 bytes");
+        assert!(table.take(&named("a"), there(&[("x", "1")]), now));
         assert_eq!(table.next().unwrap().0, named("b"));
         assert!(table.take(&named("b"), Read::Unknown("forbidden".to_owned()), now));
         assert!(!table.take(&named("b"), Read::Unknown("forbidden".to_owned()), now), "said once");
@@ -376,7 +385,7 @@ mod tests {
         let now = Instant::now();
         let mut small = Table::default();
         small.want(wanted(&[("a", "x")]), Instant::now());
-        small.take(&named("a"), Read::There([("x".to_owned(), vec![b'a'; MAX_BYTES + 1])].into()), now);
+        small.take(&named("a"), Read::There([("x".to_owned(), vec![b'a'; MAX_SECRET + 1])].into()), now);
         assert!(matches!(small.find("n", &key("a", "x")), Found::Missing(_)));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) enum Problem {
     #[error("the router cannot reach its store: {}", .0.without_store())]
     NoStore(Asked),
     #[error(
-        "the server does not take this token: --token or STREAMFLEET_ADMIN_TOKEN (the server prints one at its start)"
+        "the server does not take this token: --token or STREAMFLEET_ADMIN_TOKEN (a server prints one at its start; in a cluster it is admin-token in the Secret NAME-fleet, of a release called NAME)"
     )]
     Unauthorized,
     #[error(

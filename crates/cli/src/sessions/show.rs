@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::session::Session;
 
@@ -44,6 +44,11 @@ pub(super) fn whole(value: &Value) -> String {
     text.trim_end().to_owned()
 }
 
+/// A measured number: what is behind its first digit is noise.
+fn rounded(number: &Number) -> f64 {
+    (number.as_f64().unwrap_or_default() * 10.0).round() / 10.0
+}
+
 fn write(value: &Value, depth: usize, text: &mut String) {
     let indent = "  ".repeat(depth);
     let entries: Vec<(String, &Value)> = match value {
@@ -62,6 +67,7 @@ fn write(value: &Value, depth: usize, text: &mut String) {
             _ if nested => writeln!(text, "{indent}{name}"),
             Value::String(plain) => writeln!(text, "{indent}{name} {plain}"),
             Value::Null => writeln!(text, "{indent}{name} -"),
+            Value::Number(number) if number.is_f64() => writeln!(text, "{indent}{name} {}", rounded(number)),
             other => writeln!(text, "{indent}{name} {other}"),
         };
         if nested {
@@ -106,11 +112,11 @@ mod tests {
             "user_id": null,
             "changes": [{ "at": 1, "change": "active" }],
             "outputs": [],
-            "quality": { "a": 1, "b": 2.5, "c": null, "d": 4, "e": true },
+            "quality": { "a": 1, "b": 464.046_999_999_999_97, "c": null, "d": 4, "e": true },
         });
         assert_eq!(
             whole(&session),
-            "changes:\n  - {\"at\":1,\"change\":\"active\"}\nid: ann\noutputs: []\nquality:\n  a: 1\n  b: 2.5\n  c: -\n  d: 4\n  e: true\nuser_id: -"
+            "changes:\n  - {\"at\":1,\"change\":\"active\"}\nid: ann\noutputs: []\nquality:\n  a: 1\n  b: 464\n  c: -\n  d: 4\n  e: true\nuser_id: -"
         );
     }
 }
