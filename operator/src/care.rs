@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use streamfleet_process::config::Mistakes;
 use streamfleet_scaling::Memory;
-use streamfleet_store::WorkerView;
+use streamfleet_store::{StoreError, WorkerView};
 
 use crate::apply::{Built, REST, Refused, Wait};
 use crate::cluster::Refusal;
@@ -14,7 +14,8 @@ use crate::due::Lane;
 use crate::events::Ledger;
 use crate::prepare::Prepared;
 use crate::resource::Resource;
-use crate::status::Fault;
+use crate::secrets::Inspection;
+use crate::status::{Fault, Stands};
 use crate::workers::Acquaintance;
 
 /// Looks that have failed are repeated after this, then after twice as long, up to [`MAX_BACKOFF`].
@@ -63,6 +64,14 @@ pub struct Care {
     pub ledger: Ledger,
     /// Nodes that go, of which that was told.
     pub going: BTreeSet<String>,
+    /// How the service stood when that was last told: what is told of its conditions is told once, however late they are written.
+    pub told: Option<Stands>,
+    /// Whether its pods were being replaced then.
+    pub rolling: Option<bool>,
+    /// Why the store has not told how things are.
+    pub store: Option<StoreError>,
+    /// The Secrets that it names.
+    pub inspection: Option<Inspection>,
     /// When its status may be written.
     pub pace: Pace,
     /// How often in a row a look has failed.

@@ -1,11 +1,12 @@
 //! The API server, as the operator writes to it. Each request has a deadline: a webhook that hangs must not hold up a service
 //! longer than it takes to say so.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::params::ValidationDirective;
@@ -271,6 +272,17 @@ impl Cluster {
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let patch = Patch::Merge(json!({ "series": series }));
         within(api.patch(name, &PatchParams::default(), &patch)).await.map(drop)
+    }
+
+    /// What a Secret has; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<BTreeMap<String, Vec<u8>>>, Refusal> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = within(api.get_opt(name)).await?;
+        let data = |secret: Secret| secret.data.unwrap_or_default();
+        Ok(secret.map(|secret| data(secret).into_iter().map(|(key, value)| (key, value.0)).collect()))
     }
 
     /// A Lease; `None` if there is none.

@@ -223,7 +223,24 @@ fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 const MAX_MESSAGE: usize = 512;
 
 fn cut(text: &str) -> String {
+    let text = steady(text);
     text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
+}
+
+/// The same without the port that a connection had at this end (`10.0.0.1:38291->10.0.0.2:53`): it is another one each time, and what is
+/// said again would be news.
+fn steady(text: &str) -> String {
+    let mut parts = text.split("->");
+    let mut all = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let before = all.trim_end_matches(|c: char| c.is_ascii_digit());
+        if before.len() < all.len() && before.ends_with(':') {
+            all.truncate(before.len() - 1);
+        }
+        all.push_str("->");
+        all.push_str(part);
+    }
+    all
 }
 
 fn trouble(pod: &Pod, containers: &[ContainerStatus]) -> Option<Trouble> {
@@ -322,6 +339,17 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    /// Five attempts to pull one image were five Events, each with another port.
+    #[test]
+    fn what_is_another_number_each_time_is_left_out() {
+        let text = |port: u32| format!("pull: lookup r.example: read udp 10.0.0.3:{port}->10.96.0.10:53: i/o timeout");
+        assert_eq!(cut(&text(38291)), "pull: lookup r.example: read udp 10.0.0.3->10.96.0.10:53: i/o timeout");
+        assert_eq!(cut(&text(9)), cut(&text(48000)));
+        for plain in ["a -> b", "v2->v3", "->", ""] {
+            assert_eq!(cut(plain), plain);
+        }
+    }
 
     fn pod(status: Value) -> PodFacts {
         let pod = json!({

@@ -1,7 +1,7 @@
 //! The operator: makes StreamServices into workers, as many as are needed, and ends none that has a call.
 //!
 //! Pure: [`names`], [`kind`], [`prepare`] (validate), [`objects`] (build), [`diff`], [`facts`], [`workers`], [`steps`],
-//! [`status`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`follow`], [`watch`], [`address`], [`view`], [`apply`],
+//! [`status`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`follow`], [`watch`], [`address`], [`view`], [`apply`], `secrets`,
 //! [`operator`] with its looks, [`leader`], [`program`]. How many workers there are is decided in `streamfleet_scaling`.
 
 pub mod address;
@@ -31,6 +31,7 @@ pub mod program;
 pub mod requests;
 pub mod resource;
 mod scale;
+mod secrets;
 pub mod small;
 pub mod status;
 pub mod steps;

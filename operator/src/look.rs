@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use streamfleet_scaling::{Figures, Moment, Phase, Traffic, Worker};
 use streamfleet_session::ServiceName;
+use streamfleet_store::StoreError;
 
 use crate::apply::{Applied, Built, Writer};
 use crate::care::Care;
@@ -129,6 +130,8 @@ impl From<Applied> for Result<(), Stop> {
 pub(crate) struct Findings {
     pub(crate) standing: Standing,
     pub(crate) figures: Figures,
+    /// Why the store has not told how things are.
+    pub(crate) silence: Option<StoreError>,
     pub(crate) traffic: Option<Traffic>,
     pub(crate) workers: Vec<Worker<String>>,
     pub(crate) scaling: Scaling,
@@ -155,8 +158,8 @@ impl Operator {
         } else {
             care.closing = None;
         }
-        let (figures, traffic) = self.ask_store(&service, care).await;
-        let mut findings = find(&seen, standing, figures, traffic, care);
+        let told = self.ask_store(&service, care).await;
+        let mut findings = find(&seen, standing, told, care);
         let done = self.act(key, &service, &seen, &mut findings, care).await;
         self.count(key, &findings);
         let mut outcome = match findings.standing {
@@ -188,6 +191,8 @@ impl Operator {
                 return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
             }
         }
+        // Whoever owns a service makes its Secrets: that one is wrong is no look that failed.
+        findings.faults.extend(self.secrets(&seen, &findings.standing, care).await);
         self.show(key, &findings, care);
         if let Some(at) = self.tell(key, &seen, &findings, care).await {
             next = next.min(at.saturating_duration_since(Instant::now()));
@@ -204,9 +209,19 @@ impl Operator {
         }
     }
 
-    async fn ask_store(&self, service: &ServiceName, care: &mut Care) -> (Figures, Option<Traffic>) {
-        let asked = futures_util::future::join(self.store.workers(service), self.store.traffic(service)).await;
-        let (Ok(workers), Ok(traffic)) = asked else { return (Figures::Stale, None) };
+    async fn ask_store(&self, service: &ServiceName, care: &mut Care) -> Result<Traffic, StoreError> {
+        let asked = futures_util::future::try_join(self.store.workers(service), self.store.traffic(service)).await;
+        let kind = |error: &StoreError| std::mem::discriminant(error);
+        match (&asked, &care.store) {
+            // Its words may be others each time, and are news once.
+            (Err(error), before) if before.as_ref().map(kind) != Some(kind(error)) => {
+                tracing::warn!(%error, "the store does not say how things are");
+            }
+            (Ok(_), Some(_)) => tracing::info!("the store says how things are again"),
+            _ => {}
+        }
+        care.store = asked.as_ref().err().cloned();
+        let (workers, traffic) = asked?;
         care.views = workers;
         let traffic = Traffic {
             arrived: traffic.arrived,
@@ -214,7 +229,7 @@ impl Operator {
             refused: traffic.refused,
             held: traffic.held,
         };
-        (Figures::Fresh, Some(traffic))
+        Ok(traffic)
     }
 
     /// What is done, in its order.
@@ -312,8 +327,13 @@ pub(crate) fn is_closing(standing: &Standing) -> bool {
 }
 
 /// What is known of its workers, and what is wanted of them.
-fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traffic>, care: &mut Care) -> Findings {
+fn find(seen: &Seen, standing: Standing, told: Result<Traffic, StoreError>, care: &mut Care) -> Findings {
     let now = now();
+    let (traffic, silence) = match told {
+        Ok(traffic) => (Some(traffic), None),
+        Err(error) => (None, Some(error)),
+    };
+    let figures = if silence.is_some() { Figures::Stale } else { Figures::Fresh };
     let pods: Vec<&PodFacts> = seen.pods.iter().collect();
     let views = Views::of(&care.views);
     let sight = Sight { pods: &pods, views: &views, figures, now };
@@ -333,7 +353,7 @@ fn find(seen: &Seen, standing: Standing, figures: Figures, traffic: Option<Traff
         );
         faults.push(Fault::new("PodsLeftAlone", text));
     }
-    Findings { standing, figures, traffic, workers, scaling, faults, now }
+    Findings { standing, figures, silence, traffic, workers, scaling, faults, now }
 }
 
 /// When to look again if nothing happens.
@@ -533,7 +553,7 @@ mod tests {
         care.judge(&seen.resource).unwrap();
         care.refused.refused_long_ago();
         let check = |standing: Standing, care: &mut Care, expected: Duration| {
-            let findings = find(&seen, standing, Figures::Fresh, Some(Traffic::default()), care);
+            let findings = find(&seen, standing, Ok(Traffic::default()), care);
             assert_eq!(next(&findings, care), expected);
         };
         check(Standing::Served, &mut care, TICK);

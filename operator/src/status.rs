@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use streamfleet_process::config::Mistakes;
 use streamfleet_scaling::{Figures, Limit, Moment, Phase, Stay, Worker};
 use streamfleet_service::resource::{StreamServiceStatus, is_printable};
+use streamfleet_store::StoreError;
 
 use crate::facts::{DeploymentFacts, PodFacts};
 use crate::names;
@@ -67,6 +68,8 @@ pub struct Picture<'a> {
     pub deployments: &'a [DeploymentFacts],
     /// Whether what workers said is how things are.
     pub figures: Figures,
+    /// Why the store has not told how things are.
+    pub silence: Option<&'a StoreError>,
     /// Workers that there shall be.
     pub want: u32,
     /// What keeps it from having them.
@@ -178,6 +181,10 @@ impl Picture<'_> {
                     rolling.existing.max(rolling.replicas)
                 ),
             ),
+            _ if self.coming > 0 && self.in_phase(Phase::Starting) == 0 && self.is_refused() => {
+                let coming = plural(self.coming as usize, "worker is", "workers are");
+                finding(false, "NotMade", format!("{coming} wanted and cannot be made: Degraded says why"))
+            }
             _ if starting > 0 => {
                 finding(true, "Starting", format!("{} starting", plural(starting, "worker is", "workers are")))
             }
@@ -194,9 +201,14 @@ impl Picture<'_> {
             faults.push(Fault::new("Invalid", "the specification is wrong; what runs goes on as it was"));
         }
         if self.figures == Figures::Stale {
+            let what = match self.silence {
+                // What it says of a lost connection is other words each time.
+                None | Some(StoreError::Unavailable(_)) => "the store does not answer".to_owned(),
+                Some(error) => error.to_string(),
+            };
             faults.push(Fault::new(
-                "StoreUnavailable",
-                "the store does not answer: calls go on; no worker is drained or removed, and none is made beyond minReplicas",
+                self.store_reason(),
+                format!("{what}: calls go on; no worker is drained or removed, and none is made beyond minReplicas"),
             ));
         }
         faults.extend(self.faults.iter().cloned());
@@ -222,6 +234,23 @@ impl Picture<'_> {
         finding(true, first.reason.clone(), messages.join("; "))
     }
 
+    /// Why the store does not tell how things are, in a word.
+    fn store_reason(&self) -> &'static str {
+        match self.silence {
+            None | Some(StoreError::Unavailable(_)) => "StoreUnavailable",
+            Some(StoreError::Full | StoreError::NoMemory) => "StoreFull",
+            Some(StoreError::Schema { .. }) => "StoreSchema",
+            Some(StoreError::Refused(_)) => "StoreRefuses",
+        }
+    }
+
+    /// Whether none of the workers that shall come can: the platform refuses their pods, or whatever makes them.
+    fn is_refused(&self) -> bool {
+        let is_refusal = |fault: &Fault| matches!(fault.reason.as_str(), "ForeignObject" | "ObjectRefused");
+        let has_no_deployment = self.deployments.is_empty() && self.faults.iter().any(is_refusal);
+        has_no_deployment || self.deployments.iter().any(|deployment| deployment.failure.is_some())
+    }
+
     fn limited(&self) -> Finding {
         let reason = match self.limited {
             None => return finding(false, "NotLimited", "it has what it needs"),
@@ -229,7 +258,7 @@ impl Picture<'_> {
             Some(Limit::Starting { .. }) => "Starting",
             Some(Limit::NotReady { .. }) => "NotReady",
             Some(Limit::Pods { .. }) => "Pods",
-            Some(Limit::Unknown) => "StoreUnavailable",
+            Some(Limit::Unknown) => self.store_reason(),
         };
         finding(true, reason, self.limited.map(|limit| limit.to_string()).unwrap_or_default())
     }
@@ -239,10 +268,11 @@ impl Picture<'_> {
         let draining: Vec<_> = self.workers.iter().filter(|worker| worker.phase == Phase::Draining).collect();
         if self.figures == Figures::Stale && !draining.is_empty() {
             let text = format!(
-                "{} draining, and the store does not say whether they are empty",
-                plural(draining.len(), "worker is", "workers are")
+                "{} draining, and the store does not say whether {} empty",
+                plural(draining.len(), "worker is", "workers are"),
+                if draining.len() == 1 { "it is" } else { "they are" }
             );
-            return finding(true, "StoreUnavailable", text);
+            return finding(true, self.store_reason(), text);
         }
         let waits = |worker: &&&Worker<String>| {
             self.now.since(worker.since) >= PATIENCE && !worker.empty && worker.stay != Stay::Ending
@@ -251,8 +281,8 @@ impl Picture<'_> {
         if !live.is_empty() {
             let sessions: u32 = live.iter().map(|worker| worker.sessions).sum();
             let text = format!(
-                "{} to go and have {}",
-                plural(live.len(), "worker is", "workers are"),
+                "{} {}",
+                plural(live.len(), "worker is to go and has", "workers are to go and have"),
                 plural(sessions as usize, "session", "sessions")
             );
             return finding(true, "SessionsLive", text);
@@ -298,14 +328,20 @@ fn one_word(text: &str) -> String {
     if kept.starts_with(|c: char| c.is_ascii_alphabetic()) { kept } else { format!("R{kept}") }
 }
 
+/// How a service stands: type, status and reason of each of its conditions.
+pub type Stands = Vec<(String, String, String)>;
+
+/// How a service stands by its status.
+#[must_use]
+pub fn stands(status: &StreamServiceStatus) -> Stands {
+    let conditions = status.conditions.iter();
+    conditions.map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+}
+
 /// Whether it is news that is told at once: not how many sessions there are, but how the service stands.
 #[must_use]
 pub fn is_news(before: &StreamServiceStatus, after: &StreamServiceStatus) -> bool {
-    let standing = |status: &StreamServiceStatus| {
-        let conditions = status.conditions.iter();
-        conditions.map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect::<Vec<_>>()
-    };
-    before.observed_generation != after.observed_generation || standing(before) != standing(after)
+    before.observed_generation != after.observed_generation || stands(before) != stands(after)
 }
 
 #[cfg(test)]
@@ -330,6 +366,7 @@ mod tests {
             coming: 0,
             deployments: &[],
             figures: Figures::Fresh,
+            silence: None,
             want: 1,
             limited: None,
             faults: &[],
@@ -358,6 +395,8 @@ mod tests {
         assert_eq!(of(&picture(&served, &surplus)), ["Ready=WorkersReady", "Progressing=Draining"]);
         let stale = Picture { figures: Figures::Stale, limited: Some(Limit::Unknown), ..picture(&served, &serving) };
         assert_eq!(of(&stale), ["Ready=WorkersReady", "Degraded=StoreUnavailable", "ScalingLimited=StoreUnavailable"]);
+        let full = Picture { silence: Some(&StoreError::NoMemory), ..stale.clone() };
+        assert_eq!(of(&full), ["Ready=WorkersReady", "Degraded=StoreFull", "ScalingLimited=StoreFull"]);
         let lost = [worker(Phase::Lost, Stay::Welcome, 3), worker(Phase::Serving, Stay::Welcome, 0)];
         assert_eq!(of(&picture(&served, &lost)), ["Ready=WorkersReady", "Degraded=WorkersLost"]);
         let ending = Standing::Ending;
@@ -372,6 +411,60 @@ mod tests {
         let max = Limit::Max { needs: 12, max: 10 };
         let limited = Picture { limited: Some(max), ..picture(&served, &serving) };
         assert_eq!(of(&limited), ["Ready=WorkersReady", "ScalingLimited=MaxReplicas"]);
+    }
+
+    fn message(picture: &Picture<'_>, kind: &str) -> String {
+        let status = picture.status(&StreamServiceStatus::default());
+        status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.message.clone()).unwrap()
+    }
+
+    #[test]
+    fn what_the_store_says_is_told_where_it_is_no_outage() {
+        let said = |error: StoreError| {
+            let picture = Picture { figures: Figures::Stale, silence: Some(&error), ..picture(&Standing::Served, &[]) };
+            let all = message(&picture, "Degraded");
+            all.strip_suffix(": calls go on; no worker is drained or removed, and none is made beyond minReplicas")
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(said(StoreError::Unavailable("broken pipe".to_owned())), "the store does not answer");
+        assert_eq!(said(StoreError::NoMemory), "the store is full: its server has no memory left");
+        assert_eq!(said(StoreError::Refused("WRONGTYPE no".to_owned())), "the store refuses: WRONGTYPE no");
+        let schema = StoreError::Schema { found: "99999".to_owned(), ours: "1" };
+        assert_eq!(said(schema), "the store is written in schema 99999, and this program reads and writes schema 1");
+    }
+
+    #[test]
+    fn one_is_one() {
+        let draining = [worker(Phase::Draining, Stay::Leaving, 1)];
+        assert_eq!(
+            message(&picture(&Standing::Served, &draining), "DrainBlocked"),
+            "1 worker is to go and has 1 session"
+        );
+        let stale = Picture { figures: Figures::Stale, ..picture(&Standing::Served, &draining) };
+        let text = "1 worker is draining, and the store does not say whether it is empty";
+        assert_eq!(message(&stale, "DrainBlocked"), text);
+    }
+
+    /// It was said that a worker starts of which there was no pod, and could be none.
+    #[test]
+    fn what_cannot_be_made_does_not_start() {
+        let served = Standing::Served;
+        let coming = Picture { coming: 1, ..picture(&served, &[]) };
+        let check = |picture: &Picture<'_>, expected: &str| {
+            assert_eq!(picture.progressing().reason, expected);
+        };
+        check(&coming, "Starting");
+        let faults = [Fault::new("ForeignObject", "Deployment s-worker is somebody else's")];
+        check(&Picture { faults: &faults, ..coming.clone() }, "NotMade");
+        let text = "1 worker is wanted and cannot be made: Degraded says why";
+        assert_eq!(message(&Picture { faults: &faults, ..coming.clone() }, "Progressing"), text);
+        let there = DeploymentFacts { observed: true, ..DeploymentFacts::default() };
+        check(&Picture { faults: &faults, deployments: std::slice::from_ref(&there), ..coming.clone() }, "Starting");
+        let failure = Some(crate::facts::Trouble { reason: "FailedCreate".to_owned(), message: "quota".to_owned() });
+        check(&Picture { deployments: &[DeploymentFacts { failure, ..there }], ..coming.clone() }, "NotMade");
+        let starting = [worker(Phase::Starting, Stay::Welcome, 0)];
+        check(&Picture { faults: &faults, workers: &starting, ..coming }, "Starting");
     }
 
     #[test]

@@ -7,21 +7,24 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
-use streamfleet_scaling::{Limit, Phase, Worker};
+use streamfleet_scaling::{DrainReason, Limit, Phase, Worker};
 use streamfleet_service::resource::StreamServiceStatus;
 use streamfleet_service::{API_VERSION, KIND};
 
 use crate::care::Care;
 use crate::cluster::Refusal;
 use crate::events::{Note, Telling, Tone, event, series};
-use crate::facts::{PodFacts, Stage};
+use crate::facts::{DeploymentFacts, PodFacts, Stage};
 use crate::look::{Findings, Seen};
 use crate::metrics;
 use crate::names::Key;
 use crate::operator::Operator;
 use crate::resource::Resource;
-use crate::status::{Picture, is_news};
+use crate::status::{Picture, Stands, is_news, stands};
 use crate::view::Item;
+
+/// The longest text of an Event about a condition, in bytes.
+const MAX_BRIEF: usize = 200;
 
 /// Names in one sentence; more are a number.
 const NAMED: usize = 4;
@@ -68,6 +71,7 @@ impl Operator {
             coming: findings.scaling.coming(),
             deployments: &deployments,
             figures: findings.figures,
+            silence: findings.silence.as_ref(),
             want: findings.scaling.want(),
             limited: findings.scaling.limited(),
             faults: &findings.faults,
@@ -77,10 +81,15 @@ impl Operator {
         let after = picture.status(before);
         let mut notes = decisions(findings);
         notes.extend(going(seen, care));
-        notes.extend(transitions(before, &after));
+        // What was told stands in the status later, or never if it has passed by then.
+        let then = care.told.clone().unwrap_or_else(|| stands(before));
+        notes.extend(transitions(&then, &after));
+        notes.extend(rollout(&mut care.rolling, &deployments));
         let later = self.write_status(key, before, &after, care).await;
-        // A transition is told again until it stands in the status; the ledger knows that.
         self.publish(key, seen, &notes, care).await;
+        if self.may_act() {
+            care.told = Some(stands(&after));
+        }
         later
     }
 
@@ -258,8 +267,12 @@ fn going(seen: &Seen, care: &mut Care) -> Vec<Note> {
     care.going.retain(|node| seen.going.contains_key(node));
     let mut notes = Vec::new();
     for (node, why) in &seen.going {
-        if care.going.insert(node.clone()) {
-            let there = seen.pods.iter().filter(|pod| pod.node.as_ref() == Some(node)).count();
+        let there = || seen.pods.iter().filter(|pod| pod.node.as_ref() == Some(node));
+        // Whoever led before has told of it, where it has drained any of them.
+        let leaving = DrainReason::Leaving.to_string();
+        let is_told = there().any(|pod| pod.marks.draining && pod.marks.reason.as_ref() == Some(&leaving));
+        if care.going.insert(node.clone()) && !is_told {
+            let there = there().count();
             let text = format!("node {node} goes ({why}): {} replaced, then drained", workers(there));
             notes.push(Note::normal("NodeLeaving", "Drain", text));
         }
@@ -267,17 +280,34 @@ fn going(seen: &Seen, care: &mut Care) -> Vec<Note> {
     notes
 }
 
-/// Conditions that have changed and say that something stands in the way, or does not any more.
-fn transitions(before: &StreamServiceStatus, after: &StreamServiceStatus) -> Vec<Note> {
-    let find = |status: &StreamServiceStatus, kind: &str| -> Option<Condition> {
-        status.conditions.iter().find(|condition| condition.type_ == kind).cloned()
-    };
-    let mut notes = Vec::new();
+/// That pods are replaced, and that they are. An operator that is new does not know what was told.
+fn rollout(rolling: &mut Option<bool>, deployments: &[DeploymentFacts]) -> Option<Note> {
+    // What was written just now is not seen yet: of that alone pods are not replaced, when it is their number.
+    let is_other = |facts: &DeploymentFacts| facts.observed && facts.existing > facts.updated;
+    let is_rolling = deployments.iter().any(is_other);
+    if !is_rolling && rolling.is_some() && deployments.iter().any(|facts| !facts.observed) {
+        return None;
+    }
+    match (rolling.replace(is_rolling), is_rolling) {
+        (Some(false), true) => {
+            Some(Note::normal("RollingOut", "Reconcile", "pods are replaced by ones of the present template"))
+        }
+        (Some(true), false) => Some(Note::normal("RolledOut", "Reconcile", "all pods are of the present template")),
+        _ => None,
+    }
+}
+
+/// Conditions that have changed and say that something stands in the way, or does not any more. One thing that stands in the way of
+/// several is told once.
+fn transitions(before: &Stands, after: &StreamServiceStatus) -> Vec<Note> {
+    let find = |kind: &str| -> Option<&Condition> { after.conditions.iter().find(|condition| condition.type_ == kind) };
+    let was_told = |reason: &str| before.iter().any(|(_, status, other)| status == "True" && other == reason);
+    let mut notes: Vec<Note> = Vec::new();
+    let mut over: Vec<&str> = Vec::new();
     for kind in ["Ready", "Degraded", "ScalingLimited", "DrainBlocked"] {
-        let Some(now) = find(after, kind) else { continue };
-        let then = find(before, kind);
-        let same = then.as_ref().is_some_and(|then| then.status == now.status && then.reason == now.reason);
-        if same {
+        let Some(now) = find(kind) else { continue };
+        let then = before.iter().find(|(of, ..)| of == kind);
+        if then.is_some_and(|(_, status, reason)| (status, reason) == (&now.status, &now.reason)) {
             continue;
         }
         let bad = match kind {
@@ -286,14 +316,30 @@ fn transitions(before: &StreamServiceStatus, after: &StreamServiceStatus) -> Vec
             "ScalingLimited" => now.status == "True" && now.reason != "Starting",
             _ => now.status == "True",
         };
-        let was_bad = then.is_some_and(|then| kind != "Ready" && then.status == "True" && then.reason != "Starting");
+        let was_bad = then.filter(|(_, status, reason)| kind != "Ready" && status == "True" && reason != "Starting");
         if bad {
-            notes.push(Note::warning(now.reason, "Reconcile", now.message));
-        } else if was_bad && now.status == "False" {
-            notes.push(Note::normal(format!("Not{kind}"), "Reconcile", now.message));
+            let is_told = was_told(&now.reason) || notes.iter().any(|note| note.reason == now.reason);
+            if !is_told {
+                notes.push(Note::warning(now.reason.clone(), "Reconcile", brief(&now.message)));
+            }
+        } else if let Some((.., reason)) = was_bad.filter(|_| now.status == "False") {
+            if !over.contains(&reason.as_str()) {
+                notes.push(Note::normal(format!("Not{kind}"), "Reconcile", brief(&now.message)));
+            }
+            over.push(reason);
         }
     }
     notes
+}
+
+/// The beginning of what a condition says, which says more.
+fn brief(text: &str) -> String {
+    if text.len() <= MAX_BRIEF {
+        return text.to_owned();
+    }
+    let cut = &text[..text.floor_char_boundary(MAX_BRIEF)];
+    let cut = cut.rsplit_once(' ').map_or(cut, |(whole, _)| whole);
+    format!("{} …", cut.trim_end_matches([' ', ';', ',', ':']))
 }
 
 #[cfg(test)]
@@ -320,7 +366,7 @@ mod tests {
         let check = |before: Option<(&str, &str)>, after: (&str, &str, &str), expected: &[(Tone, &str)]| {
             let (kind, is, reason) = after;
             let before = before.map_or_else(StreamServiceStatus::default, |(is, reason)| status(kind, is, reason));
-            let notes = transitions(&before, &status(kind, is, reason));
+            let notes = transitions(&stands(&before), &status(kind, is, reason));
             let notes: Vec<_> = notes.iter().map(|note| (note.tone, note.reason.as_str())).collect();
             assert_eq!(notes, expected, "{after:?}");
         };
@@ -337,6 +383,108 @@ mod tests {
         check(Some(("True", "ErrImagePull")), ("Degraded", "False", "AsExpected"), &[(Tone::Normal, "NotDegraded")]);
         check(None, ("ScalingLimited", "True", "Starting"), &[]);
         check(None, ("ScalingLimited", "True", "MaxReplicas"), &[(Tone::Warning, "MaxReplicas")]);
+    }
+
+    #[test]
+    fn a_node_that_goes_is_told_of_once() {
+        use crate::doubles::{NOW, pod};
+        let on = |pod: PodFacts| PodFacts { node: Some("n".to_owned()), ..pod };
+        let metadata = json!({ "namespace": "voice", "name": "s", "uid": "u", "generation": 1 });
+        let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
+        let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
+        let resource = std::sync::Arc::new(Resource::of(&object).unwrap());
+        let going_for = BTreeMap::from([("n".to_owned(), "cordoned".to_owned())]);
+        let pods = vec![on(pod("a", Stage::Ready(NOW))), on(pod("b", Stage::Ready(NOW)))];
+        let mut seen = Seen { resource, pods, deployments: BTreeMap::new(), going: going_for };
+        let mut care = Care::default();
+        let told = |seen: &Seen, care: &mut Care| going(seen, care).len();
+        assert_eq!((told(&seen, &mut care), told(&seen, &mut care)), (1, 0));
+        (seen.pods[0].marks.draining, seen.pods[0].marks.reason) = (true, Some("its node goes".to_owned()));
+        assert_eq!(told(&seen, &mut Care::default()), 0, "by another operator");
+    }
+
+    /// A transition was counted with each look until the status was written, which is paced: "x12" of two conflicts.
+    #[tokio::test]
+    async fn a_transition_is_told_once_however_late_its_status_is_written() {
+        use crate::precedence::Conflict;
+        use crate::scale::Scaling;
+        use crate::status::Standing;
+        use streamfleet_scaling::Figures;
+
+        let server = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            let body = json!({ "kind": "Status", "status": "Failure", "code": 409, "message": "no" }).to_string();
+            let answer = http::Response::builder().status(409).body(kube::client::Body::from(body.into_bytes()));
+            Ok::<_, std::convert::Infallible>(answer.unwrap())
+        });
+        let operator = crate::doubles::operator(kube::Client::new(server, "voice"));
+        let key = Key::new("voice", "s");
+        let metadata = json!({ "namespace": "voice", "name": "s", "uid": "u", "generation": 1 });
+        let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
+        let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
+        let resource = std::sync::Arc::new(Resource::of(&object).unwrap());
+        let seen = Seen { resource, pods: Vec::new(), deployments: BTreeMap::new(), going: BTreeMap::new() };
+        let mut care = Care::default();
+        let conflict = || Standing::Displaced(Conflict { path: "/x".to_owned(), by: Key::new("voice", "other") });
+        let look = async |standing: Standing, care: &mut Care| {
+            let now = crate::doubles::NOW;
+            let scaling = Scaling::decide(Vec::new(), &standing, &[], &[], None, care, now);
+            let (figures, workers, faults) = (Figures::Fresh, Vec::new(), Vec::new());
+            let findings = Findings { standing, figures, silence: None, traffic: None, workers, scaling, faults, now };
+            operator.tell(&key, &seen, &findings, care).await;
+        };
+        for _ in 0..5 {
+            look(conflict(), &mut care).await;
+        }
+        look(Standing::Served, &mut care).await;
+        look(conflict(), &mut care).await;
+        let text = "/x is served by voice/other, which was there before";
+        let note = Note::warning("PathConflict", "Reconcile", text);
+        let later = Instant::now() + Duration::from_secs(60);
+        let Telling::Again(_, times) = care.ledger.tell("s", &note, 0, later) else { panic!("it was not told") };
+        assert_eq!(times, 3, "two conflicts, and this one");
+    }
+
+    /// The store was away, and that was told of each condition, with other words for each.
+    #[test]
+    fn what_stands_in_the_way_of_several_is_told_once() {
+        let both = |is: &str, reason: &str| {
+            let conditions = ["Degraded", "ScalingLimited"].map(|kind| status(kind, is, reason).conditions.remove(0));
+            StreamServiceStatus { conditions: conditions.into(), ..StreamServiceStatus::default() }
+        };
+        let (well, away) = (both("False", "AsExpected"), both("True", "StoreUnavailable"));
+        let reasons = |before: &StreamServiceStatus, after: &StreamServiceStatus| {
+            transitions(&stands(before), after).into_iter().map(|note| note.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(reasons(&well, &away), ["StoreUnavailable"]);
+        let mut later = away.clone();
+        later.conditions.extend(status("DrainBlocked", "True", "StoreUnavailable").conditions);
+        assert_eq!(reasons(&away, &later), [""; 0], "it has been told");
+        assert_eq!(reasons(&away, &well), ["NotDegraded"]);
+    }
+
+    #[test]
+    fn rollouts_are_told_from_beginning_to_end() {
+        let facts = |updated, existing, observed| {
+            vec![DeploymentFacts { updated, existing, observed, ..DeploymentFacts::default() }]
+        };
+        let mut rolling = None;
+        let mut reason = |facts: Vec<DeploymentFacts>| rollout(&mut rolling, &facts).map(|note| note.reason);
+        assert_eq!(reason(facts(0, 3, true)), None, "nobody knows what was told before");
+        assert_eq!(reason(facts(3, 3, true)), Some("RolledOut".to_owned()));
+        assert_eq!(reason(facts(3, 3, false)), None, "another number of pods");
+        assert_eq!(reason(facts(0, 3, true)), Some("RollingOut".to_owned()));
+        assert_eq!(reason(facts(1, 4, true)), None);
+        assert_eq!(reason(facts(1, 4, false)), None, "still");
+        assert_eq!(reason(facts(3, 3, true)), Some("RolledOut".to_owned()));
+    }
+
+    #[test]
+    fn texts_of_events_are_short() {
+        assert_eq!(brief("a sentence"), "a sentence");
+        let long = "a word, and ".repeat(40);
+        let text = brief(&long);
+        assert!(text.len() <= MAX_BRIEF + 4 && text.ends_with(" …") && !text.ends_with(", …"), "{text}");
+        assert!(brief(&"ä".repeat(300)).len() <= MAX_BRIEF + 4);
     }
 
     /// Places are those of serving workers: what takes them must be theirs too.

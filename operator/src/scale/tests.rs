@@ -173,6 +173,7 @@ fn findings(standing: Standing, scaling: Scaling) -> Findings {
     Findings {
         standing,
         figures: Figures::Fresh,
+        silence: None,
         traffic: None,
         workers: Vec::new(),
         scaling,

@@ -133,6 +133,7 @@ impl Bench {
         let findings = Findings {
             standing: Standing::Served,
             figures: Figures::Fresh,
+            silence: None,
             traffic: None,
             workers: Vec::new(),
             scaling,
