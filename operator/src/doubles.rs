@@ -1,5 +1,6 @@
 //! Pods, the store's words about their workers, and an operator, as tests want them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,12 @@ use streamfleet_store::{Epoch, Gate, Heartbeat, Order, Owner, WorkerView};
 use crate::cluster::Cluster;
 use crate::events::Reporter;
 use crate::facts::{Marks, PodFacts, Stage};
+use crate::look::Seen;
 use crate::metrics::Instruments;
 use crate::objects::Site;
 use crate::operator::Operator;
 use crate::prepare::Installation;
+use crate::resource::Resource;
 
 /// When tests are.
 pub(crate) const NOW: Moment = Moment::from_millis(1_000_000);
@@ -80,4 +83,16 @@ pub(crate) fn operator(client: kube::Client) -> Operator {
         leads,
         Reporter { controller: "c".to_owned(), instance: "i".to_owned() },
     )
+}
+
+/// A service of which nothing is there but itself.
+pub(crate) fn seen(resource: Arc<Resource>) -> Seen {
+    Seen {
+        resource,
+        pods: Vec::new(),
+        deployments: BTreeMap::new(),
+        going: BTreeMap::new(),
+        unseen: BTreeSet::new(),
+        alone: 0,
+    }
 }

@@ -470,11 +470,9 @@ mod tests {
         let mut closing = None;
         let mut look = |pods: &[PodFacts]| {
             let mut seen = Seen {
-                resource: Arc::new(resource()),
                 pods: pods.to_vec(),
                 deployments: [("known".to_owned(), DeploymentFacts::default())].into(),
-                going: BTreeMap::new(),
-                alone: 0,
+                ..crate::doubles::seen(Arc::new(resource()))
             };
             seen.leave_new_ones_alone(&mut closing);
             (seen.pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>(), seen.alone)
@@ -530,7 +528,7 @@ mod tests {
         let key = Key::new("voice", "a");
         let faults = |view: &View| {
             let seen = Seen::of(view, &key).unwrap();
-            find(&seen, Standing::Served, Figures::Fresh, None, &mut Care::default()).faults
+            find(&seen, Standing::Served, Ok(Traffic::default()), &mut Care::default()).faults
         };
         assert_eq!(faults(&view), []);
         view.blind(Topic::Object(crate::kind::Kind::Deployment), Some("voice"), true);
@@ -541,14 +539,7 @@ mod tests {
     /// Five looks a second for as long as a service was on its way out: what was refused before stayed due.
     #[test]
     fn what_was_refused_makes_nobody_run() {
-        let seen = Seen {
-            resource: Arc::new(resource()),
-            pods: Vec::new(),
-            deployments: BTreeMap::new(),
-            going: BTreeMap::new(),
-            unseen: BTreeSet::new(),
-            alone: 0,
-        };
+        let seen = crate::doubles::seen(Arc::new(resource()));
         let mut care = Care::default();
         care.judge(&seen.resource).unwrap();
         care.refused.refused_long_ago();

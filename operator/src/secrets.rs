@@ -134,7 +134,7 @@ mod tests {
         let metadata = json!({ "namespace": "voice", "name": "s", "uid": "u", "generation": generation });
         let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
         let resource = Arc::new(Resource::of(&object).unwrap());
-        Seen { resource, pods: Vec::new(), deployments: BTreeMap::new(), going: BTreeMap::new() }
+        doubles::seen(resource)
     }
 
     /// It was said that all is well while every call was refused.

@@ -395,7 +395,7 @@ mod tests {
         let resource = std::sync::Arc::new(Resource::of(&object).unwrap());
         let going_for = BTreeMap::from([("n".to_owned(), "cordoned".to_owned())]);
         let pods = vec![on(pod("a", Stage::Ready(NOW))), on(pod("b", Stage::Ready(NOW)))];
-        let mut seen = Seen { resource, pods, deployments: BTreeMap::new(), going: going_for };
+        let mut seen = Seen { pods, going: going_for, ..crate::doubles::seen(resource) };
         let mut care = Care::default();
         let told = |seen: &Seen, care: &mut Care| going(seen, care).len();
         assert_eq!((told(&seen, &mut care), told(&seen, &mut care)), (1, 0));
@@ -422,7 +422,7 @@ mod tests {
         let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
         let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
         let resource = std::sync::Arc::new(Resource::of(&object).unwrap());
-        let seen = Seen { resource, pods: Vec::new(), deployments: BTreeMap::new(), going: BTreeMap::new() };
+        let seen = crate::doubles::seen(resource);
         let mut care = Care::default();
         let conflict = || Standing::Displaced(Conflict { path: "/x".to_owned(), by: Key::new("voice", "other") });
         let look = async |standing: Standing, care: &mut Care| {

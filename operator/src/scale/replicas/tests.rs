@@ -118,14 +118,7 @@ impl Bench {
         let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
         let metadata = json!({ "namespace": "voice", "name": "a", "uid": "u" });
         let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
-        let mut seen = Seen {
-            resource: Arc::new(Resource::of(&object).unwrap()),
-            pods: Vec::new(),
-            deployments: std::collections::BTreeMap::new(),
-            going: std::collections::BTreeMap::new(),
-            unseen: std::collections::BTreeSet::new(),
-            alone: 0,
-        };
+        let mut seen = doubles::seen(Arc::new(Resource::of(&object).unwrap()));
         let facts = self.operator.view.lock().get(&Self::key()).unwrap().deployments.get("a-worker").unwrap().clone();
         seen.deployments.insert("a-worker".to_owned(), facts);
         let runs = Run::all(&seen, None, &self.care);
