@@ -24,7 +24,7 @@ fn seen(variants: &Value, pods: &[Value]) -> Seen {
     let object = serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap();
     let pods = pods.iter().map(|pod| PodFacts::of(&serde_json::from_value(pod.clone()).unwrap())).collect();
     let resource = Arc::new(Resource::of(&object).unwrap());
-    Seen { pods, ..crate::doubles::seen(resource) }
+    Seen { pods, ..doubles::seen(resource) }
 }
 
 fn decided(seen: &Seen, workers: &[Worker<String>], arrived: u64, care: &mut Care, now: Moment) -> Scaling {

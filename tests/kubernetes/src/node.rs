@@ -52,7 +52,7 @@ impl Node {
         Ok(Self {
             containerd: part("containerd", config::runs_containerd(files)),
             kubelet: part("kubelet", config::runs_kubelet(files)),
-            proxy: part("kube-proxy", config::proxy(files)),
+            proxy: part("kube-proxy", config::proxy(files, timing)),
             programs: Programs::at(paths.programs),
             folder: own,
             machine: Mutex::default(),

@@ -28,6 +28,8 @@ pub struct Timing {
     pub node_grace: Duration,
     /// How often an HPA looks. Kubernetes: 15 s.
     pub autoscaler: Duration,
+    /// The least between two changes of a node's rules for Services. Kubernetes: 1 s.
+    pub proxy: Duration,
 }
 
 impl Timing {
@@ -36,6 +38,7 @@ impl Timing {
         node_lease: Duration::from_secs(8),
         node_grace: Duration::from_secs(15),
         autoscaler: Duration::from_secs(2),
+        proxy: Duration::ZERO,
     };
 }
 

@@ -105,11 +105,12 @@ pub(crate) fn runs_kubelet(files: Files<'_>) -> Vec<OsString> {
     command(files.paths.program("kubelet"), flags)
 }
 
-pub(crate) fn proxy(files: Files<'_>) -> Vec<OsString> {
+pub(crate) fn proxy(files: Files<'_>, timing: Timing) -> Vec<OsString> {
     let flags = vec![
         format!("--kubeconfig={}", files.paths.text("proxy.kubeconfig")),
         format!("--hostname-override={}", node_name(files.number)),
         "--proxy-mode=iptables".to_owned(),
+        format!("--iptables-min-sync-period={}", seconds(timing.proxy)),
         format!("--cluster-cidr={}", addresses::PODS),
         // Not a network's own setting: the host's would be changed.
         "--conntrack-max-per-core=0".to_owned(),
@@ -132,7 +133,10 @@ mod tests {
         for line in containerd(two).lines().filter(|line| line.contains("/f/")) {
             assert!(line.contains("/f/node2/"), "{line}");
         }
-        let differs = |of: fn(Files<'_>) -> Vec<OsString>| assert_ne!(of(one), of(two));
-        [runs_containerd, runs_kubelet, proxy].into_iter().for_each(differs);
+        let commands = |files| [runs_containerd(files), runs_kubelet(files), proxy(files, Timing::TEST)];
+        for (one, two) in commands(one).iter().zip(&commands(two)) {
+            assert_ne!(one, two);
+        }
+        assert!(proxy(one, Timing::TEST).contains(&OsString::from("--iptables-min-sync-period=0s")));
     }
 }
