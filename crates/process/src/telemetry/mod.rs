@@ -30,9 +30,14 @@ pub use self::metrics::Metrics;
 
 /// Target of the audit lines: one per accepted, refused, ended or controlled session. Always on, whatever the filter.
 pub const AUDIT: &str = "audit";
-/// The parts of the API server's client whose warnings nobody is shown: one writes every answer that it cannot read as a whole, a Secret as
-/// well as a list of a megabyte, the other the same refusal every few seconds. Whoever has asked tells of it, once.
-const CLIENT: [&str; 2] = ["kube_client::client", "kube_runtime::watcher"];
+/// What the API server's client says of itself, and nobody is shown: one part writes every answer that it cannot read as a whole, a Secret
+/// as well as a list of a megabyte, one the same refusal every few seconds, one each request that had no answer. Whoever has asked tells
+/// of it, once.
+const CLIENT: [(Level, &str); 3] = [
+    (Level::WARN, "kube_client::client"),
+    (Level::WARN, "kube_runtime::watcher"),
+    (Level::ERROR, "kube_client::client::builder"),
+];
 
 /// Lines that wait to be written. At 200 bytes a line this is 3 MB at most, and a second of the worst burst that we
 /// expect, every session of a full worker ending at once.
@@ -304,7 +309,7 @@ where
 fn log_filter<S>(filter: &LogFilter) -> impl Filter<S> + use<S> {
     let audit = format!("{AUDIT}=info").parse().expect("invariant: a target and a level are a directive");
     let wanted = EnvFilter::builder().parse_lossy(&filter.0).add_directive(audit);
-    wanted.and(filter_fn(|what| *what.level() != Level::WARN || !CLIENT.contains(&what.target())))
+    wanted.and(filter_fn(|what| !CLIENT.contains(&(*what.level(), what.target()))))
 }
 
 fn tracer_provider(to: &OtlpEndpoint, sample: Ratio, program: Program) -> Result<SdkTracerProvider, TelemetryError> {
