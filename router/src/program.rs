@@ -23,7 +23,7 @@ use streamfleet_session::ufrag::Seal;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -281,6 +281,7 @@ pub async fn serve(
     }
     let minting = told.map(|(minting, ..)| minting);
     let more = relay.as_ref().map(|relay| relay.view().route(plan.access.admin_token.clone())).unwrap_or_default();
+    let traffic = relay.as_ref().map(Relay::traffic);
     if let Some(relay) = relay {
         let stop = stop.clone();
         subsystems.spawn("relay", async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
@@ -334,6 +335,12 @@ pub async fn serve(
         }
         // No more come: those that are there are conversations, and have what is left of the grace.
         sockets.drain(deadline).await;
+        // Nor does media, where somebody before this router looks whether it is ready: what still comes would be lost.
+        if let Some(traffic) = traffic.filter(|_| !plan.notice.is_zero())
+            && timeout_at(deadline.into(), traffic.has_gone()).await.is_err()
+        {
+            tracing::warn!("clients still send media here: nothing before this router has taken them elsewhere");
+        }
     };
     tokio::select! {
         () = drained => {}

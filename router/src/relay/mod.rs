@@ -8,6 +8,7 @@
 //! | [`thread`] | one of `streamfleet-carrier`, and what all share |
 //! | [`peers`] | what relays tell each other |
 //! | [`told`] | what this one has been told |
+//! | [`traffic`] | whether clients still come |
 //! | [`view`] | what people see of it |
 //! | [`counters`] | what they count |
 
@@ -18,6 +19,7 @@ mod opening;
 mod peers;
 mod thread;
 mod told;
+mod traffic;
 mod view;
 
 use std::io;
@@ -43,6 +45,7 @@ pub(crate) use self::peers::Endpoints;
 use self::peers::{Peers, WAITING};
 use self::thread::{Means, Thread};
 use self::told::Elsewhere;
+pub(crate) use self::traffic::Traffic;
 pub(crate) use self::view::Flows;
 
 /// How a relay is to be.
@@ -93,6 +96,7 @@ pub(crate) struct Relay<U> {
     flows: mpsc::Receiver<streamfleet_relay::Announced>,
     door: SocketAddr,
     view: Flows,
+    traffic: Traffic,
 }
 
 impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
@@ -138,7 +142,8 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
             thread.tell_of_its_buffers();
         }
         counters::observe(metrics, &counters, untold, peers.counts(), elsewhere);
-        Ok(Self { threads, peers, flows, door, view })
+        let traffic = Traffic::of(&counters);
+        Ok(Self { threads, peers, flows, door, view, traffic })
     }
 
     /// Where clients send to.
@@ -151,12 +156,17 @@ impl<U: Ufrags + Clone + Send + 'static> Relay<U> {
         self.view.clone()
     }
 
+    /// Whether clients still send to it.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic.clone()
+    }
+
     /// Runs until it is dropped.
     ///
     /// # Errors
     /// A thread cannot be started, or has ended before it was told to; or no relay can be told anything any more.
     pub(crate) async fn run(self) -> io::Result<()> {
-        let Self { threads, peers, flows, door: _, view: _ } = self;
+        let Self { threads, peers, flows, .. } = self;
         let stop = Arc::new(AtomicBool::new(false));
         let _stop = Stop(stop.clone());
         let mut ends = tokio::task::JoinSet::new();

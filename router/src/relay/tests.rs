@@ -1,6 +1,7 @@
 //! A relay on real sockets, between clients and workers that know what passes between them.
 
 mod families;
+mod leaving;
 mod threats;
 
 use std::collections::HashSet;
