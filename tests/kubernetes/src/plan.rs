@@ -28,7 +28,7 @@ pub struct Timing {
     pub node_grace: Duration,
     /// How often an HPA looks. Kubernetes: 15 s.
     pub autoscaler: Duration,
-    /// The least between two changes of a node's rules for Services. Kubernetes: 1 s.
+    /// The least between two changes of a node's rules for Services: as Kubernetes has it, since that is what calls are lost by.
     pub proxy: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Timing {
         node_lease: Duration::from_secs(8),
         node_grace: Duration::from_secs(15),
         autoscaler: Duration::from_secs(2),
-        proxy: Duration::ZERO,
+        proxy: Duration::from_secs(1),
     };
 }
 

@@ -176,7 +176,7 @@ pub(crate) fn values() -> Value {
         "redis": { "bundled": { "command": fleet::redis_command(), "resources": resources } },
         "operator": { "resources": resources },
         "router": {
-            "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 5 },
+            "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 10 },
             "tls": { "secretName": "voice-tls" }, "relay": { "workers": ["10.244.0.0/16"] }, "resources": resources,
         },
         "test": { "seconds": 2, "resources": resources },

@@ -4,22 +4,30 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::fleet::{
-    self, Calls, Load, Report, chart, images, install, load_product, redis_command, stream_services,
+    self, Calls, Load, Report, chart, images, install, load_product, stream_services,
 };
-use streamfleet_kubernetes_tests::{Cluster, eventually, pods};
+use streamfleet_kubernetes_tests::{Cluster, Store, eventually, pods};
 use streamfleet_tests::metrics::Metrics;
 
 use super::LIMIT;
 use super::chronicle::Chronicle;
 
-/// Where all of it is.
+/// Where the release is.
+const HOME: &str = "streamfleet";
+/// Where its StreamServices are.
 pub(crate) const NAMESPACE: &str = "voice";
+/// The Secret of the fleet's keys.
+const KEYS: &str = "fleet-keys";
+/// The routers' Service.
+const ROUTER: &str = "streamfleet-router";
 /// So long a call is heard at least before anything is said of it.
 const HEARD: Duration = Duration::from_secs(3);
 /// Calls that are to go on until they are hung up.
@@ -32,27 +40,35 @@ pub(crate) struct Fleet<'a> {
     pub(crate) chronicle: Chronicle,
     /// What URLs begin with.
     base: String,
+    _store: Store,
 }
 
 impl<'a> Fleet<'a> {
     /// The charts, and nothing else: routers are healthy when this returns.
     pub(crate) async fn install(cluster: &'a Cluster) -> Result<Self> {
         load_product(cluster)?;
-        install(cluster, "streamfleet-crds", NAMESPACE, &chart("streamfleet-crds"), &json!({}))?;
-        let values = json!({ "images": images(), "redis": { "bundled": { "command": redis_command() } } });
-        install(cluster, "streamfleet", NAMESPACE, &chart("streamfleet"), &values)?;
+        let store = Store::start(cluster).await?;
+        let namespace = |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+        let mut items = vec![namespace(HOME), namespace(NAMESPACE), keys()];
+        items.extend(store.secrets(HOME));
+        cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?;
+        install(cluster, "streamfleet-crds", HOME, &chart("streamfleet-crds"), &json!({}))?;
+        let values = json!({
+            "images": images(), "redis": store.values(), "fleet": { "existingSecret": KEYS },
+            "scope": { "clusterWide": true }, "router": { "service": { "layout": "Shared" } },
+        });
+        install(cluster, "streamfleet", HOME, &chart("streamfleet"), &values)?;
         let all: Vec<usize> = (0..cluster.plan().nodes).collect();
-        for service in ["streamfleet-router", "streamfleet-media"] {
-            eventually("all nodes are healthy", LIMIT, async || {
-                Ok((cluster.balancer().healthy(NAMESPACE, service) == all).then_some(()))
-            })
-            .await?;
-        }
-        let address = cluster.balancer().address(NAMESPACE, "streamfleet-router").context("no address")?;
+        eventually("all nodes are healthy", LIMIT, async || {
+            Ok((cluster.balancer().healthy(HOME, ROUTER) == all).then_some(()))
+        })
+        .await?;
+        let address = cluster.balancer().address(HOME, ROUTER).context("no address")?;
         Ok(Self {
             services: stream_services(cluster, NAMESPACE),
             chronicle: Chronicle::of(Api::namespaced(cluster.kube(), NAMESPACE)),
             base: format!("http://{address}"),
+            _store: store,
             cluster,
         })
     }
@@ -130,10 +146,11 @@ impl<'a> Fleet<'a> {
         .await
     }
 
-    /// The metrics of the pods with a label, as Prometheus gets them, each line's value by what it is of, added up.
+    /// The metrics of the release's pods with a label, as Prometheus gets them, each line's value by what it is of, added up.
     pub(crate) async fn metrics(&self, label: &str) -> Result<BTreeMap<String, f64>> {
         let mut sums = BTreeMap::new();
-        for pod in self.pods().list(&ListParams::default().labels(label)).await? {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.kube(), HOME);
+        for pod in pods.list(&ListParams::default().labels(label)).await? {
             for (of, value) in pods::metrics(self.cluster, pods::address(&pod)?)?.series() {
                 *sums.entry(of.to_owned()).or_default() += value;
             }
@@ -141,8 +158,10 @@ impl<'a> Fleet<'a> {
         Ok(sums)
     }
 
-    fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.cluster.kube(), NAMESPACE)
+    /// A worker's pod.
+    pub(crate) async fn pod(&self, name: &str) -> Result<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.kube(), NAMESPACE);
+        Ok(pods.get(name).await?)
     }
 
     /// Those that are found at a path of the API server's.
@@ -154,7 +173,7 @@ impl<'a> Fleet<'a> {
 
     /// How many sessions a worker says that it has.
     pub(crate) async fn sessions_of(&self, pod: &str) -> Result<f64> {
-        let metrics = pods::metrics(self.cluster, pods::address(&self.pods().get(pod).await?)?)?;
+        let metrics = pods::metrics(self.cluster, pods::address(&self.pod(pod).await?)?)?;
         metrics.sum("streamfleet_sessions_admitted").context("no such metric")
     }
 
@@ -195,4 +214,15 @@ impl<'a> Fleet<'a> {
     pub(crate) fn events(&self, name: &str, reason: &str) -> Result<String> {
         fleet::events(self.cluster, NAMESPACE, name, reason)
     }
+}
+
+/// The keys of a fleet, as something that keeps secrets makes them.
+fn keys() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": KEYS, "namespace": HOME },
+        "stringData": {
+            "secret": "of-the-fleet-of-the-tests", "admin-token": "of-the-administrators-of-the-tests",
+            "relay-key": STANDARD.encode([7; 32]),
+        },
+    })
 }

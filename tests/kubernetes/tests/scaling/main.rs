@@ -2,11 +2,15 @@
 //! and to zero. All calls are real, come from outside through the load balancer, and none of them may be ended.
 //!
 //! The services scale side by side, because they mostly wait: for a minute that has to be quiet, for one worker in a minute.
+//!
+//! What they scale on is an installation as one for work is: of all namespaces, with a Redis of its own far from the cluster, with keys
+//! that somebody else has made, and with one load balancer for HTTP and media.
 
 #![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
 
 mod busy;
 mod chronicle;
+mod direct;
 mod fleet;
 mod outside;
 mod parts;
@@ -38,6 +42,7 @@ async fn workers_come_and_go_and_no_call_is_ended() -> Result<()> {
                 fleet.timed("from zero and back", zero::comes_from_zero_and_goes_back(&fleet)),
                 fleet.timed("a number from outside", outside::obeys_kubectl_and_an_hpa(&fleet)),
                 fleet.timed("variants and a schedule", parts::has_workers_for_each(&fleet)),
+                fleet.timed("media by a port of the node", direct::has_ports_of_its_node(&fleet)),
                 fleet.timed("a worker is not Ready", unready::goes_only_when_empty(&fleet)),
             )?;
             fleet.timed("nothing happens", quiet::writes_nothing(&fleet)).await
