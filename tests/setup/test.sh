@@ -79,17 +79,23 @@ stage_fleet() { suite fleet; }
 # In network namespaces of its own, which it makes and removes: as root.
 stage_relay() { suite relay; }
 stage_hostile() { suite hostile; }
-# The fleet's suite mostly waits for leases to end: others have the cores meanwhile.
+# The fleet's suite mostly waits for leases to end, as the clusters' own tests do for nodes: others have the cores meanwhile.
 stage_waiting() {
-    lanes stage_fleet 'stage_aiortc && stage_turn && stage_network && stage_conformance && stage_process && stage_hostile'
+    clusters || return
+    lanes stage_fleet 'stage_aiortc && stage_turn && stage_network && stage_conformance && stage_process && stage_hostile' stage_cluster
 }
-# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root. They mostly wait, too, and the two
-# lanes are as long as each other.
-stage_kubernetes() {
+# Real clusters, made of namespaces and Kubernetes' own programs, which are built before: as root.
+clusters() {
     local line
     line=$("$root/tests/setup/kubernetes.sh") || return
     export "${line?}"
-    lanes 'suite disruption' 'suite install && suite scaling && suite cluster'
+}
+# The clusters themselves, without the product.
+stage_cluster() { clusters && suite cluster; }
+# The product on them. These mostly wait, too, and the two lanes are as long as each other.
+stage_kubernetes() {
+    clusters || return
+    lanes 'suite disruption' 'suite install && suite scaling'
 }
 stage_deny() {
     install_deny() {
