@@ -7,9 +7,15 @@ use parking_lot::Mutex;
 use streamfleet_process::readiness::{Note, Readiness};
 use tokio::time::sleep;
 
-/// How long a failure counts: longer than the longest pause between two attempts and the time that one takes. A watch that has been made
-/// again says nothing while nothing changes, so it is known by failing no more.
-const COUNTS: Duration = Duration::from_secs(20);
+use super::watching::LONGEST;
+use super::{CONNECTS, SILENCE};
+
+/// How long a failure counts: longer than the longest pause between two attempts and the time that one takes, of which an API server that
+/// is connected to and never answers takes all. A watch that has been made again says nothing while nothing changes, so it is known by
+/// failing no more.
+const COUNTS: Duration = LONGEST.saturating_add(CONNECTS).saturating_add(SILENCE).saturating_add(SPARE);
+/// For a machine that is busy.
+const SPARE: Duration = Duration::from_secs(5);
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -136,23 +142,36 @@ mod tests {
         check(0, Standing::Starting);
         b.heard();
         check(0, Standing::Away);
-        check(19, Standing::Away);
-        check(20, Standing::Synced);
-        b.failed(start + Duration::from_secs(30));
-        check(31, Standing::Away);
+        check(49, Standing::Away);
+        check(50, Standing::Synced);
+        b.failed(start + Duration::from_secs(60));
+        check(61, Standing::Away);
         b.heard();
-        check(31, Standing::Synced);
+        check(61, Standing::Synced);
         b.refused();
-        check(31, Standing::Refused);
-        a.failed(start + Duration::from_secs(40));
-        check(41, Standing::Away);
-        check(60, Standing::Refused);
+        check(61, Standing::Refused);
+        a.failed(start + Duration::from_secs(70));
+        check(71, Standing::Away);
+        check(120, Standing::Refused);
         b.heard();
-        check(60, Standing::Synced);
+        check(120, Standing::Synced);
         // One that never told anything, and is refused.
         let c = contact.line();
-        check(60, Standing::Starting);
+        check(120, Standing::Starting);
         c.refused();
-        check(60, Standing::Refused);
+        check(120, Standing::Refused);
+    }
+
+    /// The gauge was 1 again after each attempt, and the alert on it began to wait anew.
+    #[test]
+    fn who_takes_requests_and_never_answers_is_away_all_the_time() {
+        let (contact, start) = (Contact::default(), Instant::now());
+        let line = contact.line();
+        line.heard();
+        for attempt in 0..10 {
+            let failed = start + (LONGEST + CONNECTS + SILENCE) * attempt;
+            assert!(attempt == 0 || contact.standing(failed) == Standing::Away, "before failure {attempt}");
+            line.failed(failed);
+        }
     }
 }

@@ -46,9 +46,65 @@ pub(crate) enum NoCluster {
 
 /// A way to the API server, as the pod's service account, or as a kubeconfig says. Nobody is asked yet.
 pub(crate) async fn connect() -> Result<Client, NoCluster> {
-    let mut config = kube::Config::infer().await?;
+    Ok(client(kube::Config::infer().await?)?)
+}
+
+fn client(mut config: kube::Config) -> kube::Result<Client> {
     config.connect_timeout = Some(CONNECTS);
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
-    Ok(Client::try_from(config)?)
+    // A request that is refused for now fails: what is asked again has its own pauses, and says meanwhile that nobody answers. The
+    // client's own would be minutes long, and nobody would hear of them.
+    config.default_retry = false;
+    Client::try_from(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+    use kube::Api;
+    use kube::runtime::watcher;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::contact::{Contact, Standing};
+    use super::watching::Watch;
+    use super::*;
+
+    /// What an API server says that begins, or has too much to do, counts as a failure at once.
+    #[tokio::test]
+    async fn who_is_told_to_come_back_says_so() {
+        streamfleet_process::crypto::install();
+        for status in ["429 Too Many Requests", "503 Service Unavailable", "504 Gateway Timeout"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+            let answer = async {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let _ = stream.read(&mut [0; 4_096]).await;
+                    let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                    let _ = stream.write_all(head.as_bytes()).await;
+                }
+            };
+            let contact = Contact::default();
+            let line = contact.line();
+            line.heard();
+            let services = Api::<Service>::namespaced(client(kube::Config::new(uri)).unwrap(), "voice");
+            let mut watch = Watch::new(services, watcher::Config::default(), line);
+            let failed = async {
+                while contact.standing(std::time::Instant::now()) != Standing::Away {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            // Without pauses of the client's: the first of them alone may be as long.
+            let watched = async { while watch.heard().await.is_ok() {} };
+            let seen = tokio::select! {
+                seen = timeout(Duration::from_secs(20), failed) => seen.is_ok(),
+                () = watched => false,
+                () = answer => false,
+            };
+            assert!(seen, "{status}");
+        }
+    }
 }

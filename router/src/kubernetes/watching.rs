@@ -17,7 +17,7 @@ use super::contact::Line;
 const ENDS: u32 = 25;
 /// The first pause after a failure, and the longest.
 const PAUSE: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// So many refusals in a row are meant: an API server that begins refuses what it will allow a moment later.
 const MEANT: u32 = 4;
 
