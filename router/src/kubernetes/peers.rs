@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -23,10 +23,13 @@ const MAX_SLICES: usize = 64;
 /// Where all relays are, by slice. Whether they are ready does not matter: one that begins is told as well, and one that ends has clients.
 #[derive(Debug, Default)]
 struct Slices {
-    known: BTreeMap<String, BTreeSet<IpAddr>>,
+    known: BTreeMap<String, Relays>,
     /// Those that a list has named until now.
-    listed: Option<BTreeMap<String, BTreeSet<IpAddr>>>,
+    listed: Option<BTreeMap<String, Relays>>,
 }
+
+/// The addresses of a slice, with whose they are.
+type Relays = BTreeSet<(String, IpAddr)>;
 
 impl Slices {
     fn note(&mut self, event: Event<EndpointSlice>) {
@@ -35,14 +38,14 @@ impl Slices {
             Event::InitApply(slice) => {
                 let listed = self.listed.get_or_insert_default();
                 if listed.len() < MAX_SLICES {
-                    listed.insert(name(&slice), addresses(&slice));
+                    listed.insert(name(&slice), relays(&slice));
                 }
             }
             Event::InitDone => self.known = self.listed.take().unwrap_or_default(),
             Event::Apply(slice) => {
                 let name = name(&slice);
                 if self.known.len() < MAX_SLICES || self.known.contains_key(&name) {
-                    self.known.insert(name, addresses(&slice));
+                    self.known.insert(name, relays(&slice));
                 }
             }
             Event::Delete(slice) => drop(self.known.remove(&name(&slice))),
@@ -50,18 +53,33 @@ impl Slices {
     }
 
     fn all(&self) -> BTreeSet<IpAddr> {
-        self.known.values().flatten().copied().collect()
+        one_each(self.known.values().flatten())
     }
+}
+
+/// One address of each relay: in a cluster of two families each has one in a slice of either, and would be told everything twice. That
+/// of IPv4 comes first: every socket reaches it.
+fn one_each<'a>(relays: impl IntoIterator<Item = &'a (String, IpAddr)>) -> BTreeSet<IpAddr> {
+    let mut first: BTreeMap<&str, IpAddr> = BTreeMap::new();
+    for (whose, address) in relays {
+        first.entry(whose).and_modify(|known| *known = (*known).min(*address)).or_insert(*address);
+    }
+    first.into_values().collect()
 }
 
 fn name(slice: &EndpointSlice) -> String {
     slice.metadata.name.clone().unwrap_or_default()
 }
 
-fn addresses(slice: &EndpointSlice) -> BTreeSet<IpAddr> {
-    let endpoints = slice.endpoints.iter().flatten();
-    // An endpoint has one address; more are another's business.
-    endpoints.filter_map(|endpoint| endpoint.addresses.first()?.parse().ok()).collect()
+fn relays(slice: &EndpointSlice) -> Relays {
+    let relay = |endpoint: &Endpoint| {
+        // An endpoint has one address; more are another's business.
+        let address = endpoint.addresses.first()?;
+        let pod = endpoint.target_ref.as_ref().and_then(|pod| pod.uid.clone().or_else(|| pod.name.clone()));
+        // Whoever is no pod is known by his address alone.
+        Some((pod.unwrap_or_else(|| address.clone()), address.parse().ok()?))
+    };
+    slice.endpoints.iter().flatten().filter_map(relay).collect()
 }
 
 /// What slices are looked for.
@@ -74,7 +92,10 @@ pub(crate) async fn first(client: &Client, At { namespace, name }: &At, endpoint
     let api = Api::<EndpointSlice>::namespaced(client.clone(), namespace);
     let params = ListParams::default().labels(&of_service(name)).limit(MAX_SLICES as u32);
     match timeout(FIRST, api.list(&params)).await {
-        Ok(Ok(list)) => endpoints.set(list.items.iter().flat_map(addresses).collect()),
+        Ok(Ok(list)) => {
+            let all: Vec<Relays> = list.items.iter().map(relays).collect();
+            endpoints.set(one_each(all.iter().flatten()));
+        }
         Ok(Err(error)) => tracing::warn!(%error, "the other relays are not known yet"),
         Err(_) => tracing::warn!("the other relays are not known yet: the API server does not answer"),
     }
@@ -97,7 +118,7 @@ pub(crate) async fn follow(client: Client, At { namespace, name }: At, contact: 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -135,6 +156,31 @@ mod tests {
         slices.note(Event::InitApply(slice("c", &["10.0.0.3"])));
         slices.note(Event::InitDone);
         assert_eq!(all(&slices), ["10.0.0.3"]);
+    }
+
+    /// Each peer got every flow twice, and of the peers that are told at most half as many relays were.
+    #[test]
+    fn a_relay_of_two_families_is_told_once() {
+        let of_pods = |name: &str, relays: &[(&str, Value)]| -> EndpointSlice {
+            let endpoints: Vec<_> = relays
+                .iter()
+                .map(|(address, pod)| json!({ "addresses": [address], "conditions": {}, "targetRef": pod }))
+                .collect();
+            let slice = json!({ "metadata": { "name": name }, "addressType": "IPv4", "endpoints": endpoints });
+            serde_json::from_value(slice).unwrap()
+        };
+        let uid = |uid: &str| json!({ "kind": "Pod", "name": "router", "uid": uid });
+        let named = |name: &str| json!({ "kind": "Pod", "name": name });
+        let four = [("10.0.0.1", uid("a")), ("10.0.0.2", named("b")), ("10.0.0.3", json!(null))];
+        let six = [("fd00::1", uid("a")), ("fd00::2", named("b")), ("fd00::3", json!(null)), ("fd00::4", uid("c"))];
+        let mut slices = Slices::default();
+        slices.note(Event::Apply(of_pods("six", &six[..2])));
+        assert_eq!(all(&slices), ["fd00::1", "fd00::2"], "while there is no other");
+        slices.note(Event::Apply(of_pods("four", &four)));
+        slices.note(Event::Apply(of_pods("six", &six)));
+        assert_eq!(all(&slices), ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::3", "fd00::4"]);
+        slices.note(Event::Delete(of_pods("four", &[])));
+        assert_eq!(all(&slices), ["fd00::1", "fd00::2", "fd00::3", "fd00::4"]);
     }
 
     #[test]
