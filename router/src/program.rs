@@ -293,6 +293,7 @@ pub async fn serve(
     let hold = calls::Hold::default();
     until(&mut subsystems, "held calls", &stop, tell::tell(hold.clone(), store.clone(), metrics.meter("router")));
     let sockets = Sockets::new(plan.sockets);
+    let leaving = CancellationToken::new();
     let parts = Parts {
         hold,
         store,
@@ -306,11 +307,12 @@ pub async fn serve(
         streams: plan.serve.connections.get() / 2,
         tasks: tasks.clone(),
         stop: stop.clone(),
+        leaving: leaving.clone(),
     };
     let routes = pages.fallback_service(http::router(parts, &metrics.meter("router")));
     ready(&addresses);
     let http_grace = plan.termination_grace.saturating_sub(plan.notice);
-    let stop_http = CancellationToken::new();
+    let stop_http = leaving;
     subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), http_grace));
     let stopping = subsystems.stopping();
     let probes = Admin { readiness: readiness.clone(), metrics };

@@ -94,6 +94,8 @@ pub struct Parts {
     pub tasks: TaskTracker,
     /// Ends it.
     pub stop: CancellationToken,
+    /// No more connections come: what would last ends, and its client goes on at another router.
+    pub leaving: CancellationToken,
 }
 
 /// All that the routes share.

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use http_body_util::BodyExt as _;
+use futures_util::StreamExt as _;
 use streamfleet_edge::headers::bearer;
 use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{USER_HEADER, VOUCHED, VOUCHED_HEADER, encode_user};
@@ -31,6 +31,9 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 /// How long it is waited, and how often, until what is read of a session is asked of its worker again, which did not answer: one
 /// that has handed its last session over is gone before the store has heard where that session is now.
 const AGAIN_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_secs(1)];
+
+/// How many workers are asked for what any of them reads in the store: one that has died is among them until its lease is over.
+const READERS: usize = 3;
 
 /// Whether the router vouches for whoever asks: a worker knows neither the operator's token nor users'.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +112,18 @@ impl Call {
         self.answered(outcome.await.and_then(|answer| self.bounded(answer)))
     }
 
-    /// Asks a worker that does not have the session, and not the one that is gone.
+    /// Asks workers that do not have the session, and not the one that is gone, until one answers.
     async fn read_anywhere(&self, parts: &Parts, voucher: Voucher, gone: Option<Reach>) -> Result<Response, Failure> {
         let is_gone = |at: &Reach| gone.as_ref().is_some_and(|gone| gone.worker == at.worker);
-        let at = self.some_workers().into_iter().find(|at| !is_gone(at));
-        let at = at.ok_or(Failure::NoCapacity { retry_after: FULL_RETRY })?;
-        self.pass_on_for(parts, Body::empty(), (at, voucher)).await
+        let others = self.some_workers().into_iter().filter(|at| !is_gone(at));
+        let mut last = Failure::NoCapacity { retry_after: FULL_RETRY };
+        for at in others.take(READERS) {
+            match self.pass_on_for(parts, Body::empty(), (at, voucher.clone())).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => last = failure,
+            }
+        }
+        Err(last)
     }
 
     /// `input_hook` and `trigger_response`.
@@ -242,18 +251,20 @@ impl Call {
         }
     }
 
-    /// A stream of outputs, among as many as there may be: they last, and must leave connections for everything else.
+    /// A stream of outputs, among as many as there may be: they last, and must leave connections for everything else. When this router
+    /// leaves they end: an `EventSource` comes again where its stream ends, to another one, and goes on behind what it has.
     fn bounded(&self, answer: Response) -> Result<Response, Failure> {
         if answer.status() != StatusCode::OK {
             return Ok(answer);
         }
         let place = self.api.streams.clone().try_acquire_owned();
         let place = place.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })?;
+        let leaving = self.api.parts.leaving.clone().cancelled_owned();
         Ok(answer.map(|body| {
             // Given back with the connection.
-            Body::new(body.map_frame(move |frame| {
+            Body::from_stream(body.into_data_stream().take_until(leaving).map(move |data| {
                 let _ = &place;
-                frame
+                data
             }))
         }))
     }

@@ -180,6 +180,35 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
     world.store.leave(&service(), &gone).await.unwrap();
     assert_eq!(ask(&world, "GET", &url, None).await.0, 200, "it is over, and this router has never known it");
     assert_eq!(world.next().await.line, "GET /a/outputs?webrtc_id=x");
+    // Others that have died, and are in the directory until their leases are over.
+    for dead in ["dead", "also-dead"] {
+        world.ghost(dead).await;
+    }
+    let router = world.router(json!({}));
+    let url = format!("{router}/outputs?webrtc_id=x");
+    let heard = async { while ask(&world, "GET", &url, None).await.0 != 200 {} };
+    tokio::time::timeout(SOON, heard).await.expect("the router hears of workers");
+    assert_eq!(world.next().await.worker, "w");
+    for draw in 0..20 {
+        assert_eq!(ask(&world, "GET", &url, None).await.0, 200, "draw {draw}: the one that lives is asked too");
+        assert_eq!(world.next().await.worker, "w");
+    }
+}
+
+/// An upgrade of routers took as long as their grace wherever a page listened for outputs.
+#[tokio::test]
+async fn outputs_end_with_their_router() {
+    let world = World::new();
+    world.worker("w").await;
+    let router = world.router(json!({}));
+    world.offer(&router, "x", &json!({})).await;
+    let mut stream = world.client.get(format!("{router}/outputs?webrtc_id=x&lasting")).send().await.unwrap();
+    assert_eq!(stream.chunk().await.unwrap().as_deref(), Some(&b"data: 1\n\n"[..]));
+    let more = tokio::time::timeout(std::time::Duration::from_millis(200), stream.chunk()).await;
+    assert!(more.is_err(), "it lasts");
+    world.leaving.cancel();
+    let end = tokio::time::timeout(SOON, stream.chunk()).await.expect("it ends");
+    assert_eq!(end.unwrap(), None);
 }
 
 /// A session that is over has nobody whom the router could compare: its worker, or the one that reads the store, is told who asks.

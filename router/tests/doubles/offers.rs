@@ -74,6 +74,7 @@ async fn one_other_worker_is_tried() {
         (3, vec![stale, full, Act::Answer], (503, "no_capacity"), 2),
         (1, vec![full, Act::Answer], (503, "no_capacity"), 1),
         (2, vec![Act::Decline, Act::Answer], (400, "invalid_offer"), 1),
+        (2, vec![Act::Fail, Act::Answer], (500, "internal"), 1),
         (2, vec![full, Act::Decline, Act::Answer], (400, "invalid_offer"), 2),
     ] {
         let mut world = World::new();

@@ -10,6 +10,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocketUpgrade};
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use opentelemetry::metrics::MeterProvider as _;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -58,6 +59,8 @@ pub(crate) fn service_key() -> ServiceKey {
 pub(crate) enum Act {
     Answer,
     Decline,
+    /// Meets a fault of its own.
+    Fail,
     Refuse(Refused),
     /// Never answers.
     Hang,
@@ -100,6 +103,8 @@ pub(crate) struct World {
     pub(crate) relay: Option<Arc<Minting>>,
     /// Proxies whom a router believes.
     pub(crate) trusted: Vec<Network>,
+    /// Told to routers that leave.
+    pub(crate) leaving: CancellationToken,
     _ends: DropGuard,
 }
 
@@ -151,6 +156,7 @@ impl World {
             streams: 9,
             relay: None,
             trusted: Vec::new(),
+            leaving: CancellationToken::new(),
             _ends: stop.drop_guard(),
         }
     }
@@ -232,6 +238,7 @@ impl World {
             streams: self.streams,
             tasks,
             stop,
+            leaving: self.leaving.clone(),
         };
         format!("http://{}/a", self.listen(router(parts, &meter)))
     }
@@ -444,6 +451,10 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
         if let Some(id) = parts.uri.path().strip_prefix("/a/sessions/").filter(|id| !id.contains('/')) {
             return double.session(&parts.method, id);
         }
+        if parts.uri.query().is_some_and(|query| query.contains("&lasting")) {
+            let first = futures_util::stream::once(async { Ok::<_, std::convert::Infallible>("data: 1\n\n") });
+            return Body::from_stream(first.chain(futures_util::stream::pending())).into_response();
+        }
         return (StatusCode::OK, [("content-type", "application/json")], r#"{"status":"success"}"#).into_response();
     };
     let act = double.script.lock().pop_front().unwrap_or(Act::Answer);
@@ -468,6 +479,10 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
             let failed = json!({ "status": "failed", "meta": { "error": "invalid_offer" } });
             (StatusCode::BAD_REQUEST, failed.to_string()).into_response()
         }
+        Act::Fail => {
+            let failed = json!({ "status": "failed", "meta": { "error": "internal" } });
+            (StatusCode::INTERNAL_SERVER_ERROR, failed.to_string()).into_response()
+        }
         Act::Refuse(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, [(REFUSED_HEADER, reason.as_str())], Body::empty()).into_response()
         }
@@ -488,7 +503,7 @@ async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
     let act = double.script.lock().pop_front().unwrap_or(Act::Answer);
     match act {
         Act::Answer | Act::Die => {}
-        Act::Decline => return StatusCode::NOT_FOUND.into_response(),
+        Act::Decline | Act::Fail => return StatusCode::NOT_FOUND.into_response(),
         Act::Refuse(reason) => {
             return (StatusCode::SERVICE_UNAVAILABLE, [(REFUSED_HEADER, reason.as_str())]).into_response();
         }
