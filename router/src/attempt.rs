@@ -19,6 +19,8 @@ pub enum Outcome {
     Taken,
     /// It has answered, and the client is to read why there is no session.
     Declined,
+    /// It has answered, and that it cannot: a fault of its own, or of what it needs. Another one would fail likewise.
+    Failed,
     /// It will not take what was placed on it.
     Refused(Refused),
     /// Its connection could not be made, or ended before the answer.
@@ -34,6 +36,7 @@ impl Outcome {
         match self {
             Self::Taken => "taken",
             Self::Declined => "declined",
+            Self::Failed => "failed",
             Self::Refused(refused) => refused.as_str(),
             Self::Gone => "gone",
             Self::TimedOut => "timed_out",
@@ -115,7 +118,7 @@ impl Attempts {
     pub fn after(&mut self, worker: &WorkerId, outcome: Outcome) -> Next {
         let failure = match outcome {
             Outcome::Taken => return Next::Reply { claim: Fate::Kept },
-            Outcome::Declined => return Next::Reply { claim: Fate::Released },
+            Outcome::Declined | Outcome::Failed => return Next::Reply { claim: Fate::Released },
             Outcome::Refused(Refused::Stale | Refused::Draining | Refused::Full) => {
                 Failure::NoCapacity { retry_after: FULL_RETRY }
             }
@@ -201,6 +204,7 @@ mod tests {
         let stale = Outcome::Refused(Refused::Stale);
         check(&[Outcome::Taken], std::slice::from_ref(&kept));
         check(&[Outcome::Declined], std::slice::from_ref(&released));
+        check(&[Outcome::Failed], std::slice::from_ref(&released));
         let retry = |or: &Failure| Next::Retry { or: or.clone() };
         let lost = Failure::UpstreamUnavailable;
         check(&[stale, Outcome::Taken], &[retry(&FULL), kept]);
@@ -263,6 +267,7 @@ mod tests {
         prop_oneof![
             Just(Outcome::Taken),
             Just(Outcome::Declined),
+            Just(Outcome::Failed),
             prop::sample::select(&Refused::ALL[..]).prop_map(Outcome::Refused),
             Just(Outcome::Gone),
             Just(Outcome::TimedOut),

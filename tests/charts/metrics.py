@@ -1,5 +1,6 @@
 """The metrics that the programs export, by the sources that define them: names as Prometheus has them."""
 
+import pathlib
 import re
 
 METHOD = re.compile(r"\b(?:u64|i64|f64)_(?:observable_)?(counter|gauge|histogram|up_down_counter)\(")
@@ -80,6 +81,53 @@ def of_sources(root):
     return {name for text in sources(root) for name in defined(text)}
 
 
+# Where the values of a label stand: of what begins there, the words in quotes.
+VALUES = {
+    ("streamfleet_fleet_state", "state"): [("worker/src/fleet/gauges.rs", "impl State {")],
+    ("streamfleet_offers_total", "outcome"): [("router/src/attempt.rs", "impl Outcome {"), ("router/src/http/offer.rs", "let label = match")],
+    ("streamfleet_operator_reconciles_total", "outcome"): [("operator/src/metrics.rs", "impl Outcome {")],
+    ("streamfleet_relay_dropped_total", "reason"): [("crates/relay/src/relay.rs", "impl Drop {")],
+    ("streamfleet_relay_unheard_total", "reason"): [("crates/relay/src/announce.rs", "impl Unheard {")],
+    ("streamfleet_relay_unopened_total", "reason"): [("crates/session/src/ufrag/mod.rs", "impl Unopened {")],
+    ("streamfleet_service_workers", "state"): [("operator/src/metrics.rs", 'values("streamfleet_service_workers"')],
+    ("streamfleet_sessions_ended_total", "reason"): [("crates/session/src/lifecycle.rs", "impl CloseReason {")],
+}
+
+
+def inside(text, marker):
+    """What the first brackets at the marker or behind it have in them."""
+    (start,) = (found.start() for found in re.finditer(re.escape(marker), text))
+    opens = re.compile(r"[({\[]").search(text, start).end()
+    depth = 1
+    for at in range(opens, len(text)):
+        depth += (text[at] in "({[") - (text[at] in ")}]")
+        if depth == 0:
+            return text[opens:at]
+    raise ValueError(marker)
+
+
+def values(root, metric, label):
+    """All that a label of a metric may say."""
+    said = set()
+    for file, marker in VALUES[metric, label]:
+        said |= set(re.findall(r'"([a-z0-9_]+)"', inside(without_tests((root / file).read_text()), marker)))
+    if metric == "streamfleet_offers_total":
+        said |= refusals(root)
+    return said
+
+
+def refusals(root):
+    """What routers answer offers with: failures that they make, and words of their own. The last net, in http/mod.rs, counts none."""
+    said = set()
+    for file in (root / "router/src").rglob("*.rs"):
+        if file.name.endswith("tests.rs") or file.relative_to(root) == pathlib.Path("router/src/http/mod.rs"):
+            continue
+        text = without_tests(file.read_text())
+        said |= {re.sub(r"\B([A-Z])", r"_\1", name).lower() for name in re.findall(r"\bFailure::([A-Z]\w+)", text)}
+        said |= set(re.findall(r'record\.offer\("(\w+)"\)', text))
+    return said
+
+
 def literals(root):
-    """Every word that stands in quotes: among them are the names of labels, and their values."""
+    """Every word that stands in quotes: among them are the names of labels."""
     return {word for text in sources(root) for word in re.findall(r'"([a-z0-9_]+)"', without_tests(text))}

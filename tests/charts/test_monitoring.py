@@ -10,12 +10,14 @@ import unittest
 
 import yaml
 
-from metrics import defined, literals, of_sources
+from metrics import VALUES, defined, literals, of_sources, values
 from rendered import CHARTS, ROOT, cases, objects
 
 METRIC = re.compile(r"\b(streamfleet_[a-z0-9_]+)\b")
 ALL = "monitoring: {namespace: monitoring, podMonitors: {enabled: true}, rules: {enabled: true}, dashboard: {enabled: true}}"
 SELECTOR = re.compile(r'(\w+)=~?"([^"]*)"')
+SELECTED = re.compile(r"\b(streamfleet_\w+)\{([^}]*)\}")
+RATE = re.compile(r"\brate\((\w+\{[^}]*\})\[\w+\]\)")
 GROUP = re.compile(r"\b(?:by|on|without) \(([^)]*)\)")
 # Labels that Prometheus gives, or histograms have.
 PROMETHEUS = {"job", "pod", "le"}
@@ -86,7 +88,12 @@ def figures(**values):
     return {f"streamfleet_service_{name}{{{of}}}": value for name, value in values.items()}
 
 
-# Alerts over series that stay as they are: which of them fire.
+def offers(**rates):
+    """Offers in a second at a router, by what became of them."""
+    return {f'streamfleet_offers_total{{job="voice/demo-streamfleet-router",outcome="{name}"}}': rate for name, rate in rates.items()}
+
+
+# Alerts over series that stay as they are, of counters the rates: which of them fire.
 FIRING = [
     ("StreamfleetServiceFull", figures(sessions=98, serving_sessions=98, capacity=100), True),
     ("StreamfleetServiceFull", figures(sessions=90, serving_sessions=90, capacity=100), False),
@@ -102,6 +109,12 @@ FIRING = [
     ("StreamfleetOneRouter", {'up{job="voice/demo-streamfleet-router",pod="a"}': 1, 'up{job="voice/demo-streamfleet-router",pod="b"}': 1}, False),
     ("StreamfleetOffersHeld", figures(held_offers=1), True),
     ("StreamfleetOffersHeld", figures(held_offers=0), False),
+    ("StreamfleetCallsRefused", offers(accepted=97, no_capacity=2, upstream_unavailable=1), True),
+    ("StreamfleetCallsRefused", offers(accepted=99, no_capacity=1), False),
+    # Workers that answer with a fault of their own, and with what is wrong with an offer.
+    ("StreamfleetCallsRefused", offers(failed=100), True),
+    ("StreamfleetCallsRefused", offers(accepted=50, declined=50), False),
+    ("StreamfleetCallsRefused", offers(accepted=50, user_limit_reached=50), False),
 ]
 
 
@@ -146,27 +159,33 @@ class Monitoring(unittest.TestCase):
     def test_what_fires(self):
         """Prometheus' own code over series, but for how long an alert waits."""
         expressions = {rule["alert"]: rule["expr"] for rule in rules()}
-        answers = evaluated((expressions[alert], series) for alert, series, _ in FIRING)
+        answers = evaluated((RATE.sub(r"\1", expressions[alert]), series) for alert, series, _ in FIRING)
         for (alert, series, fires), answer in zip(FIRING, answers, strict=True):
             with self.subTest(alert, series=series):
                 self.assertEqual(bool(answer), fires, answer)
 
     def test_every_label_and_value_is_exported(self):
-        """What selectors and groups name stands in a source as it is written."""
+        """What groups name stands in a source as it is written; what selectors ask of a label is what that metric says there."""
         known = literals(ROOT)
-        seen = set()
+        seen, asked = set(), set()
         for where, expression in expressions():
             names = {name for found in GROUP.findall(expression) for name in re.findall(r"\w+", found)}
-            for name, value in SELECTOR.findall(expression):
-                names.add(name)
-                if name not in PROMETHEUS | {"namespace", "service"}:
-                    seen |= set(value.split("|"))
-                    with self.subTest(where, label=name):
-                        self.assertLessEqual(set(value.split("|")), known)
+            names |= {name for name, _ in SELECTOR.findall(expression)}
+            for metric, selectors in SELECTED.findall(expression):
+                for name, value in SELECTOR.findall(selectors):
+                    if name not in PROMETHEUS | {"namespace", "service"}:
+                        asked.add((metric, name))
+                        seen |= set(value.split("|"))
+                        with self.subTest(where, label=name):
+                            self.assertLessEqual(set(value.split("|")), values(ROOT, metric, name))
             with self.subTest(where):
                 self.assertLessEqual(names - PROMETHEUS, known)
         self.assertGreater(len(seen), 10)
+        self.assertEqual(asked, set(VALUES))
         self.assertNotIn("no_capacities", known)
+        # Of which workers answer, and routers never.
+        self.assertLessEqual({"accepted", "declined", "failed", "no_capacity", "invalid_body"}, values(ROOT, "streamfleet_offers_total", "outcome"))
+        self.assertTrue({"internal", "draining"}.isdisjoint(values(ROOT, "streamfleet_offers_total", "outcome")))
 
     def test_prometheus_reads_them(self):
         queries = list(drawn())

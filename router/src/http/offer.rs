@@ -52,7 +52,7 @@ impl Call {
                         self.api.record.offer_took(began.elapsed());
                         "accepted"
                     }
-                    Ok(_) => "declined",
+                    Ok((_, outcome)) => outcome.as_str(),
                     Err(failure) => failure.as_str(),
                 };
                 self.api.record.offer(label);
@@ -138,7 +138,11 @@ fn outcome(status: StatusCode, refused: Option<&HeaderValue>, body: &[u8]) -> Ou
     }
     let answer = serde_json::from_slice::<Answer<'_>>(body);
     let is_answer = status == StatusCode::OK && answer.is_ok_and(|answer| answer.r#type.as_deref() == Some("answer"));
-    if is_answer { Outcome::Taken } else { Outcome::Declined }
+    match status {
+        _ if is_answer => Outcome::Taken,
+        _ if status.is_server_error() => Outcome::Failed,
+        _ => Outcome::Declined,
+    }
 }
 
 /// `access_token` of the query; of several the first.
@@ -166,8 +170,11 @@ mod tests {
         check(400, None, r#"{"type":"answer"}"#, Outcome::Declined);
         check(503, Some("stale"), "{}", Outcome::Refused(Refused::Stale));
         check(503, Some("full"), "{}", Outcome::Refused(Refused::Full));
-        check(503, Some("moody"), "{}", Outcome::Declined);
+        check(503, Some("moody"), "{}", Outcome::Failed);
         check(200, Some("full"), r#"{"type":"answer"}"#, Outcome::Taken);
-        check(503, None, "{}", Outcome::Declined);
+        // A fleet whose workers answer every offer so is one that refuses all calls.
+        check(500, None, r#"{"status":"failed","meta":{"error":"internal"}}"#, Outcome::Failed);
+        check(502, None, "", Outcome::Failed);
+        check(503, None, "{}", Outcome::Failed);
     }
 }

@@ -307,7 +307,7 @@ fn told(opened: Result<Opened, Silence>) -> Told<Result<Upgraded, Failure>> {
         Ok(Opened::No(head)) => match refused(head.status, &head.headers) {
             Some(refused) => Told { outcome: Outcome::Refused(refused), answer: None },
             // It is no worker of ours, or of another release.
-            None => Told { outcome: Outcome::Declined, answer: Some(Err(Failure::UpstreamUnavailable)) },
+            None => Told { outcome: Outcome::Failed, answer: Some(Err(Failure::UpstreamUnavailable)) },
         },
         Err(Silence::Gone) => Told { outcome: Outcome::Gone, answer: None },
         Err(Silence::TimedOut) => Told { outcome: Outcome::TimedOut, answer: None },
