@@ -24,7 +24,7 @@ SECTIONS = {
     "scope": ("Which StreamServices", "With `scope.namespaces` the operator has a Role in each of these, and beside them one ClusterRole: to read Nodes."),
     "publicUrl": ("Addresses", ""),
     "ipFamilies": ("Addresses", ""),
-    "fleet": ("Secrets", "`helm upgrade` keeps what is in them, also what was changed by hand; `helm rollback` brings back what they had at that revision. `kubectl get secret RELEASE-streamfleet-fleet` shows them."),
+    "fleet": ("Secrets", "`helm upgrade` keeps what is in them, also what was changed by hand; `helm rollback` brings back what they had at that revision. `kubectl get secret streamfleet-fleet` shows them (`RELEASE-streamfleet-fleet` where the release's name does not have `streamfleet` in it)."),
     "redis": ("The store", "One of `redis.url`, `redis.sentinels` and `redis.nodes`, or none for the bundled one. Redis 7."),
     "operator": ("The operator", ""),
     "router": ("The routers", ""),
