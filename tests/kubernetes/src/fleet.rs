@@ -293,6 +293,14 @@ impl Report {
         if self.steady { UNHEARD } else { UNSTEADY }
     }
 
+    /// What they may miss where `gaps` may be missed: on a machine whose cores were away, what that makes beside it.
+    pub fn allowing(&self, gaps: Gaps) -> Gaps {
+        if self.steady {
+            return gaps;
+        }
+        Gaps { outage_ms: gaps.outage_ms + UNSTEADY.outage_ms, pause_ms: gaps.pause_ms + UNSTEADY.pause_ms }
+    }
+
     /// That nothing has happened to any of them: each was answered, heard itself all the time, and was not ended.
     ///
     /// # Errors
@@ -352,5 +360,9 @@ mod tests {
         ] {
             assert_eq!(report.undisturbed().is_ok(), is_nothing, "{report:?}");
         }
+        let gaps = Gaps { outage_ms: 8_000.0, pause_ms: 8_000.0 };
+        assert_eq!(of(1, 0.0, 0.0, true).allowing(gaps), gaps);
+        let more = Gaps { outage_ms: 9_500.0, pause_ms: 11_000.0 };
+        assert_eq!(of(1, 0.0, 0.0, false).allowing(gaps), more);
     }
 }

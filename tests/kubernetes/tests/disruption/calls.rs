@@ -25,8 +25,9 @@ const SOCKETS: usize = 2;
 const TALKS: usize = 3;
 /// "Until the load balancer notices": its health checks take up to two seconds, then a call's next check goes by another relay.
 const NOTICED: Gaps = Gaps { outage_ms: 8_000.0, pause_ms: 8_000.0 };
-/// A call that heard nothing for so long is over.
-const OVER_MS: f64 = 10_000.0;
+/// A call that heard nothing for so long is over: longer than anybody may take to notice, on a machine that stands still too, and shorter
+/// than what is waited for those that are lost.
+const OVER_MS: f64 = 20_000.0;
 
 /// Sessions of workers, by their pods.
 pub(crate) type Sessions = BTreeMap<String, u64>;
@@ -59,8 +60,8 @@ pub(crate) enum Carriers {
 pub(crate) struct Expected {
     /// Calls by WebRTC whose worker died.
     pub(crate) lost: u64,
-    /// WebSockets that had to come back, at least.
-    pub(crate) back: u64,
+    /// WebSockets that had to come back, at least and at most.
+    pub(crate) back: (u64, u64),
 }
 
 impl<'a> Live<'a> {
@@ -187,20 +188,23 @@ impl Ended {
     }
 
     /// Each was heard to its end, and came back only if it had to.
-    fn judge_talks(&self, promised: Sockets, expected: u64) -> Result<()> {
+    fn judge_talks(&self, promised: Sockets, (least, most): (u64, u64)) -> Result<()> {
         let returned = |talk: &&Value| talk["reconnects"].as_u64().unwrap_or_default() > 0;
         let back = self.talks.iter().filter(returned).count() as u64;
         if !self.talks.is_empty() {
-            println!("{back} of {} WebSockets came back, of at least {expected}", self.talks.len());
+            println!("{back} of {} WebSockets came back; {least} to {most} had to", self.talks.len());
         }
         for talk in &self.talks {
             ensure!(talk["verdict"] == "heard", "a WebSocket was lost: {talk}");
         }
         match promised {
             Sockets::GoOn => ensure!(back == 0, "WebSockets broke: {:?}", self.talks),
-            Sockets::GoOnUnlessDrained | Sockets::ComeBack => {
-                ensure!(back >= expected, "{expected} WebSockets had to come back: {:?}", self.talks);
-            }
+            // Others hear nothing of it.
+            Sockets::GoOnUnlessDrained | Sockets::ComeBack => ensure!(
+                (least..=most).contains(&back),
+                "{least} to {most} WebSockets had to come back, and {back} have: {:?}",
+                self.talks
+            ),
         }
         Ok(())
     }
@@ -212,7 +216,8 @@ fn lost(report: &Report, expected: u64) -> Result<()> {
     let over = report.each.iter().filter(is_over).count() as u64;
     ensure!(over == expected, "{over} calls ended, and {expected} were to:\n{}", report.table());
     ensure!(report.each.len() == report.sessions.asked, "a call is not told of");
-    let is_well = |each: &Outcome| is_over(&each) || each.is_well(NOTICED);
-    ensure!(report.each.iter().all(is_well), "beyond {NOTICED:?}:\n{}", report.table());
+    let noticed = report.allowing(NOTICED);
+    let is_well = |each: &Outcome| is_over(&each) || each.is_well(noticed);
+    ensure!(report.each.iter().all(is_well), "beyond {noticed:?}:\n{}", report.table());
     Ok(())
 }

@@ -191,11 +191,15 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Whether the service takes no new calls.
+    /// Whether the service takes no new calls: a caller is told so. Whoever cannot call for another reason is an error.
     pub(crate) fn refused(&self) -> Result<bool> {
         let mut command = Command::new(built("streamfleet")?);
         command.args(["call", &self.url, "--seconds", "1"]);
-        Ok(self.cluster.client().output(&mut command).is_err())
+        match self.cluster.client().output(&mut command) {
+            Ok(_) => Ok(false),
+            Err(error) if format!("{error:#}").contains("the server refused the call: no_capacity") => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 
