@@ -67,6 +67,11 @@ fn understand(webrtc: &str, sockets: &str) -> Result<Promise> {
         "nothing" => Sockets::GoOn,
         "" if all == WebRtc::GoOn => Sockets::GoOn,
         "likewise" if webrtc.contains(comes_back) => Sockets::ComeBack,
+        said if said.starts_with("those that are longer than `router.drain.graceSeconds`")
+            && said.ends_with("come back by their token") =>
+        {
+            Sockets::ComeBack
+        }
         said if said.starts_with("nothing; those through a router on a node that is drained") => {
             Sockets::GoOnUnlessDrained
         }
@@ -92,6 +97,7 @@ mod tests {
             ("the API server is away", stays, go_on),
             ("Redis is away", stays, go_on),
             ("a StreamService is deleted", stays, go_on),
+            ("`helm upgrade` or `rollback`", stays, Sockets::ComeBack),
         ] {
             assert_eq!(promise(when).unwrap(), Promise { webrtc, sockets }, "{when}");
         }
@@ -99,6 +105,7 @@ mod tests {
         for (webrtc, sockets) in [
             ("its calls may be lost", "nothing"),
             ("nothing", "most of them"),
+            ("nothing", "those that are longer than `router.drain.graceSeconds` end"),
             ("its calls are lost", ""),
             ("its calls are lost", "likewise"),
         ] {

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::fleet::{await_condition, stream_services};
 use streamfleet_kubernetes_tests::{eventually, pods};
+use streamfleet_session::fleet::SECRET_HEADER;
+use streamfleet_session::{FleetSecret, ServiceName};
 use streamfleet_tests::{Script, http};
 
 use super::LIMIT;
@@ -31,17 +33,29 @@ pub(crate) async fn a_call(site: &Site<'_>) -> Result<()> {
 pub(crate) async fn strangers(site: &Site<'_>) -> Result<()> {
     let workers = site.pods(HOME, "streamfleet.dev/service=echo").await?;
     let worker = pods::address(workers.first().context("no worker")?)?;
+    let fleet: FleetSecret = site.secret("secret").await?.parse()?;
+    let elsewhere: FleetSecret = "of-an-installation-of-others".parse()?;
+    let (service, other): (ServiceName, ServiceName) =
+        (format!("{HOME}/echo").parse()?, format!("{HOME}/other").parse()?);
     for path in ["/voice/echo/webrtc/offer", "/voice/echo/websocket/offer", "/voice/echo/sessions"] {
         let ask = |headers: &[(&str, &str)]| {
             let url = format!("http://{worker}:{WORKER}{path}");
             site.cluster.control().in_network(|| http::request("POST", &url, headers, b"{}"))
         };
-        // A key of its own making is as good as none.
-        for headers in
-            [&[("content-type", "application/json")][..], &[("streamfleet-fleet", "0123456789abcdef0123456789")]]
-        {
+        // A key of its own making is as good as none, and so are another installation's and another service's.
+        for headers in [
+            &[("content-type", "application/json")][..],
+            &[(SECRET_HEADER, "0123456789abcdef0123456789")],
+            &[(SECRET_HEADER, elsewhere.of_service(&service).reveal())],
+            &[(SECRET_HEADER, fleet.of_service(&other).reveal())],
+        ] {
             let response = ask(headers)?;
             ensure!((response.status, response.refusal().as_str()) == (403, "forbidden"), "{path}: {response:?}");
+        }
+        // Whoever shows the right one is let in, and told what is wrong with his offer.
+        if path.ends_with("/webrtc/offer") {
+            let known = ask(&[(SECRET_HEADER, fleet.of_service(&service).reveal())])?;
+            ensure!(known.status != 403, "{path}: {known:?}");
         }
     }
     Ok(())

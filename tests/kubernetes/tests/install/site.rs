@@ -152,10 +152,15 @@ impl<'a> Site<'a> {
 
     /// The token that may do everything to sessions.
     pub(crate) async fn token(&self) -> Result<String> {
+        self.secret("admin-token").await
+    }
+
+    /// What a key of the installation's Secret says.
+    pub(crate) async fn secret(&self, key: &str) -> Result<String> {
         let secrets: Api<Secret> = Api::namespaced(self.cluster.kube(), HOME);
         let secret = secrets.get("streamfleet-fleet").await?;
-        let token = secret.data.and_then(|mut data| data.remove("admin-token")).context("no admin-token")?;
-        Ok(String::from_utf8(token.0)?)
+        let said = secret.data.and_then(|mut data| data.remove(key)).with_context(|| format!("no {key}"))?;
+        Ok(String::from_utf8(said.0)?)
     }
 
     /// What the API server has to have as authority of a webhook.

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::fleet::{self, Calls, Load, await_condition, await_status, stream_services};
+use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
 
 use super::LIMIT;
 use super::site::{HOME, HOST, RELEASE, Site, values};
@@ -44,6 +45,11 @@ pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     ensure!(calls.are_going_on()?, "they go on");
     let heard = site.call("/voice/echo", &["--wait", "20"])?;
     ensure!(heard["verdict"] == "heard", "new ones are taken: {heard}");
+    let promised = promise("`helm upgrade` or `rollback`")?;
+    ensure!(
+        promised == Promise { webrtc: WebRtc::GoOn, sockets: Sockets::ComeBack },
+        "it is judged by another promise: {promised:?}"
+    );
     let report = calls.stop().await?;
     println!("{}", report.table());
     report.undisturbed()?;
