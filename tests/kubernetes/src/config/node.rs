@@ -137,6 +137,6 @@ mod tests {
         for (one, two) in commands(one).iter().zip(&commands(two)) {
             assert_ne!(one, two);
         }
-        assert!(proxy(one, Timing::TEST).contains(&OsString::from("--iptables-min-sync-period=0s")));
+        assert!(proxy(one, Timing::TEST).contains(&OsString::from("--iptables-min-sync-period=1s")));
     }
 }
