@@ -56,7 +56,7 @@ pub(crate) struct Registrar {
     unheard: Unheard,
     /// When the next step is due.
     due: Instant,
-    /// When the store may be told of sessions again.
+    /// When the store may be told of sessions again, and asked before its time.
     speak: Instant,
 }
 
@@ -103,10 +103,11 @@ impl Registrar {
         }
     }
 
-    /// It has been asked to look: renew at once.
+    /// It has been asked to look, or has something to show: renew at once. A store that did not take the last word is left alone for
+    /// its while: it refuses in microseconds, and what is to be shown would ask again and again.
     pub(crate) fn woken(&mut self, now: Instant) {
         if let Standing::Member(_) = self.standing {
-            self.due = self.due.min(now);
+            self.due = self.due.min(now.max(self.speak));
         }
     }
 
@@ -241,6 +242,8 @@ mod tests {
         registrar.renewed(away().map_err(FleetError::Store), later);
         assert_eq!(registrar.epoch(), Some(Epoch(1)), "what was placed here is still its own");
         assert_eq!(registrar.may_speak(later), Err(later + RETRY));
+        registrar.woken(later);
+        assert_eq!(registrar.poll(later), Step::Wait(later + RETRY), "whatever there is to show");
         assert_eq!(registrar.poll(later + RETRY), Step::Renew(Epoch(1)));
         registrar.renewed(Err(FleetError::Unregistered), later);
         assert_eq!((registrar.epoch(), registrar.poll(later)), (None, Step::Register));
