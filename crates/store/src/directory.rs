@@ -17,8 +17,9 @@ pub const MAX_CAPACITY: u32 = 2048;
 /// Why a worker's word was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FleetError {
-    /// The name was registered again since: another process has it, and this one owns nothing any more.
-    #[error("registered again in epoch {current}")]
+    /// Another registration of the name is in force, and this one owns nothing any more. A later one is another process's; an earlier one
+    /// is that of a store that has lost its last writes: register and restore.
+    #[error("registered in epoch {current}")]
     Fenced {
         /// The epoch that may write.
         current: Epoch,

@@ -3,7 +3,7 @@
 //!
 //! Whoever drives it does one step at a time and tells it what came of that. A step that fails for want of a store is done
 //! again; one that is refused because the lease has run out, or because the store has forgotten, leads back to the
-//! beginning. Only one thing ends it: that another process has taken the worker's name.
+//! beginning. Only one thing ends it: that another process has taken the worker's name since.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -165,13 +165,27 @@ impl Registrar {
     pub(crate) fn refused(&mut self, error: &FleetError, now: Instant) {
         match error {
             FleetError::Unregistered => self.begin_again(now),
-            // A registration of our own that was believed lost.
-            FleetError::Fenced { .. } if self.unheard == Unheard::Perhaps => {
-                self.unheard = Unheard::None;
-                self.begin_again(now);
-            }
-            FleetError::Fenced { .. } => self.standing = Standing::Fenced,
+            FleetError::Fenced { current } => self.fenced(*current, now),
             FleetError::Store(_) => self.speak = now + RETRY,
+        }
+    }
+
+    /// Another registration of the name is in force.
+    fn fenced(&mut self, current: Epoch, now: Instant) {
+        let own = match self.standing {
+            Standing::Member(own) | Standing::Restoring(own, _) => own,
+            // An answer to what was said in a registration that is given up already: words go many at a time.
+            Standing::Outside | Standing::Fenced => return,
+        };
+        // A store that has lost its last writes is where it was before this worker registered: whoever takes a name from it is given a
+        // later epoch. Should somebody have taken it in such a store all the same, it is he who finds a later one than his own now.
+        if current < own {
+            return self.begin_again(now);
+        }
+        match std::mem::replace(&mut self.unheard, Unheard::None) {
+            // A registration of our own that was believed lost.
+            Unheard::Perhaps => self.begin_again(now),
+            Unheard::None => self.standing = Standing::Fenced,
         }
     }
 
@@ -281,11 +295,36 @@ mod tests {
         let mut registrar = Registrar::new(Terms::default(), now);
         registrar.registered(away(), Vec::new(), now);
         registrar.registered(Ok(Epoch(1)), Vec::new(), now);
-        registrar.renewed(fenced(), now);
+        // Two words at a time, both of which are refused.
+        registrar.refused(&fenced().unwrap_err(), now);
+        registrar.refused(&fenced().unwrap_err(), now);
         assert_eq!(registrar.poll(now), Step::Register, "the first attempt came through late");
-        registrar.registered(Ok(Epoch(10)), Vec::new(), now);
+        registrar.registered(Ok(Epoch(8)), Vec::new(), now);
         registrar.renewed(fenced(), now);
         assert_eq!(registrar.poll(now), Step::Stop);
+    }
+
+    /// A server that is restarted from what it had on its disk, or a replica that had not heard of the last registrations.
+    #[test]
+    fn a_store_that_has_gone_back_in_time_is_told_everything_again() {
+        // In which epoch it is, which one the store says is in force, and whether one goes on.
+        let check = |own: u64, current: u64, expected: Step| {
+            let now = Instant::now();
+            let fenced = FleetError::Fenced { current: Epoch(current) };
+            for held in [Vec::new(), tickets(1)] {
+                let mut registrar = Registrar::new(Terms::default(), now);
+                registrar.registered(Ok(Epoch(own)), held.clone(), now);
+                match held.as_slice() {
+                    [] => registrar.renewed(Err(fenced.clone()), now),
+                    [..] => registrar.restored(Err(fenced.clone()), now),
+                }
+                assert_eq!(registrar.poll(now), expected, "{own} {current} {held:?}");
+            }
+        };
+        check(7, 6, Step::Register);
+        check(7, 0, Step::Register);
+        check(7, 8, Step::Stop);
+        check(7, u64::MAX, Step::Stop);
     }
 
     #[test]
@@ -301,20 +340,28 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes: it never waits longer than a heartbeat, and never renews what it has not restored.
+        /// Whatever comes, and however often it is woken: it never waits longer than a heartbeat, never renews what it has not restored,
+        /// and leaves a store alone that does not answer.
         #[test]
-        fn it_goes_on(answers in proptest::collection::vec((0..4_u8, 0..3_000_u64), 1..60)) {
+        fn it_goes_on(answers in proptest::collection::vec((0..5_u8, 0..3_000_u64), 1..60)) {
             let mut now = Instant::now();
             let mut registrar = Registrar::new(Terms::default(), now);
-            let (mut epoch, mut unwritten) = (0, 0);
+            let (mut epoch, mut unwritten, mut quiet) = (0, 0, now);
             for (answer, later) in answers {
                 now += Duration::from_millis(later);
                 let refusal = || match answer {
                     1 => FleetError::Unregistered,
+                    2 => FleetError::Fenced { current: Epoch(epoch - 1) },
                     _ => FleetError::Store(StoreError::Full),
                 };
-                match registrar.poll(now) {
-                    Step::Register if answer < 2 => {
+                registrar.woken(now);
+                let step = registrar.poll(now);
+                prop_assert!(now >= quiet || matches!(step, Step::Wait(_)), "{:?}", step);
+                if answer > 2 && !matches!(step, Step::Wait(_)) {
+                    quiet = now + RETRY;
+                }
+                match step {
+                    Step::Register if answer < 3 => {
                         epoch += 1;
                         unwritten = 70;
                         registrar.registered(Ok(Epoch(epoch)), tickets(70), now);
