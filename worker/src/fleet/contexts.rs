@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, SessionId};
@@ -18,6 +19,8 @@ use super::reconcile::reconcile;
 /// Contexts of sessions that are over and that the store has not been told of: 64 MB where each is as large as it may be.
 /// Of more, the last words are lost.
 const MAX_LEFT: usize = 1024;
+/// Contexts written at a time: enough to hide a round trip, and 2 MB where each is as large as it may be.
+pub(super) const MAX_WRITES: usize = 32;
 
 /// What is known of a context that a session of this worker has.
 #[derive(Debug, Clone)]
@@ -89,24 +92,43 @@ impl Contexts {
         self.known.lock().get(&id).map(|known| known.document.clone())
     }
 
-    /// Writes what the store has missed.
+    /// Contexts of which the store has not the last words.
+    pub(super) fn unwritten(&self) -> Vec<ContextId> {
+        self.behind(|_| true)
+    }
+
+    /// Those of them that no session here has any more: [`MAX_LEFT`] at most.
+    pub(super) fn left_behind(&self) -> Vec<ContextId> {
+        self.behind(|known| known.holders == 0)
+    }
+
+    fn behind(&self, is_meant: impl Fn(&Known) -> bool) -> Vec<ContextId> {
+        let known = self.known.lock();
+        known.iter().filter(|(_, known)| known.unwritten > 0 && is_meant(known)).map(|(id, _)| *id).collect()
+    }
+
+    /// Writes what the store has missed of these, [`MAX_WRITES`] at a time.
     ///
     /// # Errors
     /// [`StoreError`]; what is left is kept.
-    pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
-        let unwritten: Vec<(ContextId, Known)> = {
-            let known = self.known.lock();
-            known.iter().filter(|(_, known)| known.unwritten > 0).map(|(id, known)| (*id, known.clone())).collect()
-        };
-        for (id, written) in unwritten {
-            match self.write_again(id, &written).await {
-                Ok(document) => self.caught_up(id, written.unwritten, Some(document)),
-                Err(WriteError::Store(error)) if error != StoreError::Full => return Err(error),
-                // It has been forgotten, or does not fit any more: writing it again would not help.
-                Err(error) => {
-                    tracing::warn!(?id, %error, "what was written while the store was away is lost");
-                    self.caught_up(id, written.unwritten, None);
-                }
+    pub(super) async fn catch_up(&self, ids: &[ContextId]) -> Result<(), StoreError> {
+        for some in ids.chunks(MAX_WRITES) {
+            let written = join_all(some.iter().map(|id| self.catch_up_one(*id))).await;
+            written.into_iter().collect::<Result<(), StoreError>>()?;
+        }
+        Ok(())
+    }
+
+    async fn catch_up_one(&self, id: ContextId) -> Result<(), StoreError> {
+        let written = self.known.lock().get(&id).filter(|known| known.unwritten > 0).cloned();
+        let Some(written) = written else { return Ok(()) };
+        match self.write_again(id, &written).await {
+            Ok(document) => self.caught_up(id, written.unwritten, Some(document)),
+            Err(WriteError::Store(error)) if error != StoreError::Full => return Err(error),
+            // It has been forgotten, or does not fit any more: writing it again would not help.
+            Err(error) => {
+                tracing::warn!(?id, %error, "what was written while the store was away is lost");
+                self.caught_up(id, written.unwritten, None);
             }
         }
         Ok(())

@@ -1,58 +1,20 @@
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde_json::json;
-use streamfleet_store::Memory;
+use tokio::time::Instant;
 
 use super::*;
-
-/// A store that can be away.
-#[derive(Default)]
-struct Fickle {
-    memory: Memory,
-    away: AtomicBool,
-}
-
-impl Fickle {
-    fn here(&self) -> Result<&Memory, StoreError> {
-        if self.away.load(Relaxed) { Err(StoreError::Unavailable("away".to_owned())) } else { Ok(&self.memory) }
-    }
-}
-
-#[async_trait]
-impl ContextStore for Fickle {
-    async fn open(&self, key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError> {
-        self.here()?.open(key, claim).await
-    }
-    async fn find(&self, key: &ContextKey) -> Result<Option<ContextId>, StoreError> {
-        self.here()?.find(key).await
-    }
-    async fn rotate(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError> {
-        self.here()?.rotate(key, token).await
-    }
-    async fn share(&self, key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError> {
-        self.here()?.share(key, claim).await
-    }
-    async fn confirm(&self, id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError> {
-        self.here()?.confirm(id, token, delivery).await
-    }
-    async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
-        self.here()?.verify(key, token).await
-    }
-    async fn read(&self, id: ContextId) -> Result<Option<Document>, StoreError> {
-        self.here()?.read(id).await
-    }
-    async fn write(&self, id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError> {
-        self.here()?.write(id, data, expected).await
-    }
-    async fn close(&self, id: ContextId) -> Result<(), StoreError> {
-        self.here()?.close(id).await
-    }
-}
+use crate::fleet::tests::fickle::Fickle;
 
 const TOKEN: ResumeToken = ResumeToken::from_random([9; ResumeToken::LEN]);
 
 fn data(n: u32) -> Map<String, Value> {
     json!({ "n": n }).as_object().unwrap().clone()
+}
+
+async fn catch_up(contexts: &Contexts) -> Result<(), StoreError> {
+    contexts.catch_up(&contexts.unwritten()).await
 }
 
 async fn world() -> (Arc<Fickle>, Contexts, ContextId) {
@@ -72,10 +34,10 @@ async fn what_is_written_while_the_store_is_away_is_written_when_it_is_back() {
     assert_eq!(contexts.write(id, data(2), Expected::Version(Version(1))).await, Ok(Version(2)));
     let conflict = contexts.write(id, data(3), Expected::Version(Version(1))).await;
     assert_eq!(conflict, Err(WriteError::Conflict { current: Version(2) }));
-    assert!(contexts.catch_up().await.is_err());
+    assert!(catch_up(&contexts).await.is_err());
     store.away.store(false, Relaxed);
     assert_eq!(contexts.read(id).await.unwrap().unwrap().data, data(2), "ahead of the store");
-    assert_eq!(contexts.catch_up().await, Ok(()));
+    assert_eq!(catch_up(&contexts).await, Ok(()));
     assert_eq!(store.memory.read(id).await.unwrap().unwrap(), Document { data: data(2), version: Version(2) });
     contexts.let_go(id);
     assert!(contexts.known.lock().is_empty());
@@ -96,9 +58,30 @@ async fn the_last_words_of_a_session_outlive_it_and_are_bounded() {
         assert!(contexts.known.lock().len() <= MAX_LEFT);
     }
     store.away.store(false, Relaxed);
-    assert_eq!(contexts.catch_up().await, Ok(()));
+    assert_eq!(catch_up(&contexts).await, Ok(()));
     assert_eq!(store.memory.read(id).await.unwrap().unwrap().data, data(7));
     assert!(contexts.known.lock().is_empty(), "also those that the store has never known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_are_written_at_a_time_and_only_those_that_are_meant() {
+    const MANY: u128 = 3 * MAX_WRITES as u128 + 1;
+    let (store, contexts, _) = world().await;
+    store.away.store(true, Relaxed);
+    for n in 0..MANY {
+        let id = ContextId::from_random(n);
+        contexts.hold(id, Document::default(), TOKEN, &"a".parse().unwrap());
+        contexts.write(id, data(1), Expected::Anything).await.unwrap();
+    }
+    contexts.let_go(ContextId::from_random(7));
+    assert_eq!(contexts.left_behind(), [ContextId::from_random(7)]);
+    store.away.store(false, Relaxed);
+    *store.writing.lock() = Duration::from_millis(10);
+    assert_eq!(contexts.catch_up(&contexts.left_behind()).await, Ok(()));
+    assert_eq!((store.asked("write"), contexts.waiting()), (MANY as usize + 1, MANY as usize - 1));
+    let begun = Instant::now();
+    assert_eq!(catch_up(&contexts).await, Ok(()));
+    assert_eq!((begun.elapsed(), contexts.waiting()), (Duration::from_millis(30), 0));
 }
 
 #[tokio::test]
@@ -138,7 +121,7 @@ async fn what_others_write_meanwhile_stays_where_the_handler_has_not_written() {
     assert_eq!(contexts.waiting(), 1);
     store.memory.write(id, object(json!({"a": 9, "b": 2, "c": 1})), Expected::Anything).await.unwrap();
     store.away.store(false, Relaxed);
-    assert_eq!(contexts.catch_up().await, Ok(()));
+    assert_eq!(catch_up(&contexts).await, Ok(()));
     let both = object(json!({"a": 3, "b": 2, "c": 1}));
     let written = store.memory.read(id).await.unwrap().unwrap();
     assert_eq!((&written.data, written.version), (&both, Version(3)));

@@ -1,6 +1,6 @@
 //! The task that keeps one service of this worker in its fleet: it asks the machines what to do, and does it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,12 +9,13 @@ use futures_util::future::join_all;
 use streamfleet_process::readiness::Hold;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Asked, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Order, Orders, Owner, Restoration,
-    Restored, Store, Terms, Ticket, Topic, TrackId, TrackResult,
+    Asked, ContextId, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Order, Orders, Owner,
+    Restoration, Restored, Store, Terms, Ticket, Topic, TrackId, TrackResult,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::contexts::MAX_WRITES;
 use super::gauges::{Renewal, State};
 use super::journal;
 use super::ledger::{Ledger, Word};
@@ -92,6 +93,7 @@ pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings
         asked: Gate::Open,
         heard: Order::default(),
         left_to_say: Left::None,
+        missed: VecDeque::new(),
         contact,
     };
     shell.run().await
@@ -125,6 +127,8 @@ struct Shell {
     /// Which order that was.
     heard: Order,
     left_to_say: Left,
+    /// Contexts that the store had missed at a renewal, and that are still to be written.
+    missed: VecDeque<ContextId>,
     contact: Contact,
 }
 
@@ -180,6 +184,7 @@ impl Shell {
             }
             self.member.stands(self.registrar.epoch());
             self.speak().await;
+            self.catch_up().await;
             self.member.stands(self.registrar.epoch());
             self.pursue();
             self.member.shows(self.state());
@@ -282,17 +287,33 @@ impl Shell {
             let load = if beat.active + beat.reserved == 0 { Load::None } else { Load::Some };
             self.told = Some(Shown { gate: beat.gate, heard: beat.heard, load });
             drop(self.surroundings.joining.take());
+            if self.missed.is_empty() {
+                self.missed = self.member.contexts().unwritten().into();
+            }
             self.apply(&owner, orders);
         });
         self.registrar.renewed(answer, now());
-        // A context that the store has never known is made known with its session, and can be written from then on.
-        self.speak().await;
-        if self.registrar.epoch() == Some(epoch)
-            && let Err(error) = self.member.contexts().catch_up().await
-        {
+        Event::Time
+    }
+
+    /// Whether there are contexts to be written, and they can be. One that the store has never known is made known with its session,
+    /// and can be written from then on.
+    fn may_catch_up(&self) -> bool {
+        !self.missed.is_empty() && self.left_to_say == Left::None && self.registrar.may_speak(now()).is_ok()
+    }
+
+    /// Writes some of the contexts that the store has missed, between two looks at the lease: all sessions may have written while it was
+    /// away, and writing all at once would cost them the lease.
+    async fn catch_up(&mut self) {
+        if !self.may_catch_up() {
+            return;
+        }
+        let some: Vec<ContextId> = self.missed.drain(..self.missed.len().min(MAX_WRITES)).collect();
+        if let Err(error) = self.member.contexts().catch_up(&some).await {
+            // The next renewal that is taken begins anew.
+            self.missed.clear();
             self.registrar.refused(&FleetError::Store(error), now());
         }
-        Event::Time
     }
 
     /// From here on nothing is taken that an order forbids: what is counted after this is all that there is.
@@ -373,7 +394,11 @@ impl Shell {
     }
 
     async fn wait(&mut self, until: Instant) -> Event {
-        if std::mem::take(&mut self.left_to_say) == Left::Some {
+        // However much there is to tell: whoever leaves has little time.
+        if self.surroundings.stop.is_cancelled() {
+            return Event::Stop;
+        }
+        if std::mem::take(&mut self.left_to_say) == Left::Some || self.may_catch_up() {
             return Event::Time;
         }
         let until = match self.registrar.may_speak(now()) {
@@ -405,7 +430,8 @@ impl Shell {
             let owner = self.owner(epoch);
             let ends = words.iter().any(|(_, word)| matches!(word, Word::End(_)));
             // What a session has written last comes before its end.
-            let ready = if ends { self.member.contexts().catch_up().await } else { Ok(()) };
+            let contexts = self.member.contexts();
+            let ready = if ends { contexts.catch_up(&contexts.left_behind()).await } else { Ok(()) };
             let answers = match &ready {
                 Ok(()) => join_all(words.iter().map(|(ticket, word)| self.say(&owner, *ticket, word))).await,
                 Err(error) => words.iter().map(|_| Err(FleetError::Store(error.clone()))).collect(),

@@ -2,7 +2,9 @@
 
 mod drain;
 mod duplicates;
+pub(super) mod fickle;
 mod membership;
+mod outages;
 mod outputs;
 #[allow(dead_code, reason = "the store's own tests do more with it")]
 #[path = "../../../crates/store/tests/store/server.rs"]
