@@ -20,6 +20,7 @@
 //! | [`web`] | requests to what services name |
 //! | [`http`] | routes |
 //! | [`config`], [`program`] | the process |
+//! | [`leave`] | what ends while it leaves |
 //!
 //! The first six are pure, and [`reached`]. What is absent: media, SDP, sessions' own state (a worker's), contexts (the store's).
 
@@ -33,6 +34,7 @@ pub mod identify;
 pub mod keyring;
 pub mod known;
 pub mod kubernetes;
+mod leave;
 pub mod limit;
 pub mod place;
 pub mod program;

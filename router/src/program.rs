@@ -23,7 +23,7 @@ use streamfleet_session::ufrag::Seal;
 use streamfleet_store::Store;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,7 @@ use crate::kubernetes::contact::Contact;
 use crate::kubernetes::public::Board;
 use crate::kubernetes::services::{Counts, Followed};
 use crate::kubernetes::vault::Vault;
+use crate::leave::{self, Ended};
 use crate::place::Freshness;
 use crate::relay::{Candidates, Minting, Opening, Relay};
 use crate::roster::{self, Means, Roster};
@@ -284,7 +285,7 @@ pub async fn serve(
     let traffic = relay.as_ref().map(Relay::traffic);
     if let Some(relay) = relay {
         let stop = stop.clone();
-        subsystems.spawn("relay", async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
+        subsystems.spawn(leave::RELAY, async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
     }
     if let Some(renewal) = renewal {
         until(&mut subsystems, "certificate", &stop, renewal.follow());
@@ -313,7 +314,7 @@ pub async fn serve(
     ready(&addresses);
     let http_grace = plan.termination_grace.saturating_sub(plan.notice);
     let stop_http = leaving;
-    subsystems.spawn("http", listener.serve(routes, plan.serve, stop_http.clone(), http_grace));
+    subsystems.spawn(leave::HTTP, listener.serve(routes, plan.serve, stop_http.clone(), http_grace));
     let stopping = subsystems.stopping();
     let probes = Admin { readiness: readiness.clone(), metrics };
     probes.start_with(more, admin, &mut subsystems, stopping).map_err(failed)?;
@@ -327,25 +328,21 @@ pub async fn serve(
     // Load balancers look at this: what comes when they have noticed goes to another router.
     readiness.hold("draining").forever();
     tracing::info!(grace = ?plan.termination_grace, "draining");
+    let ended = Ended::default();
     let drained = async {
         sleep(plan.notice).await;
         stop_http.cancel();
-        while let Some(exit) = subsystems.next_exit().await {
-            if exit.name == "http" {
-                break;
-            }
-        }
+        ended.http().await;
         // No more come: those that are there are conversations, and have what is left of the grace.
         sockets.drain(deadline).await;
         // Nor does media, where somebody before this router looks whether it is ready: what still comes would be lost.
-        if let Some(traffic) = traffic.filter(|_| !plan.notice.is_zero())
-            && timeout_at(deadline.into(), traffic.has_gone()).await.is_err()
-        {
-            tracing::warn!("clients still send media here: nothing before this router has taken them elsewhere");
+        if let Some(traffic) = traffic.filter(|_| !plan.notice.is_zero()) {
+            ended.media(traffic.has_gone(), deadline).await;
         }
     };
     tokio::select! {
         () = drained => {}
+        () = ended.follow(&mut subsystems) => {}
         _ = signals.next() => {
             tracing::warn!("leaving at once");
             stop_http.cancel();
