@@ -18,9 +18,9 @@ pub const RECENT: Duration = Duration::from_secs(60);
 
 /// What a service's clients do, counted since the store has known a worker of it.
 ///
-/// The counts are for rates: of two readings the differences, unless a count has become smaller or [`counted`](Self::counted) has not
-/// grown by the time between them. Then the store was lost in between, and has begun again. They are no balance: sessions that are
-/// lost and come back have gone twice.
+/// The counts are for rates: of two readings the differences, unless a count has become smaller. Then the store was lost in between, and
+/// has begun again; where a count has passed the old one by then, the difference is too small once, and never too large. They are no
+/// balance: sessions that are lost and come back have gone twice.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Clients that have come: sessions that a worker has confirmed. A client that moves to another connection, or a claim that
@@ -32,8 +32,6 @@ pub struct Traffic {
     pub refused: u64,
     /// Calls that wait at routers for a worker to be ready.
     pub held: u32,
-    /// For how long clients have been counted, by the store's clock; nothing before the first worker and the first refusal.
-    pub counted: Duration,
 }
 
 /// What a router says of the calls of a service that it has no worker for.

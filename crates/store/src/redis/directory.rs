@@ -125,7 +125,6 @@ impl Directory for RedisStore {
             departed: reply.parsed()?,
             refused: reply.parsed()?,
             held: reply.parsed()?,
-            counted: Duration::from_millis(reply.parsed()?),
         })
     }
 

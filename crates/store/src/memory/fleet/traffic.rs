@@ -55,14 +55,8 @@ impl Fleet {
 
     pub(in crate::memory) fn traffic(&mut self, contexts: &mut Table, now: Instant) -> Traffic {
         self.sweep(contexts, now);
-        let Counts { since, arrived, departed, refused, .. } = &self.counts;
-        Traffic {
-            arrived: *arrived,
-            departed: *departed,
-            refused: *refused,
-            held: self.held(now),
-            counted: since.map(|since| now.saturating_duration_since(since)).unwrap_or_default(),
-        }
+        let Counts { arrived, departed, refused, .. } = &self.counts;
+        Traffic { arrived: *arrived, departed: *departed, refused: *refused, held: self.held(now) }
     }
 
     pub(in crate::memory) fn held(&self, now: Instant) -> u32 {

@@ -47,8 +47,6 @@ pub(super) async fn clients_that_come_and_go_are_counted(world: &World) {
     world.pass(world.terms.lease).await;
     let traffic = scene.traffic().await;
     assert_eq!((traffic.arrived, traffic.departed), (2, 2), "what is lost has gone, and it is asked that counts");
-    assert!(traffic.counted >= world.terms.lease, "{:?}", traffic.counted);
-    assert!(traffic.counted < world.terms.lease + Duration::from_secs(60), "{:?}", traffic.counted);
 }
 
 pub(super) async fn a_client_that_moves_is_neither_come_nor_gone(world: &World) {
@@ -139,12 +137,10 @@ pub(super) async fn held_calls_are_summed_and_run_out(world: &World) {
 pub(super) async fn refused_calls_are_counted(world: &World) {
     let scene = world.scene();
     tell(&scene, "r1", Waits { held: 0, refused: 3 }).await;
-    world.pass(Duration::from_secs(2)).await;
     tell(&scene, "r2", Waits { held: 1, refused: 2 }).await;
     tell(&scene, "r1", Waits::default()).await;
     let traffic = scene.traffic().await;
-    assert_eq!((traffic.refused, traffic.held, traffic.arrived), (5, 1, 0));
-    assert!(traffic.counted >= Duration::from_secs(2), "also where there is no worker: {:?}", traffic.counted);
+    assert_eq!((traffic.refused, traffic.held, traffic.arrived), (5, 1, 0), "also where there is no worker");
 }
 
 /// One question for all services, of which most have nobody who waits.
