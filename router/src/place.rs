@@ -8,12 +8,15 @@ use serde_json::Value;
 use streamfleet_placement::{Affinity as Closeness, Key, Packing as Policing, Policy, Worker, rank};
 use streamfleet_scaling::split;
 use streamfleet_service::service::Variant;
-use streamfleet_service::spec::Packing;
+use streamfleet_service::spec::{MAX_SESSIONS_PER_WORKER, Packing};
 use streamfleet_service::{Affinity, Params, Service, Strength};
 use streamfleet_session::SessionId;
 use streamfleet_store::{Gate, MAX_CAPACITY, PinValue, WorkerId, WorkerView};
 
 use crate::identify::Caller;
+
+/// What a StreamService may ask of a worker is what is placed on it: an autoscaler that counts on more makes too few of them.
+const _: () = assert!(MAX_SESSIONS_PER_WORKER == MAX_CAPACITY);
 
 /// Whether a snapshot shows how things are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

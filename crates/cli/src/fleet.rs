@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use streamfleet_process::config::Mistakes;
-use streamfleet_service::spec::Exposure;
+use streamfleet_service::spec::{Exposure, MAX_SESSIONS_PER_WORKER};
 use streamfleet_service::{API_VERSION, KIND, Service, files};
 use streamfleet_worker::program::{EXIT_CONFIG, EXIT_FAILED};
 use streamfleet_worker::worker::reachable;
@@ -34,8 +34,8 @@ use self::parts::{Common, Relays};
 use self::redis::RedisAt;
 use crate::demo::{self, Offered, Scratch, page};
 
-/// Sessions that a worker takes of a service of the demo: more than one machine carries, so that only load limits it.
-const DEMO_SESSIONS: u32 = 10_000;
+/// Sessions that a worker takes of a service of the demo: as many as there may be, so that only load limits it.
+const DEMO_SESSIONS: u32 = MAX_SESSIONS_PER_WORKER;
 
 /// Serve with routers and workers, as a fleet does, on this machine
 ///

@@ -15,8 +15,8 @@ use crate::operation::{BASE, Operation};
 use crate::pattern::PathPattern;
 use crate::spec::{
     AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS,
-    MAX_RETENTION_SECONDS, MAX_WEBHOOK_MS, MediaSpec, Modality, OnFailure, Packing, ResumeBy, RoutingSpec,
-    SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
+    MAX_RETENTION_SECONDS, MAX_SESSIONS_PER_WORKER, MAX_WEBHOOK_MS, MediaSpec, Modality, OnFailure, Packing, ResumeBy,
+    RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
 };
 
 /// The longest name of a variant: a worker's name has the service's in it, too, and is a DNS label.
@@ -216,6 +216,8 @@ impl Service {
         if spec.handler.name.is_empty() {
             mistakes.push("spec.handler.name", "a service needs a handler");
         }
+        let sessions = spec.workers.sessions_per_worker;
+        at_most("spec.workers.sessionsPerWorker", sessions.get(), MAX_SESSIONS_PER_WORKER, &mut mistakes);
         let identity = identity(spec.identity, &mut mistakes);
         let retention = spec.context.retention_seconds;
         at_most("spec.context.retentionSeconds", retention, MAX_RETENTION_SECONDS, &mut mistakes);
@@ -231,7 +233,7 @@ impl Service {
             paths,
             modality: spec.modality,
             handler: spec.handler,
-            sessions_per_worker: spec.workers.sessions_per_worker,
+            sessions_per_worker: sessions,
             limits: Limits::from(&spec.limits),
             identity,
             retention: Duration::from_secs(retention.into()),

@@ -38,8 +38,8 @@ pub use self::routing::{
 };
 pub use self::secret::{SecretKeyRef, SecretSource};
 pub use self::workers::{
-    Amount, EnvSource, EnvSpec, ImagePullPolicy, InvalidAmount, KeyRef, ObjectName, ResourcesSpec, Template,
-    WorkersSpec,
+    Amount, EnvSource, EnvSpec, ImagePullPolicy, InvalidAmount, KeyRef, MAX_SESSIONS_PER_WORKER, ObjectName,
+    ResourcesSpec, Template, WorkersSpec,
 };
 
 /// The longest that a context is kept, in seconds. The store's own keys live for a day after the last word of a service's workers.

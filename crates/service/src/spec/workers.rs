@@ -16,12 +16,15 @@ const OBJECT: &str = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
 /// What Kubernetes takes for the name of a variable.
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_.-]*$";
 
+/// Sessions that one worker takes at most: so many of one service are placed on a worker by the store, whatever it says.
+pub const MAX_SESSIONS_PER_WORKER: u32 = 2_048;
+
 /// What runs a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct WorkersSpec {
     /// Sessions that one worker takes.
-    #[schemars(range(max = 100_000))]
+    #[schemars(range(max = MAX_SESSIONS_PER_WORKER))]
     pub sessions_per_worker: NonZeroU32,
     /// The image of the workers: a custom one has handlers of its own. Absent: the operator's. Only an operator obeys it, as all that
     /// follows.

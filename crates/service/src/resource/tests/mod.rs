@@ -110,6 +110,7 @@ fn what_is_taken() {
     taken(
         json!({ "telephone": { "before": "", "authToken": { "secretKeyRef": { "name": "twilio", "key": "token" } } } }),
     );
+    taken(json!({ "workers": { "sessionsPerWorker": 2_048 } }));
     taken(json!({ "context": { "retentionSeconds": 0, "resumeBy": "identity" } }));
 }
 
@@ -157,6 +158,7 @@ fn what_is_refused() {
         "more minReplicas",
     );
     both(json!({ "workers": { "sessionsPerWorker": 0 } }), ".spec.workers.sessionsPerWorker", "minimum");
+    both(json!({ "workers": { "sessionsPerWorker": 2_049 } }), ".spec.workers.sessionsPerWorker", "maximum");
     both(json!({ "workers": { "image": "a b" } }), ".spec.workers.image", "match");
     both(
         json!({ "workers": { "resources": { "requests": { "cpu": "much" } } } }),
