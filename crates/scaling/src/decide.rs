@@ -29,6 +29,7 @@ const SPARE: u32 = 10;
 #[must_use]
 pub fn decide<Id: Clone + Ord>(tuning: &Tuning, snapshot: &Snapshot<Id>, memory: &mut Memory, now: Moment) -> Plan<Id> {
     memory.starts.learn(&snapshot.workers);
+    memory.turn_back(now);
     let fleet = Fleet::of(tuning, snapshot, memory, now);
     if sees(snapshot, &fleet, memory, now) {
         learn(snapshot, &fleet, memory, now);
@@ -89,7 +90,7 @@ fn change<Id: Clone + Ord>(tuning: &Tuning, fleet: &Fleet<'_, Id>, memory: &mut 
     let undrain = fill.undrain(&rule, fleet);
     let need = rule.need(fill.load);
     let lacking = need.want.saturating_sub(fill.have);
-    let create = lacking.min(may_start(tuning, fleet, &rule)).min(may_exist(tuning, fleet));
+    let create = lacking.min(may_start(tuning, fleet, &rule, spare)).min(may_exist(tuning, fleet));
 
     let wanted = memory.wanted.most(need.want, tuning.stabilization, now);
     let victims = Victims { tuning, fleet, rule: &rule, load: fill.load, wanted, now };
@@ -141,13 +142,15 @@ impl Fill {
     }
 }
 
-/// Pods that may still be started. Those who have set the number from outside, or as a minimum, mean it.
-fn may_start<Id>(tuning: &Tuning, fleet: &Fleet<'_, Id>, rule: &Rule) -> u32 {
+/// Pods that may still be started: those that are overdue take up room as others that start, but for as many as get another one in
+/// their place. Those who have set the number from outside, or as a minimum, mean it.
+fn may_start<Id>(tuning: &Tuning, fleet: &Fleet<'_, Id>, rule: &Rule, spare: u32) -> u32 {
     match tuning.mode {
         Mode::External(_) => u32::MAX,
         Mode::Sessions => {
             let double = count(fleet.serving.len() + fleet.leaving.len());
-            STARTING.max(double).max(rule.floor()).saturating_sub(fleet.all_starting())
+            let at_a_time = STARTING.max(double).max(rule.floor());
+            at_a_time.saturating_add(spare).saturating_sub(fleet.all_starting())
         }
     }
 }

@@ -468,6 +468,78 @@ fn who_does_not_become_ready_gets_another_one_and_no_more() {
     assert_eq!(bench.tick(1).create, 1);
 }
 
+/// Ten that stuck on a bad node had taken up all that may start: ten full ones got nobody.
+#[test]
+fn who_is_overdue_leaves_room_for_those_in_its_place() {
+    let stuck = |mut bench: Bench, pods: u32| {
+        for _ in 0..pods {
+            bench = bench.starts(61);
+        }
+        bench
+    };
+    let mut bench = stuck(Bench::with(&[16; 10]), 10);
+    bench.tuning.min = 20;
+    bench.tuning.max = 40;
+    let plan = bench.tick(5);
+    assert_eq!((plan.want, plan.create, plan.limited), (20, 2, Some(Limit::NotReady { overdue: 10 })));
+    bench.coming = 2;
+    assert_eq!(bench.tick(5).create, 0);
+    // By its sessions, likewise.
+    let mut bench = stuck(Bench::with(&[16; 10]), 10);
+    bench.traffic = Some(Traffic { held: 160, ..Traffic::default() });
+    assert_eq!((bench.tick(0).want, bench.tick(0).create), (20, 2));
+    // None of them ever becomes ready: those in their place are no way around what may start at a time.
+    let mut bench = Bench::with(&[]);
+    bench.traffic = Some(Traffic { held: 1_000, ..Traffic::default() });
+    let mut made = Vec::new();
+    for _ in 0..100 {
+        let create = bench.tick(100).create;
+        made.extend((create > 0).then_some(create));
+        for _ in 0..create {
+            bench = bench.starts(0);
+        }
+    }
+    assert_eq!(made, [8, 6], "one in ten of 63");
+}
+
+/// A pod that never became ready was put back when a worker was lacking, and no other one was made until it was overdue again.
+#[test]
+fn who_never_became_ready_is_not_put_back() {
+    let drained = |start: Option<u64>, sessions: u32| {
+        let mut bench = Bench::with(&[20, sessions]).drains(&[1]);
+        bench.worker(1).start = start.map(Duration::from_secs);
+        bench.worker(1).empty = sessions == 0;
+        let plan = bench.tick(5);
+        (plan.undrain, plan.create, plan.remove)
+    };
+    assert_eq!(drained(None, 0), (vec![], 1, vec![1]));
+    assert_eq!(drained(Some(9), 0), (vec![1], 0, vec![]));
+    // How long it took, nobody knows; that it serves, its sessions say.
+    assert_eq!(drained(None, 1), (vec![1], 0, vec![]));
+}
+
+/// Nothing passed while a clock that was put back by a day came to be where it had been.
+#[test]
+fn a_clock_that_goes_back_begins_its_measurements_again() {
+    let day = Duration::from_secs(86_400);
+    let mut bench = Bench::with(&[8, 1, 5, 1]).settled();
+    bench.now = bench.now - day;
+    for _ in 0..60 {
+        assert!(bench.tick(5).drain.is_empty(), "nobody has looked on for long enough");
+    }
+    assert_eq!(drained(&bench.tick(5)), [3]);
+    // Idleness, and the moment that a store is given.
+    let mut bench = Bench::with(&[0]).settled();
+    bench.tuning.min = 0;
+    bench.now = bench.now - day;
+    assert_eq!((0..100).find(|_| bench.tick(5).why == Why::Idle), Some(60));
+    let mut bench = Bench::with(&[16, 16, 16]);
+    bench.workers.iter_mut().for_each(|worker| worker.phase = Phase::Lost);
+    bench.tick(5);
+    bench.now = bench.now - day;
+    assert_eq!((0..100).find(|_| bench.tick(5).why != Why::Unknown), Some(3));
+}
+
 #[test]
 fn the_last_one_goes_when_nobody_has_called_for_a_while() {
     let mut bench = Bench::with(&[1]);

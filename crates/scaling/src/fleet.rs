@@ -21,7 +21,7 @@ pub(crate) struct Fleet<'s, Id> {
     pub(crate) serving: Vec<&'s Worker<Id>>,
     /// They serve, and shall go.
     pub(crate) leaving: Vec<&'s Worker<Id>>,
-    /// They drain, and may be put back.
+    /// They drain, and may be put back, since they have served.
     pub(crate) draining: Vec<&'s Worker<Id>>,
     /// They start where they cannot stay.
     pub(crate) misplaced: Vec<&'s Worker<Id>>,
@@ -93,7 +93,7 @@ impl<'s, Id> Fleet<'s, Id> {
                 if worker.empty && fresh {
                     self.empty.push(worker);
                 }
-                if stay == Stay::Welcome && fresh {
+                if stay == Stay::Welcome && fresh && has_served(worker) {
                     self.draining.push(worker);
                 }
             }
@@ -119,6 +119,11 @@ impl<'s, Id> Fleet<'s, Id> {
     pub(crate) fn is_mostly_lost(&self) -> bool {
         self.lost > self.known
     }
+}
+
+/// Whether it can be put back: a pod that was drained because it never became ready serves nobody then either.
+fn has_served<Id>(worker: &Worker<Id>) -> bool {
+    worker.start.is_some() || worker.sessions > 0
 }
 
 /// A number of workers. A cluster has far fewer than can be counted.

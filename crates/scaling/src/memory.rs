@@ -29,6 +29,14 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What was to come by now has not been, where the clock has gone back: it is measured from now on. Otherwise nothing would seem to
+    /// pass until the clock is again where it was.
+    pub(crate) fn turn_back(&mut self, now: Moment) {
+        for since in [&mut self.looking, &mut self.busy, &mut self.mostly_lost] {
+            *since = since.map(|since| since.min(now));
+        }
+    }
+
     /// How long a worker takes from its creation until it serves, as its likes have shown (the 95th percentile), or as
     /// `tuning` supposes.
     #[must_use]

@@ -31,12 +31,17 @@ impl Rates {
             self.read = Some((now, traffic));
             return false;
         };
+        let demand = |traffic: &Traffic| traffic.arrived.saturating_add(traffic.refused);
+        if now < then {
+            // A clock that went back: nobody knows how long it took what came meanwhile. It is measured from here on.
+            self.read = Some((now, traffic));
+            return demand(&traffic) > demand(&before);
+        }
         let passed = now.since(then);
         if passed.is_zero() {
             return false;
         }
         self.read = Some((now, traffic));
-        let demand = |traffic: &Traffic| traffic.arrived.saturating_add(traffic.refused);
         // Counters that went back are those of a store that has lost what it held: what came meanwhile is not known.
         let (Some(arrived), Some(departed)) =
             (demand(&traffic).checked_sub(demand(&before)), traffic.departed.checked_sub(before.departed))
@@ -214,8 +219,20 @@ mod tests {
         let mut rates = Rates::default();
         rates.read(traffic(0, 0, 0), second(10));
         assert!(!rates.read(traffic(50, 0, 0), second(10)));
-        assert!(!rates.read(traffic(50, 0, 0), second(9)), "nor is a clock that goes back");
         rates.read(traffic(100, 0, 0), second(30));
         assert!((rates.arrivals() - 5.0).abs() < 1e-9);
+    }
+
+    /// A clock that was put back by an hour switched the rates off for an hour.
+    #[test]
+    fn a_clock_that_goes_back_begins_again() {
+        let mut rates = Rates::default();
+        rates.read(traffic(0, 0, 0), second(3_600));
+        rates.read(traffic(20, 0, 20), second(3_620));
+        assert!(rates.read(traffic(25, 0, 20), second(20)), "somebody came, within nobody knows what time");
+        assert!((rates.arrivals() - 1.0).abs() < 1e-9, "{}", rates.arrivals());
+        assert!(rates.read(traffic(385, 0, 20), second(140)));
+        assert!(rates.arrivals() > 2.0, "{}", rates.arrivals());
+        assert!(!rates.read(traffic(3, 0, 0), second(10)), "nor is that of a store that has lost what it held");
     }
 }

@@ -31,12 +31,13 @@ fn workers() -> impl Strategy<Value = Vec<Worker<u32>>> {
     let phase = prop_oneof![1 => Just(Phase::Starting), 4 => Just(Phase::Serving), 2 => Just(Phase::Draining), 1 => Just(Phase::Lost)];
     let stay = prop_oneof![4 => Just(Stay::Welcome), 1 => Just(Stay::Leaving), 1 => Just(Stay::Ending)];
     let figures = prop_oneof![9 => Just(Figures::Fresh), 1 => Just(Figures::Stale)];
-    let worker = (phase, stay, figures, 0..70_u32, 0..70_u32, 0..2_000_000_u64, any::<bool>());
+    let worker =
+        (phase, stay, figures, 0..70_u32, 0..70_u32, 0..2_000_000_u64, any::<bool>(), prop::bool::weighted(0.9));
     proptest::collection::vec(worker, 0..40).prop_map(|workers| {
         let numbered = (0..).zip(workers);
-        let worker = |(id, (phase, stay, figures, sessions, capacity, created, empty))| {
+        let worker = |(id, (phase, stay, figures, sessions, capacity, created, empty, served))| {
             let created = Moment::from_millis(created);
-            let start = (phase != Phase::Starting).then_some(Duration::from_secs(20));
+            let start = (phase != Phase::Starting && served).then_some(Duration::from_secs(20));
             Worker { id, phase, created, since: created, start, sessions, capacity, figures, stay, empty }
         };
         numbered.map(worker).collect()
@@ -65,6 +66,7 @@ fn promises(tuning: &Tuning, snapshot: &Snapshot<u32>, plan: &Plan<u32>) -> Resu
     }
     for worker in plan.undrain.iter().map(of) {
         prop_assert_eq!((worker.phase, worker.stay, worker.figures), (Phase::Draining, Stay::Welcome, Figures::Fresh));
+        prop_assert!(worker.start.is_some() || worker.sessions > 0);
     }
     for (id, reason) in &plan.drain {
         let worker = of(id);
