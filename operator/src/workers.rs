@@ -148,7 +148,7 @@ impl Acquaintance {
             met.started(at.since(pod.created));
         }
         met.unknown = match (sight.figures, view) {
-            (Figures::Fresh, None) => met.unknown.or(Some(sight.now)),
+            (Figures::Fresh, None) => Some(met.unknown.map_or(sight.now, |since| since.min(sight.now))),
             _ => None,
         };
         if pod.was_ready {
@@ -171,7 +171,8 @@ impl Acquaintance {
                 _ => Phase::Starting,
             },
         };
-        if met.phase != phase {
+        // Since later than now: of a clock that was put back, and no time would pass until it is again where it was.
+        if met.phase != phase || met.since > sight.now {
             (met.phase, met.since) = (phase, sight.now);
         }
         let since = match phase {
@@ -292,6 +293,23 @@ mod tests {
         let views = Views::of(views);
         let sight = Sight { pods: &[pod], views: &views, figures, now: NOW };
         met.workers(&sight, 50, |_| Circumstances::default()).remove(0)
+    }
+
+    /// A pod that was stuck was overdue only once a clock that was put back by an hour was again where it had been.
+    #[test]
+    fn a_clock_that_goes_back_begins_again() {
+        let (mut met, views) = (Acquaintance::default(), Views::default());
+        let pods = [pod("a", Stage::Waiting)];
+        let all: Vec<&PodFacts> = pods.iter().collect();
+        let mut since = |now: Moment| {
+            let sight = Sight { pods: &all, views: &views, figures: Figures::Fresh, now };
+            let since = met.workers(&sight, 50, |_| Circumstances::default())[0].since;
+            (since, met.silent(&pods, now).len())
+        };
+        assert_eq!(since(NOW), (pods[0].created, 0));
+        let back = NOW - Duration::from_secs(900);
+        assert_eq!(since(back), (back, 0));
+        assert_eq!(since(back + SILENCE), (back, 1));
     }
 
     #[test]
