@@ -203,6 +203,11 @@ impl Scaling {
             if run.denied(care).is_some() {
                 run.wanted.remove.clear();
             }
+            // The next of those that can be made may be there already, and take calls before its ReplicaSet hears that it is one too many.
+            let can_be_made = run.facts.as_ref().is_none_or(|facts| facts.failure.is_none());
+            if can_be_made || run.rolling() == Rolling::Yes {
+                run.wanted.withdraw = 0;
+            }
         }
         all.runs = runs;
         all

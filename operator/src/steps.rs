@@ -73,6 +73,8 @@ impl PodId {
 pub struct Wanted {
     /// Pods to create.
     pub create: u32,
+    /// Pods that were asked for, cannot be made and are not wanted any more.
+    pub withdraw: u32,
     /// Workers to put back.
     pub undrain: Vec<String>,
     /// Workers to drain, and why.
@@ -85,6 +87,7 @@ impl From<&Plan<String>> for Wanted {
     fn from(plan: &Plan<String>) -> Self {
         Self {
             create: plan.create,
+            withdraw: plan.withdraw,
             undrain: plan.undrain.clone(),
             drain: plan.drain.iter().map(|(id, why)| (id.clone(), why.to_string())).collect(),
             remove: plan.remove.clone(),

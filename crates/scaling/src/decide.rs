@@ -73,6 +73,7 @@ fn stay<Id>(tuning: &Tuning, fleet: &Fleet<'_, Id>, memory: &mut Memory, now: Mo
         why: Why::Unknown,
         buffer: 0,
         create: floor.saturating_sub(there).min(may_exist(tuning, fleet)),
+        withdraw: 0,
         undrain: Vec::new(),
         drain: Vec::new(),
         remove: Vec::new(),
@@ -98,6 +99,8 @@ fn change<Id: Clone + Ord>(tuning: &Tuning, fleet: &Fleet<'_, Id>, memory: &mut 
     let drain = victims.choose(memory, need.want, may_shrink);
 
     let kept = victims.least().min(fill.have).max(need.want);
+    let withdraw =
+        if may_shrink && victims.may_judge(memory) { fleet.coming.min(fill.have.saturating_sub(kept)) } else { 0 };
     let undrained = |worker: &&&Worker<Id>| undrain.contains(&worker.id);
     let remove = fleet.empty.iter().filter(|worker| !undrained(worker)).map(|worker| worker.id.clone()).collect();
     Plan {
@@ -105,6 +108,7 @@ fn change<Id: Clone + Ord>(tuning: &Tuning, fleet: &Fleet<'_, Id>, memory: &mut 
         why: if kept > need.want { Why::Stabilizing } else { need.why },
         buffer: need.buffer,
         create,
+        withdraw,
         undrain,
         drain,
         remove,

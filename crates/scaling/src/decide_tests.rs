@@ -276,6 +276,7 @@ fn nothing() -> Plan<u32> {
         why: Why::Sessions,
         buffer: 0,
         create: 0,
+        withdraw: 0,
         undrain: Vec::new(),
         drain: Vec::new(),
         remove: Vec::new(),
@@ -390,6 +391,40 @@ fn what_starts_is_counted() {
     bench.coming = 0;
     let mut bench = bench.starts(1);
     assert!(bench.tick(5).is_idle());
+}
+
+/// A quota lets six of ten be made. Fewer are wanted by then: for each that went another one came.
+#[test]
+fn what_cannot_be_made_is_withdrawn_once_it_is_too_many() {
+    let mut bench = Bench::with(&[18; 6]);
+    bench.coming = 4;
+    bench.tuning.min = 10;
+    let mut bench = bench.settled();
+    assert_eq!(bench.tick(5).withdraw, 0);
+    // 54 sessions and 14 places: four. But ten were wanted a moment ago.
+    bench.tuning.min = 1;
+    bench.workers.iter_mut().for_each(|worker| worker.sessions = 9);
+    let plan = bench.tick(5);
+    assert_eq!((plan.want, plan.withdraw), (10, 0));
+    let waited = (0..).find(|_| bench.tick(5).withdraw > 0).unwrap();
+    assert!((55..70).contains(&waited), "{waited}");
+    let plan = bench.tick(5);
+    assert_eq!((plan.want, plan.withdraw, plan.create), (4, 4, 0));
+    // No more than are too many, and none where it is not known how things are.
+    bench.tuning.min = 8;
+    assert_eq!(bench.tick(5).withdraw, 2);
+    bench.worker(0).figures = Figures::Stale;
+    assert_eq!(bench.tick(5).withdraw, 0);
+    bench.worker(0).figures = Figures::Fresh;
+    bench.traffic = None;
+    assert_eq!(bench.tick(5).withdraw, 0);
+    // All of them, once nobody calls and none can be made.
+    let mut bench = Bench::with(&[]);
+    bench.tuning.min = 0;
+    bench.coming = 4;
+    let mut bench = bench.settled();
+    let plan = bench.tick(5);
+    assert_eq!((plan.want, plan.why, plan.withdraw), (0, Why::Idle, 4));
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(crate) struct Fleet<'s, Id> {
     pub(crate) empty: Vec<&'s Worker<Id>>,
     /// Those that start, overdue ones apart; those that do not exist yet are among them.
     pub(crate) starting: u32,
+    /// Those that were asked for and do not exist.
+    pub(crate) coming: u32,
     /// Those whose lease has run out.
     pub(crate) lost: u32,
     /// Those whose lease holds.
@@ -56,6 +58,7 @@ impl<'s, Id> Fleet<'s, Id> {
             overdue: Vec::new(),
             empty: Vec::new(),
             starting: snapshot.coming,
+            coming: snapshot.coming,
             lost: 0,
             known: 0,
             pods: count(snapshot.workers.len()).saturating_add(snapshot.coming),

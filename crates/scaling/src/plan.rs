@@ -16,6 +16,8 @@ pub struct Plan<Id = String> {
     pub buffer: u32,
     /// Pods to create.
     pub create: u32,
+    /// Pods that were asked for, do not exist and are too many: whoever cannot have them made asks for no more of them.
+    pub withdraw: u32,
     /// Draining workers to put back, before anything is created.
     pub undrain: Vec<Id>,
     /// Workers that shall take no more sessions, and why.
@@ -102,7 +104,11 @@ impl<Id> Plan<Id> {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.create == 0 && self.undrain.is_empty() && self.drain.is_empty() && self.remove.is_empty()
+        self.create == 0
+            && self.withdraw == 0
+            && self.undrain.is_empty()
+            && self.drain.is_empty()
+            && self.remove.is_empty()
     }
 }
 

@@ -35,14 +35,18 @@ impl<Id: Clone + Ord> Victims<'_, '_, Id> {
         let mut drain: Vec<(Id, DrainReason)> =
             self.fleet.misplaced.iter().map(|worker| (worker.id.clone(), DrainReason::Leaving)).collect();
         drain.extend(self.leaving(want));
-        // Where one of those that serve is not heard of, nobody knows whether enough do.
         if may_shrink && !self.fleet.stale {
             drain.extend(self.never_ready());
-            if self.has_looked_on(memory) {
-                drain.extend(self.surplus(memory));
-            }
+        }
+        if may_shrink && self.may_judge(memory) {
+            drain.extend(self.surplus(memory));
         }
         drain
+    }
+
+    /// Whether it can be told who is one too many: where one of those that serve is not heard of, nobody knows whether enough do.
+    pub(crate) fn may_judge(&self, memory: &Memory) -> bool {
+        !self.fleet.stale && self.has_looked_on(memory)
     }
 
     /// Workers that do not become ready, once enough serve without them. They have never been of use: no window keeps them.

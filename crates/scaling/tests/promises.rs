@@ -89,6 +89,8 @@ fn promises(tuning: &Tuning, snapshot: &Snapshot<u32>, plan: &Plan<u32>) -> Resu
     let (there, pods) = (all(snapshot), u32::try_from(snapshot.workers.len()).unwrap() + snapshot.coming);
     prop_assert!(there + plan.create <= tuning.max.max(there));
     prop_assert!(pods + plan.create <= tuning.ceiling().max(pods));
+    prop_assert!(plan.withdraw <= snapshot.coming && (plan.withdraw == 0 || plan.create == 0));
+    prop_assert!(there - plan.withdraw >= plan.want.min(there));
     prop_assert!(plan.want <= tuning.max);
     prop_assert!(plan.want >= tuning.min.min(tuning.max));
     prop_assert!(plan.create == 0 || surplus == 0, "nobody goes while another one comes");

@@ -39,6 +39,16 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Pods that there shall be without those that are withdrawn. Whoever exists is none of these: told to have fewer pods than there
+    /// are, a ReplicaSet would choose.
+    fn without_withdrawn(&self, seen: &Seen) -> i32 {
+        let there = pods(seen, &self.name).max(self.facts.as_ref().map_or(0, |facts| facts.existing));
+        let withdrawn = i32::try_from(self.wanted.withdraw).unwrap_or(i32::MAX);
+        self.target.saturating_sub(withdrawn).max(there).min(self.target)
+    }
+}
+
 impl Operator {
     /// Says how many pods there shall be: those included that go in this look, and go only then.
     pub(crate) async fn raise(&self, key: &Key, findings: &mut Findings, care: &mut Care) -> Result<(), Stop> {
@@ -63,7 +73,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Says it again without those that have gone.
+    /// Says it again without those that have gone, and without those that cannot be made and are not wanted any more.
     pub(crate) async fn lower(
         &self,
         key: &Key,
@@ -74,7 +84,7 @@ impl Operator {
         let closing = is_closing(&findings.standing);
         let Findings { scaling, faults, .. } = findings;
         for run in &mut scaling.runs {
-            let mut replicas = run.target.saturating_sub(run.removed).max(0);
+            let mut replicas = run.without_withdrawn(seen).saturating_sub(run.removed).max(0);
             // Nothing is known of what it should be where no specification could be read yet: then all of it stays.
             if closing || (run.is_retiring() && care.prepared.is_some()) {
                 // Those that were asked for and never came are not waited for.

@@ -10,6 +10,7 @@ use streamfleet_store::Gate;
 
 use super::*;
 use crate::doubles::{self, view};
+use crate::facts::Trouble;
 use crate::kind::Kind;
 use crate::resource::Resource;
 use crate::view::{Known, Version};
@@ -110,6 +111,34 @@ fn nobody_goes_who_would_come_again() {
     assert_eq!(removed(true, &Standing::Served), 1);
     assert_eq!(removed(false, &Standing::Served), 0);
     assert_eq!(removed(false, &Standing::Ending), 1, "once, as those that come are left alone");
+}
+
+/// What can be made is on its way, and a rollout shares out what it is told.
+#[test]
+fn only_what_cannot_be_made_is_withdrawn() {
+    let withdrawn = |failure: bool, updated: i32| {
+        let mut seen = seen(&json!([]), &[pod("w", "base", false)]);
+        let failure = failure.then(|| Trouble { reason: "FailedCreate".to_owned(), message: "quota".to_owned() });
+        let facts = DeploymentFacts {
+            replicas: 5,
+            existing: 1,
+            updated,
+            observed: true,
+            failure,
+            ..DeploymentFacts::default()
+        };
+        seen.deployments.insert("a-worker".to_owned(), facts);
+        let mut care = Care::default();
+        let worker = Worker::serving("w".to_owned(), NOW - Duration::from_secs(90), Duration::from_secs(5), 3, 20);
+        let look = |care: &mut Care, after: u64| {
+            decided(&seen, std::slice::from_ref(&worker), 0, care, NOW + Duration::from_secs(after))
+        };
+        let _ = look(&mut care, 0);
+        look(&mut care, 400).runs[0].wanted.withdraw
+    };
+    assert_eq!(withdrawn(true, 1), 4);
+    assert_eq!(withdrawn(false, 1), 0);
+    assert_eq!(withdrawn(true, 0), 0);
 }
 
 /// Whatever has pods is drained when its service goes: one of a variant whose Deployment was deleted, too.

@@ -212,6 +212,36 @@ async fn what_was_left_behind_goes_to_zero_and_another_s_does_not() {
     check(json!([{ "kind": "App", "name": "x", "uid": "x", "controller": true }]), (5, 0)).await;
 }
 
+/// Six of ten that a quota had let be made: for each that went another one came, and none went at last whose places nobody could fill.
+#[tokio::test]
+async fn what_was_asked_for_in_vain_is_withdrawn_and_no_pod_goes() {
+    let check = async |withdraw: u32, pods: usize, existing: i32, removed: i32, expected: (i64, u32)| {
+        let mut bench = Bench::new();
+        let (mut seen, mut findings) = bench.look();
+        for n in 0..pods {
+            let mut pod = doubles::pod(&format!("w{n}"), crate::facts::Stage::Running);
+            pod.deployment = Some("a-worker".to_owned());
+            seen.pods.push(pod);
+        }
+        let run = &mut findings.scaling.runs[0];
+        run.facts.as_mut().unwrap().existing = existing;
+        (run.wanted.withdraw, run.removed) = (withdraw, removed);
+        assert!(bench.operator.lower(&Bench::key(), &seen, &mut findings, &mut bench.care).await.is_ok());
+        assert_eq!(bench.server(), expected);
+        assert_eq!(i64::from(bench.care.replicas["a-worker"]), expected.0);
+    };
+    check(0, 3, 3, 0, (5, 0)).await;
+    check(2, 3, 3, 0, (3, 1)).await;
+    check(1, 3, 3, 0, (4, 1)).await;
+    check(5, 0, 0, 0, (0, 1)).await;
+    // With one that goes in the same look.
+    check(2, 3, 3, 1, (2, 1)).await;
+    // One has come meanwhile, by what either knows.
+    check(2, 4, 3, 0, (4, 1)).await;
+    check(2, 3, 4, 0, (4, 1)).await;
+    check(2, 6, 6, 0, (5, 0)).await;
+}
+
 /// A policy that refuses fewer pods is not answered by deleting one after the other, each of which is made anew.
 #[tokio::test]
 async fn who_may_not_be_told_to_have_fewer_keeps_its_pods() {
