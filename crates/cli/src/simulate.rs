@@ -186,10 +186,10 @@ fn seconds(seconds: u32) -> Duration {
 }
 
 impl LoadArgs {
-    /// The days and their names.
-    fn days(&self) -> anyhow::Result<Vec<(u64, Load)>> {
+    /// The days and their names, each made when it is asked for: a thousand of them are more than fits into memory.
+    fn days(&self) -> anyhow::Result<Box<dyn Iterator<Item = (u64, Load)> + '_>> {
         if let Some(path) = &self.load {
-            return Ok(vec![(1, recorded(path)?)]);
+            return Ok(Box::new(std::iter::once((1, recorded(path)?))));
         }
         let of_seed = |seed: &u64| {
             let generator = Generator {
@@ -203,7 +203,7 @@ impl LoadArgs {
             };
             (*seed, generator.load())
         };
-        Ok(self.seed.0.iter().map(of_seed).collect())
+        Ok(Box::new(self.seed.0.iter().map(of_seed)))
     }
 }
 
@@ -281,8 +281,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn told(args: &Args) -> anyhow::Result<()> {
-    let loads = args.load.days()?;
-    let days: Vec<Day> = loads.iter().map(|(seed, load)| args.fleet.play(*seed, load)).collect();
+    let days: Vec<Day> = args.load.days()?.map(|(seed, load)| args.fleet.play(seed, &load)).collect();
     if let (Some(path), Some(day)) = (&args.output.svg, days.first()) {
         let pictures: Vec<_> =
             day.all().iter().map(|(name, played)| (report::title(name, played), &played.outcome)).collect();
@@ -300,7 +299,31 @@ fn told(args: &Args) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// A thousand days of a million sessions were 16 GB before the first was played.
+    #[test]
+    fn a_day_is_made_when_it_is_played() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace()).unwrap().args.load;
+        let many = parse("simulate --seed 1..=1000 --sessions-per-day 10000");
+        let first: Vec<(u64, Load)> = many.days().unwrap().take(2).collect();
+        let one = |seed: u64| {
+            let args = parse(&format!("simulate --seed {seed} --sessions-per-day 10000"));
+            args.days().unwrap().collect::<Vec<_>>()
+        };
+        assert_eq!(first, [one(1), one(2)].concat());
+        // A day of ten million is made by whoever plays it: nobody does.
+        let huge = parse("simulate --seed 1..=1000 --sessions-per-day 10000000");
+        assert_eq!(huge.days().unwrap().size_hint().0, 1_000);
+    }
 
     #[test]
     fn days_are_a_number_or_a_range() {
