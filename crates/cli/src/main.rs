@@ -7,6 +7,7 @@ mod dev;
 mod fleet;
 mod load;
 mod part;
+mod plain;
 mod sessions;
 mod simulate;
 mod top;

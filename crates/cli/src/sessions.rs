@@ -15,6 +15,7 @@ use streamfleet_client::{ServiceUrl, SessionId, UserId};
 
 use self::control::{Control, Ended, Filter, Problem};
 use self::watch::{Pace, Watched};
+use crate::plain::plain;
 
 /// Nobody was reached, or nobody let us.
 const EXIT_REFUSED: u8 = 1;
@@ -187,7 +188,7 @@ async fn end(server: &Server, id: &SessionId) -> Result<u8, Problem> {
         Ended::Over { reason, raw } => (0, format!("{id} has ended ({reason})"), raw),
         Ended::OnItsWay { raw } => (EXIT_PENDING, format!("{id} was told to end, and has not ended yet"), raw),
     };
-    say(&if server.json { raw.to_string() } else { text });
+    say(&if server.json { raw.to_string() } else { plain(&text) });
     Ok(code)
 }
 
@@ -202,7 +203,7 @@ async fn watch(server: &Server, filter: &Filter, every: Duration) -> Result<u8, 
                     tell("the server answers again");
                 }
                 for change in watched.look(sessions) {
-                    say(&if server.json { change.json().to_string() } else { change.to_string() });
+                    say(&if server.json { change.json().to_string() } else { plain(&change.to_string()) });
                 }
                 pace.after_success()
             }
@@ -226,7 +227,7 @@ fn say(text: &str) {
 }
 
 fn tell(problem: impl std::fmt::Display) {
-    drop(writeln!(std::io::stderr().lock(), "streamfleet sessions: {problem}"));
+    drop(writeln!(std::io::stderr().lock(), "streamfleet sessions: {}", plain(&problem.to_string())));
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use self::render::{Hands, lines, render};
 use self::router::Router;
 use self::screen::{Screen, Told};
 use self::view::{Choice, Teller, View};
+use crate::plain::plain;
 
 /// Nobody was reached, or nobody let us.
 const EXIT_REFUSED: u8 = 1;
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(writeln!(io::stderr().lock(), "streamfleet top: {error}"));
+            drop(writeln!(io::stderr().lock(), "streamfleet top: {}", plain(&error.to_string())));
             ExitCode::from(EXIT_REFUSED)
         }
     }

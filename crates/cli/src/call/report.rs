@@ -212,9 +212,9 @@ pub(crate) fn message_line(message: &Message) -> String {
     }
 }
 
-/// A server's text on a terminal: no control characters, at most 200 of the others.
+/// A server's text on a terminal: nothing that it would obey, at most 200 characters.
 fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    crate::plain::plain(text).chars().take(200).collect()
 }
 
 fn ms(duration: Duration) -> f64 {
@@ -423,6 +423,6 @@ connected, but nothing louder than -50 dBFS came back: look at the handler's own
     #[test]
     fn messages_cannot_drive_the_terminal() {
         let line = message_line(&Message::Error(format!("\u{1b}[2J{}", "x".repeat(500))));
-        assert_eq!(line, format!("error: [2J{}", "x".repeat(197)));
+        assert_eq!(line, format!("error:  [2J{}", "x".repeat(196)));
     }
 }

@@ -272,7 +272,7 @@ impl Session {
     }
 }
 
-/// A server's words in a report: no control characters, and not many, because they are what failures are counted under.
+/// A server's words in a report: nothing that a terminal obeys, and not many, because they are what failures are counted under.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(80).collect()
+    crate::plain::plain(text).chars().take(80).collect()
 }

@@ -230,7 +230,7 @@ mod tests {
             r#"{"status":"failed","meta":{"error":"concurrency_limit_reached","limit":3}}"#,
             Err("concurrency_limit_reached"),
         );
-        check(400, r#"{"status":"failed","meta":{"error":"invalid_offer\u001b[1m"}}"#, Err("invalid_offer[1m"));
+        check(400, r#"{"status":"failed","meta":{"error":"invalid_offer\u001b[1m"}}"#, Err("invalid_offer [1m"));
         check(422, r#"{"detail":[]}"#, Err("HTTP 422"));
         check(200, "", Err("HTTP 200"));
         check(502, "<html>", Err("HTTP 502"));

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Number, Value};
 
 use super::session::Session;
+use crate::plain::plain;
 
 const HEAD: [&str; 6] = ["SESSION", "STATE", "AGE", "USER", "TRANSPORT", "WORKER"];
 
@@ -15,7 +16,7 @@ pub(super) fn table(sessions: &[Session], now: SystemTime) -> String {
     let rows = sessions.iter().map(|session| {
         let age = session.age(now).map_or_else(|| "-".to_owned(), length);
         let (user, transport, worker) = (or_dash(&session.user), or_dash(&session.transport), or_dash(&session.worker));
-        [session.id.clone(), session.state.clone(), age, user, transport, worker]
+        [session.id.clone(), session.state.clone(), age, user, transport, worker].map(|cell| plain(&cell))
     });
     let rows: Vec<[String; 6]> = std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect();
     let widths: Vec<usize> =
@@ -52,7 +53,7 @@ fn rounded(number: &Number) -> f64 {
 fn write(value: &Value, depth: usize, text: &mut String) {
     let indent = "  ".repeat(depth);
     let entries: Vec<(String, &Value)> = match value {
-        Value::Object(map) => map.iter().map(|(key, value)| (format!("{key}:"), value)).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (format!("{}:", plain(key)), value)).collect(),
         Value::Array(list) => list.iter().map(|value| ("-".to_owned(), value)).collect(),
         _ => return,
     };
@@ -65,10 +66,10 @@ fn write(value: &Value, depth: usize, text: &mut String) {
         // A text takes whatever is written to it.
         let _ = match value {
             _ if nested => writeln!(text, "{indent}{name}"),
-            Value::String(plain) => writeln!(text, "{indent}{name} {plain}"),
+            Value::String(said) => writeln!(text, "{indent}{name} {}", plain(said)),
             Value::Null => writeln!(text, "{indent}{name} -"),
             Value::Number(number) if number.is_f64() => writeln!(text, "{indent}{name} {}", rounded(number)),
-            other => writeln!(text, "{indent}{name} {other}"),
+            other => writeln!(text, "{indent}{name} {}", plain(&other.to_string())),
         };
         if nested {
             write(value, depth + 1, text);
@@ -96,6 +97,18 @@ mod tests {
              a-long-id  connecting  0s     -     -          -"
         );
         assert_eq!(table(&[], SystemTime::UNIX_EPOCH), "SESSION  STATE  AGE  USER  TRANSPORT  WORKER");
+    }
+
+    /// What a caller said of himself was written to the terminal of whoever looked.
+    #[test]
+    fn nobody_but_us_drives_the_terminal() {
+        let bad = "a\u{1b}[2J\nfake: b\u{9b}0c";
+        let raw = json!({ "id": "ann", "state": "active", "user_id": bad, "data": { bad: [bad], "b": [{ "c": bad }], "d": [] } });
+        let table = table(&[Session::read(raw.clone()).unwrap()], SystemTime::UNIX_EPOCH);
+        for (text, rows) in [(table, 2), (whole(&raw), 9)] {
+            assert_eq!(text.lines().count(), rows, "{text}");
+            assert!(text.lines().all(|line| line == plain(line)), "{text:?}");
+        }
     }
 
     #[test]

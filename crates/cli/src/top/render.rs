@@ -1,6 +1,7 @@
 //! A view as text, as wide and as high as a terminal. Pure.
 
 use super::view::{Look, Row, Table, View};
+use crate::plain::plain;
 
 /// Space between columns.
 const GAP: &str = "  ";
@@ -67,7 +68,8 @@ pub(super) fn lines(view: &View, size: Size, hands: Hands) -> Vec<Line> {
     if let Some(height) = size.height {
         lines.truncate(height);
     }
-    lines.into_iter().map(|(look, line)| (look, cut(&line, size.width).trim_end().to_owned())).collect()
+    // Anybody who may write an object's message or an Event writes here: all of it passes by this, and is as wide as before.
+    lines.into_iter().map(|(look, line)| (look, plain(cut(&line, size.width).trim_end()))).collect()
 }
 
 /// How many rows each table gets of so many: what it needs, if that is no more than its part; what others leave is shared by the rest.

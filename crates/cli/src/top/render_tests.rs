@@ -137,6 +137,25 @@ nothing was decided lately
     );
 }
 
+/// An Event's note was written to an administrator's terminal as it was.
+#[test]
+fn a_terminal_obeys_nobody_but_us() {
+    let bad = "\u{1b}]52;c;AAAA\u{7}\u{9b}2J\r\n\u{202e}x";
+    let mut view = view(&Choice::default());
+    view.problem = Some(bad.to_owned());
+    view.title.push_str(bad);
+    view.summary.push_str(bad);
+    for table in &mut view.tables {
+        table.rows.iter_mut().flat_map(|row| &mut row.cells).for_each(|cell| cell.push_str(bad));
+    }
+    for hands in [Hands::On, Hands::Off] {
+        for (_, line) in lines(&view, Size { width: 300, height: Some(60) }, hands) {
+            assert_eq!(line, plain(&line));
+        }
+    }
+    assert!(render(&view, Size { width: usize::MAX, height: None }).contains(" ]52;c;AAAA  2J   x"));
+}
+
 #[test]
 fn rows_are_shared() {
     for (needs, rows, expected) in [
