@@ -67,6 +67,8 @@ pub(super) enum Trouble {
 /// An API server that has answered.
 pub(super) struct Cluster {
     client: Client,
+    /// For whoever asks again by himself.
+    follower: Client,
     name: String,
     /// The only namespace that is asked for.
     namespace: Option<String>,
@@ -88,8 +90,8 @@ impl Cluster {
         let name = format!("cluster {}", config.cluster_url.authority().map_or("?", |authority| authority.as_str()));
         let own = config.default_namespace.clone();
         config.connect_timeout = Some(CONNECT);
-        let client = Client::try_from(config).map_err(|error| Trouble::NoCluster(words(&error)))?;
-        let mut cluster = Self { client, name, namespace: which.namespace.clone(), note: None };
+        let (client, follower) = clients(config).map_err(|error| Trouble::NoCluster(words(&error)))?;
+        let mut cluster = Self { client, follower, name, namespace: which.namespace.clone(), note: None };
         match cluster.try_out().await {
             Err(Trouble::Forbidden { .. }) if cluster.namespace.is_none() => {
                 cluster.note = Some(format!("only namespace {own} may be listed"));
@@ -106,15 +108,15 @@ impl Cluster {
         Teller { name: self.name.clone(), scope, note: self.note.clone() }
     }
 
-    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self) -> Api<K> {
+    fn api<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, client: &Client) -> Api<K> {
         match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
         }
     }
 
     async fn try_out(&self) -> Result<(), Trouble> {
-        let api = self.api::<StreamService>();
+        let api = self.api::<StreamService>(&self.client);
         self.answer("StreamServices", api.list(&ListParams::default().limit(1))).await.map(drop)
     }
 
@@ -145,7 +147,7 @@ impl Cluster {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
-        let api = self.api::<K>();
+        let api = self.api::<K>(&self.client);
         let mut params = params.limit(PAGE);
         for _ in 0..MAX_PAGES {
             let page = self.answer(what, api.list(&params)).await?;
@@ -165,9 +167,7 @@ impl Cluster {
         self.all("StreamServices", params.clone(), |service: StreamService| service.put(&mut facts)).await?;
         self.all("pods", params.clone().labels(PODS), |pod: Pod| pod.put(&mut facts)).await?;
         self.all("events", params.fields(EVENTS), |event: Event| event.put(&mut facts)).await?;
-        for (name, sessions) in figures::ask(&self.client, &facts).await.known {
-            facts.workers.entry(name).and_modify(|worker| worker.sessions = Some(sessions));
-        }
+        figures::ask(&self.client, &facts).await.put(&mut facts);
         Ok(facts)
     }
 
@@ -176,12 +176,20 @@ impl Cluster {
         let (sender, receiver) = watch::channel(Followed::default());
         let sender = Arc::new(sender);
         let config = || watcher::Config::default().timeout(IDLE);
-        tasks.spawn(follow(self.api::<StreamService>(), config(), "StreamServices", sender.clone()));
-        tasks.spawn(follow(self.api::<Pod>(), config().labels(PODS), "pods", sender.clone()));
-        tasks.spawn(follow(self.api::<Event>(), config().fields(EVENTS), "events", sender.clone()));
-        tasks.spawn(figures::follow(self.client.clone(), sender));
+        tasks.spawn(follow(self.api::<StreamService>(&self.follower), config(), "StreamServices", sender.clone()));
+        tasks.spawn(follow(self.api::<Pod>(&self.follower), config().labels(PODS), "pods", sender.clone()));
+        tasks.spawn(follow(self.api::<Event>(&self.follower), config().fields(EVENTS), "events", sender.clone()));
+        tasks.spawn(figures::follow(self.follower.clone(), sender));
         receiver
     }
+}
+
+/// A client that tries again for as long as somebody waits for its answer, and one that does not: what follows says at once what
+/// is wrong, and is not silent for minutes.
+fn clients(mut config: Config) -> Result<(Client, Client), kube::Error> {
+    let patient = Client::try_from(config.clone())?;
+    config.default_retry = false;
+    Ok((patient, Client::try_from(config)?))
 }
 
 /// What is known while it changes.
@@ -370,6 +378,29 @@ mod tests {
         assert_eq!(problem(PAUSE).as_deref(), Some("events: refused too; pods: refused"));
         assert_eq!(problem(TROUBLED).as_deref(), Some("events: refused too"));
         assert_eq!(problem(TROUBLED + PAUSE), None);
+    }
+
+    /// An API server that had too much to do looked like one that says nothing: its refusals were kept back for minutes.
+    #[tokio::test]
+    async fn what_follows_hears_of_a_refusal_at_once() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        use axum::http::{Request, StatusCode};
+        streamfleet_process::crypto::install();
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = asked.clone();
+        let busy = axum::Router::new().fallback(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async { StatusCode::TOO_MANY_REQUESTS }
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { axum::serve(listener, busy).await.unwrap() });
+        let (_, follower) = clients(Config::new(url)).unwrap();
+        let answer = timeout(PATIENCE, follower.request_text(Request::get("/").body(Vec::new()).unwrap())).await;
+        assert!(matches!(answer, Ok(Err(kube::Error::Api(status))) if status.code == 429));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 
     #[test]
