@@ -1,8 +1,10 @@
 //! Objects as they shall be: written where they are not, taken away where they are no more, left alone where they are another's.
 
+mod refused;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kube::api::DynamicObject;
 use parking_lot::Mutex;
@@ -17,125 +19,11 @@ use crate::status::Fault;
 use crate::view::{Item, Known, View};
 use crate::watch;
 
-/// What was refused is tried again after this, and then after twice as long, up to [`MAX_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest wait: whoever has removed the cause (a quota, a webhook) should not wait long.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-/// After a request that was not answered in time, the service's others of its sort wait for this: each may take as long, and there are
-/// better uses of a look.
-pub const REST: Duration = Duration::from_secs(10);
-
-/// Garbage collection takes moments. What has not gone by then will not go by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What could not be written, by kind and name.
-#[derive(Debug, Clone, Default)]
-pub struct Refused {
-    objects: BTreeMap<(Kind, String), Once>,
-    /// What is to go before it can be made: since when that is awaited, and how that is told.
-    awaited: BTreeMap<(Kind, String), (Instant, Fault)>,
-    /// Until when nothing is written at all, as somebody has not answered in time.
-    rests: Option<Instant>,
-}
-
-#[derive(Debug, Clone)]
-struct Once {
-    hash: [u8; 16],
-    wait: Wait,
-    fault: Fault,
-}
+pub use self::refused::{REST, Refused, Wait};
 
 /// Whether pods refer to objects of a kind.
 fn is_for_pods(kind: Kind) -> bool {
     matches!(kind, Kind::ServiceAccount | Kind::Secret | Kind::ConfigMap)
-}
-
-/// How long something that was refused is not tried again: longer each time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wait {
-    /// Until then.
-    pub until: Instant,
-    length: Duration,
-}
-
-impl Wait {
-    /// It was refused, `before` too perhaps. `luck` between 0 and 1 spreads the next tries of many.
-    #[must_use]
-    pub fn after(before: Option<Self>, now: Instant, luck: f64) -> Self {
-        let length = before.map_or(FIRST_WAIT, |before| (before.length * 2).min(MAX_WAIT));
-        Self { until: now + length.mul_f64(0.75 + luck / 2.0), length }
-    }
-}
-
-impl Refused {
-    /// Whether an object was refused as it is now, and is not to be tried yet.
-    fn waits(&self, object: &Object, hash: [u8; 16], now: Instant) -> bool {
-        self.objects
-            .get(&(object.kind, object.name.clone()))
-            .is_some_and(|once| once.hash == hash && now < once.wait.until)
-    }
-
-    /// Whether one of them is what pods refer to.
-    fn keeps_pods_from_starting(&self) -> bool {
-        self.objects.keys().any(|(kind, _)| is_for_pods(*kind))
-    }
-
-    fn has(&self, object: &Object) -> bool {
-        self.objects.contains_key(&(object.kind, object.name.clone()))
-    }
-
-    /// An object was refused. `luck` between 0 and 1 spreads the next tries of many.
-    fn note(&mut self, object: &Object, hash: [u8; 16], fault: Fault, now: Instant, luck: f64) {
-        let key = (object.kind, object.name.clone());
-        let before = self.objects.get(&key).filter(|once| once.hash == hash).map(|once| once.wait);
-        self.objects.insert(key, Once { hash, wait: Wait::after(before, now, luck), fault });
-    }
-
-    #[cfg(test)]
-    pub(crate) fn refused_long_ago(&mut self) {
-        let object = Object { kind: Kind::Service, name: "a".to_owned(), value: Value::Null, trial: Trial::None };
-        let long_ago = Instant::now().checked_sub(MAX_WAIT * 2).unwrap_or_else(Instant::now);
-        self.note(&object, object.hash(), Fault::new("ObjectRefused", ""), long_ago, 0.5);
-    }
-
-    /// What is wrong.
-    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        let now = Instant::now();
-        let late = self.awaited.values().filter(move |(since, _)| now.saturating_duration_since(*since) >= PATIENCE);
-        self.objects.values().map(|once| &once.fault).chain(late.map(|(_, fault)| fault))
-    }
-
-    /// It is as it should be, or will be.
-    fn forget(&mut self, object: &Object) {
-        self.objects.remove(&(object.kind, object.name.clone()));
-    }
-
-    /// What is there is to go first.
-    fn awaits(&mut self, object: &Object, fault: Fault, now: Instant) {
-        let name = (object.kind, object.name.clone());
-        let since = self.awaited.get(&name).map_or(now, |(since, _)| *since);
-        self.awaited.insert(name, (since, fault));
-    }
-
-    /// When the next one is tried again.
-    #[must_use]
-    pub fn next(&self) -> Option<Instant> {
-        let next = self.objects.values().map(|once| once.wait.until).min()?;
-        Some(self.rests.map_or(next, |rests| rests.max(next)))
-    }
-
-    /// Whether nothing is to be written yet.
-    #[must_use]
-    pub fn rests(&self, now: Instant) -> bool {
-        self.rests.is_some_and(|until| now < until)
-    }
-
-    /// Nobody has said in time whether an object is taken.
-    fn hangs(&mut self, object: &Object, hash: [u8; 16], fault: Fault) {
-        let now = Instant::now();
-        self.note(object, hash, fault, now, rand::random());
-        self.rests = Some(now + REST);
-    }
 }
 
 /// The hashes of what there shall be, for looking whether it is so without making it again.
@@ -245,6 +133,8 @@ impl Writer<'_> {
         let wanted: Vec<(Kind, String)> = objects.iter().map(|object| (object.kind, object.name.clone())).collect();
         refused.objects.retain(|name, _| wanted.contains(name));
         refused.awaited.retain(|name, _| wanted.contains(name));
+        let more = self.surplus(&wanted, retiring);
+        refused.kept.retain(|(kind, name), _| more.iter().any(|(of, called, _)| (of, called) == (kind, name)));
         match self.try_out(objects, refused).await {
             Applied::Done if objects.iter().any(|object| object.trial == Trial::First && refused.has(object)) => {
                 return Applied::Done;
@@ -257,9 +147,9 @@ impl Writer<'_> {
             let hash = object.hash();
             let need = self.need(object, hash);
             let now = Instant::now();
-            // Its pods would not start without what they refer to, or with what the service of that name had before.
+            // Its pods would not start without what they refer to, or would go on for good with what it was before.
             let lacks = awaited || refused.keeps_pods_from_starting();
-            if need == Need::Make && object.kind == Kind::Deployment && lacks {
+            if matches!(need, Need::Make | Need::Write) && object.kind == Kind::Deployment && lacks {
                 continue;
             }
             let done = match need {
@@ -287,6 +177,7 @@ impl Writer<'_> {
                     refused.awaits(object, fault, now);
                 }
                 Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::Stopped) => return Applied::Stopped,
                 Err(Failure::TimedOut(fault)) => {
                     refused.hangs(object, hash, fault);
                     return Applied::TimedOut;
@@ -294,7 +185,7 @@ impl Writer<'_> {
                 Err(Failure::Fault(fault)) => refused.note(object, hash, fault, now, rand::random()),
             }
         }
-        self.sweep(&wanted, retiring).await
+        self.sweep(more, refused).await
     }
 
     /// What users have laid over a pod's template is tried before anything is written: where it is refused, all stays as it was.
@@ -302,18 +193,24 @@ impl Writer<'_> {
         let now = Instant::now();
         for object in objects.iter().filter(|object| object.trial == Trial::First) {
             let hash = object.hash();
-            match self.need(object, hash) {
-                Need::Write | Need::Make if !refused.waits(object, hash, now) => {}
-                _ => continue,
-            }
-            let (namespace, name) = (&self.key.namespace, &object.name);
-            let tried = self.cluster.apply(object.kind, namespace, name, &object.value, Force::Yes, Mode::DryRun).await;
-            match tried.map_err(away_or(object)) {
-                Ok(_) => {
-                    refused.objects.remove(&(object.kind, object.name.clone()));
-                }
+            let tried = match self.need(object, hash) {
+                // What was refused before is not wanted any more.
+                Need::Nothing => Ok(()),
+                Need::Wait => continue,
+                Need::Write | Need::Make | Need::Leave if refused.waits(object, hash, now) => continue,
+                Need::Leave => Err(foreign(object)),
+                Need::Write => self.try_one(object).await,
+                // Another's is not asked about as if it were ours: that it would not take it says nothing to anybody.
+                Need::Make => match self.claim(object).await {
+                    Ok(_) => self.try_one(object).await,
+                    Err(failure) => Err(failure),
+                },
+            };
+            match tried {
+                Ok(()) => refused.forget(object),
                 Err(Failure::Later | Failure::Stays(_)) => {}
                 Err(Failure::Away(text)) => return Applied::Away(text),
+                Err(Failure::Stopped) => return Applied::Stopped,
                 Err(Failure::TimedOut(fault)) => {
                     refused.hangs(object, hash, fault);
                     return Applied::TimedOut;
@@ -322,6 +219,12 @@ impl Writer<'_> {
             }
         }
         Applied::Done
+    }
+
+    async fn try_one(&self, object: &Object) -> Result<(), Failure> {
+        let (namespace, name) = (&self.key.namespace, &object.name);
+        let tried = self.cluster.apply(object.kind, namespace, name, &object.value, Force::Yes, Mode::DryRun).await;
+        tried.map(drop).map_err(away_or(object))
     }
 
     fn need(&self, object: &Object, hash: [u8; 16]) -> Need {
@@ -338,26 +241,32 @@ impl Writer<'_> {
         known.map_or(Failure::Later, |known| Failure::Stays(stays(object, known, self.owner)))
     }
 
-    /// Makes an object that is not known. What has its name and is not ours does not bear our label, and is not seen by the
-    /// watches; so it is asked for.
+    /// Makes an object that is not known.
     async fn make(&self, object: &Object, hash: [u8; 16]) -> Result<(), Failure> {
+        let force = self.claim(object).await?;
+        // It may have taken long to be told that.
+        if !(self.may_act)() {
+            return Err(Failure::Stopped);
+        }
+        self.write(object, hash, force, View::put).await
+    }
+
+    /// Whether an object that is not known may be made, and how. What has its name and is not ours does not bear our label, and is not
+    /// seen by the watches; so it is asked for.
+    async fn claim(&self, object: &Object) -> Result<Force, Failure> {
         let there = self.cluster.get(object.kind, &self.key.namespace, &object.name).await.map_err(away_or(object))?;
-        match there {
-            None => self.write(object, hash, Force::No, View::put).await,
-            Some(there) => {
-                let there = Known::of(&there);
-                if is_former(&there, self.key, self.owner) {
-                    Err(Failure::Stays(stays(object, &there, self.owner)))
-                } else if there.is_left_by(&self.key.name) {
-                    // The watch is about to tell of it: a Deployment is written over what is known, and over nothing else.
-                    Err(Failure::Later)
-                } else if there.owner.as_deref() == Some(self.owner) {
-                    // Its labels were taken away by hand.
-                    self.write(object, hash, Force::Yes, View::put).await
-                } else {
-                    Err(foreign(object))
-                }
-            }
+        let Some(there) = there else { return Ok(Force::No) };
+        let there = Known::of(&there);
+        if is_former(&there, self.key, self.owner) {
+            Err(Failure::Stays(stays(object, &there, self.owner)))
+        } else if there.is_left_by(&self.key.name) {
+            // The watch is about to tell of it: a Deployment is written over what is known, and over nothing else.
+            Err(Failure::Later)
+        } else if there.owner.as_deref() == Some(self.owner) {
+            // Its labels were taken away by hand.
+            Ok(Force::Yes)
+        } else {
+            Err(foreign(object))
         }
     }
 
@@ -417,34 +326,41 @@ impl Writer<'_> {
         }
     }
 
-    /// Takes away what is ours and not wanted any more: a variant's Deployment, when its pods have gone (until then it retires).
-    async fn sweep(&self, wanted: &[(Kind, String)], retiring: &[String]) -> Applied {
-        let more: Vec<(Kind, String, String)> = {
-            let view = self.view.lock();
-            let objects = view.get(self.key).map(|service| service.objects.iter());
-            let owns = |(kind, name): &(Kind, String), known: &Known| match kind {
-                Kind::Deployment => view.get(self.key).is_some_and(|it| it.owns(&self.key.name, self.owner, name)),
-                _ => known.owner.as_deref() == Some(self.owner),
-            };
-            let more = objects.into_iter().flatten().filter(|(name, known)| {
-                let retires = name.0 == Kind::Deployment && retiring.contains(&name.1);
-                !retires && !wanted.contains(name) && !known.ending && owns(name, known)
-            });
-            more.map(|((kind, name), known)| (*kind, name.clone(), known.uid.clone())).collect()
+    /// What is ours and not wanted any more, with its uid: a variant's Deployment, when its pods have gone (until then it retires).
+    fn surplus(&self, wanted: &[(Kind, String)], retiring: &[String]) -> Vec<(Kind, String, String)> {
+        let view = self.view.lock();
+        let objects = view.get(self.key).map(|service| service.objects.iter());
+        let owns = |(kind, name): &(Kind, String), known: &Known| match kind {
+            Kind::Deployment => view.get(self.key).is_some_and(|it| it.owns(&self.key.name, self.owner, name)),
+            _ => known.owner.as_deref() == Some(self.owner),
         };
+        let more = objects.into_iter().flatten().filter(|(name, known)| {
+            let retires = name.0 == Kind::Deployment && retiring.contains(&name.1);
+            !retires && !wanted.contains(name) && !known.ending && owns(name, known)
+        });
+        more.map(|((kind, name), known)| (*kind, name.clone(), known.uid.clone())).collect()
+    }
+
+    /// Takes that away. What cannot be is noted, and not tried again at once.
+    async fn sweep(&self, more: Vec<(Kind, String, String)>, refused: &mut Refused) -> Applied {
         for (kind, name, uid) in more {
+            let waits = refused.kept.get(&(kind, name.clone())).is_some_and(|(wait, _)| Instant::now() < wait.until);
+            if waits {
+                continue;
+            }
             if !(self.may_act)() {
                 return Applied::Stopped;
             }
             match self.cluster.delete(kind, &self.key.namespace, &name, &uid).await {
-                Ok(()) | Err(Refusal::Absent | Refusal::Conflict(_)) => {}
-                Err(Refusal::Refused(error)) => {
-                    tracing::warn!(service = %self.key, kind = kind.name(), name, error, "cannot be deleted");
-                }
+                Ok(()) | Err(Refusal::Absent | Refusal::Conflict(_)) => drop(refused.kept.remove(&(kind, name))),
                 Err(Refusal::Away(text)) => return Applied::Away(text),
-                Err(refusal @ Refusal::TimedOut(_)) => {
-                    tracing::warn!(service = %self.key, kind = kind.name(), name, error = %refusal, "cannot be deleted");
-                    return Applied::TimedOut;
+                Err(refusal) => {
+                    let text = format!("{} {name} is not wanted and cannot be deleted: {refusal}", kind.name());
+                    refused.keeps(kind, name, Fault::new("ObjectRefused", text), rand::random());
+                    if matches!(refusal, Refusal::TimedOut(_)) {
+                        refused.rest();
+                        return Applied::TimedOut;
+                    }
                 }
             }
         }
@@ -458,6 +374,8 @@ enum Failure {
     /// It will be when what is there has gone.
     Stays(Fault),
     Away(String),
+    /// Another operator may be acting.
+    Stopped,
     /// It was not answered in time.
     TimedOut(Fault),
     Fault(Fault),
