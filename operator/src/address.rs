@@ -18,9 +18,10 @@ pub async fn follow(client: Client, namespace: String, name: String, operator: A
     let mut listing = Listing::default();
     loop {
         match follow.next().await {
-            Ok(event) => {
+            Ok(None) => silent = false,
+            Ok(Some(event)) => {
                 // The beginning of a list is said before anybody has answered.
-                silent &= !matches!(event, Event::InitDone);
+                silent &= matches!(event, Event::Init | Event::InitApply(_));
                 if let Some(address) = listing.take(&event) {
                     operator.is_reached_at(address);
                 }

@@ -22,7 +22,7 @@ use crate::metrics::{Instruments, Outcome};
 use crate::names::Key;
 use crate::precedence::{self, Conflict};
 use crate::prepare::Installation;
-use crate::view::{Item, Name, Topic, View};
+use crate::view::{Item, Name, Stray, Topic, View};
 use crate::watch::Told;
 
 /// Looks at services that are not answered in time hold at most one slot of so many: a look at another takes a moment.
@@ -252,6 +252,11 @@ impl Told for Operator {
             let displaced: Vec<Key> = self.losers.lock().by.keys().cloned().collect();
             self.wake(&displaced);
         }
+        self.wake(&keys);
+    }
+
+    fn lose(&self, topic: Topic, stray: Stray) {
+        let keys = self.view.lock().lose(topic, stray);
         self.wake(&keys);
     }
 

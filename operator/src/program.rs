@@ -48,9 +48,9 @@ const STOP_GRACE: Duration = DEADLINE.saturating_add(LEASE_DEADLINE).saturating_
 const TRIES: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// For a connection to the API server to be made.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing is said for so long leads nowhere: watches are ended by the API server before that.
-const SILENCE: Duration = Duration::from_secs(40);
+pub(crate) const SILENCE: Duration = Duration::from_secs(40);
 /// Who tells, in Events.
 const CONTROLLER: &str = "streamfleet.dev/operator";
 /// Names that `check-empty` tells of at most.

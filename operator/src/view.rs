@@ -138,6 +138,19 @@ pub struct Name {
     pub namespace: Option<String>,
 }
 
+/// An object or a pod that bears no service's name any more, as it was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Which one of its name.
+    pub uid: String,
+    /// Which version of it.
+    pub version: Version,
+}
+
 impl Item {
     /// What it is known by.
     #[must_use]
@@ -247,6 +260,19 @@ impl View {
         let key = self.key(key);
         self.places.by.insert(place, key.clone());
         Some((self.services.entry(key).or_default(), moved))
+    }
+
+    /// Something bears no service's name any more: it is as if it were gone, until it is put back, which asks whose it is.
+    pub fn lose(&mut self, topic: Topic, stray: Stray) -> Vec<Key> {
+        let place = self.places.hash(topic, &stray.namespace, &stray.name);
+        let Some(before) = self.places.by.get(&place).cloned() else { return Vec::new() };
+        let known = self.services.get(&before).and_then(|service| service.has(topic, &stray.name));
+        // The answer to what we wrote may have overtaken the watch.
+        if known.is_none_or(|(known, newer)| known == stray.uid && stray.version.is_before(newer)) {
+            return Vec::new();
+        }
+        let (service, namespace) = (Some(Key::clone(&before)), Some(stray.namespace));
+        self.remove(topic, &Name { service, name: stray.name, namespace })
     }
 
     /// Takes the answer to what was written to something that there was: if a watch has told meanwhile that it is gone, it is gone.

@@ -24,7 +24,7 @@ use crate::kind::Kind;
 use crate::known::{Known, KnownPod};
 use crate::names::{Key, MANAGED_BY, SERVICE};
 use crate::resource;
-use crate::view::{Item, Name, Topic};
+use crate::view::{Item, Name, Stray, Topic, Version};
 
 /// Objects in one answer while a list is read: whole objects are held for that long.
 const PAGE: u32 = 50;
@@ -35,6 +35,8 @@ pub trait Told: Send + Sync + 'static {
     fn put(&self, item: Item);
     /// Something is gone.
     fn remove(&self, topic: Topic, name: &Name);
+    /// Something is there, or was until now, that bears no service's name any more.
+    fn lose(&self, topic: Topic, stray: Stray);
     /// Every list of a namespace, or of all of them, has been told once. What there is of it before is not whole.
     fn told_all(&self, namespace: Option<&str>);
     /// Whether a topic may not be listed any more, in a namespace or in all of them: what changes is not told then.
@@ -226,23 +228,38 @@ struct Ear {
 impl Ear {
     async fn listen<K, F>(mut self, mut follow: Follow<K>, of: F)
     where
-        K: Send + 'static,
+        K: Resource + Send + 'static,
         F: Fn(K) -> Option<Item>,
     {
         let mut seen: Option<HashSet<Name>> = None;
         let mut silent = None;
         loop {
-            match follow.next().await {
-                Ok(event) => {
-                    // The beginning of a list is said before anybody is asked.
-                    if !matches!(event, Event::Init) && std::mem::take(&mut silent).is_some() {
-                        tracing::info!(topic = ?self.topic, namespace = self.namespace, "told again");
-                        self.told.blind(self.topic, self.namespace.as_deref(), false);
-                    }
-                    self.hear(event, &mut seen, &of);
-                }
-                Err(error) => self.miss(&error, &mut silent),
+            let told = follow.next().await;
+            self.take(told, &mut silent, &mut seen, &of);
+        }
+    }
+
+    fn take<K: Resource>(
+        &mut self,
+        told: watcher::Result<Option<Event<K>>>,
+        silent: &mut Option<Silence>,
+        seen: &mut Option<HashSet<Name>>,
+        of: impl Fn(K) -> Option<Item>,
+    ) {
+        let event = match told {
+            Ok(event) => event,
+            Err(error) => {
+                self.miss(&error, silent);
+                return;
             }
+        };
+        // The beginning of a list is said before anybody is asked.
+        if !matches!(event, Some(Event::Init)) && silent.take().is_some() {
+            tracing::info!(topic = ?self.topic, namespace = self.namespace, "told again");
+            self.told.blind(self.topic, self.namespace.as_deref(), false);
+        }
+        if let Some(event) = event {
+            self.hear(event, seen, of);
         }
     }
 
@@ -267,7 +284,7 @@ impl Ear {
         }
     }
 
-    fn hear<K>(&mut self, event: Event<K>, seen: &mut Option<HashSet<Name>>, of: impl Fn(K) -> Option<Item>) {
+    fn hear<K: Resource>(&mut self, event: Event<K>, seen: &mut Option<HashSet<Name>>, of: impl Fn(K) -> Option<Item>) {
         match event {
             Event::Init => *seen = Some(HashSet::new()),
             Event::InitApply(object) => {
@@ -287,17 +304,38 @@ impl Ear {
                 }
             }
             Event::Apply(object) => {
-                if let Some(item) = of(object) {
-                    self.told.put(item);
+                let stray = stray(object.meta());
+                match of(object) {
+                    Some(item) => self.told.put(item),
+                    None => self.lose(stray),
                 }
             }
             Event::Delete(object) => {
-                if let Some(item) = of(object) {
-                    self.told.remove(self.topic, &item.name());
+                let stray = stray(object.meta());
+                match of(object) {
+                    Some(item) => self.told.remove(self.topic, &item.name()),
+                    None => self.lose(stray),
                 }
             }
         }
     }
+
+    /// It is watched by one label, and the other one has been taken away.
+    fn lose(&self, stray: Option<Stray>) {
+        if let Some(stray) = stray {
+            self.told.lose(self.topic, stray);
+        }
+    }
+}
+
+/// What an object is known by that says no service's name.
+fn stray(metadata: &ObjectMeta) -> Option<Stray> {
+    Some(Stray {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.name.clone()?,
+        uid: metadata.uid.clone().unwrap_or_default(),
+        version: Version::of(metadata.resource_version.as_deref().unwrap_or_default()),
+    })
 }
 
 /// The service that an object belongs to, by its label.

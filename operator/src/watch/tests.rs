@@ -8,6 +8,7 @@ struct Heard(parking_lot::Mutex<Vec<String>>, parking_lot::Mutex<Vec<String>>);
 impl Told for Heard {
     fn put(&self, _: Item) {}
     fn remove(&self, _: Topic, _: &Name) {}
+    fn lose(&self, _: Topic, _: Stray) {}
     fn blind(&self, topic: Topic, namespace: Option<&str>, is: bool) {
         self.1.lock().push(format!("{} {topic:?} {is}", namespace.unwrap_or_default()));
     }
@@ -82,6 +83,52 @@ fn what_may_not_be_listed_any_more_is_told_once() {
     assert_eq!(heard.1.lock().len(), 1, "an operator works without these");
 }
 
+/// The right was given back, and services said for as long as nothing happened that it was not.
+#[test]
+fn what_may_be_listed_again_is_told_though_nothing_happens() {
+    let heard = Arc::new(Heard::default());
+    let (mut ears, _) = ears(&["a"], &heard);
+    let (mut silent, mut seen) = (None, None);
+    let mut take = |told: watcher::Result<Option<Event<Pod>>>| ears[1].take(told, &mut silent, &mut seen, |_| None);
+    take(Err(error(403)));
+    take(Ok(Some(Event::Init)));
+    assert_eq!(*heard.1.lock(), ["a Pod true"]);
+    take(Ok(None));
+    take(Ok(None));
+    assert_eq!(*heard.1.lock(), ["a Pod true", "a Pod false"]);
+}
+
+/// What had lost the label of its service was believed to be as it had been: nothing put it back, and nothing noticed its end.
+#[tokio::test]
+async fn what_bears_no_service_s_name_is_not_believed_to_be_there() {
+    let operator = Arc::new(crate::doubles::operator(Client::new(
+        tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        }),
+        "voice",
+    )));
+    let mut ear = Ear { topic: Topic::Pod, namespace: None, told: operator.clone(), missing: None };
+    let pod = |version: u32, labels: serde_json::Value| -> Pod {
+        let metadata = serde_json::json!({ "namespace": "voice", "name": "p", "uid": "u", "labels": labels, "resourceVersion": version.to_string() });
+        serde_json::from_value(serde_json::json!({ "metadata": metadata })).unwrap()
+    };
+    let ours = |version| pod(version, serde_json::json!({ SERVICE: "s" }));
+    let bare = |version| pod(version, serde_json::json!({}));
+    let mut check = |event: Event<Pod>, expected: bool| {
+        let text = format!("{event:?}");
+        ear.hear(event, &mut None, |pod| Some(Item::Pod(key(&pod.metadata)?, Box::new(KnownPod::of(&pod)))));
+        assert_eq!(operator.view.lock().get(&Key::new("voice", "s")).is_some(), expected, "{text}");
+    };
+    check(Event::Apply(bare(1)), false);
+    check(Event::Apply(ours(2)), true);
+    check(Event::Apply(bare(3)), false);
+    check(Event::Delete(bare(4)), false);
+    check(Event::Apply(ours(6)), true);
+    // It was put back meanwhile.
+    check(Event::Apply(bare(5)), true);
+    check(Event::Delete(bare(7)), false);
+}
+
 /// A list with an object that cannot be read, as this program is, is no reason to wait for ever.
 #[tokio::test]
 async fn a_list_that_cannot_be_read_is_told_of() {
@@ -125,8 +172,8 @@ async fn a_service_that_is_too_deep_keeps_no_other_from_being_told() {
     let mut told = Vec::new();
     loop {
         match follow.next().await.unwrap() {
-            Event::InitApply(object) => told.push(resource::Resource::of(&object).unwrap()),
-            Event::InitDone => break,
+            Some(Event::InitApply(object)) => told.push(resource::Resource::of(&object).unwrap()),
+            Some(Event::InitDone) => break,
             _ => {}
         }
     }
