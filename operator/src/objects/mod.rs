@@ -5,7 +5,7 @@ mod deployment;
 mod disruption;
 mod network_policy;
 mod pod;
-pub(crate) use self::pod::TELEPHONE_TOKEN;
+pub(crate) use self::pod::{LEAVING, TELEPHONE_TOKEN};
 mod pod_monitor;
 mod secret;
 mod service;

@@ -20,8 +20,8 @@ use crate::names::{self, CONFIG_HASH, PROTECTED, SERVING, STATE};
 const USER: i64 = 65532;
 /// The folder of what it reads.
 const CONFIG: &str = "/etc/streamfleet/config";
-/// What a worker needs to leave when its sessions are over: of the grace that Kubernetes gives, as much is kept for it.
-const LEAVING: Duration = Duration::from_secs(5);
+/// What a worker needs to leave when its time is over: sessions are told of their end, handlers say goodbye, and the rest stops.
+pub(crate) const LEAVING: Duration = Duration::from_secs(15);
 /// The variable that has the telephone company's token.
 pub(crate) const TELEPHONE_TOKEN: &str = "STREAMFLEET_TELEPHONE_AUTH_TOKEN";
 
@@ -210,7 +210,7 @@ fn environment(of: &Blueprint, group: &Group, loops: Option<i32>) -> Vec<EnvVar>
         secret("STREAMFLEET_FLEET_SECRET", of.name(), secret::FLEET),
         plain("STREAMFLEET_CONFIG", format!("{CONFIG}/{}", config_map::CONFIG)),
         plain("STREAMFLEET_MANIFESTS", format!("{CONFIG}/{}", config_map::MANIFEST)),
-        plain("STREAMFLEET_DRAIN_TERMINATION_GRACE", duration::format(of.grace.saturating_sub(LEAVING))),
+        plain("STREAMFLEET_DRAIN_TERMINATION_GRACE", duration::format(drain(of.grace))),
     ];
     env.extend(group.variant.as_ref().map(|variant| plain("STREAMFLEET_FLEET_VARIANT", variant.clone())));
     env.extend(loops.map(|loops| plain("STREAMFLEET_MEDIA_LOOPS", loops.to_string())));
@@ -225,6 +225,11 @@ fn environment(of: &Blueprint, group: &Group, loops: Option<i32>) -> Vec<EnvVar>
     env.retain(|ours| group.env.iter().all(|theirs| theirs.name != ours.name));
     env.extend(group.env.iter().cloned());
     env
+}
+
+/// How long sessions have of the grace that Kubernetes gives. Of a short one they have half.
+fn drain(grace: Duration) -> Duration {
+    grace.saturating_sub(LEAVING.min(Duration::from_secs(grace.as_secs() / 2)))
 }
 
 /// A media loop for each core that the pod is given. Without a word about that it may use them all: the worker counts them.
@@ -281,6 +286,14 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Workers whose time was over were killed while their handlers said goodbye.
+    #[test]
+    fn a_grace_leaves_time_to_leave() {
+        for (grace, expected) in [(7_200, 7_185), (60, 45), (30, 15), (10, 5), (7, 4), (1, 1)] {
+            assert_eq!(drain(Duration::from_secs(grace)), Duration::from_secs(expected), "{grace}");
+        }
+    }
 
     #[test]
     fn cores_of_a_quantity() {
