@@ -214,13 +214,20 @@ impl Cluster {
         within(api.patch(&pod.name, &manager(), &patch)).await
     }
 
-    /// Deletes a pod, with its own grace from SIGTERM to SIGKILL, if it is still that one. Returns how it is now, unless it is gone.
+    /// Deletes a pod, if it is still that one, with so much time from SIGTERM to SIGKILL, or with its own grace. Returns how it is now,
+    /// unless it is gone.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub async fn delete_pod(&self, namespace: &str, pod: &PodId) -> Result<Option<Pod>, Refusal> {
+    pub async fn delete_pod(
+        &self,
+        namespace: &str,
+        pod: &PodId,
+        grace: Option<Duration>,
+    ) -> Result<Option<Pod>, Refusal> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let params = DeleteParams::background().preconditions(only(&pod.uid));
+        let grace_period_seconds = grace.map(|grace| u32::try_from(grace.as_secs()).unwrap_or(u32::MAX));
+        let params = DeleteParams { grace_period_seconds, ..DeleteParams::background().preconditions(only(&pod.uid)) };
         within(api.delete(&pod.name, &params)).await.map(|deleted| deleted.left())
     }
 

@@ -16,6 +16,7 @@ use crate::cluster::Refusal;
 use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
 use crate::look::{Findings, Seen, Stop};
 use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
+use crate::objects::LEAVING;
 use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
 use crate::status::{Fault, Standing};
@@ -262,7 +263,7 @@ impl Scaling {
             Step::MarkServing(pod) => self.done.undrained.push(pod.name.clone()),
             Step::MarkDraining(pod, _, why) => self.done.drained.push((pod.name.clone(), why.clone())),
             Step::Ask(worker, Gate::Leaving) => self.done.expired.push(worker.clone()),
-            Step::Delete(pod) => {
+            Step::Delete(pod) | Step::Expel(pod) => {
                 // One that was over was not counted by its Deployment any more.
                 if let Some(run) = self.runs.iter_mut().find(|run| run.removing.contains(&pod.name)) {
                     run.removed += 1;
@@ -402,12 +403,15 @@ impl Operator {
             }
             Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
             Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,
-            Step::Delete(pod) => self.cluster.delete_pod(namespace, pod).await.map(|written| {
-                // The watch may tell of it after the next look, which would count it again.
-                if let Some(written) = written.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
-                    self.view.lock().answer(Item::Pod(key.clone(), Box::new(KnownPod::of(&written))));
-                }
-            }),
+            Step::Delete(pod) | Step::Expel(pod) => {
+                let grace = matches!(step, Step::Expel(_)).then_some(LEAVING);
+                self.cluster.delete_pod(namespace, pod, grace).await.map(|written| {
+                    // The watch may tell of it after the next look, which would count it again.
+                    if let Some(written) = written.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+                        self.view.lock().answer(Item::Pod(key.clone(), Box::new(KnownPod::of(&written))));
+                    }
+                })
+            }
             Step::Ask(worker, gate) => {
                 let Ok(id) = worker.parse::<WorkerId>() else { return Ok(Done::Moot) };
                 return match self.store.ask_gate(service, &id, *gate).await {

@@ -36,6 +36,8 @@ pub enum Step {
     Protect(PodId),
     /// A pod is deleted, gracefully.
     Delete(PodId),
+    /// A pod is deleted whose sessions have had their time: with what it needs to leave, and no more.
+    Expel(PodId),
 }
 
 impl Step {
@@ -47,7 +49,8 @@ impl Step {
             | Self::MarkDraining(pod, ..)
             | Self::Unprotect(pod)
             | Self::Protect(pod)
-            | Self::Delete(pod) => &pod.name,
+            | Self::Delete(pod)
+            | Self::Expel(pod) => &pod.name,
             Self::Ask(worker, _) => worker,
         }
     }
@@ -227,7 +230,7 @@ impl OfPod<'_> {
             return;
         }
         if wanted.remove.contains(pod.name.as_str()) {
-            self.remove(steps);
+            self.remove(Step::Delete, steps);
             return;
         }
         let why = wanted.drain.get(pod.name.as_str()).map(|why| (*why).to_owned());
@@ -254,7 +257,7 @@ impl OfPod<'_> {
     fn go_on(&self, steps: &mut Steps) {
         match self.rules.overdue_for(self.pod) {
             Some(over) if over > FAREWELL => {
-                self.remove(steps);
+                self.remove(Step::Expel, steps);
                 return;
             }
             Some(_) => self.ask(Gate::Leaving, steps),
@@ -270,11 +273,11 @@ impl OfPod<'_> {
         }
     }
 
-    fn remove(&self, steps: &mut Steps) {
+    fn remove(&self, how: fn(PodId) -> Step, steps: &mut Steps) {
         if self.pod.marks.protected {
             steps.then.push(Step::Unprotect(PodId::of(self.pod)));
         }
-        steps.then.push(Step::Delete(PodId::of(self.pod)));
+        steps.then.push(how(PodId::of(self.pod)));
         steps.removed.insert(self.pod.name.clone());
     }
 
@@ -381,7 +384,8 @@ mod tests {
         assert_eq!(of(&none, &draining(30), Gate::Draining, &rules).1, []);
         assert_eq!(of(&none, &draining(31), Gate::Draining, &rules).1, [ask(Gate::Leaving)]);
         assert_eq!(of(&none, &draining(31), Gate::Leaving, &rules).1, [], "once");
-        assert_eq!(of(&none, &draining(91), Gate::Leaving, &rules).1, [Step::Unprotect(id()), Step::Delete(id())]);
+        // With its own grace it would drain for as long once more.
+        assert_eq!(of(&none, &draining(91), Gate::Leaving, &rules).1, [Step::Unprotect(id()), Step::Expel(id())]);
         assert!(rules.is_overdue(&draining(31)) && !rules.is_overdue(&draining(30)));
         assert!(!RULES.is_overdue(&draining(1_000_000)));
     }

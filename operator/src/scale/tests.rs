@@ -299,3 +299,26 @@ async fn workers_that_are_refused_are_not_created() {
     assert_eq!(look(&mut care).await, (2, 0, 2));
     assert_eq!((care.replicas["a-worker"], care.denied.len()), (3, 0));
 }
+
+/// A drain that was over began anew with the pod's own grace, which is as long.
+#[tokio::test]
+async fn who_has_had_its_time_is_given_none_but_to_leave() {
+    let asked = Arc::new(parking_lot::Mutex::new(Value::Null));
+    let noted = asked.clone();
+    let server = tower::service_fn(move |request: http::Request<Body>| {
+        let noted = noted.clone();
+        async move {
+            *noted.lock() = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+            let answer = Body::from(br#"{"kind":"Status","status":"Success"}"#.to_vec());
+            Ok::<_, Infallible>(http::Response::new(answer))
+        }
+    });
+    let operator = doubles::operator(kube::Client::new(server, "voice"));
+    let pod = PodId { name: "p".to_owned(), uid: "u".to_owned() };
+    for (step, expected) in [(Step::Delete(pod.clone()), Value::Null), (Step::Expel(pod), 15.into())] {
+        let done = operator.step(&Key::new("voice", "a"), &"voice/a".parse().unwrap(), &step).await;
+        assert!(matches!(done, Ok(Done::Yes)));
+        let asked = asked.lock();
+        assert_eq!((&asked["gracePeriodSeconds"], &asked["preconditions"]["uid"]), (&expected, &"u".into()));
+    }
+}
