@@ -270,13 +270,19 @@ async fn client(instruments: Option<&Instruments>) -> Result<(Client, String), S
     config.read_timeout = Some(SILENCE);
     let namespace = config.default_namespace.clone();
     let client = match instruments {
-        Some(instruments) => {
-            let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
-            builder.with_layer(&Counting(instruments.clone())).build()
-        }
+        Some(instruments) => counted(config, instruments)?,
         None => Client::try_from(config).map_err(|error| error.to_string())?,
     };
     Ok((client, namespace))
+}
+
+/// A client whose requests are counted, each for itself.
+fn counted(mut config: Config, instruments: &Instruments) -> Result<Client, String> {
+    // kube would send again what is answered with 429, 503 or 504, fifteen times and within one of our deadlines: an API server that says
+    // that it cannot would look like one that says nothing. Whoever asks here asks again by himself, and later.
+    config.default_retry = false;
+    let builder = ClientBuilder::try_from(config).map_err(|error| error.to_string())?;
+    Ok(builder.with_layer(&Counting(instruments.clone())).build())
 }
 
 /// Of the configuration only `namespaces` matters here: one that the operator could not start with must not keep it from being
@@ -422,6 +428,37 @@ mod tests {
         check(&[404], (false, 1)).await;
         check(&[503, 500, 200], (true, 3)).await;
         check(&[503], (false, 4)).await;
+    }
+
+    /// An API server that was busy was taken for a webhook that hangs, twelve seconds later.
+    #[tokio::test]
+    async fn who_says_that_it_cannot_now_is_believed() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        crypto::install();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await;
+                let body =
+                    json!({ "kind": "Status", "status": "Failure", "message": "busy", "reason": "", "code": 503 });
+                let body = body.to_string();
+                let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json";
+                let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        };
+        let metrics = streamfleet_process::telemetry::Metrics::new("t", "0");
+        let client = counted(Config::new(address), &Instruments::new(&metrics, Arc::default())).unwrap();
+        let begun = Instant::now();
+        let answer = tokio::select! {
+            () = server => None,
+            answer = async { Cluster::new(client).serves(Kind::PodMonitor).await } => Some(answer),
+        };
+        assert_eq!(answer, Some(Err(crate::cluster::Refusal::Away("busy".to_owned()))));
+        // kube's own first pause would be half a second, and each is longer.
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 
     #[test]
