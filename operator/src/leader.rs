@@ -115,8 +115,11 @@ async fn turn(
             *written = Some(lease);
             Ok(act)
         }
-        // Somebody was quicker.
-        Err(Refusal::Conflict(_)) => Ok(Act::Wait),
+        // Somebody was quicker, or has taken it away.
+        Err(Refusal::Conflict(_) | Refusal::Absent) => {
+            candidate.doubt();
+            Ok(Act::Wait)
+        }
         Err(refusal) => Err(refusal),
     }
 }
@@ -172,5 +175,41 @@ async fn give_back(cluster: &Cluster, which: &Which) {
     spec.lease_duration_seconds = Some(1);
     if let Err(refusal) = cluster.write_lease(&which.namespace, &lease).await {
         tracing::debug!(error = %refusal, "the lease was not given back");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A leader went on for as long as its last renewal was good, while another one acted.
+    #[tokio::test]
+    async fn a_renewal_that_is_not_taken_ends_the_leave_to_act() {
+        let check = async |code: u16, leads: bool| {
+            let server = tower::service_fn(move |_: http::Request<Body>| async move {
+                let body =
+                    json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": code });
+                let body = Body::from(body.to_string().into_bytes());
+                Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap())
+            });
+            let cluster = Cluster::new(kube::Client::new(server, "voice"));
+            let (namespace, name, identity) = ("voice".to_owned(), "l".to_owned(), "me".to_owned());
+            let which = Which { namespace, name, identity: identity.clone(), terms: Terms::default() };
+            let mut candidate = Candidate::new(identity, which.terms);
+            candidate.written(Instant::now());
+            let metadata = ObjectMeta { resource_version: Some("1".to_owned()), ..ObjectMeta::default() };
+            let mut written = Some(ours(&which, metadata, Some("1".to_owned()), 0, None));
+            let _ = turn(&cluster, &which, &mut candidate, &mut written).await;
+            assert_eq!((candidate.leads_until().is_some(), written.is_some()), (leads, false), "{code}");
+        };
+        check(409, false).await;
+        check(404, false).await;
+        // It may be ours still.
+        check(503, true).await;
     }
 }

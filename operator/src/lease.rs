@@ -66,13 +66,15 @@ pub struct Candidate {
     seen: Option<(String, Instant)>,
     /// When our last renewal was sent that succeeded.
     renewed: Option<Instant>,
+    /// Whether somebody else has written since.
+    doubted: bool,
 }
 
 impl Candidate {
     /// One that has seen nothing. `identity` is unique among operators.
     #[must_use]
     pub fn new(identity: String, terms: Terms) -> Self {
-        Self { identity, terms, seen: None, renewed: None }
+        Self { identity, terms, seen: None, renewed: None, doubted: false }
     }
 
     /// What follows from the lease as it is, read at `now`.
@@ -106,13 +108,20 @@ impl Candidate {
     /// What was written at `sent` was taken.
     pub fn written(&mut self, sent: Instant) {
         self.renewed = Some(sent);
+        self.doubted = false;
+    }
+
+    /// What was written was not taken, because it is not as we have left it: another one may lead by now, and has not had to wait for
+    /// us if the lease was emptied or taken away. Until it is ours again we do nothing.
+    pub fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     /// Until when this operator may act; `None` if it does not lead. From the time at which the renewal was sent: the
     /// API server may have taken it any time after.
     #[must_use]
     pub fn leads_until(&self) -> Option<Instant> {
-        self.renewed.map(|renewed| renewed + self.terms.deadline)
+        self.renewed.filter(|_| !self.doubted).map(|renewed| renewed + self.terms.deadline)
     }
 
     /// When to look again.
@@ -171,6 +180,27 @@ mod tests {
         me.blind();
         assert_eq!(me.leads_until(), Some(at(95)), "what a leader has, it has");
         assert_eq!(me.look(Some(&seen("me", 2)), at(90)), take(2, 3));
+    }
+
+    /// `helm upgrade --force` makes the lease anew: another one takes it at once, and the leader went on for ten seconds.
+    #[test]
+    fn who_finds_that_somebody_else_has_written_does_nothing_until_it_knows() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let check = |then: Option<Seen>, expected: Act| {
+            let mut me = Candidate::new("me".to_owned(), Terms::default());
+            me.written(at(0));
+            me.doubt();
+            assert_eq!(me.leads_until(), None);
+            assert_eq!(me.look(then.as_ref(), at(2)), expected, "{then:?}");
+            assert_eq!(me.leads_until(), None, "nothing was written yet");
+            me.written(at(2));
+            assert_eq!(me.leads_until(), Some(at(12)));
+        };
+        check(Some(seen("me", 2)), take(2, 3));
+        check(None, Act::Create);
+        check(Some(seen("other", 2)), Act::Lost);
+        check(Some(seen("", 2)), Act::Lost);
     }
 
     #[test]
