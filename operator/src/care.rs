@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_process::config::Mistakes;
-use streamfleet_scaling::Memory;
+use streamfleet_scaling::{Memory, Moment};
 use streamfleet_store::{StoreError, WorkerView};
 
 use crate::apply::{Built, REST, Refused, Wait};
 use crate::cluster::Refusal;
 use crate::due::Lane;
 use crate::events::Ledger;
+use crate::facts::{PodFacts, Stage, Trouble};
 use crate::prepare::Prepared;
 use crate::resource::Resource;
 use crate::secrets::Inspection;
@@ -26,6 +27,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(120);
 /// A status is written no more often than this.
 const STATUS_SPACING: Duration = Duration::from_secs(10);
+/// For so long it is told that a pod has failed, which is deleted at once: another one that fails comes sooner.
+const FAILED: Duration = Duration::from_secs(60);
+/// What the store says of why it does not answer is told anew after this: it is other words each time.
+const WORDS: Duration = Duration::from_secs(60);
 /// But for news (a condition that has changed, another specification), of which so many may be told at once.
 const NEWS: u32 = 3;
 
@@ -48,6 +53,8 @@ pub struct Care {
     pub views: Vec<WorkerView>,
     /// Pods that each Deployment shall have, by name, as it was last said.
     pub replicas: BTreeMap<String, i32>,
+    /// When one of its pods was last seen to have failed, and why.
+    pub failed: Option<(Moment, Trouble)>,
     /// The uids of the pods that there were when all of them were to go, if they are.
     pub closing: Option<HashSet<String>>,
     /// Numbers of pods that were refused, by the Deployment's name.
@@ -68,8 +75,8 @@ pub struct Care {
     pub told: Option<Stands>,
     /// Whether its pods were being replaced then.
     pub rolling: Option<bool>,
-    /// Why the store has not told how things are.
-    pub store: Option<StoreError>,
+    /// Why the store has not told how things are, and since when that is told.
+    pub store: Option<(StoreError, Instant)>,
     /// The Secrets that it names.
     pub inspection: Option<Inspection>,
     /// When its status may be written.
@@ -100,6 +107,37 @@ impl Care {
     pub fn paused(&mut self) {
         self.replicas.clear();
         self.denied.clear();
+    }
+
+    /// What is known of parts and Deployments that there are no more is of no use: it is another one that is called so later.
+    pub fn keep_only(&mut self, parts: &[(Option<&str>, &str)]) {
+        let is_part = |variant: &Option<String>| parts.iter().any(|(of, _)| *of == variant.as_deref());
+        let is_deployment = |name: &String| parts.iter().any(|(_, of)| of == name);
+        self.scaling.retain(|variant, _| is_part(variant));
+        self.shares.retain(|variant, _| is_part(variant));
+        self.replicas.retain(|name, _| is_deployment(name));
+        self.denied.retain(|name, _| is_deployment(name));
+    }
+
+    /// What is told of pods that have failed: their nodes do not take them, or have given them up.
+    pub fn failure(&mut self, pods: &[PodFacts], now: Moment) -> Option<Fault> {
+        let failed = pods.iter().filter(|pod| pod.stage == Stage::Over && !pod.ending);
+        if let Some(trouble) = failed.filter_map(|pod| pod.trouble.as_ref()).next() {
+            self.failed = Some((now, trouble.clone()));
+        }
+        let (_, trouble) = self.failed.as_ref().filter(|(at, _)| now.since(*at) < FAILED)?;
+        Some(Fault::new(&trouble.reason, format!("a worker's pod has failed: {}", trouble.message)))
+    }
+
+    /// Notes what the store has answered. Returns what is told of why it says nothing: words that were told stay for a while.
+    pub fn heard(&mut self, error: Option<StoreError>, now: Instant) -> Option<StoreError> {
+        let before = self.store.take();
+        let stays = |(known, since): &(StoreError, Instant)| {
+            matches!((known, &error), (StoreError::Unavailable(_), Some(StoreError::Unavailable(_))))
+                && now.saturating_duration_since(*since) < WORDS
+        };
+        self.store = before.filter(stays).or_else(|| error.map(|error| (error, now)));
+        self.store.as_ref().map(|(error, _)| error.clone())
     }
 
     /// Notes how a request was answered.
@@ -244,6 +282,66 @@ mod tests {
         care.answered(&Refusal::TimedOut(Duration::from_secs(12)), now);
         assert_eq!(care.lane(now + Duration::from_secs(119)), Lane::Slow);
         assert_eq!(care.lane(now + Duration::from_secs(120)), Lane::Quick);
+    }
+
+    /// A node that rejected each pod was told of by nobody.
+    #[test]
+    fn pods_that_fail_are_told_of_for_a_while() {
+        let pod = |reason: &str| {
+            let trouble = Some(Trouble { reason: reason.to_owned(), message: "no".to_owned() });
+            PodFacts { trouble, ..crate::doubles::pod("a", Stage::Over) }
+        };
+        let mut care = Care::default();
+        let mut told = |pods: &[PodFacts], after: u64| {
+            let now = crate::doubles::NOW + Duration::from_secs(after);
+            care.failure(pods, now).map(|fault| (fault.reason, fault.message))
+        };
+        let fault = |reason: &str| Some((reason.to_owned(), "a worker's pod has failed: no".to_owned()));
+        let starts = PodFacts { stage: Stage::Waiting, ..pod("ImagePullBackOff") };
+        assert_eq!(told(&[starts, PodFacts { trouble: None, ..pod("") }], 0), None);
+        assert_eq!(told(&[PodFacts { ending: true, ..pod("Evicted") }], 0), None);
+        assert_eq!(told(&[pod("OutOfcpu")], 1), fault("OutOfcpu"));
+        assert_eq!(told(&[], 60), fault("OutOfcpu"), "it was deleted, and the next one is made");
+        assert_eq!(told(&[], 61), None);
+        assert_eq!(told(&[pod("Evicted")], 70), fault("Evicted"));
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut care = Care::default();
+        for (variant, name) in [(None, "s-worker"), (Some("b"), "s-b-worker")] {
+            care.scaling.insert(variant.map(str::to_owned), Box::default());
+            care.shares.insert(variant.map(str::to_owned), 1);
+            care.replicas.insert(name.to_owned(), 1);
+            let wait = Wait::after(None, Instant::now(), 0.5);
+            let denial = Denial { replicas: 1, wait, fault: Fault::new("ObjectRefused", "") };
+            care.denied.insert(name.to_owned(), Box::new(denial));
+        }
+        let sizes = |care: &Care| [care.scaling.len(), care.shares.len(), care.replicas.len(), care.denied.len()];
+        care.keep_only(&[(None, "s-worker"), (Some("b"), "s-b-worker")]);
+        assert_eq!(sizes(&care), [2; 4]);
+        care.keep_only(&[(None, "s-worker")]);
+        assert_eq!(sizes(&care), [1; 4]);
+        assert!(care.replicas.contains_key("s-worker") && care.shares.contains_key(&None));
+    }
+
+    /// Its words are others with each attempt: told as they are, each would be another status.
+    #[test]
+    fn why_the_store_is_away_is_told_in_steady_words() {
+        let now = Instant::now();
+        let mut care = Care::default();
+        let mut heard = |error: Option<&str>, after: u64| {
+            let error = error.map(|text| StoreError::Unavailable(text.to_owned()));
+            care.heard(error, now + Duration::from_secs(after)).map(|error| error.to_string())
+        };
+        let away = |text: &str| Some(format!("the store does not answer: {text}"));
+        assert_eq!(heard(Some("UnknownCA"), 0), away("UnknownCA"));
+        assert_eq!(heard(Some("broken pipe"), 59), away("UnknownCA"));
+        assert_eq!(heard(Some("refused"), 60), away("refused"));
+        assert_eq!(heard(Some("broken pipe"), 61), away("refused"));
+        assert_eq!(heard(None, 62), None);
+        assert_eq!(heard(Some("broken pipe"), 63), away("broken pipe"));
+        assert_eq!(care.heard(Some(StoreError::NoMemory), now), Some(StoreError::NoMemory), "another thing");
     }
 
     #[test]

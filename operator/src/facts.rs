@@ -41,7 +41,7 @@ pub struct PodFacts {
     pub gone_by: Option<Moment>,
     /// What its labels say.
     pub marks: Marks,
-    /// Why it does not start, in the platform's words.
+    /// Why it does not start, or why its node has given it up, in the platform's words.
     pub trouble: Option<Trouble>,
 }
 
@@ -222,7 +222,8 @@ fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 /// The longest text of others that is passed on.
 const MAX_MESSAGE: usize = 512;
 
-fn cut(text: &str) -> String {
+/// As much of a text of others as is passed on.
+pub(crate) fn cut(text: &str) -> String {
     let text = steady(text);
     text[..text.floor_char_boundary(MAX_MESSAGE)].to_owned()
 }
@@ -286,7 +287,7 @@ fn trouble(pod: &Pod, containers: &[ContainerStatus]) -> Option<Trouble> {
         let reason = status.reason.clone().filter(|_| failed)?;
         Some(Trouble { reason, message: cut(status.message.as_deref().unwrap_or_default()) })
     };
-    waiting.or_else(crashed).or_else(unschedulable).or_else(over)
+    over().or(waiting).or_else(crashed).or_else(unschedulable)
 }
 
 impl DeploymentFacts {
@@ -440,6 +441,10 @@ mod tests {
         let conditions =
             json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes" }]);
         assert_eq!(pod(json!({ "conditions": conditions })).trouble.unwrap().reason, "Unschedulable");
+        let waits = container(json!({ "waiting": { "reason": "ContainerCreating" } }))["containerStatuses"].clone();
+        let failed =
+            json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "too little", "containerStatuses": waits });
+        assert_eq!(pod(failed).trouble.unwrap().message, "too little");
     }
 
     #[test]

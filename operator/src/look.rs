@@ -191,7 +191,8 @@ impl Operator {
                 return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
             }
         }
-        // Whoever owns a service makes its Secrets: that one is wrong is no look that failed.
+        // These are no looks that failed: nodes run its pods, and whoever owns a service makes its Secrets.
+        findings.faults.extend(care.failure(&seen.pods, findings.now));
         findings.faults.extend(self.secrets(&seen, &findings.standing, care).await);
         self.show(key, &findings, care);
         if let Some(at) = self.tell(key, &seen, &findings, care).await {
@@ -214,14 +215,14 @@ impl Operator {
         let kind = |error: &StoreError| std::mem::discriminant(error);
         match (&asked, &care.store) {
             // Its words may be others each time, and are news once.
-            (Err(error), before) if before.as_ref().map(kind) != Some(kind(error)) => {
+            (Err(error), before) if before.as_ref().map(|(error, _)| kind(error)) != Some(kind(error)) => {
                 tracing::warn!(%error, "the store does not say how things are");
             }
             (Ok(_), Some(_)) => tracing::info!("the store says how things are again"),
             _ => {}
         }
-        care.store = asked.as_ref().err().cloned();
-        let (workers, traffic) = asked?;
+        let told = care.heard(asked.as_ref().err().cloned(), Instant::now());
+        let (workers, traffic) = asked.map_err(|error| told.unwrap_or(error))?;
         care.views = workers;
         let traffic = Traffic {
             arrived: traffic.arrived,
@@ -344,6 +345,7 @@ fn find(seen: &Seen, standing: Standing, told: Result<Traffic, StoreError>, care
         leaving: pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node)) || rules.is_overdue(pod),
     });
     let runs = Run::all(seen, prepared.as_deref(), care);
+    care.keep_only(&runs.iter().map(Run::names).collect::<Vec<_>>());
     let scaling = Scaling::decide(runs, &standing, &seen.pods, &workers, traffic, care, now);
     let mut faults: Vec<Fault> = seen.blindness().into_iter().collect();
     if is_closing(&standing) && seen.alone > 0 {

@@ -101,6 +101,11 @@ impl Run {
         runs
     }
 
+    /// The variant's name, and the Deployment's.
+    pub(crate) fn names(&self) -> (Option<&str>, &str) {
+        (self.variant.as_deref(), &self.name)
+    }
+
     fn rolling(&self) -> Rolling {
         match &self.facts {
             Some(facts) if !facts.is_rolled_out() => Rolling::Yes,

@@ -9,7 +9,7 @@ use streamfleet_scaling::{Figures, Limit, Moment, Phase, Stay, Worker};
 use streamfleet_service::resource::{StreamServiceStatus, is_printable};
 use streamfleet_store::StoreError;
 
-use crate::facts::{DeploymentFacts, PodFacts};
+use crate::facts::{DeploymentFacts, PodFacts, cut};
 use crate::names;
 use crate::precedence::Conflict;
 
@@ -202,8 +202,8 @@ impl Picture<'_> {
         }
         if self.figures == Figures::Stale {
             let what = match self.silence {
-                // What it says of a lost connection is other words each time.
-                None | Some(StoreError::Unavailable(_)) => "the store does not answer".to_owned(),
+                None => "the store does not answer".to_owned(),
+                Some(StoreError::Unavailable(why)) => format!("the store does not answer ({})", cut(why)),
                 Some(error) => error.to_string(),
             };
             faults.push(Fault::new(
@@ -258,6 +258,7 @@ impl Picture<'_> {
             Some(Limit::Starting { .. }) => "Starting",
             Some(Limit::NotReady { .. }) => "NotReady",
             Some(Limit::Pods { .. }) => "Pods",
+            Some(Limit::Lost) => "WorkersLost",
             Some(Limit::Unknown) => self.store_reason(),
         };
         finding(true, reason, self.limited.map(|limit| limit.to_string()).unwrap_or_default())
@@ -399,6 +400,8 @@ mod tests {
         assert_eq!(of(&full), ["Ready=WorkersReady", "Degraded=StoreFull", "ScalingLimited=StoreFull"]);
         let lost = [worker(Phase::Lost, Stay::Welcome, 3), worker(Phase::Serving, Stay::Welcome, 0)];
         assert_eq!(of(&picture(&served, &lost)), ["Ready=WorkersReady", "Degraded=WorkersLost"]);
+        let most = Picture { limited: Some(Limit::Lost), ..picture(&served, &lost[..1]) };
+        assert_eq!(of(&most), ["Degraded=WorkersLost", "ScalingLimited=WorkersLost"], "and the store answers");
         let ending = Standing::Ending;
         assert_eq!(of(&picture(&ending, &draining)), ["Progressing=Deleting", "DrainBlocked=SessionsLive"]);
         let unheard = [Worker { figures: Figures::Stale, ..worker(Phase::Draining, Stay::Ending, 0) }];
@@ -427,7 +430,9 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        assert_eq!(said(StoreError::Unavailable("broken pipe".to_owned())), "the store does not answer");
+        let away = |why: &str| said(StoreError::Unavailable(why.to_owned()));
+        assert_eq!(away("broken pipe"), "the store does not answer (broken pipe)");
+        assert!(away(&"x".repeat(5_000)).len() < 600);
         assert_eq!(said(StoreError::NoMemory), "the store is full: its server has no memory left");
         assert_eq!(said(StoreError::Refused("WRONGTYPE no".to_owned())), "the store refuses: WRONGTYPE no");
         let schema = StoreError::Schema { found: "99999".to_owned(), ours: "1" };

@@ -35,7 +35,11 @@ pub fn decide<Id: Clone + Ord>(tuning: &Tuning, snapshot: &Snapshot<Id>, memory:
         learn(snapshot, &fleet, memory, now);
         change(tuning, &fleet, memory, now)
     } else {
-        stay(tuning, &fleet, memory, now)
+        let (why, limited) = match snapshot.traffic {
+            None => (Why::Unknown, Limit::Unknown),
+            Some(_) => (Why::Lost, Limit::Lost),
+        };
+        stay(tuning, &fleet, (why, limited), memory, now)
     }
 }
 
@@ -63,21 +67,27 @@ fn learn<Id>(snapshot: &Snapshot<Id>, fleet: &Fleet<'_, Id>, memory: &mut Memory
 }
 
 /// Nothing is known: what is there stays, and what has never been there is made only as far as it always is.
-fn stay<Id>(tuning: &Tuning, fleet: &Fleet<'_, Id>, memory: &mut Memory, now: Moment) -> Plan<Id> {
+fn stay<Id>(
+    tuning: &Tuning,
+    fleet: &Fleet<'_, Id>,
+    (why, limited): (Why, Limit),
+    memory: &mut Memory,
+    now: Moment,
+) -> Plan<Id> {
     // What was wanted before says little afterwards.
     memory.looking = None;
     let floor = Rule::new(tuning, memory, now).floor();
     let there = fleet.all().saturating_add(fleet.lost);
     Plan {
         want: there.clamp(floor, tuning.max),
-        why: Why::Unknown,
+        why,
         buffer: 0,
         create: floor.saturating_sub(there).min(may_exist(tuning, fleet)),
         withdraw: 0,
         undrain: Vec::new(),
         drain: Vec::new(),
         remove: Vec::new(),
-        limited: Some(Limit::Unknown),
+        limited: Some(limited),
         wake: memory.mostly_lost.map(|since| since + FORGOTTEN).filter(|wake| *wake > now),
     }
 }

@@ -320,7 +320,8 @@ fn when_nearly_all_are_lost_the_store_is_given_a_moment() {
     let first = bench.now + Duration::from_secs(5);
     for _ in 0..3 {
         let plan = bench.tick(5);
-        assert_eq!((plan.create, plan.why, plan.wake), (0, Why::Unknown, Some(first + FORGOTTEN)));
+        let told = (plan.why, plan.limited);
+        assert_eq!((plan.create, told, plan.wake), (0, (Why::Lost, Some(Limit::Lost)), Some(first + FORGOTTEN)));
     }
     let plan = bench.tick(5);
     assert_eq!((plan.create, plan.want), (1, 1), "then they are lost");
@@ -328,7 +329,7 @@ fn when_nearly_all_are_lost_the_store_is_given_a_moment() {
     bench.workers.iter_mut().take(2).for_each(|worker| worker.phase = Phase::Serving);
     assert_eq!(bench.tick(5).why, Why::Sessions);
     bench.workers.iter_mut().for_each(|worker| worker.phase = Phase::Lost);
-    assert_eq!(bench.tick(5).why, Why::Unknown);
+    assert_eq!(bench.tick(5).why, Why::Lost, "the store can be asked");
     // Half of them is a node: that is no moment's matter.
     let mut bench = Bench::with(&[16, 16]);
     bench.worker(1).phase = Phase::Lost;
@@ -709,6 +710,7 @@ fn reasons_can_be_read() {
     check(&Limit::Starting { starting: 1 }, "1 worker is starting, no more at a time");
     check(&Limit::Pods { pods: 9 }, "9 pods, draining and lost ones included: no more than twice maxReplicas");
     check(&Limit::Unknown, "the store cannot be asked: nothing is created or drained");
+    check(&Limit::Lost, "most workers are not heard of: others are made if that stays so for 15 s");
     let whys = [
         (Why::Sessions, "sessions and their buffer"),
         (Why::Growth, "sessions come faster than they go"),
@@ -719,6 +721,7 @@ fn reasons_can_be_read() {
         (Why::Stabilizing, "so many were wanted within the stabilization window"),
         (Why::External, "replicas, as set from outside"),
         (Why::Unknown, "the store cannot be asked"),
+        (Why::Lost, "most workers are not heard of"),
     ];
     for (why, expected) in whys {
         check(&why, expected);

@@ -51,6 +51,8 @@ pub enum Why {
     External,
     /// Not known: the store cannot be asked, so what is there stays.
     Unknown,
+    /// Not known: most of the workers are not heard of, and may be in a moment.
+    Lost,
 }
 
 /// Why a worker is drained.
@@ -96,8 +98,10 @@ pub enum Limit {
         /// All pods.
         pods: u32,
     },
-    /// The store cannot be asked, or what it says cannot be: nothing is created and nothing drained.
+    /// The store cannot be asked: nothing is created and nothing drained.
     Unknown,
+    /// Most of the workers were lost a moment ago: what the store says cannot be, or others are made soon.
+    Lost,
 }
 
 impl<Id> Plan<Id> {
@@ -124,6 +128,7 @@ impl fmt::Display for Why {
             Self::Stabilizing => "so many were wanted within the stabilization window",
             Self::External => "replicas, as set from outside",
             Self::Unknown => "the store cannot be asked",
+            Self::Lost => "most workers are not heard of",
         })
     }
 }
@@ -152,6 +157,7 @@ impl fmt::Display for Limit {
                 write!(f, "{pods} pods, draining and lost ones included: no more than twice maxReplicas")
             }
             Self::Unknown => f.write_str("the store cannot be asked: nothing is created or drained"),
+            Self::Lost => f.write_str("most workers are not heard of: others are made if that stays so for 15 s"),
         }
     }
 }

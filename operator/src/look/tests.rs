@@ -175,3 +175,48 @@ fn what_was_refused_makes_nobody_run() {
     let conflict = Conflict { path: "/x".to_owned(), by: Key::new("voice", "other") };
     check(Standing::Displaced(conflict), &mut care, ASLEEP);
 }
+
+/// What was kept of variants that are gone was kept for as long as their service.
+#[test]
+fn what_is_not_there_any_more_is_forgotten() {
+    let seen = crate::doubles::seen(Arc::new(resource()));
+    let mut care = Care::default();
+    care.judge(&seen.resource).unwrap();
+    for name in ["a-worker", "a-b-worker"] {
+        care.replicas.insert(name.to_owned(), 1);
+    }
+    find(&seen, Standing::Served, Ok(Traffic::default()), &mut care);
+    assert_eq!(care.replicas.keys().collect::<Vec<_>>(), ["a-worker"]);
+}
+
+/// A node rejected each pod that was made, and its service said that nothing was wrong.
+#[tokio::test]
+async fn a_pod_that_has_failed_is_told_of() {
+    let said = Arc::new(parking_lot::Mutex::new(String::new()));
+    let noted = said.clone();
+    let server = tower::service_fn(move |request: http::Request<Body>| {
+        let noted = noted.clone();
+        async move {
+            let is_status = request.uri().path().ends_with("/status");
+            let body = request.into_body().collect_bytes().await.unwrap();
+            if is_status {
+                *noted.lock() = String::from_utf8_lossy(&body).into_owned();
+            }
+            let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "", "code": 403 });
+            let body = Body::from(status.to_string().into_bytes());
+            Ok::<_, Infallible>(http::Response::builder().status(403).body(body).unwrap())
+        }
+    });
+    let operator = crate::doubles::operator(kube::Client::new(server, "voice"));
+    let key = Key::new("voice", "a");
+    let owner = json!({ "kind": "ReplicaSet", "name": "a-worker-5d8f", "uid": "r", "controller": true });
+    let status = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "too little cpu" });
+    let pod: Pod = serde_json::from_value(json!({ "metadata": owned("p", owner), "status": status })).unwrap();
+    let finalized = Resource { finalizers: vec![FINALIZER.to_owned()], ..resource() };
+    operator.view.lock().put(Item::Service(finalized));
+    operator.view.lock().put(Item::Pod(key.clone(), Box::new(KnownPod::of(&pod))));
+    operator.view.lock().told_all(None);
+    let mut care = Care::default();
+    operator.look(&key, &mut care).await.unwrap();
+    assert!(said.lock().contains("a worker's pod has failed: too little cpu"), "{}", said.lock());
+}
