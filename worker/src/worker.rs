@@ -44,6 +44,8 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 const LEAVE_GRACE: Duration = Duration::from_secs(1);
 /// Handlers may say goodbye to what they talk to.
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
+/// Clients that were asked to connect elsewhere have so long for that: a little less than passes before an operator deletes the pod.
+const FAREWELL: Duration = Duration::from_secs(50);
 /// Subsystems stop within this, or are named as overdue.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -242,8 +244,9 @@ impl Worker {
         for member in &members {
             member.nudge();
         }
-        let deadline = Instant::now() + self.plan.termination_grace;
-        tracing::info!(sessions = sessions.len(), grace = ?self.plan.termination_grace, "draining");
+        let begun = Instant::now();
+        let deadline = deadline(begun, self.plan.termination_grace, members.iter().map(|member| member.leaving()));
+        tracing::info!(sessions = sessions.len(), grace = ?deadline.saturating_duration_since(begun), "draining");
         tokio::select! {
             () = sessions.drain(deadline, &occupancy) => tracing::info!("drained"),
             Demand::Leave = signals.next() => {
@@ -264,6 +267,15 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// Until when sessions may go on, of a worker that is told to end now. Where all clients were asked to connect elsewhere, those of each
+/// service since the time in `leaving`, who is still there has had that time: there is no other drain after it.
+fn deadline(now: Instant, grace: Duration, leaving: impl Iterator<Item = Option<Instant>>) -> Instant {
+    let latest = now + grace;
+    let asked: Option<Vec<Instant>> = leaving.collect();
+    let last = asked.and_then(|asked| asked.into_iter().max());
+    last.map_or(latest, |last| (last + FAREWELL).clamp(now, latest))
 }
 
 /// Where a worker is known.
@@ -375,5 +387,23 @@ mod tests {
         ] {
             assert_eq!(reached_at(configured, listening), expected);
         }
+    }
+
+    /// A pod whose drain was over drained once more, for as long, and was killed in the middle of that.
+    #[test]
+    fn who_was_asked_to_leave_does_not_stay_for_another_drain() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let check = |leaving: &[Option<u64>], grace: u64, expected: u64| {
+            let since = leaving.iter().map(|since| since.map(at));
+            assert_eq!(deadline(at(100), Duration::from_secs(grace), since), at(expected), "{leaving:?} {grace}");
+        };
+        check(&[], 600, 700);
+        check(&[None], 600, 700);
+        check(&[Some(20)], 600, 100);
+        check(&[Some(90)], 600, 140);
+        check(&[Some(90)], 30, 130);
+        check(&[Some(20), Some(90)], 600, 140);
+        check(&[Some(20), None], 600, 700);
     }
 }

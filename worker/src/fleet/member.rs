@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -44,6 +45,8 @@ struct Standing {
     state: State,
     /// What others want of it.
     asked: Gate,
+    /// Since when clients are asked to connect elsewhere, if they are.
+    leaving: Option<Instant>,
 }
 
 impl Standing {
@@ -163,10 +166,18 @@ impl Member {
     }
 
     pub(super) fn asked(&self, gate: Gate) {
-        let before = std::mem::replace(&mut self.standing.lock().asked, gate);
+        let mut standing = self.standing.lock();
+        let before = std::mem::replace(&mut standing.asked, gate);
+        standing.leaving = (gate == Gate::Leaving).then(|| standing.leaving.unwrap_or_else(Instant::now));
+        drop(standing);
         if before != gate {
             tracing::info!(service = %self.service, ?gate, "the fleet asks");
         }
+    }
+
+    /// Since when its clients are asked to connect elsewhere, if they are.
+    pub(crate) fn leaving(&self) -> Option<Instant> {
+        self.standing.lock().leaving
     }
 
     pub(super) fn ledger<T>(&self, look: impl FnOnce(&mut Ledger) -> T) -> T {

@@ -29,12 +29,14 @@ pub(super) async fn a_worker_that_is_asked_to_leave_asks_its_clients_and_says_wh
     }
     assert!(matches!(a.claim(2, "t", None).await, Claimed::NoCapacity { .. }));
     assert_eq!(a.member.admits(a.owner().epoch), Err(Refused::Draining));
+    assert!(a.member.leaving().is_some());
     let before = tokio::time::Instant::now();
     a.owned.end(Ticket::from_random(1), CloseReason::Moved, None).await;
     a.until("it says that it is empty", async |_| says().await == (Gate::Leaving, Some(0))).await;
     assert!(before.elapsed() < ground.terms.heartbeat(), "not with the next renewal: {:?}", before.elapsed());
     assert!(b.store.ask_gate(&service(), a.member.worker(), Gate::Open).await.unwrap());
     a.until("it says that it serves again", async |_| says().await == (Gate::Open, Some(0))).await;
+    assert_eq!(a.member.leaving(), None);
     a.place(3, "t").await.unwrap();
 }
 
