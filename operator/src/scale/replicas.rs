@@ -37,9 +37,7 @@ impl Run {
         let denied = care.denied.get(&self.name).map(AsRef::as_ref);
         denied.filter(|denied| denied.replicas < self.target && Instant::now() < denied.wait.until)
     }
-}
 
-impl Run {
     /// Pods that there shall be without those that are withdrawn. Whoever exists is none of these: told to have fewer pods than there
     /// are, a ReplicaSet would choose.
     fn without_withdrawn(&self, seen: &Seen) -> i32 {
