@@ -573,7 +573,7 @@ fn a_clock_that_goes_back_begins_its_measurements_again() {
     bench.workers.iter_mut().for_each(|worker| worker.phase = Phase::Lost);
     bench.tick(5);
     bench.now = bench.now - day;
-    assert_eq!((0..100).find(|_| bench.tick(5).why != Why::Unknown), Some(3));
+    assert_eq!((0..100).find(|_| bench.tick(5).why != Why::Lost), Some(3));
 }
 
 #[test]
