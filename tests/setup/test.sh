@@ -62,9 +62,8 @@ suites = {t["name"] for package, t in targets if package in ["streamfleet-tests"
 for kind in ["test", "example"]:
     for name in sorted({t["name"] for _, t in targets if kind in t["kind"]} - suites):
         print(f"--{kind}", name)') || return
-    # shellcheck disable=SC2086 # words of their own
-    cargo test --workspace --locked --lib --bins $own || return
-    cargo test --workspace --locked --doc
+    # Both wait as often as they work.
+    lanes 'cargo test --workspace --locked --lib --bins && cargo test --workspace --locked --doc' "cargo test --workspace --locked ${own//$'\n'/ }"
 }
 # Charts, examples, images: what is generated, rendered and packed, without a cluster.
 stage_charts() { "$root/tests/setup/charts.sh"; }
