@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource,
     SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use streamfleet_process::config::{Secret, duration};
@@ -154,7 +155,7 @@ fn container(of: &Blueprint, group: &Group) -> Container {
         image_pull_policy: group.pull_policy.clone(),
         ports: Some(ports),
         env: Some(environment(of, group, loops)),
-        resources: (group.resources != ResourceRequirements::default()).then(|| group.resources.clone()),
+        resources: Some(resources(group)),
         volume_mounts: Some(mounts),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -232,13 +233,23 @@ fn drain(grace: Duration) -> Duration {
     grace.saturating_sub(LEAVING.min(Duration::from_secs(grace.as_secs() / 2)))
 }
 
+/// What a worker asks for. Where nobody says, it is a little and not nothing: whoever asks for nothing gets a busy node's processor last,
+/// and is the first that a node without memory gives up, with all calls.
+fn resources(group: &Group) -> ResourceRequirements {
+    if group.resources != ResourceRequirements::default() {
+        return group.resources.clone();
+    }
+    let asks = [("cpu", "100m"), ("memory", "64Mi")];
+    let asks = asks.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+    ResourceRequirements { requests: Some(asks.into()), ..ResourceRequirements::default() }
+}
+
 /// A media loop for each core that the pod is given. Without a word about that it may use them all: the worker counts them.
 fn loops(of: &Blueprint, group: &Group) -> Option<i32> {
     let resources = &group.resources;
     let named = |list: &Option<_>| {
         let list: Option<&std::collections::BTreeMap<String, _>> = list.as_ref();
-        list.and_then(|list| list.get("cpu"))
-            .and_then(|quantity: &k8s_openapi::apimachinery::pkg::api::resource::Quantity| cores(&quantity.0))
+        list.and_then(|list| list.get("cpu")).and_then(|quantity: &Quantity| cores(&quantity.0))
     };
     let given = named(&resources.limits).or_else(|| named(&resources.requests));
     match of.exposure {

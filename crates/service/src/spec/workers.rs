@@ -38,7 +38,7 @@ pub struct WorkersSpec {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<ObjectName>,
-    /// What a worker may use.
+    /// What a worker may use. Absent: it asks for 100m of CPU and 64Mi of memory, and may use all that its node has.
     pub resources: ResourcesSpec,
     /// Environment variables of the workers, such as keys that a custom handler needs. Names that begin with STREAMFLEET_ are the operator's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
