@@ -107,6 +107,7 @@ async fn whole_again(fleet: &Fleet<'_>) -> Result<()> {
     for (component, count) in [("router", 2), ("operator", 2)] {
         fleet.scale(component, count).await?;
     }
+    fleet.await_routers_apart().await?;
     fleet.settled().await.map(drop)
 }
 

@@ -1,6 +1,6 @@
 //! The installation that all scenarios share, and its workers as the API server and they themselves tell of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::Command;
 
@@ -156,6 +156,29 @@ impl<'a> Fleet<'a> {
             sockets += metrics.sum("streamfleet_router_sockets").unwrap_or_default();
         }
         Ok(sockets as u64)
+    }
+
+    /// Waits until clients come by each node: a router whose node was away for long has been replaced on another one, and stays there.
+    pub(crate) async fn await_routers_apart(&self) -> Result<()> {
+        let all: Api<Pod> = Api::namespaced(self.cluster.kube(), NAMESPACE);
+        let routers = ListParams::default().labels("app.kubernetes.io/component=router");
+        let everywhere: Vec<usize> = (0..self.cluster.nodes().len()).collect();
+        for _ in 0..3 {
+            let there = all.list(&routers).await?.items;
+            let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+            let nodes: BTreeSet<String> = there.iter().filter(|pod| !pods::is_ending(pod)).filter_map(node).collect();
+            if nodes.len() == everywhere.len() {
+                return eventually("all nodes are healthy", LIMIT, async || {
+                    let healthy = self.cluster.balancer().healthy(NAMESPACE, "streamfleet-router");
+                    Ok((healthy == everywhere).then_some(()))
+                })
+                .await;
+            }
+            let name = there.first().and_then(|pod| pod.metadata.name.clone()).context("no router")?;
+            self.kubectl(&["delete", "pod", &name])?;
+            self.scale("router", everywhere.len()).await?;
+        }
+        Err(anyhow!("all routers are on one node each time"))
     }
 
     /// A new call of two seconds, whose tone has to come back.

@@ -182,7 +182,7 @@ pub(crate) fn values() -> Value {
         "operator": { "resources": resources },
         "router": {
             "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 10 },
-            "tls": { "secretName": "voice-tls" }, "relay": { "workers": ["10.244.0.0/16"] }, "resources": resources,
+            "tls": { "secretName": "voice-tls" }, "relay": { "workers": ["10.244.0.0/16"] },
         },
         "test": { "seconds": 2, "resources": resources },
     })
