@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use streamfleet_scaling::Moment;
 
-use crate::names::{BASE, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, STATE, VARIANT};
+use crate::names::{BASE, CONTAINER, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, STATE, VARIANT};
 
 /// A worker's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl PodFacts {
             .and_then(|status| status.conditions.as_ref())
             .and_then(|all| all.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True"));
         let runs = |container: &&ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
-        let process = containers.iter().find(|container| container.name == "worker");
+        let process = containers.iter().find(|container| container.name == CONTAINER);
         let runs = process.is_some_and(|process| runs(&process));
         let created = metadata.creation_timestamp.as_ref().map(moment).unwrap_or_default();
         let stage = match (status.and_then(|status| status.phase.as_deref()), ready) {
@@ -180,7 +180,11 @@ impl PodFacts {
             noticed: status.is_some_and(|status| status.start_time.is_some()),
             stage,
             was_ready: process.is_some_and(|process| process.ready),
-            restarts: containers.iter().filter(|container| container.name == "worker").map(|it| it.restart_count).sum(),
+            restarts: containers
+                .iter()
+                .filter(|container| container.name == CONTAINER)
+                .map(|it| it.restart_count)
+                .sum(),
             ending: metadata.deletion_timestamp.is_some(),
             // The timestamp is the end of its grace.
             gone_by: metadata.deletion_timestamp.as_ref().map(moment),

@@ -5,6 +5,8 @@ use std::fmt;
 
 use ring::digest;
 
+/// A worker's own container, among those that are laid over its pod.
+pub const CONTAINER: &str = "worker";
 /// Who writes, in the managed fields of every object.
 pub const FIELD_MANAGER: &str = "streamfleet-operator";
 /// The finalizer whose work is the drain.

@@ -21,6 +21,7 @@ pub(super) fn build(of: &Blueprint, group: &Group) -> Object {
     for overlay in &group.overlays {
         template.merge_from(overlay.clone());
     }
+    pod::ask(&mut template);
     // What the operator goes by is not for laying over.
     pod::identify(of, group, &mut template);
     pod::confine(of, &mut template);

@@ -15,7 +15,7 @@ use streamfleet_process::config::{Secret, duration};
 use streamfleet_service::spec::Exposure;
 
 use super::{ADMIN_PORT, Blueprint, FILES, Group, HTTP_PORT, MAX_LOOPS, MEDIA_PORT, config_map, secret};
-use crate::names::{self, CONFIG_HASH, PROTECTED, SERVING, STATE};
+use crate::names::{self, CONFIG_HASH, CONTAINER, PROTECTED, SERVING, STATE};
 
 /// The user that images run as.
 const USER: i64 = 65532;
@@ -150,12 +150,12 @@ fn container(of: &Blueprint, group: &Group) -> Container {
         mounts.push(mount("store", FILES));
     }
     Container {
-        name: "worker".to_owned(),
+        name: CONTAINER.to_owned(),
         image: Some(group.image.clone()),
         image_pull_policy: group.pull_policy.clone(),
         ports: Some(ports),
         env: Some(environment(of, group, loops)),
-        resources: Some(resources(group)),
+        resources: (group.resources != ResourceRequirements::default()).then(|| group.resources.clone()),
         volume_mounts: Some(mounts),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
@@ -233,15 +233,19 @@ fn drain(grace: Duration) -> Duration {
     grace.saturating_sub(LEAVING.min(Duration::from_secs(grace.as_secs() / 2)))
 }
 
-/// What a worker asks for. Where nobody says, it is a little and not nothing: whoever asks for nothing gets a busy node's processor last,
-/// and is the first that a node without memory gives up, with all calls.
-fn resources(group: &Group) -> ResourceRequirements {
-    if group.resources != ResourceRequirements::default() {
-        return group.resources.clone();
+/// A worker of which nobody says what it may use asks for a little and not for nothing: whoever asks for nothing gets a busy node's
+/// processor last, and is the first that a node without memory gives up, with all calls. Beside a limit it would be another request than
+/// Kubernetes makes of that.
+pub(super) fn ask(template: &mut PodTemplateSpec) {
+    let containers = template.spec.iter_mut().flat_map(|spec| &mut spec.containers);
+    for worker in containers.filter(|container| container.name == CONTAINER) {
+        let resources = worker.resources.get_or_insert_default();
+        if *resources == ResourceRequirements::default() {
+            let asks = [("cpu", "100m"), ("memory", "64Mi")];
+            let asks = asks.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+            resources.requests = Some(asks.into());
+        }
     }
-    let asks = [("cpu", "100m"), ("memory", "64Mi")];
-    let asks = asks.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
-    ResourceRequirements { requests: Some(asks.into()), ..ResourceRequirements::default() }
 }
 
 /// A media loop for each core that the pod is given. Without a word about that it may use them all: the worker counts them.

@@ -205,6 +205,25 @@ fn nobody_borrows_a_service_account_or_looks_at_other_processes() {
     assert_eq!(spec["hostNetwork"], json!(true), "Pod Security says in a condition what it thinks of it");
 }
 
+/// A limit that was laid over was less than what the worker asked for then, and the pod was refused.
+#[test]
+fn a_worker_asks_for_a_little_where_nobody_says() {
+    let asks = |resources: Value, laid_over: Value| {
+        let mut of = blueprint();
+        of.groups[0].resources = serde_json::from_value(resources).unwrap();
+        let container = json!({ "name": "worker", "resources": laid_over });
+        let overlay = json!({ "spec": { "containers": [container, { "name": "other" }] } });
+        of.groups[0].overlays = vec![serde_json::from_value(overlay).unwrap()];
+        let containers = template(&of)["spec"]["containers"].clone();
+        assert_eq!(containers[1].get("resources"), None);
+        containers[0]["resources"].clone()
+    };
+    let limits = json!({ "limits": { "memory": "32Mi" } });
+    assert_eq!(asks(json!({}), json!({})), json!({ "requests": { "cpu": "100m", "memory": "64Mi" } }));
+    assert_eq!(asks(limits.clone(), json!({})), limits);
+    assert_eq!(asks(json!({}), limits.clone()), limits);
+}
+
 #[test]
 fn who_may_be_evicted() {
     let budget = |disruption| {
