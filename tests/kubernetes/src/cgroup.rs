@@ -47,6 +47,17 @@ pub(crate) fn make(root: &Path, names: &[&str]) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Gives a cgroup the weight of so many threads beside it, where its hierarchy is the one of processors.
+pub(crate) fn weigh(path: &Path, threads: u32) -> io::Result<()> {
+    for (file, one) in [("cpu.weight", 100), ("cpu.shares", 1024)] {
+        let file = path.join(file);
+        if file.exists() {
+            fs::write(file, (threads * one).to_string())?;
+        }
+    }
+    Ok(())
+}
+
 /// A cgroup goes when those below it are gone; their files go by themselves.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(path) {

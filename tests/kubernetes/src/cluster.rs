@@ -298,7 +298,8 @@ impl Cluster {
         self.await_api().await.map(drop)
     }
 
-    /// Waits until so many nodes are Ready.
+    /// Waits until so many nodes are Ready, and told so to all: what keeps pods from a node that is not goes some seconds later,
+    /// and until then those that tolerate it for no time are made and evicted, again and again.
     ///
     /// # Errors
     /// When they are not within two minutes.
@@ -309,7 +310,9 @@ impl Cluster {
             let listed = nodes.list(&Default::default()).await?;
             let is_ready = |node: &&v1::Node| {
                 let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+                let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
                 conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
+                    && taints.all(|taint| taint.effect != "NoExecute")
             };
             Ok((listed.iter().filter(is_ready).count() == count).then_some(()))
         })

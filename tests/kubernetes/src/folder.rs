@@ -15,6 +15,10 @@ use crate::cgroup;
 const PREFIX: &str = "streamfleet-k";
 /// What was killed ends within a moment, and may write until then.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+/// What all pods of a cluster weigh at the processors: as so many threads of whatever else runs here. A node's pods have its
+/// processors to themselves elsewhere; here the control plane, the callers and a compiler share them, and a group weighs as one
+/// thread of those by default.
+const WEIGHT: u32 = 64;
 
 /// A folder, and cgroups of the same name. All of it goes when it is dropped.
 pub struct Folder {
@@ -50,7 +54,11 @@ impl Folder {
     /// # Errors
     /// When it may not be made.
     pub fn cgroups(&self, machine: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let make = |root: PathBuf| Ok((root.clone(), cgroup::make(&root, &[&self.name, machine])?));
+        let make = |root: PathBuf| {
+            let own = cgroup::make(&root, &[&self.name, machine])?;
+            cgroup::weigh(&root.join(&self.name), WEIGHT)?;
+            Ok((root, own))
+        };
         cgroup::hierarchies().into_iter().map(make).collect()
     }
 
