@@ -198,5 +198,5 @@ fn wake(tuning: &Tuning, memory: &Memory, rule: &Rule, now: Moment) -> Option<Mo
 }
 
 #[cfg(test)]
-#[path = "decide_tests.rs"]
+#[path = "decide_tests/mod.rs"]
 mod tests;

@@ -28,6 +28,7 @@ use streamfleet_session::ServiceName;
 
 mod backend;
 mod calls;
+mod commands;
 #[cfg(feature = "config")]
 pub mod config;
 mod context;

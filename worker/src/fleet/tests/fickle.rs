@@ -66,55 +66,7 @@ macro_rules! fickle {
     };
 }
 
-fickle! { Directory,
-    register(service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError>;
-    renew(service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError>;
-    leave(service: &ServiceName, owner: &Owner) -> Result<(), FleetError>;
-    workers(service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;
-    ask_gate(service: &ServiceName, worker: &WorkerId, gate: Gate) -> Result<bool, StoreError>;
-    traffic(service: &ServiceName) -> Result<Traffic, StoreError>;
-    hold(service: &ServiceName, router: &RouterId, waits: Waits) -> Result<(), StoreError>;
-    held() -> Result<Vec<(ServiceName, u32)>, StoreError>;
-}
-
-fickle! { Sessions,
-    claim(service: &ServiceName, request: &ClaimRequest) -> Result<Claimed, StoreError>;
-    release(service: &ServiceName, ticket: Ticket) -> Result<(), StoreError>;
-    report(service: &ServiceName, owner: &Owner, ticket: Ticket, phase: Phase, detail: &Map<String, Value>)
-        -> Result<Held, FleetError>;
-    end(service: &ServiceName, owner: &Owner, ticket: Ticket, reason: CloseReason) -> Result<(), FleetError>;
-    restore(service: &ServiceName, owner: &Owner, sessions: &[Restored]) -> Result<Vec<Restoration>, FleetError>;
-    ask(service: &ServiceName, session: &SessionId, context: Option<ContextId>, demand: &Demand)
-        -> Result<Told, StoreError>;
-    acknowledge(service: &ServiceName, owner: &Owner, ticket: Ticket, track: &TrackId, result: TrackResult)
-        -> Result<(), FleetError>;
-    outcome(service: &ServiceName, pending: &Pending) -> Result<Option<Outcome>, StoreError>;
-    reap(service: &ServiceName) -> Result<u32, StoreError>;
-    session(service: &ServiceName, session: &SessionId) -> Result<Option<SessionView>, StoreError>;
-    list(service: &ServiceName, filter: &Filter) -> Result<Page, StoreError>;
-}
-
-fickle! { Outputs,
-    append(service: &ServiceName, owner: &Owner, ticket: Ticket, batch: &Batch<'_>) -> Result<Appended, FleetError>;
-    outputs(service: &ServiceName, whose: Whose<'_>, seen: Option<Seen>) -> Result<Option<Read>, StoreError>;
-}
-
-fickle! { Calls,
-    enter_call(service: &ServiceName, call: u128, session: &SessionId) -> Result<bool, StoreError>;
-    session_of_call(service: &ServiceName, call: u128) -> Result<Option<SessionId>, StoreError>;
-}
-
-fickle! { ContextStore,
-    open(key: &ContextKey, claim: &Claim) -> Result<Opened, StoreError>;
-    find(key: &ContextKey) -> Result<Option<ContextId>, StoreError>;
-    rotate(key: &ContextKey, token: &ResumeToken) -> Result<Option<Issued>, StoreError>;
-    share(key: &ContextKey, claim: &Claim) -> Result<Sharing, StoreError>;
-    confirm(id: ContextId, token: &ResumeToken, delivery: Delivery) -> Result<bool, StoreError>;
-    verify(key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError>;
-    read(id: ContextId) -> Result<Option<Document>, StoreError>;
-    write(id: ContextId, data: Map<String, Value>, expected: Expected) -> Result<Version, WriteError>;
-    close(id: ContextId) -> Result<(), StoreError>;
-}
+streamfleet_store::commands!(fickle);
 
 impl Wakeups for Fickle {
     fn listen(&self, service: &ServiceName, topic: Topic) -> Listener {
