@@ -242,6 +242,26 @@ class Rendered(unittest.TestCase):
                     store = yaml.safe_load(named(made, "ConfigMap", "demo-streamfleet-router")[0]["data"]["router.yaml"])["store"]["redis"]
                     self.assertEqual((store["address"], store.get("user", ""), "tls" in store), (address, user, scheme == "rediss"))
 
+    def test_sessions_are_controlled_at_the_public_name(self):
+        def hosts(url, *more, config="{}"):
+            made = objects(f"{{publicUrl: '{url}', router: {{http: {{hosts: {list(more)}}}, config: {config}}}}}")
+            return yaml.safe_load(named(made, "ConfigMap", "demo-streamfleet-router")[0]["data"]["router.yaml"])["http"]["hosts"]
+
+        for url, more, expected in [
+            ("", [], []),
+            ("", ["a.example.com"], ["a.example.com"]),
+            ("https://Voice.example.com", [], ["voice.example.com"]),
+            ("https://voice.example.com:8443", ["a.example.com"], ["a.example.com", "voice.example.com"]),
+            ("https://voice.example.com", ["voice.example.com"], ["voice.example.com"]),
+            ("http://203.0.113.10", [], ["203.0.113.10"]),
+            # Addresses are names of nobody's, and routers read no other letters.
+            ("https://[2001:db8::1]:8443", [], []),
+            ("https://stimme-ü.example.com", [], []),
+        ]:
+            with self.subTest(url, more=more):
+                self.assertEqual(hosts(url, *more), expected)
+        self.assertEqual(hosts("https://voice.example.com", config="{http: {hosts: [b.example.com]}}"), ["b.example.com"])
+
     def test_the_test_can_be_pulled(self):
         """From the registry that everything else comes from: the test's worker too."""
         made = objects("{images: {pullSecrets: [{name: registry}]}}")
