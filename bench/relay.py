@@ -6,7 +6,6 @@ All figures are ratios of what takes turns within a few hundred milliseconds: on
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -133,7 +132,7 @@ def main():
     flows, = run(args, "flows")
     label = lambda part: f"{WAYS[part['way']]}, {part['workers']} worker{'s' if part['workers'] > 1 else ''}"
     parts = [
-        f"`bench/relay.sh` on {os.cpu_count()} cores of {cpu}, Linux {platform.release()}; medians of {args.turns} turns.",
+        f"`bench/relay.sh` on {os.cpu_count()} cores of {cpu}, Linux {report.kernel()}; medians of {args.turns} turns.",
         f"### Saturated, one worker\nCPU time of a packet, of a bare forwarder's that takes turns with it.\n\n{saturated_table(saturated)}",
         f"### Several workers, and packets of many lengths\n10 000 flows.\n\n{brief_table(spread, label)}",
         f"### A device that does not segment\nveth between two network namespaces, `tx-udp-segmentation` off: the kernel segments; 10 000 flows, bare over the same link.\n\n{brief_table(software, label)}",

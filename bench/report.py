@@ -15,6 +15,11 @@ OPERATOR = "<!-- operator: written by `bench/operator.sh`, do not edit -->", "<!
 BEGIN, END = SESSIONS
 
 
+def kernel():
+    """Its version; what a distribution or a host adds to it tells a reader nothing."""
+    return ".".join(platform.release().split(".")[:2])
+
+
 def machine(streamfleet):
     model = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 1000**2
@@ -23,7 +28,7 @@ def machine(streamfleet):
         "cpu": model,
         "cores": os.cpu_count(),
         "memory_gb": memory,
-        "kernel": platform.release(),
+        "kernel": kernel(),
         "python": platform.python_version(),
         "streamfleet": version,
     }
