@@ -15,7 +15,10 @@ use crate::care::{Care, Rest};
 use crate::cluster::Refusal;
 use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
 use crate::look::{Findings, Seen, Stop};
-use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
+use crate::names::{
+    DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, LEAVING_ORDER, LEAVING_SINCE, PROTECTED, SERVING,
+    STATE, worker,
+};
 use crate::objects::LEAVING;
 use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
@@ -234,14 +237,11 @@ impl Scaling {
         let pods: Vec<&PodFacts> = seen.pods.iter().collect();
         let rules = rules(care.prepared.as_deref(), now);
         // What the store has said before it fell silent is how things were: a worker that was empty then may have calls.
-        let views = match figures {
-            Figures::Fresh => Views::of(&care.views),
-            Figures::Stale => Views::default(),
-        };
+        let views = (figures == Figures::Fresh).then(|| Views::of(&care.views));
         for run in &mut self.runs {
             let pods = of_deployment(&pods, &run.name);
             let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
-            let mut of_run = steps(&run.wanted, &pods, &views, &rules, goes);
+            let mut of_run = steps(&run.wanted, &pods, views.as_ref(), &rules, goes);
             all.first.append(&mut of_run.first);
             all.then.append(&mut of_run.then);
             run.removing = of_run.removed;
@@ -263,7 +263,7 @@ impl Scaling {
     }
 
     /// A step was done, and not only wanted.
-    fn did(&mut self, step: &Step) {
+    pub(crate) fn did(&mut self, step: &Step) {
         match step {
             Step::MarkServing(pod) => self.done.undrained.push(pod.name.clone()),
             Step::MarkDraining(pod, _, why) => self.done.drained.push((pod.name.clone(), why.clone())),
@@ -275,7 +275,7 @@ impl Scaling {
                     self.done.removed.push(pod.name.clone());
                 }
             }
-            Step::Ask(..) | Step::Unprotect(_) | Step::Protect(_) => {}
+            Step::Ask(..) | Step::MarkLeaving(..) | Step::Unprotect(_) | Step::Protect(_) => {}
         }
     }
 
@@ -399,12 +399,18 @@ impl Operator {
         let done = match step {
             Step::MarkServing(pod) => {
                 let labels = json!({ STATE: SERVING, PROTECTED: "true" });
-                let gone = json!({ DRAINING_SINCE: null, DRAIN_REASON: null, DELETION_COST: null });
+                let gone = json!({
+                    DRAINING_SINCE: null, DRAIN_REASON: null, DELETION_COST: null, LEAVING_SINCE: null, LEAVING_ORDER: null,
+                });
                 marked(pod.clone(), labels, gone).await
             }
             Step::MarkDraining(pod, since, why) => {
                 let notes = json!({ DRAINING_SINCE: rfc3339(*since), DRAIN_REASON: why, DELETION_COST: "-1000" });
                 marked(pod.clone(), json!({ STATE: DRAINING }), notes).await
+            }
+            Step::MarkLeaving(pod, leaving) => {
+                let notes = json!({ LEAVING_SINCE: rfc3339(leaving.since), LEAVING_ORDER: leaving.order.to_string() });
+                marked(pod.clone(), none, notes).await
             }
             Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
             Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use streamfleet_scaling::{Moment, Phase, Plan, Stay, Worker};
 use streamfleet_service::spec::Disruption;
-use streamfleet_store::{Gate, WorkerView};
+use streamfleet_store::{Gate, Order, WorkerView};
 
-use crate::facts::{PodFacts, Stage};
+use crate::facts::{Leaving, PodFacts, Stage};
 use crate::workers::Views;
 
-/// How long the sessions of an overdue worker have after their clients were told to go elsewhere.
+/// How long the sessions of an overdue worker have after it heard that their clients are to go elsewhere, and the worker itself to come
+/// back if the store does not know it.
 pub const FAREWELL: Duration = Duration::from_secs(60);
 
 /// One step.
@@ -28,6 +29,8 @@ pub enum Step {
     MarkServing(PodId),
     /// A pod says that it drains, since when and why.
     MarkDraining(PodId, Moment, String),
+    /// A pod says that its worker knows that its clients are to go elsewhere, or that the store does not know it (order 0).
+    MarkLeaving(PodId, Leaving),
     /// The store is told what is wanted of a worker.
     Ask(String, Gate),
     /// An eviction may take a pod.
@@ -47,6 +50,7 @@ impl Step {
         match self {
             Self::MarkServing(pod)
             | Self::MarkDraining(pod, ..)
+            | Self::MarkLeaving(pod, _)
             | Self::Unprotect(pod)
             | Self::Protect(pod)
             | Self::Delete(pod)
@@ -130,14 +134,8 @@ impl Rules {
     /// Whether a worker drains for longer than it may.
     #[must_use]
     pub fn is_overdue(&self, pod: &PodFacts) -> bool {
-        self.overdue_for(pod).is_some()
-    }
-
-    /// For how long.
-    fn overdue_for(&self, pod: &PodFacts) -> Option<Duration> {
-        let since = pod.marks.since.filter(|_| pod.marks.draining && !pod.ending)?;
-        let over = self.now.since(since + self.max_drain?);
-        (over > Duration::ZERO).then_some(over)
+        let since = pod.marks.since.filter(|_| pod.marks.draining && !pod.ending);
+        since.zip(self.max_drain).is_some_and(|(since, most)| self.now > since + most)
     }
 }
 
@@ -166,19 +164,20 @@ pub struct Deeds {
 }
 
 /// The steps that carry out what is wanted of these workers, and those that an earlier look did not get to. `views` are none where
-/// the store does not answer: what it has said before is no reason to end anything.
+/// the store does not answer: what it has said before is no reason to end anything, and nor is the time.
 #[must_use]
 pub fn steps(
     wanted: &Wanted,
     pods: &[&PodFacts],
-    views: &Views<'_>,
+    views: Option<&Views<'_>>,
     rules: &Rules,
     goes: impl Fn(&PodFacts) -> bool,
 ) -> Steps {
     let mut steps = Steps::default();
     let wanted = Wishes::of(wanted);
     for pod in pods {
-        let of_pod = OfPod { pod, view: views.get(&pod.name), rules, leaving: goes(pod) };
+        let known = views.map(|views| views.get(&pod.name));
+        let of_pod = OfPod { pod, known, rules, leaving: goes(pod) };
         of_pod.steps(&wanted, &mut steps);
     }
     steps
@@ -203,7 +202,8 @@ impl<'a> Wishes<'a> {
 
 struct OfPod<'a> {
     pod: &'a PodFacts,
-    view: Option<&'a WorkerView>,
+    /// What the store tells of its worker, which may be nothing; `None` where the store does not answer.
+    known: Option<Option<&'a WorkerView>>,
     rules: &'a Rules,
     /// Its node goes.
     leaving: bool,
@@ -255,13 +255,11 @@ impl OfPod<'_> {
 
     /// It drains already.
     fn go_on(&self, steps: &mut Steps) {
-        match self.rules.overdue_for(self.pod) {
-            Some(over) if over > FAREWELL => {
-                self.remove(Step::Expel, steps);
-                return;
-            }
-            Some(_) => self.ask(Gate::Leaving, steps),
-            None => self.ask(Gate::Draining, steps),
+        if !self.rules.is_overdue(self.pod) {
+            self.ask(Gate::Draining, steps);
+        } else if let Some(how) = self.overdue(steps) {
+            self.remove(how, steps);
+            return;
         }
         // Whoever upgrades a cluster does not wait for calls to end, where the service says that this is all right. They have
         // their grace. A node that stays after all does not take the others' with it.
@@ -273,6 +271,33 @@ impl OfPod<'_> {
         }
     }
 
+    /// It has drained for longer than it may. Its clients are asked to go elsewhere, and have their time from when its worker has heard
+    /// of that: how long it drains does not say so, where the store or all operators were away, or the bound is a new one. Returns how
+    /// it goes, if it does now.
+    fn overdue(&self, steps: &mut Steps) -> Option<fn(PodId) -> Step> {
+        let (order, how): (_, fn(PodId) -> Step) = match self.known? {
+            Some(view) => {
+                self.ask(Gate::Leaving, steps);
+                let has_heard = view.said.as_ref().is_some_and(|said| said.heard == view.order);
+                if view.gate != Gate::Leaving || !has_heard {
+                    return None;
+                }
+                // With its own grace it would drain for as long once more.
+                (view.order, Step::Expel)
+            }
+            // Nobody can ask one that the store does not know. If it does not come back, SIGTERM asks it, with all of its grace.
+            None => (Order::default(), Step::Delete),
+        };
+        match self.pod.marks.leaving.filter(|leaving| leaving.order == order) {
+            Some(leaving) => (self.rules.now.since(leaving.since) > FAREWELL).then_some(how),
+            None => {
+                let leaving = Leaving { order, since: self.rules.now };
+                steps.then.push(Step::MarkLeaving(PodId::of(self.pod), leaving));
+                None
+            }
+        }
+    }
+
     fn remove(&self, how: fn(PodId) -> Step, steps: &mut Steps) {
         if self.pod.marks.protected {
             steps.then.push(Step::Unprotect(PodId::of(self.pod)));
@@ -281,16 +306,20 @@ impl OfPod<'_> {
         steps.removed.insert(self.pod.name.clone());
     }
 
+    fn view(&self) -> Option<&WorkerView> {
+        self.known.flatten()
+    }
+
     /// Asks it, unless that was done. One that the store does not know has nobody to ask.
     fn ask(&self, gate: Gate, steps: &mut Steps) {
-        if self.view.is_some_and(|view| view.gate < gate) {
+        if self.view().is_some_and(|view| view.gate < gate) {
             steps.then.push(Step::Ask(self.pod.name.clone(), gate));
         }
     }
 
     /// Somebody else has asked it to drain, and it does: its pod is to say so.
     fn asked_elsewhere(&self) -> Option<String> {
-        let view = self.view?;
+        let view = self.view()?;
         let said = view.said.as_ref()?;
         let drains = view.gate != Gate::Open && said.gate != Gate::Open && said.heard == view.order;
         drains.then(|| "it was asked to by somebody else".to_owned())
@@ -298,139 +327,6 @@ impl OfPod<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::doubles::{self, NOW};
-    use crate::facts::Marks;
-
-    const RULES: Rules = Rules { max_drain: None, disruption: Disruption::Never, now: NOW };
-
-    fn pod(marks: Marks) -> PodFacts {
-        PodFacts { marks, ..doubles::pod("a", Stage::Ready(NOW)) }
-    }
-
-    fn serving() -> PodFacts {
-        pod(Marks { protected: true, ..Marks::default() })
-    }
-
-    fn draining(for_seconds: u64) -> PodFacts {
-        let since = Some(NOW - Duration::from_secs(for_seconds));
-        pod(Marks { draining: true, since, reason: None, protected: true })
-    }
-
-    fn view(gate: Gate) -> WorkerView {
-        doubles::view("a", gate, 1)
-    }
-
-    fn id() -> PodId {
-        PodId { name: "a".to_owned(), uid: "uid-a".to_owned() }
-    }
-
-    fn of(wanted: &Wanted, pod: &PodFacts, gate: Gate, rules: &Rules) -> (Vec<Step>, Vec<Step>) {
-        let steps = steps(wanted, &[pod], &Views::of(&[view(gate)]), rules, |_| true);
-        (steps.first, steps.then)
-    }
-
-    fn ask(gate: Gate) -> Step {
-        Step::Ask("a".to_owned(), gate)
-    }
-
-    #[test]
-    fn each_way_has_its_order() {
-        let none = Wanted::default();
-        let drain = Wanted { drain: vec![("a".to_owned(), "why".to_owned())], ..Wanted::default() };
-        let undrain = Wanted { undrain: vec!["a".to_owned()], ..Wanted::default() };
-        let remove = Wanted { remove: vec!["a".to_owned()], ..Wanted::default() };
-        let mark = Step::MarkDraining(id(), NOW, "why".to_owned());
-        assert_eq!(of(&none, &serving(), Gate::Open, &RULES), (vec![], vec![]), "nothing to do is nothing done");
-        assert_eq!(of(&none, &draining(9), Gate::Draining, &RULES), (vec![], vec![]));
-        assert_eq!(of(&drain, &serving(), Gate::Open, &RULES), (vec![], vec![mark, ask(Gate::Draining)]));
-        // The process that marked it died before it could ask.
-        assert_eq!(of(&none, &draining(9), Gate::Open, &RULES), (vec![], vec![ask(Gate::Draining)]));
-        assert_eq!(
-            of(&undrain, &draining(9), Gate::Draining, &RULES),
-            (vec![Step::MarkServing(id()), ask(Gate::Open)], vec![])
-        );
-        assert_eq!(
-            of(&undrain, &serving(), Gate::Draining, &RULES),
-            (vec![ask(Gate::Open)], vec![]),
-            "it has not heard"
-        );
-        assert_eq!(
-            of(&remove, &draining(9), Gate::Draining, &RULES),
-            (vec![], vec![Step::Unprotect(id()), Step::Delete(id())])
-        );
-        let bare = pod(Marks::default());
-        assert_eq!(of(&none, &bare, Gate::Open, &RULES).1, [Step::Protect(id())], "taken away by hand");
-        let ending = PodFacts { ending: true, ..draining(9) };
-        assert_eq!(of(&remove, &ending, Gate::Draining, &RULES), (vec![], vec![]), "it goes already");
-        let over = PodFacts { stage: Stage::Over, ..serving() };
-        assert_eq!(of(&none, &over, Gate::Open, &RULES).1, [Step::Delete(id())]);
-    }
-
-    #[test]
-    fn who_ends_takes_no_more_sessions() {
-        let ending = PodFacts { ending: true, ..serving() };
-        let of_view =
-            |view: WorkerView| steps(&Wanted::default(), &[&ending], &Views::of(&[view]), &RULES, |_| false).then;
-        assert_eq!(of_view(view(Gate::Open)), [ask(Gate::Draining)], "it may not have heard of it");
-        assert_eq!(of_view(view(Gate::Draining)), []);
-    }
-
-    #[test]
-    fn a_drain_may_be_bounded() {
-        let none = Wanted::default();
-        let rules = Rules { max_drain: Some(Duration::from_secs(30)), ..RULES };
-        assert_eq!(of(&none, &draining(30), Gate::Draining, &rules).1, []);
-        assert_eq!(of(&none, &draining(31), Gate::Draining, &rules).1, [ask(Gate::Leaving)]);
-        assert_eq!(of(&none, &draining(31), Gate::Leaving, &rules).1, [], "once");
-        // With its own grace it would drain for as long once more.
-        assert_eq!(of(&none, &draining(91), Gate::Leaving, &rules).1, [Step::Unprotect(id()), Step::Expel(id())]);
-        assert!(rules.is_overdue(&draining(31)) && !rules.is_overdue(&draining(30)));
-        assert!(!RULES.is_overdue(&draining(1_000_000)));
-    }
-
-    #[test]
-    fn upgrades_wait_for_calls_unless_the_service_says_otherwise() {
-        let none = Wanted::default();
-        let rules = Rules { disruption: Disruption::OnUpgrade, ..RULES };
-        assert_eq!(of(&none, &draining(9), Gate::Draining, &rules).1, [Step::Unprotect(id())]);
-        assert_eq!(of(&none, &serving(), Gate::Open, &rules).1, [], "its replacement is not there yet");
-        let mut bare = draining(9);
-        bare.marks.protected = false;
-        let then = |goes| steps(&none, &[&bare], &Views::of(&[view(Gate::Draining)]), &rules, |_| goes).then;
-        assert_eq!(then(true), []);
-        assert_eq!(then(false), [Step::Protect(id())], "the node stays after all, and it has calls");
-    }
-
-    #[test]
-    fn somebody_else_may_drain_a_worker() {
-        let why = "it was asked to by somebody else".to_owned();
-        let found = of(&Wanted::default(), &serving(), Gate::Draining, &RULES).1;
-        assert_eq!(found, [Step::MarkDraining(id(), NOW, why)]);
-    }
-
-    #[test]
-    fn a_service_that_goes_drains_all_and_removes_who_is_empty() {
-        let worker = |id: &str, phase, empty| Worker {
-            phase,
-            empty,
-            ..Worker::serving(id.to_owned(), Moment::default(), Duration::ZERO, 0, 20)
-        };
-        let lost = worker("lost", Phase::Lost, false);
-        let ending = Worker { stay: Stay::Ending, ..worker("ending", Phase::Draining, true) };
-        let workers = [
-            worker("serving", Phase::Serving, false),
-            worker("busy", Phase::Draining, false),
-            worker("empty", Phase::Draining, true),
-            lost,
-            ending,
-        ];
-        let silent = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(close(&workers, &silent(&["busy", "serving"]), "deleted").remove, ["busy", "empty"]);
-        let wanted = close(&workers, &silent(&[]), "deleted");
-        assert_eq!(wanted.remove, ["empty"]);
-        assert_eq!(wanted.drain.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["serving", "lost"]);
-        assert_eq!((wanted.create, wanted.undrain.len()), (0, 0));
-    }
-}
+mod played;
+#[cfg(test)]
+mod tests;
