@@ -50,6 +50,15 @@ impl Product {
     }
 }
 
+/// How an image's layers are in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// As they are, which takes no time.
+    Plain,
+    /// By gzip, as `make images` has them.
+    Compressed,
+}
+
 /// An image in a file that container runtimes import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -66,9 +75,17 @@ impl Image {
     /// # Errors
     /// What the packer says.
     pub fn of(name: &str, program: &Path) -> Result<Self> {
+        Self::packed(name, program, Layers::Plain)
+    }
+
+    /// The same, with its layers as they are said to be.
+    ///
+    /// # Errors
+    /// What the packer says.
+    pub fn packed(name: &str, program: &Path, layers: Layers) -> Result<Self> {
         let folder = profile()?.join("images");
         fs::create_dir_all(&folder)?;
-        let (stem, present) = called(name, program)?;
+        let (stem, present) = called(name, program, layers)?;
         let path = folder.join(format!("{present}.tar"));
         if !path.exists() {
             // Those of older builds of it are of no use; what another process packs at this moment is.
@@ -79,7 +96,7 @@ impl Image {
             // Into place at once: several tests may pack the same image.
             let partial = folder.join(format!("{present}.{}", std::process::id()));
             let mut packs = Command::new("python3");
-            packs.arg(packer()).args(["image", "--plain", "--strip"]).arg(&partial).arg(name).arg(program);
+            packs.arg(packer()).args(["image", "--strip"]).args(layers.flag()).arg(&partial).arg(name).arg(program);
             text(packs.output(), &packs)?;
             fs::rename(&partial, &path)?;
         }
@@ -103,15 +120,33 @@ impl Image {
     }
 }
 
+impl Layers {
+    /// What the packer is told.
+    const fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Plain => Some("--plain"),
+            Self::Compressed => None,
+        }
+    }
+
+    /// How names of files begin.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Compressed => "compressed-",
+        }
+    }
+}
+
 fn packer() -> PathBuf {
     root().join("images/pack.py")
 }
 
 /// What files of an image of this program are called, and what the present one is.
-fn called(name: &str, program: &Path) -> Result<(String, String)> {
+fn called(name: &str, program: &Path, layers: Layers) -> Result<(String, String)> {
     let changed = fs::metadata(program)?.modified()?.duration_since(UNIX_EPOCH)?.as_nanos();
     let file = program.file_name().and_then(|name| name.to_str()).context("a program without a name")?;
-    let stem = format!("{}-{file}-", name.replace([':', '/'], "_"));
+    let stem = format!("{}{}-{file}-", layers.prefix(), name.replace([':', '/'], "_"));
     let of = [program.as_os_str().as_encoded_bytes(), &changed.to_le_bytes(), &fs::read(packer())?].concat();
     let hash: String = digest(&SHA256, &of).as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let present = format!("{stem}{hash}");
@@ -141,8 +176,24 @@ mod tests {
     }
 
     #[test]
+    fn layers_are_compressed_as_those_of_a_release() {
+        let program = installed("true").unwrap();
+        let [plain, compressed] = [Layers::Plain, Layers::Compressed]
+            .map(|layers| Image::packed("local/test-layers:1", &program, layers).unwrap());
+        let [plain, compressed] = [plain, compressed].map(|image| {
+            let bytes = fs::read(&image.path).expect("one does not remove the other");
+            fs::remove_file(&image.path).unwrap();
+            // Files are in the archive as they are, each from a block on: what gzip begins with shows (RFC 1952).
+            let layers = bytes.chunks(512).filter(|block| block.starts_with(&[0x1f, 0x8b, 8])).count();
+            (layers, bytes.len())
+        });
+        assert_eq!((plain.0, compressed.0), (0, 2), "what programs share, and the program");
+        assert!(compressed.1 < plain.1, "{compressed:?}, {plain:?}");
+    }
+
+    #[test]
     fn another_program_of_the_name_is_another_image() {
-        let of = |name: &str| called("a/b:1", &installed(name).unwrap()).unwrap();
+        let of = |name: &str| called("a/b:1", &installed(name).unwrap(), Layers::Plain).unwrap();
         let ((stem, first), (_, other)) = (of("true"), of("false"));
         assert_eq!(stem, "a_b_1-true-");
         assert!(first.starts_with(&stem) && first != other);

@@ -33,7 +33,7 @@ mod wait;
 
 pub use cluster::{Cluster, helm, kubectl};
 pub use folder::{Folder, began, sweep};
-pub use image::{Image, Product};
+pub use image::{Image, Layers, Product};
 pub use machine::{Machine, Place, Plug};
 pub use node::{Node, import};
 pub use plan::{Plan, Timing, addresses};
