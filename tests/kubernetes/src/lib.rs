@@ -38,7 +38,7 @@ pub use machine::{Machine, Place, Plug};
 pub use node::{Node, import};
 pub use plan::{Plan, Timing, addresses};
 pub use programs::{Programs, built, root};
-pub use report::on_cluster;
+pub use report::{on_cluster, tell};
 pub use store::Store;
 pub use talk::Talk;
 pub use tls::{Authority, Signed};

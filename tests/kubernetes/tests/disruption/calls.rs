@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use serde_json::Value;
 use streamfleet_kubernetes_tests::fleet::{Calls, Gaps, Load, Outcome, Report};
 use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
-use streamfleet_kubernetes_tests::{Talk, eventually};
+use streamfleet_kubernetes_tests::{Cluster, Talk, eventually, tell};
 
 use super::LIMIT;
 use super::workers::{Fleet, GOES, Worker};
@@ -158,8 +158,9 @@ impl<'a> Live<'a> {
         let lasted = self.began.elapsed();
         ensure!(lasted > Duration::from_secs(4), "calls that were over before it had happened");
         let promised = promise(when)?;
-        println!("promised: {promised:?}; after {:.0} s:", lasted.as_secs_f32());
-        self.hang_up().await?.judge(promised, expected)
+        let cluster = self.fleet.cluster;
+        tell(cluster, &format!("promised: {promised:?}; after {:.0} s:", lasted.as_secs_f32()))?;
+        self.hang_up().await?.judge(cluster, promised, expected)
     }
 }
 
@@ -173,14 +174,30 @@ struct Ended {
 }
 
 impl Ended {
-    fn judge(&self, promised: Promise, expected: Expected) -> Result<()> {
-        println!("WebRTC\n{}", self.webrtc.table());
+    /// A line for each call.
+    fn tables(&self, Expected { lost, back: (least, most) }: Expected) -> String {
+        let mut text = format!("WebRTC, {lost} to be lost\n{}", self.webrtc.table());
+        if let Some(sockets) = &self.sockets {
+            text += &format!("WebSockets\n{}", sockets.table());
+        }
+        if !self.talks.is_empty() {
+            text += &format!("WebSockets, {least} to {most} to come back\ncall  came back  heard  ended\n");
+        }
+        for (number, talk) in self.talks.iter().enumerate() {
+            let word = |key: &str| talk[key].as_str().unwrap_or("?");
+            let (back, heard) = (talk["reconnects"].as_u64().unwrap_or_default(), word("verdict") == "heard");
+            text += &format!("{number:4}  {back:9}  {heard:5}  {}\n", word("end"));
+        }
+        text
+    }
+
+    fn judge(&self, cluster: &Cluster, promised: Promise, expected: Expected) -> Result<()> {
+        tell(cluster, &self.tables(expected))?;
         match promised.webrtc {
             WebRtc::GoOn => self.webrtc.undisturbed()?,
             WebRtc::Lost => lost(&self.webrtc, expected.lost)?,
         }
         if let Some(sockets) = &self.sockets {
-            println!("WebSockets\n{}", sockets.table());
             ensure!(promised.sockets != Sockets::ComeBack, "such sockets cannot come back");
             sockets.undisturbed()?;
         }
@@ -191,9 +208,6 @@ impl Ended {
     fn judge_talks(&self, promised: Sockets, (least, most): (u64, u64)) -> Result<()> {
         let returned = |talk: &&Value| talk["reconnects"].as_u64().unwrap_or_default() > 0;
         let back = self.talks.iter().filter(returned).count() as u64;
-        if !self.talks.is_empty() {
-            println!("{back} of {} WebSockets came back; {least} to {most} had to", self.talks.len());
-        }
         for talk in &self.talks {
             ensure!(talk["verdict"] == "heard", "a WebSocket was lost: {talk}");
         }

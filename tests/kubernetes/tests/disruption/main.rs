@@ -12,7 +12,7 @@ mod workers;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use streamfleet_kubernetes_tests::{Plan, on_cluster};
+use streamfleet_kubernetes_tests::{Cluster, Plan, on_cluster, tell};
 
 use self::workers::Fleet;
 
@@ -26,25 +26,25 @@ async fn calls_outlive_what_is_not_theirs() -> Result<()> {
         let began = Instant::now();
         let fleet = Fleet::install(cluster).await?;
         println!("installed after {:.1} s", began.elapsed().as_secs_f32());
-        timed("workers get another image", service::rollout(&fleet)).await?;
-        timed("kubectl delete pod", service::delete_pod(&fleet)).await?;
-        timed("a node dies", node::dies(&fleet)).await?;
-        timed("a node is cut off, and returns", node::is_cut_off(&fleet)).await?;
-        timed("kubectl drain", node::is_drained(&fleet)).await?;
-        timed("the operator is away", outages::operator(&fleet)).await?;
-        timed("Redis is away, and comes back empty", outages::redis(&fleet)).await?;
-        timed("the API server is away", outages::api_server(&fleet)).await?;
-        timed("kubectl delete streamservice", service::deleted(&fleet)).await?;
+        timed(cluster, "workers get another image", service::rollout(&fleet)).await?;
+        timed(cluster, "kubectl delete pod", service::delete_pod(&fleet)).await?;
+        timed(cluster, "a node dies", node::dies(&fleet)).await?;
+        timed(cluster, "a node is cut off, and returns", node::is_cut_off(&fleet)).await?;
+        timed(cluster, "kubectl drain", node::is_drained(&fleet)).await?;
+        timed(cluster, "the operator is away", outages::operator(&fleet)).await?;
+        timed(cluster, "Redis is away, and comes back empty", outages::redis(&fleet)).await?;
+        timed(cluster, "the API server is away", outages::api_server(&fleet)).await?;
+        timed(cluster, "kubectl delete streamservice", service::deleted(&fleet)).await?;
         println!("all after {:.1} s", began.elapsed().as_secs_f32());
         cluster.check()
     })
     .await
 }
 
-async fn timed(name: &str, scenario: impl Future<Output = Result<()>>) -> Result<()> {
-    println!("== {name}");
+async fn timed(cluster: &Cluster, name: &str, scenario: impl Future<Output = Result<()>>) -> Result<()> {
+    tell(cluster, &format!("== {name}"))?;
     let began = Instant::now();
     let outcome = Box::pin(scenario).await.map_err(|error| error.context(name.to_owned()));
-    println!("-- {name}: {:.1} s", began.elapsed().as_secs_f32());
+    tell(cluster, &format!("-- {name}: {:.1} s", began.elapsed().as_secs_f32()))?;
     outcome
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::fleet::{
     self, Calls, Load, Report, chart, images, install, load_product, stream_services,
 };
-use streamfleet_kubernetes_tests::{Cluster, Store, eventually, pods};
+use streamfleet_kubernetes_tests::{Cluster, Store, eventually, pods, tell};
 use streamfleet_tests::metrics::Metrics;
 
 use super::LIMIT;
@@ -124,7 +124,7 @@ impl<'a> Fleet<'a> {
     /// Hangs up, and sees that every call was answered, heard itself and was not ended.
     pub(crate) async fn hang_up(&self, about: &str, calls: Calls) -> Result<Report> {
         let report = calls.stop().await?;
-        println!("{about}\n{}", report.table());
+        tell(self.cluster, &format!("{about}\n{}", report.table()))?;
         report.undisturbed().with_context(|| about.to_owned())?;
         Ok(report)
     }
