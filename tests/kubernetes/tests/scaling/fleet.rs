@@ -1,6 +1,7 @@
 //! The installation, its services, and what they say of themselves.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,6 +29,8 @@ pub(crate) const NAMESPACE: &str = "voice";
 const KEYS: &str = "fleet-keys";
 /// The routers' Service.
 const ROUTER: &str = "streamfleet-router";
+/// What leads to the load balancer by name, as clouds have it.
+const MEDIA: &str = "media";
 /// So long a call is heard at least before anything is said of it.
 const HEARD: Duration = Duration::from_secs(3);
 /// Calls that are to go on until they are hung up.
@@ -55,7 +58,10 @@ impl<'a> Fleet<'a> {
         install(cluster, "streamfleet-crds", HOME, &chart("streamfleet-crds"), &json!({}))?;
         let values = json!({
             "images": images(), "redis": store.values(), "fleet": { "existingSecret": KEYS },
-            "scope": { "clusterWide": true }, "router": { "service": { "layout": "Shared" } },
+            "scope": { "clusterWide": true }, "router": {
+                "service": { "layout": "Shared" },
+                "relay": { "mediaAddresses": [format!("{MEDIA}.{HOME}.svc.cluster.local")] },
+            },
         });
         install(cluster, "streamfleet", HOME, &chart("streamfleet"), &values)?;
         let all: Vec<usize> = (0..cluster.plan().nodes).collect();
@@ -64,6 +70,8 @@ impl<'a> Fleet<'a> {
         })
         .await?;
         let address = cluster.balancer().address(HOME, ROUTER).context("no address")?;
+        // The name of a new load balancer leads nowhere at first: routers look again.
+        cluster.apply(&named(address))?;
         Ok(Self {
             services: stream_services(cluster, NAMESPACE),
             chronicle: Chronicle::of(Api::namespaced(cluster.kube(), NAMESPACE)),
@@ -106,6 +114,7 @@ impl<'a> Fleet<'a> {
     }
 
     async fn call_by(&self, flags: &[&str], name: &str, calls: usize, all: i64) -> Result<Calls> {
+        self.await_media().await?;
         let url = format!("{}/{name}", self.base);
         let load = Load { url: &url, sessions: calls, ramp: 1, seconds: LONG, flags };
         let mut calls = Calls::start(self.cluster, load)?;
@@ -119,6 +128,22 @@ impl<'a> Fleet<'a> {
         // Packets are counted from when all are there.
         tokio::time::sleep(HEARD).await;
         Ok(calls)
+    }
+
+    /// Waits until clients are told by every router where media goes: to the one address that the name stands for.
+    async fn await_media(&self) -> Result<()> {
+        let routers: Api<Pod> = Api::namespaced(self.cluster.kube(), HOME);
+        let routers = routers.list(&ListParams::default().labels("app.kubernetes.io/component=router")).await?;
+        eventually("the load balancer's name leads somewhere", LIMIT, async || {
+            let known = |pod: &Pod| -> Result<f64> {
+                let metrics = pods::metrics(self.cluster, pods::address(pod)?)?;
+                metrics.sum("streamfleet_router_media_addresses").context("no such metric")
+            };
+            let known: Vec<f64> = routers.iter().map(known).collect::<Result<_>>()?;
+            let all = known.iter().all(|addresses| *addresses == 1.0);
+            all.then_some(Some(())).with_context(|| format!("{known:?} addresses"))
+        })
+        .await
     }
 
     /// Hangs up, and sees that every call was answered, heard itself and was not ended.
@@ -214,6 +239,20 @@ impl<'a> Fleet<'a> {
     pub(crate) fn events(&self, name: &str, reason: &str) -> Result<String> {
         fleet::events(self.cluster, NAMESPACE, name, reason)
     }
+}
+
+/// What makes the name stand for the load balancer's address: a Service of no pods, which the cluster's DNS answers as the world's would.
+fn named(address: Ipv4Addr) -> Value {
+    let port = json!({ "name": "media", "port": 3478, "protocol": "UDP" });
+    let metadata = |labels: Value| json!({ "name": MEDIA, "namespace": HOME, "labels": labels });
+    let items = json!([
+        { "apiVersion": "v1", "kind": "Service", "metadata": metadata(json!({})),
+          "spec": { "clusterIP": "None", "ports": [port] } },
+        { "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+          "metadata": metadata(json!({ "kubernetes.io/service-name": MEDIA })),
+          "addressType": "IPv4", "ports": [port], "endpoints": [{ "addresses": [address] }] },
+    ]);
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
 /// The keys of a fleet, as something that keeps secrets makes them.

@@ -4,7 +4,7 @@
 //! The services scale side by side, because they mostly wait: for a minute that has to be quiet, for one worker in a minute.
 //!
 //! What they scale on is an installation as one for work is: of all namespaces, with a Redis of its own far from the cluster, with keys
-//! that somebody else has made, and with one load balancer for HTTP and media.
+//! that somebody else has made, and with one load balancer for HTTP and media, which clients are told of by what its name stands for.
 
 #![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
 
