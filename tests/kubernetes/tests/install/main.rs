@@ -42,7 +42,7 @@ async fn an_installation() -> Result<()> {
         // Each of these leaves things as they were: what one finds does not hide what the next one would.
         let mut failed = Vec::new();
         failed.extend(step("columns, explanations, Events", shown::to_people(&site)).await.err());
-        failed.extend(step("streamfleet top on a terminal", top::shows_it(&site)).await.err());
+        failed.extend(step("streamfleet top", top::shows_it(&site)).await.err());
         failed.extend(step("bad fields are refused by name", mistakes::refused(&site)).await.err());
         failed.extend(step("what only the operator can see is said in a condition", mistakes::said(&site)).await.err());
         failed.extend(step("helm test", own_test.passed()).await.err());
