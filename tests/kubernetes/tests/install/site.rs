@@ -20,8 +20,12 @@ use super::LIMIT;
 pub(crate) const HOST: &str = "voice.example";
 /// The release, and where it is.
 pub(crate) const RELEASE: &str = "streamfleet";
-/// The release's namespace.
+/// The chart of the resource, and its release.
+pub(crate) const RESOURCE: &str = "streamfleet-crds";
+/// The releases' namespace.
 pub(crate) const HOME: &str = "voice";
+/// The Secret with the routers' certificate.
+pub(crate) const CERTIFICATE: &str = "voice-tls";
 /// All namespaces whose StreamServices are run.
 const NAMESPACES: [&str; 4] = [HOME, "sales", "tight", "guarded"];
 
@@ -29,7 +33,7 @@ const NAMESPACES: [&str; 4] = [HOME, "sales", "tight", "guarded"];
 pub(crate) struct Site<'a> {
     /// The cluster.
     pub(crate) cluster: &'a Cluster,
-    /// What the routers have.
+    /// What the routers have at first.
     pub(crate) signed: Signed,
     /// What clients trust.
     roots: PathBuf,
@@ -50,17 +54,13 @@ impl<'a> Site<'a> {
         let signed = authority.sign(&[HOST])?;
         let roots = cluster.folder().join("roots.pem");
         fs::write(&roots, authority.certificate())?;
-        let tls = json!({ "tls.crt": signed.certificate, "tls.key": signed.key });
         let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
         let namespace =
             |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
         let mut items = NAMESPACES.map(namespace).to_vec();
-        items.push(json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "stringData": tls,
-            "metadata": { "name": "voice-tls", "namespace": HOME },
-        }));
+        items.push(certificate(&signed));
         cluster.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": items }))?;
-        fleet::install(cluster, "streamfleet-crds", HOME, &fleet::chart("streamfleet-crds"), &json!({}))?;
+        fleet::install(cluster, RESOURCE, HOME, &fleet::chart(RESOURCE), &json!({}))?;
         let notes = fleet::install(cluster, RELEASE, HOME, &fleet::chart("streamfleet"), &values())?;
         ensure!(notes.contains("helm test streamfleet --namespace voice"), "the next command is told: {notes}");
 
@@ -171,6 +171,15 @@ impl<'a> Site<'a> {
 
 /// The values of the release.
 pub(crate) fn values() -> Value {
+/// The Secret that routers have this certificate from.
+pub(crate) fn certificate(signed: &Signed) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": { "name": CERTIFICATE, "namespace": HOME },
+        "stringData": { "tls.crt": signed.certificate, "tls.key": signed.key },
+    })
+}
+
     let resources = json!({ "requests": { "cpu": "20m", "memory": "32Mi" } });
     let mut images = fleet::images();
     images["pullPolicy"] = json!("Never");
@@ -182,7 +191,7 @@ pub(crate) fn values() -> Value {
         "operator": { "resources": resources },
         "router": {
             "minReadySeconds": 3, "drain": { "preStopSeconds": 3, "noticeSeconds": 2, "graceSeconds": 10 },
-            "tls": { "secretName": "voice-tls" }, "relay": { "workers": ["10.244.0.0/16"] },
+            "tls": { "secretName": CERTIFICATE }, "relay": { "workers": ["10.244.0.0/16"] },
         },
         "test": { "seconds": 2, "resources": resources },
     })
