@@ -97,11 +97,11 @@ pub(crate) async fn ended_by_the_other(site: &Site<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A page of a browser, over https.
+/// A page of a browser, over https. It believes the routers' second certificate alone.
 pub(crate) async fn a_browser(site: &Site<'_>) -> Result<()> {
     let options = json!({
         "url": format!("https://{HOST}/voice/echo"), "id": "b0", "shape": "complete", "tones": [440],
-        "trusted_key": site.signed.fingerprint,
+        "trusted_key": site.renewed.fingerprint,
     });
     let mut script = Script::browser_by("call", &options, |command| site.cluster.client().spawn(command))?;
     let connected = script.expect("connected", LIMIT)?;

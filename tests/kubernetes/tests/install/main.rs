@@ -1,5 +1,6 @@
 //! An installation from `helm install` and `kubectl apply` alone, as somebody has it who follows docs/kubernetes.md: calls, what people
-//! are shown, what is refused and why, what is repaired, upgrades with calls live, and that nothing stays when it is gone.
+//! are shown, what is refused and why, what is repaired, another certificate and other versions with calls live, and that nothing stays
+//! when it is gone.
 
 #![expect(clippy::print_stdout, reason = "helpers of tests print their figures for the log")]
 
@@ -7,6 +8,7 @@ mod examples;
 mod fleet;
 mod mistakes;
 mod objects;
+mod renewal;
 mod shown;
 mod site;
 mod top;
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use streamfleet_kubernetes_tests::{Plan, on_cluster};
 
+use self::renewal::Renewal;
 use self::site::Site;
 
 /// Whatever is waited for comes within this, however busy the machine.
@@ -38,9 +41,11 @@ async fn an_installation() -> Result<()> {
         println!("{:5.1} s  the cluster is up", began.elapsed().as_secs_f32());
         let site = step("helm install, over TLS", Site::install(cluster)).await?;
         let own_test = site.begin_helm_test()?;
+        let renewal = Renewal::begin(&site)?;
         step("kubectl apply, and a call", fleet::a_call(&site)).await?;
         // Each of these leaves things as they were: what one finds does not hide what the next one would.
         let mut failed = Vec::new();
+        failed.extend(step("the routers' Secret has another certificate", renewal.replace()).await.err());
         failed.extend(step("columns, explanations, Events", shown::to_people(&site)).await.err());
         failed.extend(step("streamfleet top", top::shows_it(&site)).await.err());
         failed.extend(step("bad fields are refused by name", mistakes::refused(&site)).await.err());
@@ -57,6 +62,7 @@ async fn an_installation() -> Result<()> {
         failed.extend(step("every example", examples::applied(&site)).await.err());
         failed
             .extend(step("a session is ended through the other router", fleet::ended_by_the_other(&site)).await.err());
+        failed.extend(step("the certificate is served, and calls go on", renewal.served()).await.err());
         failed.extend(step("a browser", fleet::a_browser(&site)).await.err());
         failed
             .extend(step("every metric of dashboard and alerts is exported", shown::to_prometheus(&site)).await.err());

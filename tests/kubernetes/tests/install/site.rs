@@ -35,6 +35,8 @@ pub(crate) struct Site<'a> {
     pub(crate) cluster: &'a Cluster,
     /// What the routers have at first.
     pub(crate) signed: Signed,
+    /// What they have later, of the same authority.
+    pub(crate) renewed: Signed,
     /// What clients trust.
     roots: PathBuf,
 }
@@ -51,7 +53,7 @@ impl<'a> Site<'a> {
         fleet::load_product(cluster)?;
 
         let authority = Authority::new()?;
-        let signed = authority.sign(&[HOST])?;
+        let (signed, renewed) = (authority.sign(&[HOST])?, authority.sign(&[HOST])?);
         let roots = cluster.folder().join("roots.pem");
         fs::write(&roots, authority.certificate())?;
         let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
@@ -74,7 +76,7 @@ impl<'a> Site<'a> {
             Ok((cluster.balancer().healthy(HOME, "streamfleet-router") == all).then_some(()))
         })
         .await?;
-        Ok(Self { cluster, signed, roots })
+        Ok(Self { cluster, signed, renewed, roots })
     }
 
     /// Lets `helm test` begin.
@@ -169,8 +171,6 @@ impl<'a> Site<'a> {
     }
 }
 
-/// The values of the release.
-pub(crate) fn values() -> Value {
 /// The Secret that routers have this certificate from.
 pub(crate) fn certificate(signed: &Signed) -> Value {
     json!({
@@ -180,6 +180,8 @@ pub(crate) fn certificate(signed: &Signed) -> Value {
     })
 }
 
+/// The values of the release.
+pub(crate) fn values() -> Value {
     let resources = json!({ "requests": { "cpu": "20m", "memory": "32Mi" } });
     let mut images = fleet::images();
     images["pullPolicy"] = json!("Never");
