@@ -14,9 +14,10 @@ use crate::ice::{IceServer, IceUrl, check_servers, check_turn};
 use crate::operation::{BASE, Operation};
 use crate::pattern::PathPattern;
 use crate::spec::{
-    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS,
-    MAX_RETENTION_SECONDS, MAX_SESSIONS_PER_WORKER, MAX_WEBHOOK_MS, MediaSpec, Modality, OnFailure, Packing, ResumeBy,
-    RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
+    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS, MAX_METADATA_BYTES,
+    MAX_METADATA_DEPTH, MAX_METADATA_KEYS, MAX_RETENTION_SECONDS, MAX_SESSIONS_PER_WORKER, MAX_WEBHOOK_MS, MediaSpec,
+    MetadataSpec, Modality, OnFailure, Packing, ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec,
+    TurnSpec, VariantSpec, WebhookSpec,
 };
 
 /// The longest name of a variant: a worker's name has the service's in it, too, and is a DNS label.
@@ -276,7 +277,7 @@ impl Service {
     }
 }
 
-pub(crate) fn at_most(key: &str, value: u32, most: u32, mistakes: &mut Mistakes) {
+pub(crate) fn at_most<N: PartialOrd + fmt::Display>(key: &str, value: N, most: N, mistakes: &mut Mistakes) {
     if value > most {
         mistakes.push(key, format!("{value} is more than {most}"));
     }
@@ -330,10 +331,21 @@ fn identity(spec: IdentitySpec, mistakes: &mut Mistakes) -> Identity {
     Identity {
         user_id_from,
         demand,
-        metadata: MetadataLimits::from(&metadata),
+        metadata: checked_metadata(&metadata, mistakes),
         tokens: jwt.and_then(|jwt| tokens(jwt, mistakes)),
         webhook: webhook.map(|webhook| checked_webhook(webhook, mistakes)),
     }
+}
+
+fn checked_metadata(spec: &MetadataSpec, mistakes: &mut Mistakes) -> MetadataLimits {
+    for (key, value, most) in [
+        ("maxBytes", spec.max_bytes, MAX_METADATA_BYTES),
+        ("maxDepth", spec.max_depth, MAX_METADATA_DEPTH),
+        ("maxKeys", spec.max_keys, MAX_METADATA_KEYS),
+    ] {
+        at_most(&format!("spec.identity.metadata.{key}"), value, most, mistakes);
+    }
+    MetadataLimits::from(spec)
 }
 
 fn tokens(jwt: JwtSpec, mistakes: &mut Mistakes) -> Option<Tokens> {
@@ -511,6 +523,18 @@ pub(crate) mod tests {
             (
                 json!({ "identity": { "webhook": { "url": "https://x/", "timeoutMs": 60_000 } } }),
                 "spec.identity.webhook.timeoutMs: 60000 is more than 10000",
+            ),
+            (
+                json!({ "identity": { "metadata": { "maxBytes": 65_537 } } }),
+                "spec.identity.metadata.maxBytes: 65537 is more than 65536",
+            ),
+            (
+                json!({ "identity": { "metadata": { "maxDepth": 65 } } }),
+                "spec.identity.metadata.maxDepth: 65 is more than 64",
+            ),
+            (
+                json!({ "identity": { "metadata": { "maxKeys": 4_097 } } }),
+                "spec.identity.metadata.maxKeys: 4097 is more than 4096",
             ),
             (
                 json!({ "context": { "retentionSeconds": 90_000 } }),

@@ -11,6 +11,13 @@ use super::SecretSource;
 /// The longest that the admission webhook may take, in milliseconds: it is time that a caller waits.
 pub const MAX_WEBHOOK_MS: u32 = 10_000;
 
+/// The bounds of what a service may allow of metadata: it is stored with every session, and read by recursion.
+pub const MAX_METADATA_BYTES: usize = 65_536;
+/// Levels.
+pub const MAX_METADATA_DEPTH: usize = 64;
+/// Keys.
+pub const MAX_METADATA_KEYS: usize = 4_096;
+
 /// One source of a user id; [`IdentitySource`](crate::IdentitySource) says the same.
 const SOURCE: &str = r"^(jwt:[!-~]{1,128}|metadata:[A-Za-z0-9_.-]{1,64}|header:[A-Za-z0-9_-]{1,64})$";
 /// A URL without a user or a password.
@@ -45,13 +52,13 @@ impl Default for IdentitySpec {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct MetadataSpec {
     /// Size as JSON, in bytes.
-    #[schemars(range(max = 65_536))]
+    #[schemars(range(max = MAX_METADATA_BYTES))]
     pub max_bytes: usize,
     /// Nesting.
-    #[schemars(range(max = 64))]
+    #[schemars(range(max = MAX_METADATA_DEPTH))]
     pub max_depth: usize,
     /// Keys, over all levels.
-    #[schemars(range(max = 4_096))]
+    #[schemars(range(max = MAX_METADATA_KEYS))]
     pub max_keys: usize,
     /// Top-level keys to keep; `*` for all.
     #[schemars(length(max = 256), inner(length(max = 256)))]

@@ -31,7 +31,10 @@ pub use self::autoscaling::{
     AutoscalingSpec, Buffer, Disruption, InvalidBuffer, MAX_BUFFER_PERCENT, MAX_DRAIN_SECONDS, MAX_REPLICAS,
     MAX_STABILIZATION_SECONDS, ScaleDownSpec, ScalingMode, ScheduleSpec,
 };
-pub use self::identity::{IdentitySpec, JwtSpec, MAX_WEBHOOK_MS, MetadataSpec, OnFailure, WebhookSpec};
+pub use self::identity::{
+    IdentitySpec, JwtSpec, MAX_METADATA_BYTES, MAX_METADATA_DEPTH, MAX_METADATA_KEYS, MAX_WEBHOOK_MS, MetadataSpec,
+    OnFailure, WebhookSpec,
+};
 pub use self::media::{Exposure, MediaSpec, TurnSpec};
 pub use self::routing::{
     AffinitySpec, AffinityStrength, MAX_HOLD_SECONDS, Packing, RoutingSpec, VariantSpec, VariantWorkersSpec,

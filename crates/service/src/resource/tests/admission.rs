@@ -119,7 +119,7 @@ fn bound(schema: &Value, key: &str, value: f64, is_least: bool, at: &str, said: 
     }
 }
 
-fn matches(text: &str, pattern: &str) -> bool {
+pub(super) fn matches(text: &str, pattern: &str) -> bool {
     let mut context = cel::Context::default();
     context.add_variable_from_value("text", text.to_owned());
     context.add_variable_from_value("pattern", pattern.to_owned());

@@ -1,5 +1,6 @@
 mod admission;
 mod agree;
+mod beyond;
 mod bounds;
 
 use kube::core::cel::{ScopeContext, WarningKind, analyze_rule, compile_schema};
@@ -233,6 +234,13 @@ fn what_is_refused() {
     refused(variants(json!([{ "name": "a", "weight": 101 }])), ".spec.routing.variants[0].weight", "maximum");
     let own = json!([{ "name": "a", "weight": 1, "workers": { "env": [{ "name": "STREAMFLEET_A", "value": "" }] } }]);
     both(variants(own), "spec.routing.variants[0].workers.env[0].name", "operator's");
+    let own = |env: Value| variants(json!([{ "name": "a", "weight": 1, "workers": { "env": [env] } }]));
+    both(own(json!({ "name": "A" })), "spec.routing.variants[0].workers.env[0]", "either value or valueFrom");
+    both(
+        own(json!({ "name": "A", "valueFrom": {} })),
+        "spec.routing.variants[0].workers.env[0].valueFrom",
+        "exactly one of",
+    );
     both(json!({ "media": { "iceServers": [{ "urls": [] }] } }), ".spec.media.iceServers[0].urls", "minItems");
     both(
         json!({ "media": { "iceServers": [{ "urls": ["turn:t"] }] } }),
