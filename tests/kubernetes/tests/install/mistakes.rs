@@ -13,6 +13,7 @@ fn table() -> Vec<(Value, &'static str, &'static str)> {
     let peak = |cron: &str, min: u32| json!([{ "cron": cron, "durationSeconds": 60, "minReplicas": min }]);
     let env = |env: Value| json!({ "workers": { "env": [env] } });
     let variants = |variants: Value| json!({ "routing": { "variants": variants } });
+    let variant_env = |env: Value| variants(json!([{ "name": "a", "weight": 1, "workers": { "env": [env] } }]));
     let identity = |identity: Value| json!({ "identity": identity });
     vec![
         (json!({ "handler": {} }), "spec.handler.name", "Required"),
@@ -24,6 +25,7 @@ fn table() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "path": "/a/../b" }), "spec.path", "name of a route"),
         (json!({ "path": "/{a}/{a}" }), "spec.path", "twice"),
         (json!({ "aliases": ["/{a}"] }), "spec.aliases[0]", "should match"),
+        (json!({ "aliases": ["/a", "/whip"] }), "spec.aliases[1]", "name of a route"),
         (json!({ "host": "a:80" }), "spec.host", "should match"),
         (json!({ "modality": "smell" }), "spec.modality", "supported values"),
         (json!({ "disruption": "Sometimes" }), "spec.disruption", "supported values"),
@@ -39,12 +41,22 @@ fn table() -> Vec<(Value, &'static str, &'static str)> {
         (json!({ "workers": { "resources": { "requests": { "cpu": "much" } } } }), "spec.workers.resources", "match"),
         (json!({ "workers": { "template": [] } }), "spec.workers.template", "must be of type object"),
         (env(json!({ "name": "A" })), "spec.workers.env[0]", "either value or valueFrom"),
-        (env(json!({ "name": "STREAMFLEET_SECRET", "value": "" })), "spec.workers.env[0]", "operator's"),
-        (identity(json!({ "required": true })), "spec.identity", "nothing says how it is proved"),
+        (env(json!({ "name": "STREAMFLEET_SECRET", "value": "" })), "spec.workers.env[0].name", "operator's"),
+        (env(json!({ "name": "A", "valueFrom": {} })), "spec.workers.env[0].valueFrom", "exactly one of"),
+        (identity(json!({ "required": true })), "spec.identity.jwt", "nothing says how it is proved"),
+        (
+            identity(json!({ "required": true, "userIdFrom": ["metadata:x"], "jwt": { "publicKey": "x" } })),
+            "spec.identity.userIdFrom",
+            "no jwt:CLAIM",
+        ),
         (identity(json!({ "userIdFrom": ["cookie:x"] })), "spec.identity.userIdFrom[0]", "should match"),
         (identity(json!({ "jwt": {} })), "spec.identity.jwt", "exactly one of"),
         (identity(json!({ "jwt": { "jwksUrl": "ftp://x" } })), "spec.identity.jwt.jwksUrl", "should match"),
-        (identity(json!({ "webhook": { "url": "https://x", "timeoutMs": 10_001 } })), "webhook.timeoutMs", "less than"),
+        (
+            identity(json!({ "webhook": { "url": "https://x", "timeoutMs": 10_001 } })),
+            "spec.identity.webhook.timeoutMs",
+            "less than",
+        ),
         (json!({ "context": { "retentionSeconds": 86_401 } }), "spec.context.retentionSeconds", "less than or equal"),
         (json!({ "routing": { "offerHoldSeconds": 61 } }), "spec.routing.offerHoldSeconds", "less than or equal"),
         (json!({ "routing": { "affinity": { "by": "path:room" } } }), "spec.routing.affinity.by", "does not have"),
@@ -54,7 +66,22 @@ fn table() -> Vec<(Value, &'static str, &'static str)> {
             "more than 100",
         ),
         (variants(json!([{ "name": "base", "weight": 1 }])), "spec.routing.variants[0].name", "the service itself"),
-        (json!({ "media": { "iceServers": [{ "urls": ["turn:t"] }] } }), "spec.media.iceServers[0]", "a TURN server"),
+        (
+            variant_env(json!({ "name": "STREAMFLEET_A", "value": "" })),
+            "spec.routing.variants[0].workers.env[0].name",
+            "operator's",
+        ),
+        (variant_env(json!({ "name": "A" })), "spec.routing.variants[0].workers.env[0]", "either value or valueFrom"),
+        (
+            variant_env(json!({ "name": "A", "valueFrom": {} })),
+            "spec.routing.variants[0].workers.env[0].valueFrom",
+            "exactly one of",
+        ),
+        (
+            json!({ "media": { "iceServers": [{ "urls": ["turn:t"] }] } }),
+            "spec.media.iceServers[0].credential",
+            "a TURN server",
+        ),
         (json!({ "media": { "turn": { "urls": ["turn:t"] } } }), "spec.media.turn.secret", "belong together"),
     ]
 }
