@@ -1,6 +1,7 @@
 //! Where clients are told to send media to, followed: a Service's status, and what names lead to.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,20 @@ const LOOK_UP_SOON: Duration = Duration::from_secs(2);
 /// For a resolver to answer.
 const LOOK_UP_TIME: Duration = Duration::from_secs(3);
 
+/// Who knows where names lead.
+trait Resolver: Sync {
+    fn addresses(&self, name: &str) -> impl Future<Output = io::Result<Vec<IpAddr>>> + Send;
+}
+
+/// As this machine asks.
+struct System;
+
+impl Resolver for System {
+    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
 /// Shows how many there are: with none, no client can be served by a relay.
 pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
     let candidates = candidates.clone();
@@ -42,24 +57,30 @@ pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
 /// Keeps the candidates of a relay with this port, until it is dropped. `client` is asked of a Service.
 pub(crate) async fn follow(public: Public, client: Option<Client>, contact: Contact, mut board: Board) {
     match (public, client) {
-        (Public::Said(said), _) => look_up_for_ever(said, &mut board).await,
-        (Public::Service(at), Some(client)) => follow_service(&at, client, &contact, &mut board).await,
+        (Public::Said(said), _) => look_up_for_ever(said, &System, &mut board).await,
+        (Public::Service(at), Some(client)) => follow_service(&at, client, &contact, &System, &mut board).await,
         // A plan that has a Service has a client.
         (Public::Service(_), None) => {}
     }
 }
 
-async fn look_up_for_ever(said: Vec<Said>, board: &mut Board) {
+async fn look_up_for_ever(said: Vec<Said>, resolver: &impl Resolver, board: &mut Board) {
     let mut addresses = Addresses::default();
     addresses.say(said);
     loop {
-        look_up(&mut addresses).await;
+        look_up(&mut addresses, resolver).await;
         board.show(&addresses);
         sleep(board.look_up_after()).await;
     }
 }
 
-async fn follow_service(At { namespace, name }: &At, client: Client, contact: &Contact, board: &mut Board) {
+async fn follow_service(
+    At { namespace, name }: &At,
+    client: Client,
+    contact: &Contact,
+    resolver: &impl Resolver,
+    board: &mut Board,
+) {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut watch = Watch::<Service>::new(Api::namespaced(client, namespace), config, contact.line());
     let mut addresses = Addresses::default();
@@ -92,7 +113,7 @@ async fn follow_service(At { namespace, name }: &At, client: Client, contact: &C
         if let Some(said) = said {
             addresses.say(said);
         }
-        look_up(&mut addresses).await;
+        look_up(&mut addresses, resolver).await;
         // What nobody has been asked for is not missed yet.
         if has_asked {
             board.show(&addresses);
@@ -101,10 +122,10 @@ async fn follow_service(At { namespace, name }: &At, client: Client, contact: &C
     }
 }
 
-async fn look_up(addresses: &mut Addresses) {
+async fn look_up(addresses: &mut Addresses, resolver: &impl Resolver) {
     for name in addresses.names() {
-        match timeout(LOOK_UP_TIME, lookup_host((name.as_str(), 0))).await {
-            Ok(Ok(found)) => addresses.found(&name, found.map(|address| address.ip())),
+        match timeout(LOOK_UP_TIME, resolver.addresses(&name)).await {
+            Ok(Ok(found)) => addresses.found(&name, found),
             Ok(Err(error)) => tracing::debug!(name, %error, "a name of the load balancer leads nowhere"),
             Err(_) => tracing::debug!(name, "a name of the load balancer is not found in time"),
         }
@@ -151,7 +172,132 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, Bytes};
+    use axum::http::{Request, Response};
+    use futures_util::stream;
+    use parking_lot::Mutex;
+    use serde_json::json;
+    use tokio::time::sleep_until;
+
     use super::*;
+
+    /// What a resolver says of any name.
+    #[derive(Debug, Clone, Copy)]
+    enum Says {
+        Leads(&'static [&'static str]),
+        Unknown,
+        Nothing,
+    }
+
+    struct Told(Mutex<Says>);
+
+    impl Resolver for Told {
+        async fn addresses(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            let says = *self.0.lock();
+            match says {
+                Says::Leads(to) => Ok(to.iter().map(|ip| ip.parse().unwrap()).collect()),
+                Says::Unknown => Err(io::ErrorKind::NotFound.into()),
+                Says::Nothing => std::future::pending().await,
+            }
+        }
+    }
+
+    fn board() -> (Arc<Candidates>, Board) {
+        let candidates = Arc::new(Candidates::new(Vec::new()));
+        (candidates.clone(), Board::new(3478, candidates, Readiness::new()))
+    }
+
+    /// What clients are told so many seconds after the beginning, and what a resolver says from then on.
+    async fn check(candidates: &Candidates, resolver: &Told, at: &[(u64, &[&str], Says)]) {
+        let start = Instant::now();
+        for (seconds, expected, says) in at {
+            sleep_until(start + Duration::from_secs(*seconds)).await;
+            let now: Vec<String> = candidates.now().iter().map(ToString::to_string).collect();
+            assert_eq!(now, *expected, "after {seconds} s");
+            *resolver.0.lock() = *says;
+        }
+    }
+
+    /// A load balancer's addresses come after its name, and change; a resolver that is away takes none away.
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_looked_up_again_and_again() {
+        let resolver = Told(Mutex::new(Says::Unknown));
+        let (candidates, mut board) = board();
+        let said = vec!["lb.example.com".parse().unwrap()];
+        let one: &[&str] = &["192.0.2.1:3478"];
+        let both: &[&str] = &["192.0.2.1:3478", "192.0.2.2:3478"];
+        let (first, more) = (Says::Leads(&["192.0.2.1"]), Says::Leads(&["192.0.2.2", "192.0.2.1"]));
+        let last = Says::Leads(&["192.0.2.3"]);
+        let at: &[(u64, &[&str], Says)] = &[
+            (1, &[], first),
+            (3, one, more),
+            (31, one, more),
+            // For three seconds.
+            (33, both, Says::Nothing),
+            (64, both, Says::Unknown),
+            (96, both, last),
+            (124, both, last),
+            (126, &["192.0.2.3:3478"], last),
+        ];
+        tokio::select! {
+            () = look_up_for_ever(said, &resolver, &mut board) => panic!("it has no end"),
+            () = check(&candidates, &resolver, at) => {}
+        }
+    }
+
+    /// How most of the load balancers in clouds are told of.
+    #[tokio::test(start_paused = true)]
+    async fn the_name_of_a_services_load_balancer_is_looked_up_again() {
+        let service = json!({
+            "metadata": { "name": "media", "namespace": "n", "resourceVersion": "1" },
+            "spec": { "ports": [{ "port": 443, "protocol": "UDP", "targetPort": "relay" }] },
+            "status": { "loadBalancer": { "ingress": [{ "hostname": "lb.example.com" }] } },
+        });
+        let list = json!({
+            "apiVersion": "v1", "kind": "ServiceList", "metadata": { "resourceVersion": "1" }, "items": [service],
+        });
+        let server = tower::service_fn(move |request: Request<kube::client::Body>| {
+            assert_eq!(request.uri().path(), "/api/v1/namespaces/n/services");
+            let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            let body = match is_watch {
+                // Nothing happens to it.
+                true => Body::from_stream(stream::pending::<io::Result<Bytes>>()),
+                false => Body::from(list.to_string()),
+            };
+            async move { Ok::<_, io::Error>(Response::new(body)) }
+        });
+        let resolver = Told(Mutex::new(Says::Unknown));
+        let (candidates, mut board) = board();
+        let at = At { namespace: "n".to_owned(), name: "media".to_owned() };
+        let contact = Contact::default();
+        let (first, last) = (Says::Leads(&["192.0.2.1"]), Says::Leads(&["192.0.2.2", "2001:db8::2"]));
+        let times: &[(u64, &[&str], Says)] = &[
+            (1, &[], first),
+            (3, &["192.0.2.1:443"], last),
+            (31, &["192.0.2.1:443"], last),
+            (33, &["192.0.2.2:443", "[2001:db8::2]:443"], last),
+        ];
+        tokio::select! {
+            () = follow_service(&at, Client::new(server, "n"), &contact, &resolver, &mut board) => panic!("it has no end"),
+            () = check(&candidates, &resolver, times) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_said_leads_where_this_machine_says() {
+        let (candidates, board) = board();
+        let said = Public::Said(vec!["localhost:443".parse().unwrap()]);
+        let known = async {
+            while candidates.now().is_empty() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = follow(said, None, Contact::default(), board) => panic!("it has no end"),
+            known = timeout(Duration::from_secs(20), known) => known.expect("localhost leads somewhere"),
+        }
+        assert!(candidates.now().iter().all(|at| at.ip().is_loopback() && at.port() == 443), "{:?}", candidates.now());
+    }
 
     #[test]
     fn it_is_said_that_no_address_is_known() {

@@ -49,6 +49,28 @@ async fn a_client_speaks_for_no_router() {
     }
 }
 
+/// A service that has a name is called by it: under any other, nobody is there.
+#[tokio::test]
+async fn a_request_is_for_the_host_that_it_names() {
+    let mut world = World::new();
+    world.worker("w").await;
+    let router = world.router(json!({ "host": "voice.example" }));
+    let offer = async |id: &str, host: Option<&str>| {
+        let body = json!({ "type": "offer", "sdp": "v=0", "webrtc_id": id }).to_string();
+        let request = world.client.post(format!("{router}/webrtc/offer")).header("content-type", "application/json");
+        let request = host.into_iter().fold(request, |request, host| request.header("host", host));
+        request.body(body).send().await.unwrap().status().as_u16()
+    };
+    for (id, host) in [("x", "voice.example"), ("y", "Voice.Example:8443")] {
+        assert_eq!(offer(id, Some(host)).await, 200, "{host}");
+    }
+    for host in [None, Some("example"), Some("other.voice.example"), Some("voice.example.org")] {
+        assert_eq!(offer("z", host).await, 404, "{host:?}");
+    }
+    assert_eq!([world.next().await, world.next().await].map(|seen| seen.line), ["POST /a/webrtc/offer"; 2]);
+    assert!(world.seen.try_recv().is_err(), "no worker was asked for another");
+}
+
 /// The largest context that there is comes with its session.
 #[tokio::test]
 async fn a_full_context_reaches_the_worker() {
