@@ -20,6 +20,13 @@ import pack  # noqa: E402
 import sbom  # noqa: E402
 
 PROGRAMS = ["streamfleet-worker", "streamfleet-router", "streamfleet-operator", "streamfleet"]
+# Each program's package, some of what is linked into it, and of what is not.
+LISTED = {
+    "streamfleet-worker": ("streamfleet-worker", {"rtc", "streamfleet-audio"}, {"kube", "streamfleet-placement"}),
+    "streamfleet-router": ("streamfleet-router", {"kube", "streamfleet-relay"}, {"rtc-dtls", "streamfleet-handler"}),
+    "streamfleet-operator": ("streamfleet-operator", {"kube", "streamfleet-scaling"}, {"rtc-dtls", "streamfleet-relay"}),
+    "streamfleet": ("streamfleet-cli", {"kube", "rtc", "streamfleet-simulator"}, {"streamfleet-operator"}),
+}
 
 
 def built(name):
@@ -126,14 +133,33 @@ class Images(unittest.TestCase):
             self.assertFalse(pathlib.Path(folder, "a.tar").exists())
 
     def test_a_list_of_contents(self):
-        made = sbom.bom("streamfleet-router", built("streamfleet-router"))
-        self.assertEqual(made, sbom.bom("streamfleet-router", built("streamfleet-router")))
+        """Of each program, beside it in its image: what `images/build.sh` makes."""
+        self.assertEqual(list(LISTED), PROGRAMS)
+        for program, (package, linked, absent) in LISTED.items():
+            with self.subTest(program), tempfile.TemporaryDirectory() as folder:
+                listed, out = pathlib.Path(folder, "list.json"), pathlib.Path(folder, "image.tar")
+                subprocess.run([sys.executable, ROOT / "images/sbom.py", package, built(program), listed], check=True)
+                text = listed.read_text()
+                made = json.loads(text)
+                self.assertEqual(made, sbom.bom(package, built(program)))
+                self.check_list(made, program, linked, absent)
+                done = packed("image", out, f"{program}:1", built(program), "--strip", "--plain", "--sbom", listed)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                with tarfile.open(out) as archive:
+                    (image,) = json.load(archive.extractfile("manifest.json"))
+                    layers = [archive.extractfile(layer).read() for layer in image["Layers"]]
+                with tarfile.open(fileobj=io.BytesIO(layers[-1])) as own:
+                    self.assertEqual({one.name for one in own if one.isfile()}, {program, f"usr/share/sbom/{program}.cdx.json"})
+                    self.assertEqual(own.extractfile(f"usr/share/sbom/{program}.cdx.json").read().decode(), text)
+
+    def check_list(self, made, program, linked, absent):
         self.assertEqual((made["bomFormat"], made["specVersion"]), ("CycloneDX", "1.6"))
+        self.assertEqual(made["metadata"]["component"]["name"], program)
         components = {one["bom-ref"]: one for one in made["components"]}
         names = {one["name"] for one in made["components"]}
-        self.assertLessEqual({"tokio", "rustls", "streamfleet-relay", "libc6", "ca-certificates"}, names)
+        self.assertLessEqual(linked | {"tokio", "rustls", "libc6", "ca-certificates"}, names)
         # What only tests or builds need is not in the program.
-        self.assertFalse({"proptest", "cc", "rtc-dtls"} & names)
+        self.assertFalse((absent | {"proptest", "cc"}) & names)
         for one in components.values():
             if one["purl"].startswith("pkg:cargo/"):
                 self.assertTrue(one["licenses"][0]["expression"], one["name"])
