@@ -12,8 +12,8 @@ const LONG: Duration = Duration::from_secs(120);
 /// How many deviations above the long mean the short one is no chance any more: one in forty.
 const DEVIATIONS: f64 = 2.0;
 
-/// How many times as steeply as so far a rise goes on. A burst is seen while it begins, and a worker that comes too late is of
-/// no use to it: `docs/scaling.md` has what the figures are with and without.
+/// How many times as steep as it is seen a rise is taken to be. Of one that has begun the two means show a part, about a third of its
+/// slope after a minute, and a worker that comes too late is of no use to it: `docs/scaling.md` has what the figures are with 1.
 const STEEPER: f64 = 3.0;
 
 /// Rates, from counters that are read now and then.

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! What is absent: networks, clocks, threads; a router's snapshot is never old, and no pod fails. Those are the cluster
-//! tests' matter.
+//! tests' matter. Nor is one drain's way through pods and store played, by which the operator learns that nobody is left and
+//! nobody comes any more (`operator/src/steps.rs`): a pod that drains takes no session here, and is empty once it has none.
 
 pub mod csv;
 mod hpa;
