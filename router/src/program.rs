@@ -268,7 +268,7 @@ pub async fn serve(
     let (relay, told) = relay.unzip();
     if let (Some(public), Some((_, candidates, _))) = (cluster.public, &told) {
         let port = relay.as_ref().map_or(0, |relay| relay.door().port());
-        kubernetes::public::observe(&metrics.meter("kubernetes"), candidates);
+        kubernetes::public::observe(&metrics.meter("kubernetes"), candidates, roster.clone());
         let board = Board::new(port, candidates.clone(), readiness.clone());
         let follow = kubernetes::public::follow(public, client.clone(), contact.clone(), board);
         until(&mut subsystems, "addresses", &stop, follow);

@@ -75,10 +75,18 @@ def groups(made):
     return rule["spec"]["groups"]
 
 
+def during(value, since=24.0, until=0.0):
+    """What a series was: this, from and until so many hours before the question."""
+    return {"value": value, "since": 3600 * since, "until": 3600 * until}
+
+
 def evaluated(questions):
-    """What Prometheus' code answers to (expression, series): the values by the labels that are left."""
-    done = subprocess.run([os.environ["STREAMFLEET_TEST_PROMQL"], "evaluate"], capture_output=True, text=True, check=True,
-                          input=json.dumps([{"expr": expression, "series": series} for expression, series in questions]))
+    """What Prometheus' code answers to (expression, series): the values by the labels that are left. A number is what a series has always been."""
+    asked = [
+        {"expr": expression, "series": {name: was if isinstance(was, dict) else during(was) for name, was in series.items()}}
+        for expression, series in questions
+    ]
+    done = subprocess.run([os.environ["STREAMFLEET_TEST_PROMQL"], "evaluate"], capture_output=True, text=True, check=True, input=json.dumps(asked))
     return json.loads(done.stdout)
 
 
@@ -93,7 +101,22 @@ def offers(**rates):
     return {f'streamfleet_offers_total{{job="voice/demo-streamfleet-router",outcome="{name}"}}': rate for name, rate in rates.items()}
 
 
-# Alerts over series that stay as they are, of counters the rates: which of them fire.
+def draining(**pods):
+    """Workers of a service that drain, as operators of these names show them while they lead."""
+    of = 'job="voice/demo-streamfleet-operator",namespace="voice",service="echo",state="draining"'
+    return {f'streamfleet_service_workers{{{of},pod="{pod}"}}': was for pod, was in pods.items()}
+
+
+def addresses(relayed, **pods):
+    """How many addresses for media routers of these names know, and how many services need one."""
+    series = {}
+    for pod, count in pods.items():
+        of = f'job="voice/demo-streamfleet-router",pod="{pod}"'
+        series |= {f"streamfleet_router_media_addresses{{{of}}}": count, f"streamfleet_router_relayed_services{{{of}}}": relayed}
+    return series
+
+
+# Alerts over series, most of which stay as they are, of counters the rates: which of them fire.
 FIRING = [
     ("StreamfleetServiceFull", figures(sessions=98, serving_sessions=98, capacity=100), True),
     ("StreamfleetServiceFull", figures(sessions=90, serving_sessions=90, capacity=100), False),
@@ -115,6 +138,25 @@ FIRING = [
     ("StreamfleetCallsRefused", offers(failed=100), True),
     ("StreamfleetCallsRefused", offers(accepted=50, declined=50), False),
     ("StreamfleetCallsRefused", offers(accepted=50, user_limit_reached=50), False),
+    ("StreamfleetDrainLong", draining(a=1), True),
+    ("StreamfleetDrainLong", draining(a=0), False),
+    ("StreamfleetDrainLong", draining(a=during(1, since=5.9)), False),
+    ("StreamfleetDrainLong", draining(a=during(1, since=6.1)), True),
+    # Another operator leads, and begins to show a worker that has just been asked to drain.
+    ("StreamfleetDrainLong", draining(a=during(0, until=0.3), b=during(1, since=0.3)), False),
+    ("StreamfleetDrainLong", draining(b=during(1, since=0.3)), False),
+    # Or one that has drained all the while: who leads is nothing to it, six hours ago either.
+    ("StreamfleetDrainLong", draining(a=during(1, until=3.02), b=during(2, since=3)), True),
+    ("StreamfleetDrainLong", draining(a=during(1, until=6.12), b=during(1, since=5.98)), True),
+    # All had gone for some minutes.
+    ("StreamfleetDrainLong", draining(a=during(1, until=3), b=during(0, since=3, until=2.9), c=during(1, since=2.9)), False),
+    ("StreamfleetNoMediaAddress", addresses(relayed=3, a=0, b=0), True),
+    ("StreamfleetNoMediaAddress", addresses(relayed=3, a=1, b=2), False),
+    # One that cannot look a name up.
+    ("StreamfleetNoMediaAddress", addresses(relayed=1, a=1, b=0), True),
+    # All media goes to workers' hosts; or routers have no relay, and show neither.
+    ("StreamfleetNoMediaAddress", addresses(relayed=0, a=0, b=0), False),
+    ("StreamfleetNoMediaAddress", {'up{job="voice/demo-streamfleet-router",pod="a"}': 1}, False),
 ]
 
 

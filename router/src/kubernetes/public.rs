@@ -11,7 +11,9 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use opentelemetry::metrics::Meter;
 use streamfleet_process::readiness::{Note, Readiness};
+use streamfleet_service::spec::Exposure;
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::addresses::{Addresses, Said, of_service};
@@ -19,6 +21,7 @@ use super::config::{At, Public};
 use super::contact::Contact;
 use super::watching::Watch;
 use crate::relay::Candidates;
+use crate::roster::Roster;
 
 /// How often names are looked up: a load balancer's addresses change within minutes.
 const LOOK_UP: Duration = Duration::from_secs(30);
@@ -41,8 +44,8 @@ impl Resolver for System {
     }
 }
 
-/// Shows how many there are: with none, no client can be served by a relay.
-pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
+/// Shows how many there are, and how many services need one: with none, no client can be served by a relay.
+pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>, roster: watch::Receiver<Arc<Roster>>) {
     let candidates = candidates.clone();
     // The meter's provider keeps the callbacks.
     let _ = meter
@@ -51,6 +54,15 @@ pub(crate) fn observe(meter: &Meter, candidates: &Arc<Candidates>) {
             "Addresses that clients are told to send media to. With none, offers are answered no_capacity.",
         )
         .with_callback(move |observer| observer.observe(candidates.now().len() as u64, &[]))
+        .build();
+    let _ = meter
+        .u64_observable_gauge("streamfleet_router_relayed_services")
+        .with_description("Services whose clients are told these addresses: those with media.exposure Relay.")
+        .with_callback(move |observer| {
+            let roster = roster.borrow();
+            let relayed = roster.desks().filter(|desk| desk.service.exposure == Exposure::Relay);
+            observer.observe(relayed.count() as u64, &[]);
+        })
         .build();
 }
 

@@ -8,13 +8,16 @@ use futures_util::stream;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use streamfleet_process::readiness::Readiness;
+use streamfleet_process::telemetry::Metrics;
 use streamfleet_store::{Bounds, Memory};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::super::public;
 use super::*;
+use crate::relay::Candidates;
 use crate::secret::Secrets;
 
 /// For what happens at once on any machine that is not standing still.
@@ -292,6 +295,32 @@ async fn who_may_read_nothing_is_not_ready() {
     server.put("a", 1, "2026-01-01T00:00:00Z", json!({ "path": "/a" }));
     server.0.lock().forbidden.clear();
     world.until(&[("n/a", "/a")]).await;
+}
+
+/// Where all media goes to workers' hosts, that relays have no address is nothing to wake anybody for.
+#[tokio::test]
+async fn services_that_need_an_address_of_relays_are_counted() {
+    let server = Server::default();
+    server.put("direct", 1, "2026-01-01T00:00:00Z", json!({ "path": "/d", "media": { "exposure": "HostPort" } }));
+    let mut world = World::new(&server);
+    let (metrics, candidates) = (Metrics::new("streamfleet-router", "0"), Arc::new(Candidates::default()));
+    public::observe(&metrics.meter("kubernetes"), &candidates, world.roster.clone());
+    let check = |addresses: u32, services: u32| {
+        let text = metrics.render();
+        for line in [
+            format!("streamfleet_router_media_addresses {addresses}"),
+            format!("streamfleet_router_relayed_services {services}"),
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "no {line} in\n{text}");
+        }
+    };
+    world.until(&[("n/direct", "/d")]).await;
+    check(0, 0);
+    server.put("relayed", 1, "2026-01-01T00:00:00Z", json!({ "path": "/r" }));
+    world.until(&[("n/direct", "/d"), ("n/relayed", "/r")]).await;
+    check(0, 1);
+    candidates.set(vec!["192.0.2.1:3478".parse().unwrap(), "192.0.2.2:3478".parse().unwrap()]);
+    check(2, 1);
 }
 
 #[test]

@@ -33,6 +33,11 @@ func (s sample) FH() *histogram.FloatHistogram { return nil }
 func (s sample) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (s sample) Copy() chunks.Sample           { return s }
 
+// course is what a series has been: a value, from and until so many seconds before the question.
+type course struct {
+	Value, Since, Until float64
+}
+
 // set is series that are gone through once.
 type set struct {
 	series []storage.Series
@@ -44,18 +49,21 @@ func (s *set) At() storage.Series                { return s.series[s.next-1] }
 func (s *set) Err() error                        { return nil }
 func (s *set) Warnings() annotations.Annotations { return nil }
 
-// evaluate answers an expression over series, written as in PromQL, each of which has had its value for hours: the values by the labels that are left.
-func evaluate(expr string, given map[string]float64) (map[string]float64, error) {
+// evaluate answers an expression over series, written as in PromQL: the values by the labels that are left.
+func evaluate(expr string, given map[string]course) (map[string]float64, error) {
 	at := time.Unix(1_700_000_000, 0)
 	var all []storage.Series
-	for name, value := range given {
+	for name, was := range given {
 		of, err := parser.ParseMetric(name)
 		if err != nil {
 			return nil, err
 		}
 		var had []chunks.Sample
 		for n := samples; n >= 0; n-- {
-			had = append(had, sample{at.Add(-time.Duration(n) * interval).UnixMilli(), value})
+			before := time.Duration(n) * interval
+			if before.Seconds() <= was.Since && before.Seconds() >= was.Until {
+				had = append(had, sample{at.Add(-before).UnixMilli(), was.Value})
+			}
 		}
 		all = append(all, storage.NewListSeries(of, had))
 	}

@@ -18,7 +18,7 @@ import (
 func main() {
 	var queries []struct {
 		Name, Expr string
-		Series     map[string]float64
+		Series     map[string]course
 	}
 	if err := json.NewDecoder(os.Stdin).Decode(&queries); err != nil {
 		fmt.Fprintln(os.Stderr, "stdin:", err)
