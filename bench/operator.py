@@ -2,7 +2,8 @@
 
 StreamServices without workers (`minReplicas: 0`) are made in steps; of each number the time until all have been reconciled, the
 requests to the API server that it took, and what a minute costs in which nothing happens. Then calls come all at once to a service
-with one worker, and what happens until there are workers for them is noted as a watch tells of it. As root.
+with one worker, and what happens until there are workers for them is noted as a watch tells of it. As root. Ends with an error where
+something aimed at is missed.
 """
 
 import argparse
@@ -27,6 +28,8 @@ IMAGES = {part: f"streamfleet-{part}:test" for part in PARTS} | {"streamfleet": 
 # Figures of a status wait for ten seconds, so that is how long "settled" takes to be sure of.
 SETTLES_S = 30
 STEADY_S = 60
+# What 1 000 StreamServices that are steady may take.
+AIMED_AT, MOST_MB = 1000, 60
 # Places of one worker in the step, and calls that come at once.
 PLACES, CALLS = 8, 24
 
@@ -273,8 +276,27 @@ def step(cluster, args, note):
     return wanted, rounds
 
 
+def aimed(rows):
+    """What is aimed at of the row with so many StreamServices, and what came out: none without it."""
+    least = next((row for row in rows if row["services"]), None)
+    row = next((row for row in rows if row["services"] == AIMED_AT), None)
+    if not row:
+        return []
+    each = f", {1e3 * (row['mb'] - least['mb']) / (AIMED_AT - least['services']):.0f} kB a StreamService" if least is not row else ""
+    leases = sum(count for (_, resource), count in row["writes"].items() if resource == "leases")
+    writes = sum(row["writes"].values()) - leases
+    lease = f"its lease, every {STEADY_S / leases:.0f} s" if leases else "nothing"
+    return [
+        ("memory at 1 000 StreamServices that are steady", f"{MOST_MB} MB", f"{row['mb']:.1f} MB{each}", row["mb"] < MOST_MB),
+        ("what it writes when nothing happens", "its lease", f"{lease}, and {writes:.0f} others" if writes else lease, writes == 0),
+        ("CPU at 1 000", "", f"{row['core_pct']:.1f} % of a core", None),
+    ]
+
+
 def text(args, rows, wanted, rounds):
+    """Markdown between the markers, and whether all that is aimed at was reached."""
     host = report.machine(args.programs / "streamfleet")
+    aims, is_reached = report.aims(aimed(rows))
     head = ["StreamServices", "reconciled after, s", "requests for each", "CPU for each, ms", "a look, ms", "resident, MB", "of it pages of the program, MB", "core in a quiet minute, %", "requests in it", "writes but leases"]
     table = []
     for row in rows:
@@ -298,6 +320,7 @@ def text(args, rows, wanted, rounds):
         )
     parts = [
         f"`bench/operator.sh` on {host['cores']} cores of {host['cpu']}, Linux {host['kernel']}, {host['streamfleet']}: release programs on a cluster of two nodes whose control plane shares these cores.",
+        aims,
         "### StreamServices\nWithout workers (`minReplicas: 0`), made at once; the operator that leads.",
         report.table(head, table),
     ]
@@ -310,7 +333,7 @@ def text(args, rows, wanted, rounds):
             f"### A step of load\n{CALLS} calls at once to a service with one worker of {PLACES} places; seconds from the first call until the last of the {wanted} workers that they need is made, scheduled, started, and ready; {len(rounds)} rounds. {answered[0]} of {answered[1]} calls were answered.",
             report.table(["", "pod made", "scheduled", "started", "ready"], [["median", *median], ["worst", *worst]]),
         ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts)), is_reached
 
 
 def main():
@@ -325,8 +348,11 @@ def main():
         # First, while the operator has seen nothing else.
         rows = steady(cluster, args, note)
         wanted, rounds = step(cluster, args, note)
-    report.write(args.out, text(args, rows, wanted, rounds), report.OPERATOR)
+    written, is_reached = text(args, rows, wanted, rounds)
+    report.write(args.out, written, report.OPERATOR)
     note(f"written: {args.out}")
+    if not is_reached:
+        raise SystemExit(f"missed what was aimed at: {args.out}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ CONVERSATIONS = "<!-- conversations: written by `bench/conversations.sh`, do not
 ROUTER = "<!-- router: written by `bench/router.sh`, do not edit -->", "<!-- end of router -->"
 RELAY = "<!-- relay: written by `bench/relay.sh`, do not edit -->", "<!-- end of relay -->"
 OPERATOR = "<!-- operator: written by `bench/operator.sh`, do not edit -->", "<!-- end of operator -->"
+SIMULATOR = "<!-- simulator: written by `bench/simulator.sh`, do not edit -->", "<!-- end of simulator -->"
 BEGIN, END = SESSIONS
 
 
@@ -45,6 +46,13 @@ def quantile(summary, name):
 
 def table(head, rows):
     return "\n".join(["| " + " | ".join(head) + " |", "|---" * len(head) + "|", *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def aims(rows):
+    """The table of (what, aim, measured, whether that is reached; None where nothing is aimed at), if there are any, and whether all are."""
+    verdicts = {True: "reached", False: "**missed**", None: ""}
+    told = [[what, aim, measured, verdicts[is_reached]] for what, aim, measured, is_reached in rows]
+    return table(["", "aim", "measured", ""], told) if told else "", all(is_reached is not False for *_, is_reached in rows)
 
 
 def grouped(points, figure, median):

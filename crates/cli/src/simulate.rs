@@ -5,6 +5,7 @@ mod report;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -257,16 +258,26 @@ impl FleetArgs {
         }
     }
 
+    /// The three sides at once: they share nothing but the load.
     fn play(&self, seed: u64, load: &Load) -> Day {
-        let (setup, patient) = (self.setup(), self.hpa(seed));
+        let (setup, rule, patient) = (self.setup(), self.rule(), self.hpa(seed));
         let hasty = Hpa { grace: Duration::from_secs(30), ..patient.clone() };
-        Day {
-            seed,
-            streamfleet: Played::new(|| streamfleet(&setup, &self.rule(), load)),
-            hpa_five_hours: Played::new(|| autoscaler(&setup, &patient, load)),
-            hpa_half_a_minute: Played::new(|| autoscaler(&setup, &hasty, load)),
-        }
+        std::thread::scope(|scope| {
+            let patient = scope.spawn(|| Played::new(|| autoscaler(&setup, &patient, load)));
+            let hasty = scope.spawn(|| Played::new(|| autoscaler(&setup, &hasty, load)));
+            Day {
+                seed,
+                streamfleet: Played::new(|| streamfleet(&setup, &rule, load)),
+                hpa_five_hours: joined(patient),
+                hpa_half_a_minute: joined(hasty),
+            }
+        })
     }
+}
+
+/// What a thread has played. Its panic is the caller's.
+fn joined(side: ScopedJoinHandle<'_, Played>) -> Played {
+    side.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
