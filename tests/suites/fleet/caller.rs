@@ -243,7 +243,13 @@ impl Caller {
 
     /// Whether the server has said so.
     pub(crate) fn was_told(&self, is: impl Fn(&Message) -> bool) -> bool {
-        lock(&self.told).events.iter().any(|(_, event)| matches!(event, Event::Message(message) if is(message)))
+        self.times_told(is) > 0
+    }
+
+    /// How often the server has said so.
+    pub(crate) fn times_told(&self, is: impl Fn(&Message) -> bool) -> usize {
+        let is_so = |(_, event): &&(Instant, Event)| matches!(event, Event::Message(message) if is(message));
+        lock(&self.told).events.iter().filter(is_so).count()
     }
 
     /// Waits until the call goes on over another connection; when it does.

@@ -58,6 +58,54 @@ fn a_worker_that_the_fleet_drains_takes_nobody_and_keeps_whom_it_has() -> Result
     })
 }
 
+/// Why a client is asked to connect elsewhere, if it is.
+fn asked(message: &Message) -> Option<String> {
+    match message {
+        Message::Reconnect { reason, .. } => Some(reason.clone()),
+        _ => None,
+    }
+}
+
+/// What an operator does where calls last longer than `maxDrainSeconds`.
+#[test]
+fn a_worker_that_is_to_be_empty_asks_each_client_once_and_throws_nobody_out() -> Result<()> {
+    judged(|| {
+        in_a_fleet(shape(plain(&["memory"])), async |world: &mut World| {
+            let follows = || Plan { reconnect: Reconnect::Follow, ..Plan::of("memory") };
+            let goes = world.dial_on(0, "w0", follows).await?;
+            let stays = world.dial_on(1, "w0", || Plan::of("memory")).await?;
+            for caller in [&goes, &stays] {
+                caller.hears(SAID_HZ, Instant::now()).await?;
+            }
+            let (service, worker) = ("memory".parse()?, "w0".parse()?);
+            let since = Instant::now();
+            ensure!(world.store.ask_gate(&service, &worker, Gate::Leaving).await?, "it is there");
+            for caller in [&goes, &stays] {
+                let (at, reason) = caller.is_told("to move", HEARTBEAT + SLACK, asked).await?;
+                ensure!(reason == "draining", "{reason}");
+                measured("worker that is to be empty: a client is asked to move", at - since);
+            }
+            let there = goes.hears(SAID_HZ, goes.reconnects(PATIENCE).await?).await?;
+            measured("worker that is to be empty: a client is heard at another", there - since);
+            ensure!(world.resumed(1, goes.id().as_str(), 2)?, "with its context");
+            ensure!(world.worker_of("memory", goes.id().as_str()).await? == "w1", "the other one");
+            // The worker is told so with each renewal.
+            tokio::time::sleep(2 * HEARTBEAT).await;
+            stays.check_unbroken(since)?;
+            for caller in [&goes, &stays] {
+                let times = caller.times_told(|message| asked(message).is_some());
+                ensure!(times == 1, "{times} times");
+            }
+            let views = world.workers(&service).await?;
+            let view = views.iter().find(|view| view.owner.worker == worker).context("it has gone")?;
+            ensure!((view.gate, view.sessions) == (Gate::Leaving, 1), "{view:?}");
+            goes.hang_up().await.context("it was shared")?;
+            stays.hang_up().await.context("it was shared")?;
+            world.await_no_places().await
+        })
+    })
+}
+
 /// From SIGTERM to the end. Clients are asked to move ten seconds before it.
 const GRACE: Duration = Duration::from_secs(14);
 const ASKED_AFTER: Duration = Duration::from_secs(4);
@@ -95,13 +143,9 @@ fn a_worker_that_is_told_to_go_moves_its_clients_and_leaves_when_it_is_empty() -
             let found = takers(world).await?;
             ensure!(found == BTreeSet::from(["w1".to_owned()]), "{found:?}");
 
-            let asked = |message: &Message| match message {
-                Message::Reconnect { reason, .. } => Some(reason.clone()),
-                _ => None,
-            };
-            let (asked, reason) = moved.is_told("to move", GRACE, asked).await?;
-            ensure!(reason == "draining" && asked - told + SLACK > ASKED_AFTER, "{reason} after {:?}", asked - told);
-            measured("worker told to go: its clients are asked to move", asked - told);
+            let (at, reason) = moved.is_told("to move", GRACE, asked).await?;
+            ensure!(reason == "draining" && at - told + SLACK > ASKED_AFTER, "{reason} after {:?}", at - told);
+            measured("worker told to go: its clients are asked to move", at - told);
             let there = moved.hears(SAID_HZ, moved.reconnects(PATIENCE).await?).await?;
             measured("worker told to go: a client is heard at another", there - told);
             ensure!(world.resumed(1, moved.id().as_str(), 2)?, "with its context");

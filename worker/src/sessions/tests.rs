@@ -1,6 +1,7 @@
 //! Sessions on a real loop, over HTTP, without a client: what becomes of them when they end before they have begun.
 
 pub(crate) mod gated;
+mod leaving;
 mod moving;
 mod placed;
 mod races;
@@ -30,6 +31,9 @@ use crate::http::{self, Access, Hosts, Origins, Service};
 use crate::media::driver::Loop;
 
 const TOKEN: &str = "correct-horse-battery";
+
+type Orders = tokio::sync::mpsc::Receiver<crate::sockets::session::Command>;
+
 /// For what takes microseconds, unless it never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -230,11 +234,17 @@ async fn a_track_of_a_session_that_has_just_ended_is_not_there() {
 
 /// A session over a socket that takes no orders any more and is still known.
 async fn deaf(sessions: &Sessions) -> (SessionId, ContextId, Arc<Shared>) {
-    let (id, service): (SessionId, ServiceName) = ("a".parse().unwrap(), "echo".parse().unwrap());
+    let (shared, context, orders) = over_a_socket(sessions, "echo", "a").await;
+    drop(orders);
+    (shared.id().clone(), context, shared)
+}
+
+/// A session over a socket whose orders are read by the test; one waits at most.
+async fn over_a_socket(sessions: &Sessions, service: &str, id: &str) -> (Arc<Shared>, ContextId, Orders) {
+    let (id, service): (SessionId, ServiceName) = (id.parse().unwrap(), service.parse().unwrap());
     let identity = Identity::default();
     let shared = Arc::new(Shared::new(1, id.clone(), service, sdk::Transport::WebSocket, &identity));
-    let (commands, nobody) = tokio::sync::mpsc::channel(1);
-    drop(nobody);
+    let (commands, orders) = tokio::sync::mpsc::channel(1);
     let key = streamfleet_store::ContextKey { service: shared.service().clone(), session: id.clone() };
     let opened = sessions.inner.contexts.open(&key, &streamfleet_store::Claim::default()).await.unwrap();
     let live = Live {
@@ -251,8 +261,8 @@ async fn deaf(sessions: &Sessions) -> (SessionId, ContextId, Arc<Shared>) {
         seal: Seal::default(),
         moving: None,
     };
-    sessions.inner.table.by_id.lock().insert(id.clone(), live);
-    (id, opened.id, shared)
+    sessions.inner.table.by_id.lock().insert(id, live);
+    (shared, opened.id, orders)
 }
 
 async fn ask(worker: &Worker, method: &str, path: &str, token: &str, body: Value) -> (u16, Value) {

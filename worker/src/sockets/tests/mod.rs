@@ -4,6 +4,7 @@ mod blocked;
 mod calls;
 mod ending;
 mod handlers;
+mod leaving;
 mod peer;
 mod placed;
 mod reattach;

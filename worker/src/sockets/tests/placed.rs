@@ -16,20 +16,50 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::{Peer, closed, refused};
 use super::{PATIENCE, Setup, World, service};
-use crate::fleet::{Member, Surroundings, run};
+use crate::fleet::{Fate, Member, Surroundings, run};
 
-const PATH: &str = "/tone/websocket/offer";
+pub(super) const PATH: &str = "/tone/websocket/offer";
 
-async fn placed(store: &Memory) -> Placed {
-    let (service, session) = ("tone".parse().unwrap(), "a".parse().unwrap());
+/// A worker `w` with a service `tone`, which a store knows.
+pub(super) async fn in_a_fleet(store: &Arc<Memory>) -> (World, Arc<Member>, JoinSet<Fate>) {
+    let member = Arc::new(Member::new("tone".parse().unwrap(), "w".parse().unwrap(), store.clone()));
+    let members = HashMap::from([(member.service().clone(), member.clone())]);
+    let world = World::changed([service("tone")], Setup::default(), |sessions| sessions.join(members));
+    let beat = || Heartbeat {
+        capacity: 9,
+        active: 0,
+        reserved: 0,
+        gate: Gate::Open,
+        heard: Order::default(),
+        variant: None,
+        http: "127.0.0.1:1".to_owned(),
+        media: Vec::new(),
+        version: "0".to_owned(),
+    };
+    let surroundings =
+        Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: CancellationToken::new() };
+    let mut running = JoinSet::new();
+    running.spawn(run(member.clone(), Arc::new(world.sessions.clone()), surroundings));
+    let is_open = async {
+        while store.workers(member.service()).await.unwrap().iter().all(|view| view.said.is_none()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_open).await.expect("it registers");
+    (world, member, running)
+}
+
+/// A place there, which a router has claimed for a session of this id.
+pub(super) async fn placed(store: &Memory, ticket: u8, id: &str) -> Placed {
+    let (service, session) = ("tone".parse().unwrap(), id.parse().unwrap());
     let user = Some("ann".parse().unwrap());
     let request = ClaimRequest {
-        ticket: Ticket::from_random(1),
+        ticket: Ticket::from_random(ticket.into()),
         session,
         user: user.clone(),
         claim: Claim { token: None, user: user.clone() },
-        context: ContextId::from_random(1),
-        token: ResumeToken::from_random([1; ResumeToken::LEN]),
+        context: ContextId::from_random(ticket.into()),
+        token: ResumeToken::from_random([ticket; ResumeToken::LEN]),
         delivery: Delivery::Sent,
         service_limit: None,
         user_limit: None,
@@ -43,7 +73,7 @@ async fn placed(store: &Memory) -> Placed {
     let opened = placement.opened;
     Placed {
         v: Form,
-        ticket: 1,
+        ticket: ticket.into(),
         epoch: placement.epoch.0,
         session: request.session,
         user,
@@ -73,32 +103,8 @@ async fn placed(store: &Memory) -> Placed {
 #[tokio::test]
 async fn a_router_vouches_for_who_comes_back() {
     let store = Arc::<Memory>::default();
-    let member = Arc::new(Member::new("tone".parse().unwrap(), "w".parse().unwrap(), store.clone()));
-    let members = HashMap::from([(member.service().clone(), member.clone())]);
-    let world = World::changed([service("tone")], Setup::default(), |sessions| sessions.join(members));
-    let beat = || Heartbeat {
-        capacity: 9,
-        active: 0,
-        reserved: 0,
-        gate: Gate::Open,
-        heard: Order::default(),
-        variant: None,
-        http: "127.0.0.1:1".to_owned(),
-        media: Vec::new(),
-        version: "0".to_owned(),
-    };
-    let surroundings =
-        Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: CancellationToken::new() };
-    let mut running = JoinSet::new();
-    running.spawn(run(member.clone(), Arc::new(world.sessions.clone()), surroundings));
-    let is_open = async {
-        while store.workers(member.service()).await.unwrap().iter().all(|view| view.said.is_none()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, is_open).await.expect("it registers");
-
-    let placed = placed(&store).await.encode().unwrap();
+    let (world, _, _running) = in_a_fleet(&store).await;
+    let placed = placed(&store, 1, "a").await.encode().unwrap();
     let start = |resume| json!({ "event": "start", "websocket_id": "a", "resume": resume });
     let mut first = Peer::with(&world, PATH, &[(PLACED_HEADER, &placed)]).await;
     first.say(start(json!(true))).await;

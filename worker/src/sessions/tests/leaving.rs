@@ -1,0 +1,59 @@
+//! Who is asked to connect elsewhere where somebody wants the worker empty.
+
+use streamfleet_session::wire::ServerMessage;
+use streamfleet_store::Gate;
+
+use super::moving::connect;
+use super::*;
+use crate::sockets::session::Command;
+
+/// After how long a session's client is to come elsewhere, if it is told to; all that it was told is read.
+fn told(orders: &mut Orders) -> Option<u64> {
+    let order = orders.try_recv().ok()?;
+    let Command::Reconnect(message) = order else { panic!("another order") };
+    let ServerMessage::Reconnect { after_ms, reason, .. } = *message else { panic!("{message:?}") };
+    assert_eq!(reason, "draining");
+    assert!(orders.try_recv().is_err(), "more than once");
+    Some(after_ms)
+}
+
+#[tokio::test]
+async fn each_who_has_connected_is_asked_once_until_the_worker_is_put_back() {
+    let (_idle, sessions) = Worker::sessions();
+    let member = Member::new("echo".parse().unwrap(), "w".parse().unwrap(), Arc::new(Memory::default()));
+    let (first, _, mut a) = over_a_socket(&sessions, "echo", "a").await;
+    let (second, _, mut b) = over_a_socket(&sessions, "echo", "b").await;
+    let (late, _, mut c) = over_a_socket(&sessions, "echo", "c").await;
+    let (elsewhere, _, mut other) = over_a_socket(&sessions, "other", "d").await;
+    [&first, &second, &elsewhere].into_iter().for_each(|shared| connect(shared));
+    let mut urge = |gate: Gate| {
+        sessions.urge_all(&member, gate);
+        let mut asked: Vec<u64> = [&mut a, &mut b].into_iter().filter_map(told).collect();
+        asked.sort_unstable();
+        assert_eq!(told(&mut other), None, "it is of another service");
+        (asked, told(&mut c))
+    };
+    assert_eq!(urge(Gate::Draining), (vec![], None), "they have all the time that they want");
+    assert_eq!(urge(Gate::Leaving), (vec![0, 100], None), "one after the other");
+    assert_eq!(urge(Gate::Leaving), (vec![], None), "once");
+    connect(&late);
+    assert_eq!(urge(Gate::Leaving), (vec![], Some(0)), "it had no client to ask");
+    assert_eq!(urge(Gate::Open), (vec![], None));
+    let (asked, late) = urge(Gate::Leaving);
+    assert_eq!((asked.len(), late.is_some()), (2, true), "that was another time");
+}
+
+#[tokio::test]
+async fn who_could_not_be_told_is_asked_again() {
+    let (_idle, sessions) = Worker::sessions();
+    let member = Member::new("echo".parse().unwrap(), "w".parse().unwrap(), Arc::new(Memory::default()));
+    let (shared, _, mut orders) = over_a_socket(&sessions, "echo", "a").await;
+    connect(&shared);
+    let via = sessions.live(shared.id()).unwrap().via;
+    via.send(shared.token(), Order::HandlerFailed(String::new())).unwrap();
+    sessions.urge_all(&member, Gate::Leaving);
+    assert!(matches!(orders.try_recv(), Ok(Command::HandlerFailed(_))));
+    assert_eq!(told(&mut orders), None, "it was behind with its work");
+    sessions.urge_all(&member, Gate::Leaving);
+    assert_eq!(told(&mut orders), Some(0));
+}
