@@ -182,10 +182,20 @@ async fn give_back(cluster: &Cluster, which: &Which) {
 mod tests {
     use std::convert::Infallible;
 
+    use std::sync::Arc;
+
     use kube::client::Body;
-    use serde_json::json;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+    use streamfleet_process::telemetry::Metrics;
+    use tokio::task::JoinSet;
 
     use super::*;
+
+    fn which(identity: &str) -> Which {
+        let (namespace, name) = ("voice".to_owned(), "l".to_owned());
+        Which { namespace, name, identity: identity.to_owned(), terms: Terms::default() }
+    }
 
     /// A leader went on for as long as its last renewal was good, while another one acted.
     #[tokio::test]
@@ -198,9 +208,8 @@ mod tests {
                 Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap())
             });
             let cluster = Cluster::new(kube::Client::new(server, "voice"));
-            let (namespace, name, identity) = ("voice".to_owned(), "l".to_owned(), "me".to_owned());
-            let which = Which { namespace, name, identity: identity.clone(), terms: Terms::default() };
-            let mut candidate = Candidate::new(identity, which.terms);
+            let which = which("me");
+            let mut candidate = Candidate::new(which.identity.clone(), which.terms);
             candidate.written(Instant::now());
             let metadata = ObjectMeta { resource_version: Some("1".to_owned()), ..ObjectMeta::default() };
             let mut written = Some(ours(&which, metadata, Some("1".to_owned()), 0, None));
@@ -211,5 +220,84 @@ mod tests {
         check(404, false).await;
         // It may be ours still.
         check(503, true).await;
+    }
+    /// An API server that has one lease, and takes it from whoever has read it last.
+    #[derive(Default)]
+    struct Server {
+        /// As it is there; null if it is not.
+        lease: Value,
+        version: u32,
+        /// Nothing can be written.
+        is_away: bool,
+        asked: u32,
+    }
+
+    impl Server {
+        fn write(&mut self, mut lease: Value) -> (u16, Value) {
+            if self.is_away {
+                return (503, Value::Null);
+            }
+            if lease["metadata"]["resourceVersion"] != self.lease["metadata"]["resourceVersion"] {
+                return (409, Value::Null);
+            }
+            self.version += 1;
+            lease["metadata"]["resourceVersion"] = self.version.to_string().into();
+            self.lease = lease;
+            (200, self.lease.clone())
+        }
+
+        fn answer(&mut self, method: &http::Method, body: &[u8]) -> (u16, Value) {
+            self.asked += 1;
+            match *method {
+                // Whoever asks without a pause is to end all the same.
+                _ if self.asked > 100 => (503, Value::Null),
+                http::Method::GET if self.lease.is_null() => (404, Value::Null),
+                http::Method::GET => (200, self.lease.clone()),
+                _ => self.write(serde_json::from_slice(body).unwrap()),
+            }
+        }
+    }
+
+    /// What a leader remembers of services is not how things are once another one has acted.
+    #[tokio::test(start_paused = true)]
+    async fn who_has_lost_the_lease_leads_no_more_and_ends() {
+        let check = async |is_away: bool| {
+            let server: Arc<Mutex<Server>> = Arc::default();
+            let there = server.clone();
+            let service = tower::service_fn(move |request: http::Request<Body>| {
+                let there = there.clone();
+                async move {
+                    let method = request.method().clone();
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    let (code, answer) = there.lock().answer(&method, &body);
+                    let reason = if code == 404 { "NotFound" } else { "" };
+                    let failure = json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": reason, "code": code });
+                    let body = if code == 200 { answer } else { failure };
+                    let body = Body::from(body.to_string().into_bytes());
+                    Ok::<_, Infallible>(http::Response::builder().status(code).body(body).unwrap())
+                }
+            });
+            let cluster = Cluster::new(kube::Client::new(service, "voice"));
+            let instruments = Instruments::new(&Metrics::new("t", "0"), Arc::default());
+            let (sender, mut leads) = watch::channel(None);
+            let mut running = JoinSet::new();
+            running.spawn(lead(cluster, which("me"), sender, instruments, CancellationToken::new()));
+            let begins = leads.wait_for(Option::is_some);
+            drop(tokio::time::timeout(Duration::from_secs(60), begins).await.expect("it leads").unwrap());
+            {
+                let mut server = server.lock();
+                let taken = [("holderIdentity", json!("another")), ("leaseTransitions", json!(1))];
+                taken.into_iter().for_each(|(field, value)| server.lease["spec"][field] = value);
+                server.lease["metadata"]["resourceVersion"] = "9".into();
+                server.is_away = is_away;
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(60), running.join_next()).await;
+            assert_eq!(ended.expect("it ends").unwrap().unwrap(), Err(LeaseLost), "{is_away}");
+            assert_eq!(*leads.borrow(), None, "{is_away}");
+            assert_eq!(server.lock().lease["spec"]["holderIdentity"], "another", "it is not given back for it");
+        };
+        check(false).await;
+        // It cannot renew, and finds out before its leave to act is over.
+        check(true).await;
     }
 }
