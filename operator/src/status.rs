@@ -487,6 +487,20 @@ mod tests {
         assert!(is_news(&first, &after));
     }
 
+    /// Whoever has just written a specification waits for what is said of that one.
+    #[test]
+    fn each_condition_names_the_specification_that_it_is_about() {
+        let served = Standing::Served;
+        let of = |status: &StreamServiceStatus| {
+            let conditions = status.conditions.iter().map(|condition| condition.observed_generation);
+            (status.observed_generation, conditions.collect::<Vec<_>>())
+        };
+        let first = picture(&served, &[]).status(&StreamServiceStatus::default());
+        assert_eq!(of(&first), (Some(3), vec![Some(3); 5]));
+        let after = Picture { generation: 4, ..picture(&served, &[]) }.status(&first);
+        assert_eq!(of(&after), (Some(4), vec![Some(4); 5]), "though nothing else has changed");
+    }
+
     #[test]
     fn faults_are_told_once_each() {
         let served = Standing::Served;

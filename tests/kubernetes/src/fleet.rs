@@ -92,7 +92,7 @@ pub async fn await_condition(
         let found = conditions.as_array().into_iter().flatten().find(|known| {
             known["type"] == condition
                 && known["status"] == status
-                && known["observedGeneration"].as_i64().is_none_or(|seen| seen >= generation)
+                && known["observedGeneration"].as_i64().is_some_and(|seen| seen >= generation)
         });
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let said = found.map(|known| format!("{}: {}", word(&known["reason"]), word(&known["message"])));
