@@ -12,6 +12,7 @@ use super::*;
 use crate::doubles::{self, view};
 use crate::facts::Trouble;
 use crate::kind::Kind;
+use crate::precedence::Conflict;
 use crate::resource::Resource;
 use crate::view::{Known, Version};
 
@@ -150,6 +151,44 @@ fn who_has_no_deployment_is_drained_with_its_service() {
     let runs = Run::all(&seen, None, &care);
     let scaling = Scaling::decide(runs, &Standing::Ending, &seen.pods, &[worker], None, &mut care, NOW);
     assert_eq!(scaling.runs[0].wanted.drain.len(), 1);
+}
+
+/// Somebody else's service has the path of one that has calls. They go on, and its workers serve again when the path is its own.
+#[test]
+fn who_is_displaced_finishes_its_calls_and_comes_back() {
+    let displaced = Standing::Displaced(Conflict { path: "/x".to_owned(), by: Key::new("voice", "older") });
+    let born = NOW - Duration::from_secs(90);
+    let serves = |name: &str, sessions| Worker::serving(name.to_owned(), born, Duration::from_secs(5), sessions, 20);
+    let drains =
+        |name: &str, sessions| Worker { phase: Phase::Draining, empty: sessions == 0, ..serves(name, sessions) };
+    let mut care = Care::default();
+    let mut wanted = |standing: &Standing, workers: &[Worker<String>]| {
+        let pods: Vec<Value> = workers.iter().map(|worker| pod(&worker.id, "base", false)).collect();
+        let mut seen = seen(&json!([]), &pods);
+        let count = i32::try_from(pods.len()).unwrap();
+        let facts = DeploymentFacts {
+            replicas: count,
+            existing: count,
+            updated: count,
+            observed: true,
+            ..DeploymentFacts::default()
+        };
+        seen.deployments.insert("a-worker".to_owned(), facts);
+        care.judge(&seen.resource).unwrap();
+        let runs = Run::all(&seen, care.prepared.as_deref(), &care);
+        let traffic = Some(Traffic::default());
+        let mut scaling = Scaling::decide(runs, standing, &seen.pods, workers, traffic, &mut care, NOW);
+        std::mem::take(&mut scaling.runs[0].wanted)
+    };
+    let why = "another service has its path".to_owned();
+    let drain = vec![("busy".to_owned(), why.clone()), ("idle".to_owned(), why)];
+    let nothing = Wanted::default();
+    assert_eq!(wanted(&displaced, &[serves("busy", 3), serves("idle", 0)]), Wanted { drain, ..nothing.clone() });
+    let remove = vec!["idle".to_owned()];
+    assert_eq!(wanted(&displaced, &[drains("busy", 3), drains("idle", 0)]), Wanted { remove, ..nothing.clone() });
+    assert_eq!(wanted(&displaced, &[drains("busy", 3)]), nothing, "however long it takes");
+    let undrain = vec!["busy".to_owned()];
+    assert_eq!(wanted(&Standing::Served, &[drains("busy", 3)]), Wanted { undrain, ..nothing });
 }
 
 /// The store had said that a worker is empty, and fell silent; meanwhile somebody put it back.
