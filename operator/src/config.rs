@@ -304,6 +304,9 @@ publicUrl: https://voice.example.com/
         let shown = format!("{plan:?}");
         assert!(!shown.contains("quite-secret") && !shown.contains("a-secret-of-the-fleet"), "{shown}");
         assert_eq!(plan.lease.duration.as_secs(), 25);
+        let traced = load(&format!("{WHOLE}otlp: {{endpoint: \"http://collector:4318\", sample: 0.5}}\n")).unwrap();
+        let otlp = json!({ "endpoint": "http://collector:4318", "sample": 0.5 });
+        assert_eq!(serde_json::to_value(&traced.telemetry.otlp).unwrap(), otlp);
         assert!(load(&format!("{WHOLE}lease: {{duration: 22s}}\n")).is_ok());
         let short = load(&format!("{WHOLE}lease: {{duration: 21s}}\n")).unwrap_err();
         assert!(short[0].starts_with("lease.deadline: must be 12 s less than lease.duration"), "{short:?}");

@@ -36,6 +36,7 @@ pub mod small;
 pub mod status;
 pub mod steps;
 mod tell;
+mod traces;
 pub mod view;
 pub mod watch;
 pub mod workers;

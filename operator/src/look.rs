@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use streamfleet_scaling::{Figures, Moment, Phase, Traffic, Worker};
 use streamfleet_session::ServiceName;
 use streamfleet_store::StoreError;
+use tracing::field::Empty;
+use tracing::{Instrument as _, info_span};
 
 use crate::apply::{Applied, Built, Writer};
 use crate::care::Care;
@@ -20,6 +22,8 @@ use crate::prepare::{IDLE, TICK};
 use crate::resource::Resource;
 use crate::scale::{Run, Scaling};
 use crate::status::{Fault, Standing};
+use crate::steps::Step;
+use crate::traces::{ended, part};
 use crate::view::{Item, View};
 use crate::workers::{Circumstances, Sight, Views, is_over};
 
@@ -211,7 +215,8 @@ impl Operator {
     }
 
     async fn ask_store(&self, service: &ServiceName, care: &mut Care) -> Result<Traffic, StoreError> {
-        let asked = futures_util::future::try_join(self.store.workers(service), self.store.traffic(service)).await;
+        let both = futures_util::future::try_join(self.store.workers(service), self.store.traffic(service));
+        let asked = part(info_span!("store", outcome = Empty), both).await;
         let kind = |error: &StoreError| std::mem::discriminant(error);
         match (&asked, &care.store) {
             // Its words may be others each time, and are news once.
@@ -250,12 +255,12 @@ impl Operator {
             }
         }
         let steps = findings.scaling.steps(seen, care, findings.figures, findings.now);
-        self.carry_out(key, service, &steps.first, findings, care).await?;
+        self.take(key, service, &steps.first, findings, care).await?;
         if !closing {
             self.apply(key, seen, findings, care).await?;
         }
         self.raise(key, findings, care).await?;
-        self.carry_out(key, service, &steps.then, findings, care).await?;
+        self.take(key, service, &steps.then, findings, care).await?;
         self.lower(key, seen, findings, care).await?;
         let views = Views::of(&care.views);
         let is_over = |pod: &PodFacts| is_over(pod, &views, findings.figures, findings.now);
@@ -264,6 +269,28 @@ impl Operator {
             self.finalize(key, seen, finalizers.collect(), findings).await?;
         }
         Ok(())
+    }
+
+    /// Takes steps, where there are any. What is refused is a fault.
+    async fn take(
+        &self,
+        key: &Key,
+        service: &ServiceName,
+        steps: &[Step],
+        findings: &mut Findings,
+        care: &mut Care,
+    ) -> Result<(), Stop> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let (span, before) = (info_span!("steps", steps = steps.len(), outcome = Empty), findings.faults.len());
+        let taken = self.carry_out(key, service, steps, findings, care).instrument(span.clone()).await;
+        let outcome = match taken {
+            Ok(()) if findings.faults.len() == before => Outcome::Ok,
+            _ => Outcome::Error,
+        };
+        ended(&span, outcome);
+        taken
     }
 
     /// Says who has to agree before it is gone. Returns whether we are among them by what was answered.
@@ -277,7 +304,8 @@ impl Operator {
         if !self.may_act() {
             return Err(Stop::NotLeading);
         }
-        match self.cluster.set_finalizers(key, &seen.resource.version, &finalizers).await {
+        let written = self.cluster.set_finalizers(key, &seen.resource.version, &finalizers);
+        match part(info_span!("finalizers", outcome = Empty), written).await {
             Ok(written) => {
                 let Some(resource) = Resource::of(&written) else { return Ok(false) };
                 let is_finalized = resource.is_finalized();
@@ -315,7 +343,13 @@ impl Operator {
         let may_act = || self.may_act();
         let writer = Writer { cluster: &self.cluster, view: &self.view, key, owner: uid, may_act: &may_act };
         let retiring = findings.scaling.retiring();
-        let applied = writer.apply(&objects, &retiring, &mut care.refused).await;
+        let span = info_span!("apply", outcome = Empty);
+        let applied = writer.apply(&objects, &retiring, &mut care.refused).instrument(span.clone()).await;
+        let outcome = match applied {
+            Applied::Done if care.refused.faults().next().is_none() => Outcome::Ok,
+            _ => Outcome::Error,
+        };
+        ended(&span, outcome);
         care.built = Some(Built::of(prepared.generation, uid, &replicas, &objects));
         findings.faults.extend(care.refused.faults().cloned());
         applied.into()

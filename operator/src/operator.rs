@@ -11,7 +11,8 @@ use streamfleet_store::{Store, Topic as StoreTopic};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::care::Care;
 use crate::cluster::Cluster;
@@ -22,6 +23,7 @@ use crate::metrics::{Instruments, Outcome};
 use crate::names::Key;
 use crate::precedence::{self, Conflict};
 use crate::prepare::Installation;
+use crate::traces::ended;
 use crate::view::{Item, Name, Stray, Topic, View};
 use crate::watch::Told;
 
@@ -174,7 +176,7 @@ impl Operator {
                 listeners.listen(&self, &key);
                 let care = cares.remove(&key).unwrap_or_default();
                 let (this, pauses) = (self.clone(), tenure.pauses);
-                let span = tracing::info_span!("look", service = %key);
+                let span = tracing::info_span!("look", service = %key, outcome = Empty);
                 let look = async move {
                     let (care, looked) = this.look_once(&key, care).await;
                     (key, lane, pauses, care, looked)
@@ -223,6 +225,7 @@ impl Operator {
         let looked = self.look(key, &mut care).await;
         let outcome = looked.as_ref().map_or(Outcome::Ok, |looked| looked.outcome);
         self.instruments.looked(outcome, begun.elapsed());
+        ended(&Span::current(), outcome);
         (care, looked)
     }
 }

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use streamfleet_service::secrets::{Purpose, of_routers};
 use streamfleet_service::spec::SecretKeyRef;
+use tracing::field::Empty;
+use tracing::info_span;
 
 use crate::care::Care;
 use crate::look::{Seen, is_closing};
 use crate::operator::Operator;
 use crate::prepare::Prepared;
 use crate::status::{Fault, Standing};
+use crate::traces::part;
 
 /// How soon Secrets are read again of which one is wrong: as soon as routers read them.
 const WRONG: Duration = Duration::from_secs(30);
@@ -69,7 +72,8 @@ impl Operator {
         let mut is_sure = true;
         for (purpose, key) in named(&prepared) {
             if !read.contains_key(&key.name) {
-                match self.cluster.secret(namespace, &key.name).await {
+                let secret = self.cluster.secret(namespace, &key.name);
+                match part(info_span!("secret", secret = key.name, outcome = Empty), secret).await {
                     Ok(secret) => drop(read.insert(key.name.clone(), secret)),
                     // Nothing is known: that the operator may not read it, or nobody answers, is no fault of the Secret's.
                     Err(refusal) => {

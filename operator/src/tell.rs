@@ -10,6 +10,8 @@ use serde_json::json;
 use streamfleet_scaling::{DrainReason, Limit, Phase, Worker};
 use streamfleet_service::resource::StreamServiceStatus;
 use streamfleet_service::{API_VERSION, KIND};
+use tracing::field::Empty;
+use tracing::info_span;
 
 use crate::care::Care;
 use crate::cluster::Refusal;
@@ -22,6 +24,7 @@ use crate::operator::Operator;
 use crate::resource::Resource;
 use crate::scale::Scaling;
 use crate::status::{Picture, Stands, is_news, stands};
+use crate::traces::part;
 use crate::view::Item;
 
 /// The longest text of an Event about a condition, in bytes.
@@ -135,7 +138,8 @@ impl Operator {
             return Some(at);
         }
         care.pace.written(now);
-        match self.cluster.set_status(key, &json!(after)).await {
+        let status = json!(after);
+        match part(info_span!("status", outcome = Empty), self.cluster.set_status(key, &status)).await {
             Ok(written) => {
                 if let Some(resource) = Resource::of(&written) {
                     self.view.lock().answer(Item::Service(resource));
@@ -169,10 +173,13 @@ impl Operator {
                     Tone::Warning => tracing::warn!(service = %key, reason = note.reason, "{}", note.text),
                 }
                 let event = event(name, note, regarding, &self.reporter, now);
-                self.cluster.create_event(&key.namespace, &event).await
+                let created = self.cluster.create_event(&key.namespace, &event);
+                part(info_span!("event", reason = note.reason, outcome = Empty), created).await
             }
             Telling::Again(name, times) => {
-                self.cluster.repeat_event(&key.namespace, &name, &json!(series(times, now))).await
+                let series = json!(series(times, now));
+                let repeated = self.cluster.repeat_event(&key.namespace, &name, &series);
+                part(info_span!("event", reason = note.reason, outcome = Empty), repeated).await
             }
         }
     }

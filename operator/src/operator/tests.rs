@@ -1,13 +1,24 @@
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use serde_json::json;
+use streamfleet_process::config::Mistakes;
+use tracing::Subscriber;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::{LookupSpan, SpanRef};
+use tracing_subscriber::{Layer, Registry};
 
 use super::*;
 use crate::doubles;
+use crate::names::{FINALIZER, MANAGED_BY, SERVICE};
 use crate::resource::Resource;
+use crate::view::KnownPod;
 
 fn service(name: &str) -> Item {
     let spec = json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 } });
@@ -127,7 +138,7 @@ async fn a_service_that_is_too_deep_is_let_go() {
         }
     });
     let operator = doubles::operator(kube::Client::new(server, "voice"));
-    let ours = serde_json::from_str(&object(&json!([crate::names::FINALIZER]).to_string())).unwrap();
+    let ours = serde_json::from_str(&object(&json!([FINALIZER]).to_string())).unwrap();
     operator.put(Item::Service(Resource::of(&ours).unwrap()));
     operator.told_all(None);
     operator.look(&Key::new("voice", "a"), &mut Care::default()).await.unwrap();
@@ -136,4 +147,107 @@ async fn a_service_that_is_too_deep_is_let_go() {
         line.starts_with("PATCH ") && line.contains("/streamservices/a ") && line.contains(r#""finalizers":[]"#)
     };
     assert!(written.iter().any(is_let_go), "{written:?}");
+}
+
+/// What a span says.
+#[derive(Default)]
+struct Words(HashMap<&'static str, String>);
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+/// The spans that have ended, each once: of which service, its name behind those that it is in, and the outcome.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<BTreeSet<String>>>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut words = Words::default();
+        attributes.record(&mut words);
+        context.span(id).unwrap().extensions_mut().insert(words);
+    }
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        values.record(context.span(id).unwrap().extensions_mut().get_mut::<Words>().unwrap());
+    }
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        let word = |span: &SpanRef<'_, S>, name: &str| {
+            let extensions = span.extensions();
+            extensions.get::<Words>().and_then(|words| words.0.get(name).cloned()).unwrap_or_default()
+        };
+        let names: Vec<&str> = span.scope().from_root().map(|span| span.name()).collect();
+        let of = span.scope().from_root().next().map(|root| word(&root, "service")).unwrap_or_default();
+        self.0.lock().insert(format!("{of} {} {}", names.join("/"), word(&span, "outcome")));
+    }
+}
+
+/// A trace tells of each look what it was about and what has become of it, part by part.
+#[tokio::test]
+async fn looks_and_their_parts_are_traced() {
+    let recorder = Recorder::default();
+    let _recording = tracing::subscriber::set_default(Registry::default().with(recorder.clone()));
+    // It takes what is said of a service's status, and nothing else.
+    let server = tower::service_fn(|request: http::Request<Body>| async move {
+        let is_status = request.uri().path().ends_with("/status");
+        let answer = if is_status {
+            json!({ "apiVersion": streamfleet_service::API_VERSION, "kind": streamfleet_service::KIND, "metadata": {}, "spec": {} })
+        } else {
+            json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": "", "code": 403 })
+        };
+        let body = Body::from(answer.to_string().into_bytes());
+        Ok::<_, Infallible>(http::Response::builder().status(if is_status { 200 } else { 403 }).body(body).unwrap())
+    });
+    let operator = Arc::new(doubles::operator(kube::Client::new(server, "voice")));
+    let (Item::Service(known), Item::Service(new)) = (service("known"), service("new")) else { unreachable!() };
+    let Item::Service(wrong) = service("wrong") else { unreachable!() };
+    let mut mistakes = Mistakes::new();
+    mistakes.push("spec", "wrong");
+    operator.put(Item::Service(Resource { finalizers: vec![FINALIZER.to_owned()], ..known }));
+    operator.put(Item::Service(new));
+    operator.put(Item::Service(Resource { said: Err(mistakes), ..wrong }));
+    // A pod that is over is to be deleted.
+    let owner = json!({ "kind": "ReplicaSet", "name": "known-worker-5d8f", "uid": "r", "controller": true });
+    let labels = json!({ MANAGED_BY.0: MANAGED_BY.1, SERVICE: "known" });
+    let metadata =
+        json!({ "name": "p", "namespace": "voice", "uid": "p", "labels": labels, "ownerReferences": [owner] });
+    let pod: Pod = serde_json::from_value(json!({ "metadata": metadata, "status": { "phase": "Failed" } })).unwrap();
+    operator.put(Item::Pod(Key::new("voice", "known"), Box::new(KnownPod::of(&pod))));
+    operator.told_all(None);
+    let (mut running, stop) = (JoinSet::new(), CancellationToken::new());
+    running.spawn(operator.run(NonZeroUsize::MIN, stop.clone()));
+    let expected: BTreeSet<String> = [
+        "voice/known look error",
+        "voice/known look/store ok",
+        "voice/known look/apply error",
+        "voice/known look/steps error",
+        "voice/known look/status ok",
+        "voice/known look/event error",
+        "voice/new look error",
+        "voice/new look/store ok",
+        "voice/new look/finalizers error",
+        "voice/new look/status ok",
+        "voice/new look/event error",
+        "voice/wrong look invalid",
+        "voice/wrong look/store ok",
+        "voice/wrong look/status ok",
+        "voice/wrong look/event error",
+    ]
+    .map(str::to_owned)
+    .into();
+    let looks = || recorder.0.lock().iter().filter(|span| span.contains(" look ")).count();
+    let all_are_looked_at = async {
+        while looks() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all_are_looked_at).await.expect("a look each");
+    stop.cancel();
+    while running.join_next().await.is_some() {}
+    assert_eq!(*recorder.0.lock(), expected);
 }

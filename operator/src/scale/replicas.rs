@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use tracing::field::Empty;
+use tracing::info_span;
+
 use crate::apply::{self, Wait};
 use crate::care::{Care, Denial};
 use crate::cluster::Refusal;
@@ -12,6 +15,7 @@ use crate::names::Key;
 use crate::operator::Operator;
 use crate::scale::{Run, pods};
 use crate::status::Fault;
+use crate::traces::part;
 
 /// How often a number of pods is said in one look: a Deployment's status may change between being asked and being told.
 const TRIES: u32 = 4;
@@ -147,7 +151,8 @@ impl Operator {
                 return Err(Stop::NotLeading);
             }
             let of = (there.uid.as_str(), there.version);
-            match self.cluster.set_replicas(&key.namespace, name, of, replicas).await {
+            let said = self.cluster.set_replicas(&key.namespace, name, of, replicas);
+            match part(info_span!("replicas", deployment = name, replicas, outcome = Empty), said).await {
                 Ok(written) => {
                     apply::note(&self.view, &written);
                     care.denied.remove(name);
