@@ -254,13 +254,17 @@ class Rendered(unittest.TestCase):
             ("https://voice.example.com:8443", ["a.example.com"], ["a.example.com", "voice.example.com"]),
             ("https://voice.example.com", ["voice.example.com"], ["voice.example.com"]),
             ("http://203.0.113.10", [], ["203.0.113.10"]),
-            # Addresses are names of nobody's, and routers read no other letters.
+            # Sessions are controlled at every address anyhow.
             ("https://[2001:db8::1]:8443", [], []),
-            ("https://stimme-ü.example.com", [], []),
         ]:
             with self.subTest(url, more=more):
                 self.assertEqual(hosts(url, *more), expected)
         self.assertEqual(hosts("https://voice.example.com", config="{http: {hosts: [b.example.com]}}"), ["b.example.com"])
+        # A default that is taken away.
+        for http in ["null", "{hosts: null}"]:
+            made = objects(f"{{publicUrl: 'https://a.example.com', router: {{http: {http}}}}}")
+            config = yaml.safe_load(named(made, "ConfigMap", "demo-streamfleet-router")[0]["data"]["router.yaml"])
+            self.assertEqual(config["http"]["hosts"], ["a.example.com"], http)
 
     def test_the_test_can_be_pulled(self):
         """From the registry that everything else comes from: the test's worker too."""
