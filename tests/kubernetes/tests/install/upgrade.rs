@@ -110,7 +110,7 @@ pub(crate) async fn uninstalled(site: &Site<'_>) -> Result<()> {
     ensure!(refused.as_ref().is_err_and(|said| said.contains("voice/echo")), "it names them: {refused:?}");
     let heard = site.call("/voice/echo", &["--wait", "20"])?;
     ensure!(heard["verdict"] == "heard", "nothing has changed: {heard}");
-    // docs/operations.md: the way back from a refusal.
+    // docs/kubernetes.md: the way back from a refusal.
     let (name, revision) = state(site)?;
     ensure!(name == "uninstalling", "{name} after a refusal");
     let revision = revision.to_string();

@@ -133,14 +133,14 @@ impl<'a> Fleet<'a> {
     /// Waits until clients are told by every router where media goes: to the one address that the name stands for.
     async fn await_media(&self) -> Result<()> {
         let routers: Api<Pod> = Api::namespaced(self.cluster.kube(), HOME);
-        let routers = routers.list(&ListParams::default().labels("app.kubernetes.io/component=router")).await?;
         eventually("the load balancer's name leads somewhere", LIMIT, async || {
             let known = |pod: &Pod| -> Result<f64> {
                 let metrics = pods::metrics(self.cluster, pods::address(pod)?)?;
                 metrics.sum("streamfleet_router_media_addresses").context("no such metric")
             };
-            let known: Vec<f64> = routers.iter().map(known).collect::<Result<_>>()?;
-            let all = known.iter().all(|addresses| *addresses == 1.0);
+            let listed = routers.list(&ListParams::default().labels("app.kubernetes.io/component=router")).await?;
+            let known: Vec<f64> = listed.iter().map(known).collect::<Result<_>>()?;
+            let all = known.len() == ROUTERS && known.iter().all(|addresses| *addresses == 1.0);
             all.then_some(Some(())).with_context(|| format!("{known:?} addresses"))
         })
         .await
