@@ -13,6 +13,7 @@ use crate::cluster::Refusal;
 use crate::due::Lane;
 use crate::events::Ledger;
 use crate::facts::{PodFacts, Stage, Trouble};
+use crate::farewell::Farewells;
 use crate::prepare::Prepared;
 use crate::resource::Resource;
 use crate::secrets::Inspection;
@@ -49,6 +50,8 @@ pub struct Care {
     pub shares: BTreeMap<Option<String>, u32>,
     /// Its pods.
     pub met: Acquaintance,
+    /// Since when those of its workers that drain for too long have their last time.
+    pub farewells: Farewells,
     /// Its workers, as the store has last told of them.
     pub views: Vec<WorkerView>,
     /// Pods that each Deployment shall have, by name, as it was last said.

@@ -7,11 +7,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ContainerStatus, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use streamfleet_scaling::Moment;
-use streamfleet_store::Order;
 
-use crate::names::{
-    BASE, CONTAINER, DRAIN_REASON, DRAINING, DRAINING_SINCE, LEAVING_ORDER, LEAVING_SINCE, PROTECTED, STATE, VARIANT,
-};
+use crate::names::{BASE, CONTAINER, DRAIN_REASON, DRAINING, DRAINING_SINCE, PROTECTED, STATE, VARIANT};
 
 /// A worker's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,19 +67,8 @@ pub struct Marks {
     pub since: Option<Moment>,
     /// Why.
     pub reason: Option<String>,
-    /// Since when its clients have their last time.
-    pub leaving: Option<Leaving>,
     /// Whether an eviction must not take it.
     pub protected: bool,
-}
-
-/// That a worker was asked to send its clients elsewhere, and has heard it; or that nobody can ask it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leaving {
-    /// By which order: none where the store does not know the worker.
-    pub order: Order,
-    /// Since when, at the latest.
-    pub since: Moment,
 }
 
 /// Why a pod does not start.
@@ -211,19 +197,11 @@ impl PodFacts {
 impl Marks {
     fn of(metadata: &ObjectMeta) -> Self {
         let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let time = |name: &str| {
-            let text = annotation(name)?;
-            text.parse::<k8s_openapi::jiff::Timestamp>().ok().map(|time| moment(&Time(time)))
-        };
-        let leaving = |since| {
-            let order = annotation(LEAVING_ORDER)?.parse().ok()?;
-            Some(Leaving { order: Order(order), since })
-        };
+        let since = annotation(DRAINING_SINCE).and_then(|text| text.parse::<k8s_openapi::jiff::Timestamp>().ok());
         Self {
             draining: label(metadata, STATE) == Some(DRAINING),
-            since: time(DRAINING_SINCE),
+            since: since.map(|time| moment(&Time(time))),
             reason: annotation(DRAIN_REASON).cloned(),
-            leaving: time(LEAVING_SINCE).and_then(leaving),
             // As the disruption budget selects it.
             protected: label(metadata, PROTECTED) == Some("true"),
         }
@@ -383,9 +361,7 @@ mod tests {
             "metadata": {
                 "name": "a", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
                 "labels": { STATE: DRAINING, VARIANT: "b" },
-                "annotations": {
-                    DRAINING_SINCE: "2026-01-01T00:01:00Z", LEAVING_SINCE: "2026-01-01T00:02:00Z", LEAVING_ORDER: "7",
-                },
+                "annotations": { DRAINING_SINCE: "2026-01-01T00:01:00Z" },
             },
             "status": status,
         });
@@ -415,7 +391,6 @@ mod tests {
         let facts = pod(json!({}));
         assert_eq!(facts.marks.since, Some(begun + Duration::from_secs(60)));
         assert!(facts.marks.draining && !facts.marks.protected);
-        assert_eq!(facts.marks.leaving, Some(Leaving { order: Order(7), since: begun + Duration::from_secs(120) }));
         assert_eq!(facts.variant.as_deref(), Some("b"));
         assert_eq!(rfc3339(begun + Duration::from_millis(1_500)), "2026-01-01T00:00:01Z");
     }

@@ -15,6 +15,7 @@ mod doubles;
 pub mod due;
 pub mod events;
 pub mod facts;
+pub mod farewell;
 pub mod follow;
 pub mod kind;
 pub mod known;

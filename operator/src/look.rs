@@ -254,7 +254,7 @@ impl Operator {
                 return Err(Stop::Unfinalized);
             }
         }
-        let steps = findings.scaling.steps(seen, care, findings.figures, findings.now);
+        let steps = findings.scaling.steps(seen, care, findings.figures, findings.now, Instant::now());
         self.take(key, service, &steps.first, findings, care).await?;
         if !closing {
             self.apply(key, seen, findings, care).await?;
@@ -271,7 +271,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Takes steps, where there are any. What is refused is a fault.
+    /// Takes steps, where there are any.
     async fn take(
         &self,
         key: &Key,
@@ -283,14 +283,10 @@ impl Operator {
         if steps.is_empty() {
             return Ok(());
         }
-        let (span, before) = (info_span!("steps", steps = steps.len(), outcome = Empty), findings.faults.len());
+        let span = info_span!("steps", steps = steps.len(), outcome = Empty);
         let taken = self.carry_out(key, service, steps, findings, care).instrument(span.clone()).await;
-        let outcome = match taken {
-            Ok(()) if findings.faults.len() == before => Outcome::Ok,
-            _ => Outcome::Error,
-        };
-        ended(&span, outcome);
-        taken
+        ended(&span, taken.as_ref().map_or(Outcome::Error, |outcome| *outcome));
+        taken.map(drop)
     }
 
     /// Says who has to agree before it is gone. Returns whether we are among them by what was answered.

@@ -29,11 +29,6 @@ pub const DRAINING: &str = "draining";
 pub const PROTECTED: &str = "streamfleet.dev/protected";
 /// Annotation of pods: since when they drain (RFC 3339).
 pub const DRAINING_SINCE: &str = "streamfleet.dev/draining-since";
-/// Annotation of pods that drain for too long: since when their workers know that their clients are to go elsewhere (RFC 3339).
-pub const LEAVING_SINCE: &str = "streamfleet.dev/leaving-since";
-/// Annotation of pods: by which of the store's orders to the worker that is so, 0 where the store does not know it. Whoever is put back
-/// and drains again has another one.
-pub const LEAVING_ORDER: &str = "streamfleet.dev/leaving-order";
 /// Annotation of pods: why they drain.
 pub const DRAIN_REASON: &str = "streamfleet.dev/drain-reason";
 /// Annotation of pods: a hash of all that a worker reads when it starts, so that a change makes new ones.

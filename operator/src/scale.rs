@@ -15,10 +15,8 @@ use crate::care::{Care, Rest};
 use crate::cluster::Refusal;
 use crate::facts::{DeploymentFacts, PodFacts, Stage, rfc3339};
 use crate::look::{Findings, Seen, Stop};
-use crate::names::{
-    DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, LEAVING_ORDER, LEAVING_SINCE, PROTECTED, SERVING,
-    STATE, worker,
-};
+use crate::metrics::Outcome;
+use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, PROTECTED, SERVING, STATE, worker};
 use crate::objects::LEAVING;
 use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
@@ -232,16 +230,26 @@ impl Scaling {
     }
 
     /// The steps of all of them.
-    pub(crate) fn steps(&mut self, seen: &Seen, care: &Care, figures: Figures, now: Moment) -> Steps {
+    pub(crate) fn steps(
+        &mut self,
+        seen: &Seen,
+        care: &mut Care,
+        figures: Figures,
+        now: Moment,
+        instant: Instant,
+    ) -> Steps {
         let mut all = Steps::default();
         let pods: Vec<&PodFacts> = seen.pods.iter().collect();
         let rules = rules(care.prepared.as_deref(), now);
         // What the store has said before it fell silent is how things were: a worker that was empty then may have calls.
         let views = (figures == Figures::Fresh).then(|| Views::of(&care.views));
+        let overdue = pods.iter().copied().filter(|pod| rules.is_overdue(pod));
+        let over = views.as_ref().map(|views| care.farewells.look(overdue, views, instant)).unwrap_or_default();
         for run in &mut self.runs {
             let pods = of_deployment(&pods, &run.name);
             let goes = |pod: &PodFacts| pod.node.as_ref().is_some_and(|node| seen.going.contains_key(node));
-            let mut of_run = steps(&run.wanted, &pods, views.as_ref(), &rules, goes);
+            let mut of_run =
+                steps(&run.wanted, &pods, views.as_ref(), &rules, goes, |pod| over.contains(pod.uid.as_str()));
             all.first.append(&mut of_run.first);
             all.then.append(&mut of_run.then);
             run.removing = of_run.removed;
@@ -275,7 +283,7 @@ impl Scaling {
                     self.done.removed.push(pod.name.clone());
                 }
             }
-            Step::Ask(..) | Step::MarkLeaving(..) | Step::Unprotect(_) | Step::Protect(_) => {}
+            Step::Ask(..) | Step::Unprotect(_) | Step::Protect(_) => {}
         }
     }
 
@@ -333,7 +341,7 @@ impl Run {
 }
 
 impl Operator {
-    /// Does one step after the other. What fails for one pod ends that pod's steps, not the others'.
+    /// Does one step after the other. What fails for one pod ends that pod's steps, not the others'. Returns whether any has.
     pub(crate) async fn carry_out(
         &self,
         key: &Key,
@@ -341,9 +349,9 @@ impl Operator {
         steps: &[Step],
         findings: &mut Findings,
         care: &mut Care,
-    ) -> Result<(), Stop> {
+    ) -> Result<Outcome, Stop> {
         let mut failed: HashSet<&str> = HashSet::new();
-        let mut unasked = 0;
+        let (mut outcome, mut unasked) = (Outcome::Ok, false);
         let rests = care.pods_rest.as_ref().filter(|rest| Instant::now() < rest.until).map(|rest| rest.fault.clone());
         for step in steps {
             if failed.contains(step.pod()) {
@@ -353,6 +361,7 @@ impl Operator {
                 if failed.is_empty() {
                     findings.faults.push(fault.clone());
                 }
+                outcome = Outcome::Error;
                 failed.insert(step.pod());
                 continue;
             }
@@ -367,15 +376,16 @@ impl Operator {
                 }
                 // It is asked again with the next look: the pod says what is wanted. The store has one trouble with all of them.
                 Ok(Done::Unasked(error)) => {
-                    if unasked == 0 {
+                    if !unasked {
                         tracing::warn!(service = %key, worker = step.pod(), %error, "a worker is not asked yet");
                     }
-                    unasked += 1;
+                    (outcome, unasked) = (Outcome::Error, true);
                     failed.insert(step.pod());
                 }
                 Err(Refusal::Away(text)) => return Err(Stop::Away(text)),
                 Err(refusal) => {
                     let fault = Fault::new("PodRefused", format!("pod {}: {refusal}", step.pod()));
+                    outcome = Outcome::Error;
                     findings.faults.push(fault.clone());
                     failed.insert(step.pod());
                     if matches!(refusal, Refusal::TimedOut(_)) {
@@ -385,7 +395,7 @@ impl Operator {
                 }
             }
         }
-        Ok(())
+        Ok(outcome)
     }
 
     async fn step(&self, key: &Key, service: &ServiceName, step: &Step) -> Result<Done, Refusal> {
@@ -399,18 +409,12 @@ impl Operator {
         let done = match step {
             Step::MarkServing(pod) => {
                 let labels = json!({ STATE: SERVING, PROTECTED: "true" });
-                let gone = json!({
-                    DRAINING_SINCE: null, DRAIN_REASON: null, DELETION_COST: null, LEAVING_SINCE: null, LEAVING_ORDER: null,
-                });
+                let gone = json!({ DRAINING_SINCE: null, DRAIN_REASON: null, DELETION_COST: null });
                 marked(pod.clone(), labels, gone).await
             }
             Step::MarkDraining(pod, since, why) => {
                 let notes = json!({ DRAINING_SINCE: rfc3339(*since), DRAIN_REASON: why, DELETION_COST: "-1000" });
                 marked(pod.clone(), json!({ STATE: DRAINING }), notes).await
-            }
-            Step::MarkLeaving(pod, leaving) => {
-                let notes = json!({ LEAVING_SINCE: rfc3339(leaving.since), LEAVING_ORDER: leaving.order.to_string() });
-                marked(pod.clone(), none, notes).await
             }
             Step::Unprotect(pod) => marked(pod.clone(), json!({ PROTECTED: null }), none).await,
             Step::Protect(pod) => marked(pod.clone(), json!({ PROTECTED: "true" }), none).await,

@@ -13,14 +13,10 @@ use std::time::Duration;
 
 use streamfleet_scaling::{Moment, Phase, Plan, Stay, Worker};
 use streamfleet_service::spec::Disruption;
-use streamfleet_store::{Gate, Order, WorkerView};
+use streamfleet_store::{Gate, WorkerView};
 
-use crate::facts::{Leaving, PodFacts, Stage};
+use crate::facts::{PodFacts, Stage};
 use crate::workers::Views;
-
-/// How long the sessions of an overdue worker have after it heard that their clients are to go elsewhere, and the worker itself to come
-/// back if the store does not know it.
-pub const FAREWELL: Duration = Duration::from_secs(60);
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +25,6 @@ pub enum Step {
     MarkServing(PodId),
     /// A pod says that it drains, since when and why.
     MarkDraining(PodId, Moment, String),
-    /// A pod says that its worker knows that its clients are to go elsewhere, or that the store does not know it (order 0).
-    MarkLeaving(PodId, Leaving),
     /// The store is told what is wanted of a worker.
     Ask(String, Gate),
     /// An eviction may take a pod.
@@ -50,7 +44,6 @@ impl Step {
         match self {
             Self::MarkServing(pod)
             | Self::MarkDraining(pod, ..)
-            | Self::MarkLeaving(pod, _)
             | Self::Unprotect(pod)
             | Self::Protect(pod)
             | Self::Delete(pod)
@@ -164,7 +157,8 @@ pub struct Deeds {
 }
 
 /// The steps that carry out what is wanted of these workers, and those that an earlier look did not get to. `views` are none where
-/// the store does not answer: what it has said before is no reason to end anything, and nor is the time.
+/// the store does not answer: what it has said before is no reason to end anything, and nor is the time. `goes` is whether a pod's node
+/// does; `over` whether a worker that drains for too long has had its [last time](crate::farewell).
 #[must_use]
 pub fn steps(
     wanted: &Wanted,
@@ -172,12 +166,13 @@ pub fn steps(
     views: Option<&Views<'_>>,
     rules: &Rules,
     goes: impl Fn(&PodFacts) -> bool,
+    over: impl Fn(&PodFacts) -> bool,
 ) -> Steps {
     let mut steps = Steps::default();
     let wanted = Wishes::of(wanted);
     for pod in pods {
         let known = views.map(|views| views.get(&pod.name));
-        let of_pod = OfPod { pod, known, rules, leaving: goes(pod) };
+        let of_pod = OfPod { pod, known, rules, leaving: goes(pod), over: over(pod) };
         of_pod.steps(&wanted, &mut steps);
     }
     steps
@@ -207,6 +202,8 @@ struct OfPod<'a> {
     rules: &'a Rules,
     /// Its node goes.
     leaving: bool,
+    /// It has had its last time.
+    over: bool,
 }
 
 impl OfPod<'_> {
@@ -271,31 +268,18 @@ impl OfPod<'_> {
         }
     }
 
-    /// It has drained for longer than it may. Its clients are asked to go elsewhere, and have their time from when its worker has heard
-    /// of that: how long it drains does not say so, where the store or all operators were away, or the bound is a new one. Returns how
-    /// it goes, if it does now.
+    /// It has drained for longer than it may. Its clients are asked to go elsewhere, and have their last time from when its worker has
+    /// heard of that: how long it drains does not say so, where the store or all operators were away, or the bound is a new one. Returns
+    /// how it goes, if it does now.
     fn overdue(&self, steps: &mut Steps) -> Option<fn(PodId) -> Step> {
-        let (order, how): (_, fn(PodId) -> Step) = match self.known? {
-            Some(view) => {
-                self.ask(Gate::Leaving, steps);
-                let has_heard = view.said.as_ref().is_some_and(|said| said.heard == view.order);
-                if view.gate != Gate::Leaving || !has_heard {
-                    return None;
-                }
-                // With its own grace it would drain for as long once more.
-                (view.order, Step::Expel)
-            }
-            // Nobody can ask one that the store does not know. If it does not come back, SIGTERM asks it, with all of its grace.
-            None => (Order::default(), Step::Delete),
+        let how: fn(PodId) -> Step = match self.known? {
+            // With its own grace it would drain for as long once more.
+            Some(_) => Step::Expel,
+            // Nobody can ask one that the store does not know. SIGTERM does, with all of its grace.
+            None => Step::Delete,
         };
-        match self.pod.marks.leaving.filter(|leaving| leaving.order == order) {
-            Some(leaving) => (self.rules.now.since(leaving.since) > FAREWELL).then_some(how),
-            None => {
-                let leaving = Leaving { order, since: self.rules.now };
-                steps.then.push(Step::MarkLeaving(PodId::of(self.pod), leaving));
-                None
-            }
-        }
+        self.ask(Gate::Leaving, steps);
+        self.over.then_some(how)
     }
 
     fn remove(&self, how: fn(PodId) -> Step, steps: &mut Steps) {

@@ -199,8 +199,8 @@ fn nobody_is_drained_for_what_the_store_said_before_it_fell_silent() {
     let mut care = Care { views: vec![view], ..Care::default() };
     let mut scaling = decided(&seen, &[], 0, &mut care, NOW);
     let drained = |steps: Steps| steps.then.iter().any(|step| matches!(step, Step::MarkDraining(..)));
-    assert!(drained(scaling.steps(&seen, &care, Figures::Fresh, NOW)), "somebody has asked it to");
-    assert!(!drained(scaling.steps(&seen, &care, Figures::Stale, NOW)));
+    assert!(drained(scaling.steps(&seen, &mut care, Figures::Fresh, NOW, Instant::now())), "somebody has asked it to");
+    assert!(!drained(scaling.steps(&seen, &mut care, Figures::Stale, NOW, Instant::now())));
 }
 
 /// An API server that answers everything with this status, and counts what it was asked.
@@ -298,7 +298,7 @@ async fn what_is_refused_is_not_told_as_done() {
     let look = async |care: &mut Care| {
         let mut scaling = decided(&seen, &[], 0, care, NOW);
         scaling.runs[0].wanted = Wanted { remove: vec!["w".to_owned()], ..Wanted::default() };
-        let steps = scaling.steps(&seen, care, Figures::Fresh, NOW);
+        let steps = scaling.steps(&seen, care, Figures::Fresh, NOW, Instant::now());
         let mut findings = findings(Standing::Served, scaling);
         assert!(operator.carry_out(&key, &service, &steps.then, &mut findings, care).await.is_ok());
         operator.count(&key, &findings);

@@ -11,6 +11,7 @@ use streamfleet_store::{
 
 use super::*;
 use crate::doubles::{self, NOW};
+use crate::farewell::{FAREWELL, Farewells};
 
 const WORKERS: usize = 3;
 /// A worker's lease is renewed so often (s).
@@ -106,6 +107,7 @@ struct Play {
     service: ServiceName,
     subjects: Vec<Subject>,
     rules: Rules,
+    farewells: Farewells,
     begun: tokio::time::Instant,
     tickets: u64,
     stores: usize,
@@ -119,6 +121,7 @@ impl Play {
             service: "s".parse().unwrap(),
             subjects: ["a", "b", "c"].map(Subject::new).into(),
             rules: Rules { max_drain, disruption: Disruption::Never, now: NOW },
+            farewells: Farewells::default(),
             begun: tokio::time::Instant::now(),
             tickets: 0,
             stores: 0,
@@ -265,9 +268,17 @@ impl Play {
             undrain,
             ..Wanted::default()
         };
-        let steps = steps(&wanted, &pods, views.as_ref(), &self.rules, |_| false);
+        let overdue = pods.iter().copied().filter(|pod| self.rules.is_overdue(pod));
+        let now = tokio::time::Instant::now().into_std();
+        let over = views.as_ref().map(|views| self.farewells.look(overdue, views, now)).unwrap_or_default();
+        let steps =
+            steps(&wanted, &pods, views.as_ref(), &self.rules, |_| false, |pod| over.contains(pod.uid.as_str()));
         let known: Vec<String> = told.iter().flatten().map(|view| view.owner.worker.to_string()).collect();
         let mut failed: Vec<String> = Vec::new();
+        if dies_after < usize::MAX {
+            // The next one knows nothing of what this one has measured.
+            self.farewells = Farewells::default();
+        }
         for step in steps.first.into_iter().chain(steps.then).take(dies_after) {
             if !failed.iter().any(|name| name == step.pod()) && !self.step(&step, &known).await {
                 failed.push(step.pod().to_owned());
@@ -285,7 +296,6 @@ impl Play {
             Step::MarkDraining(_, since, why) => {
                 (marks.draining, marks.since, marks.reason) = (true, Some(*since), Some(why.clone()));
             }
-            Step::MarkLeaving(_, leaving) => marks.leaving = Some(*leaving),
             Step::Protect(_) => marks.protected = true,
             Step::Unprotect(_) => marks.protected = false,
             Step::Ask(worker, gate) => {

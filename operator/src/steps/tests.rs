@@ -1,7 +1,5 @@
 //! Each step by table; how they play together is in [`played`](super::played).
 
-use streamfleet_store::{Heartbeat, Order};
-
 use super::*;
 use crate::doubles::{self, NOW};
 use crate::facts::Marks;
@@ -30,7 +28,7 @@ fn id() -> PodId {
 }
 
 fn of(wanted: &Wanted, pod: &PodFacts, gate: Gate, rules: &Rules) -> (Vec<Step>, Vec<Step>) {
-    let steps = steps(wanted, &[pod], Some(&Views::of(&[view(gate)])), rules, |_| true);
+    let steps = steps(wanted, &[pod], Some(&Views::of(&[view(gate)])), rules, |_| true, |_| false);
     (steps.first, steps.then)
 }
 
@@ -70,8 +68,9 @@ fn each_way_has_its_order() {
 #[test]
 fn who_ends_takes_no_more_sessions() {
     let ending = PodFacts { ending: true, ..serving() };
-    let of_view =
-        |view: WorkerView| steps(&Wanted::default(), &[&ending], Some(&Views::of(&[view])), &RULES, |_| false).then;
+    let of_view = |view: WorkerView| {
+        steps(&Wanted::default(), &[&ending], Some(&Views::of(&[view])), &RULES, |_| false, |_| false).then
+    };
     assert_eq!(of_view(view(Gate::Open)), [ask(Gate::Draining)], "it may not have heard of it");
     assert_eq!(of_view(view(Gate::Draining)), []);
 }
@@ -80,43 +79,27 @@ fn who_ends_takes_no_more_sessions() {
 fn a_drain_may_be_bounded() {
     let none = Wanted::default();
     let rules = Rules { max_drain: Some(Duration::from_secs(30)), ..RULES };
-    assert_eq!(of(&none, &draining(30), Gate::Draining, &rules).1, []);
-    assert_eq!(of(&none, &draining(31), Gate::Draining, &rules).1, [ask(Gate::Leaving)]);
     assert!(rules.is_overdue(&draining(31)) && !rules.is_overdue(&draining(30)));
     assert!(!RULES.is_overdue(&draining(1_000_000)));
-    let heard = |order: u64, before: u64| {
-        let since = NOW - Duration::from_secs(before);
-        PodFacts {
-            marks: Marks { leaving: Some(Leaving { order: Order(order), since }), ..draining(1_000_000).marks },
-            ..draining(0)
-        }
+    let then = |pod: &PodFacts, views: Option<&Views<'_>>, over: bool| {
+        steps(&none, &[pod], views, &rules, |_| false, |_| over).then
     };
-    let leaving = |order: u64| {
-        let view = view(Gate::Leaving);
-        let said = view.said.map(|said| Heartbeat { heard: Order(order), ..said });
-        WorkerView { order: Order(order), said, ..view }
-    };
-    let of_view =
-        |pod: &PodFacts, view: WorkerView| steps(&none, &[pod], Some(&Views::of(&[view])), &rules, |_| false).then;
-    let mark = || Step::MarkLeaving(id(), Leaving { order: Order(7), since: NOW });
+    let (asked, to_ask, unknown) = ([view(Gate::Leaving)], [view(Gate::Draining)], Views::default());
     let gone = |how: fn(PodId) -> Step| vec![Step::Unprotect(id()), how(id())];
-    assert_eq!(of_view(&draining(31), leaving(7)), [mark()], "from now on its clients have their time");
-    assert_eq!(of_view(&heard(7, 60), leaving(7)), []);
-    assert_eq!(of_view(&heard(7, 61), leaving(7)), gone(Step::Expel));
-    // However long it has drained: somebody has to have asked it, and it to have heard.
-    assert_eq!(of_view(&draining(1_000_000), view(Gate::Draining)), [ask(Gate::Leaving)], "nobody has");
-    let deaf = WorkerView { order: Order(8), ..leaving(7) };
-    assert_eq!(of_view(&heard(7, 61), deaf), [], "it has not heard of this one");
-    assert_eq!(of_view(&heard(6, 61), leaving(7)), [mark()], "it was put back since, and drains again");
-    // A store that is away says nothing of anybody. Of one that it does not know, nobody will ever hear.
-    assert_eq!(steps(&none, &[&heard(7, 61)], None, &rules, |_| false).then, []);
-    let unknown = |pod: &PodFacts| steps(&none, &[pod], Some(&Views::default()), &rules, |_| false).then;
-    assert_eq!(unknown(&draining(30)), []);
-    let unasked = Step::MarkLeaving(id(), Leaving { order: Order::default(), since: NOW });
-    assert_eq!(unknown(&heard(7, 61)), [unasked], "it may come back");
-    assert_eq!(unknown(&heard(0, 60)), []);
-    assert_eq!(unknown(&heard(0, 61)), gone(Step::Delete));
-    assert_eq!(of_view(&heard(0, 61), leaving(7)), [mark()], "it has come back");
+    for (seconds, views, over, expected) in [
+        (30, Some(&Views::of(&to_ask)), false, vec![]),
+        (31, Some(&Views::of(&to_ask)), false, vec![ask(Gate::Leaving)]),
+        (31, Some(&Views::of(&asked)), false, vec![]),
+        (1_000_000, Some(&Views::of(&asked)), false, vec![]),
+        // With its own grace it would drain for as long once more.
+        (31, Some(&Views::of(&asked)), true, gone(Step::Expel)),
+        (1_000_000, Some(&unknown), false, vec![]),
+        (31, Some(&unknown), true, gone(Step::Delete)),
+        // A store that is away says nothing of anybody.
+        (1_000_000, None, false, vec![]),
+    ] {
+        assert_eq!(then(&draining(seconds), views, over), expected, "{seconds} s, {views:?}, {over}");
+    }
 }
 
 #[test]
@@ -127,7 +110,8 @@ fn upgrades_wait_for_calls_unless_the_service_says_otherwise() {
     assert_eq!(of(&none, &serving(), Gate::Open, &rules).1, [], "its replacement is not there yet");
     let mut bare = draining(9);
     bare.marks.protected = false;
-    let then = |goes| steps(&none, &[&bare], Some(&Views::of(&[view(Gate::Draining)])), &rules, |_| goes).then;
+    let then =
+        |goes| steps(&none, &[&bare], Some(&Views::of(&[view(Gate::Draining)])), &rules, |_| goes, |_| false).then;
     assert_eq!(then(true), []);
     assert_eq!(then(false), [Step::Protect(id())], "the node stays after all, and it has calls");
 }

@@ -2,11 +2,10 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use streamfleet_scaling::Moment;
-use streamfleet_store::{Gate, Order};
+use streamfleet_store::Gate;
 
 use super::*;
 use crate::doubles::NOW;
-use crate::facts::Leaving;
 use crate::status::Standing;
 use crate::steps::{PodId, Step};
 
@@ -194,7 +193,6 @@ fn what_was_done_is_told() {
         Step::MarkDraining(pod("b"), NOW, "no calls".to_owned()),
         Step::Ask("b".to_owned(), Gate::Draining),
         Step::Ask("c".to_owned(), Gate::Leaving),
-        Step::MarkLeaving(pod("c"), Leaving { order: Order(1), since: NOW }),
         Step::Unprotect(pod("d")),
     ] {
         scaling.did(&step);
