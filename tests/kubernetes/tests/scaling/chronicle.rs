@@ -35,6 +35,11 @@ impl Life {
     pub(crate) fn is_ending(&self) -> bool {
         self.ended_as.is_some()
     }
+
+    /// Whether it went as one that was drained: also one that was not needed any more before it was ready.
+    pub(crate) fn was_drained(&self) -> bool {
+        self.ended_as.as_deref() == Some("draining")
+    }
 }
 
 /// All of them.

@@ -29,6 +29,8 @@ pub(crate) const NAMESPACE: &str = "voice";
 const KEYS: &str = "fleet-keys";
 /// The routers' Service.
 const ROUTER: &str = "streamfleet-router";
+/// How many of them the chart installs.
+const ROUTERS: usize = 2;
 /// What leads to the load balancer by name, as clouds have it.
 const MEDIA: &str = "media";
 /// So long a call is heard at least before anything is said of it.
@@ -227,8 +229,7 @@ impl<'a> Fleet<'a> {
             let (drained, undrained, removed) = (decided("drain"), decided("undrain"), decided("remove"));
             let draining = status["drainingReplicas"].as_f64().unwrap_or(-1.0);
             ensure!(drained - undrained - draining == removed, "{drained} - {undrained} - {draining} = {removed}");
-            let gone =
-                self.chronicle.of_service(name).values().filter(|life| life.was_ready && life.is_ending()).count();
+            let gone = self.chronicle.of_service(name).values().filter(|life| life.was_drained()).count();
             ensure!(removed == gone as f64, "{removed} removed, and {gone} workers have gone");
             Ok(Some(()))
         })
