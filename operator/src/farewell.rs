@@ -27,8 +27,7 @@ impl Last {
     /// What the store tells of a worker; nothing if that has still to be asked, or to hear.
     fn of(view: Option<&WorkerView>) -> Option<Self> {
         let Some(view) = view else { return Some(Self::Nobody) };
-        let has_heard = view.said.as_ref().is_some_and(|said| said.heard == view.order);
-        (view.gate == Gate::Leaving && has_heard).then_some(Self::Clients(view.order))
+        (view.gate == Gate::Leaving && view.has_heard()).then_some(Self::Clients(view.order))
     }
 }
 

@@ -305,7 +305,7 @@ impl OfPod<'_> {
     fn asked_elsewhere(&self) -> Option<String> {
         let view = self.view()?;
         let said = view.said.as_ref()?;
-        let drains = view.gate != Gate::Open && said.gate != Gate::Open && said.heard == view.order;
+        let drains = view.gate != Gate::Open && said.gate != Gate::Open && view.has_heard();
         drains.then(|| "it was asked to by somebody else".to_owned())
     }
 }

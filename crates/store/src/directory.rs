@@ -127,10 +127,14 @@ impl WorkerView {
     /// proves nothing: a router that cannot reach the store brings sessions without a claim, and one that was put back takes them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let says_so = |said: &Heartbeat| {
-            said.gate != Gate::Open && said.heard == self.order && said.active == 0 && said.reserved == 0
-        };
-        self.gate != Gate::Open && self.sessions == 0 && self.said.as_ref().is_some_and(says_so)
+        let says_so = |said: &Heartbeat| said.gate != Gate::Open && said.active == 0 && said.reserved == 0;
+        self.gate != Gate::Open && self.sessions == 0 && self.has_heard() && self.said.as_ref().is_some_and(says_so)
+    }
+
+    /// Whether what it said last it has said after it had heard the last order.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.heard == self.order)
     }
 }
 
