@@ -298,8 +298,8 @@ impl Cluster {
         self.await_api().await.map(drop)
     }
 
-    /// Waits until so many nodes are Ready, and told so to all: what keeps pods from a node that is not goes some seconds later,
-    /// and until then those that tolerate it for no time are made and evicted, again and again.
+    /// Waits until so many nodes are Ready and nothing evicts pods from them any more. Kubernetes takes that taint off up to five seconds
+    /// after a node is Ready: until then pods that tolerate it for no time are made and evicted, again and again.
     ///
     /// # Errors
     /// When they are not within two minutes.

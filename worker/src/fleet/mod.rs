@@ -34,4 +34,6 @@ pub(crate) use remote::{Elsewhere, Follower};
 pub(crate) use task::{Fate, Owned, Surroundings, run};
 
 #[cfg(test)]
+pub(crate) mod doubles;
+#[cfg(test)]
 mod tests;

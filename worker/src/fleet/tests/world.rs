@@ -12,8 +12,8 @@ use streamfleet_session::fleet::{Form, Placed, PlacedContext, Refused, Share, St
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
     Arrangement, Claim, ClaimRequest, Claimed, ContextId, Delivery, Gate, Heartbeat, Kept, LastWords, LiveSession,
-    Memory, Order, Owner, Phase, RedisConfig, RedisStore, Restored, SessionView, Store, Terms, Ticket, TrackId,
-    TrackResult, WorkerId,
+    Memory, Owner, Phase, RedisConfig, RedisStore, Restored, SessionView, Store, Terms, Ticket, TrackId, TrackResult,
+    WorkerId,
 };
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::{Clock, Server, free_port};
 use crate::fleet::task::{Fate, Owned, Surroundings, run};
-use crate::fleet::{Member, Place};
+use crate::fleet::{Member, Place, doubles};
 use crate::history::History;
 
 /// Longer than any term of the store.
@@ -177,17 +177,7 @@ impl World {
         let member = Arc::new(Member::new(service(), worker, store.clone()));
         let (owned, stop, gate) = (Arc::new(Table::default()), CancellationToken::new(), Arc::<Mutex<Gate>>::default());
         let (says, readiness) = (gate.clone(), Readiness::new());
-        let beat = move || Heartbeat {
-            capacity: 1000,
-            active: 0,
-            reserved: 0,
-            gate: *says.lock(),
-            heard: Order::default(),
-            variant: None,
-            http: "127.0.0.1:1".to_owned(),
-            media: Vec::new(),
-            version: "0".to_owned(),
-        };
+        let beat = move || Heartbeat { capacity: 1000, ..doubles::heartbeat(*says.lock()) };
         let joining = Some(readiness.hold("fleet"));
         let surroundings = Surroundings { terms, beat: Box::new(beat), joining, stop: stop.clone() };
         let mut running = JoinSet::new();

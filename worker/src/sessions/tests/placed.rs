@@ -5,14 +5,14 @@ use futures_util::StreamExt as _;
 use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, REFUSED_HEADER, Share, Standing};
 use streamfleet_session::{ResumeToken, UserId};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Heartbeat, Order, Outcome, Sessions as _, Store, Terms,
-    Ticket, Told, WorkerId, settle,
+    Claim, ClaimRequest, Claimed, Delivery, Demand, Gate, Outcome, Sessions as _, Store, Terms, Ticket, Told, WorkerId,
+    settle,
 };
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::fleet::guard::Proven;
-use crate::fleet::{Fate, Member, Surroundings, run};
+use crate::fleet::{Fate, Member, Surroundings, doubles, run};
 
 struct Fleet {
     store: Arc<Memory>,
@@ -38,17 +38,7 @@ impl Fleet {
         let name: WorkerId = name.parse().unwrap();
         let member = Arc::new(Member::new(service(), name.clone(), store.clone()));
         sessions.join(HashMap::from([(service(), member.clone())]));
-        let beat = || Heartbeat {
-            capacity: 9,
-            active: 0,
-            reserved: 0,
-            gate: Gate::Open,
-            heard: Order::default(),
-            variant: None,
-            http: "127.0.0.1:1".to_owned(),
-            media: Vec::new(),
-            version: "0".to_owned(),
-        };
+        let beat = || doubles::heartbeat(Gate::Open);
         let stop = CancellationToken::new();
         let surroundings =
             Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: stop.clone() };

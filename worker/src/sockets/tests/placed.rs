@@ -8,15 +8,14 @@ use serde_json::{Map, json};
 use streamfleet_session::ResumeToken;
 use streamfleet_session::fleet::{Form, PLACED_HEADER, Placed, PlacedContext, Standing};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Heartbeat, Memory, Order, Sessions as _,
-    Terms, Ticket,
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory as _, Gate, Memory, Sessions as _, Terms, Ticket,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::peer::{Peer, closed, refused};
 use super::{PATIENCE, Setup, World, service};
-use crate::fleet::{Fate, Member, Surroundings, run};
+use crate::fleet::{Fate, Member, Surroundings, doubles, run};
 
 pub(super) const PATH: &str = "/tone/websocket/offer";
 
@@ -25,17 +24,7 @@ pub(super) async fn in_a_fleet(store: &Arc<Memory>) -> (World, Arc<Member>, Join
     let member = Arc::new(Member::new("tone".parse().unwrap(), "w".parse().unwrap(), store.clone()));
     let members = HashMap::from([(member.service().clone(), member.clone())]);
     let world = World::changed([service("tone")], Setup::default(), |sessions| sessions.join(members));
-    let beat = || Heartbeat {
-        capacity: 9,
-        active: 0,
-        reserved: 0,
-        gate: Gate::Open,
-        heard: Order::default(),
-        variant: None,
-        http: "127.0.0.1:1".to_owned(),
-        media: Vec::new(),
-        version: "0".to_owned(),
-    };
+    let beat = || doubles::heartbeat(Gate::Open);
     let surroundings =
         Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop: CancellationToken::new() };
     let mut running = JoinSet::new();
