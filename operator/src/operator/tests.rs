@@ -191,8 +191,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
 #[tokio::test]
 async fn looks_and_their_parts_are_traced() {
     let recorder = Recorder::default();
-    // Where there is but one, a span that another test comes by first, on a thread without any, is switched off for all.
-    let _second = tracing::Dispatch::new(Registry::default());
+    // With one subscriber alone a span that another thread reaches first would be taken for one that nobody wants, for good.
+    drop(tracing::subscriber::set_global_default(Registry::default()));
     let _recording = tracing::subscriber::set_default(Registry::default().with(recorder.clone()));
     // It takes what is said of a service's status, and nothing else.
     let server = tower::service_fn(|request: http::Request<Body>| async move {

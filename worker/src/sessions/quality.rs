@@ -214,6 +214,8 @@ mod tests {
         let page = Page::default();
         let writer = page.clone();
         let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        // With one subscriber alone a line that another thread reaches first would be taken for one that nobody wants, for good.
+        drop(tracing::subscriber::set_global_default(tracing_subscriber::registry()));
         let shared = tracing::subscriber::with_default(subscriber, || {
             let (id, service) = ("a".parse().unwrap(), "echo".parse().unwrap());
             let shared = Shared::new(1, id, service, Transport::WebRtc, &Identity::default());
