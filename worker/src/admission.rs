@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use streamfleet_session::{Limits, SessionId, UserId};
+use streamfleet_store::Gate;
 
 /// Sessions of one id: the one that its client has, and those on the way to be the next. A newer one ends the others that
 /// are on the way, but not before their loops have come to it; this many at once are no client's.
@@ -31,12 +32,6 @@ struct Table {
     gate: Gate,
     ids: HashMap<SessionId, Place>,
     services: Vec<Counts>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
-    Open,
-    Draining,
 }
 
 /// What the slots of an id take up.
@@ -100,12 +95,22 @@ impl Occupancy {
 
     /// Refuses every further session, for good; those that live are not touched.
     pub fn drain(&self) {
-        self.0.lock().gate = Gate::Draining;
+        self.close(Gate::Draining);
     }
 
-    /// Whether [`drain`](Self::drain) was called.
-    pub fn is_draining(&self) -> bool {
-        self.0.lock().gate == Gate::Draining
+    /// Clients are asked to connect elsewhere from now on: whose connection breaks is not to come back here.
+    pub fn leave(&self) {
+        self.close(Gate::Leaving);
+    }
+
+    fn close(&self, gate: Gate) {
+        let mut table = self.0.lock();
+        table.gate = table.gate.max(gate);
+    }
+
+    /// What the worker does with sessions of its own accord.
+    pub fn gate(&self) -> Gate {
+        self.0.lock().gate
     }
 
     /// Slots held now, over all services.
@@ -180,7 +185,7 @@ impl Admission {
         now: Instant,
     ) -> Result<Slot, Refusal> {
         let mut table = self.occupancy.0.lock();
-        if table.gate == Gate::Draining {
+        if table.gate != Gate::Open {
             return Err(Refusal::Draining);
         }
         if table.ids.contains_key(id) {
@@ -209,7 +214,7 @@ impl Admission {
     /// once, and those of [`admit`](Self::admit).
     pub fn take_over(&self, id: &SessionId, user: Option<&UserId>, now: Instant) -> Result<Slot, Refusal> {
         let mut table = self.occupancy.0.lock();
-        if table.gate == Gate::Draining {
+        if table.gate != Gate::Open {
             return Err(Refusal::Draining);
         }
         let Table { ids, services, .. } = &mut *table;
@@ -237,7 +242,7 @@ impl Admission {
 
     /// Whether nobody is let in any more.
     pub fn is_draining(&self) -> bool {
-        self.occupancy.is_draining()
+        self.occupancy.gate() != Gate::Open
     }
 
     /// Slots of this service held now.

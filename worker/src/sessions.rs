@@ -178,6 +178,11 @@ impl Sessions {
         self.inner.members.get()?.get(service)
     }
 
+    /// Tells the fleet what has changed of the worker as a whole.
+    pub(crate) fn nudge(&self) {
+        self.inner.members.get().into_iter().flat_map(HashMap::values).for_each(|member| member.nudge());
+    }
+
     /// This worker's name in the fleet, where it has one.
     fn worker_of(&self, service: &ServiceName) -> Option<WorkerId> {
         self.member_of(service).map(|member| member.worker().clone())
@@ -219,6 +224,9 @@ impl Sessions {
             }
             if !asked && Self::is_near(now, deadline) {
                 asked = true;
+                // Routers know before clients do, and bring none of them back.
+                occupancy.leave();
+                self.nudge();
                 self.warn_of(now, deadline);
             }
             tokio::time::sleep(Duration::from_millis(50).min(deadline - now)).await;

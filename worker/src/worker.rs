@@ -22,7 +22,7 @@ use streamfleet_process::tasks::Subsystems;
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_process::tls::{self, TlsError};
 use streamfleet_session::{CloseReason, ServiceName};
-use streamfleet_store::{Gate, Heartbeat, Observed, Order};
+use streamfleet_store::{Heartbeat, Observed, Order};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -241,9 +241,7 @@ impl Worker {
         // Draining leaves the worker ready: not-ready pods are the first to lose their endpoints and to be deleted. So does a store
         // that is away later on: what the worker can do depends on nothing else.
         occupancy.drain();
-        for member in &members {
-            member.nudge();
-        }
+        sessions.nudge();
         let begun = Instant::now();
         let deadline = deadline(begun, self.plan.termination_grace, members.iter().map(|member| member.leaving()));
         tracing::info!(sessions = sessions.len(), grace = ?deadline.saturating_duration_since(begun), "draining");
@@ -321,7 +319,7 @@ fn join(
             capacity,
             active: 0,
             reserved: 0,
-            gate: if occupancy.is_draining() { Gate::Draining } else { Gate::Open },
+            gate: occupancy.gate(),
             heard: Order::default(),
             variant: variant.clone(),
             http: http.clone(),

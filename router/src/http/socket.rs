@@ -24,7 +24,7 @@ use streamfleet_session::fleet::{PLACED_HEADER, REFUSED_HEADER, Refused, VOUCHED
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView};
+use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, WorkerView};
 use tracing::Instrument as _;
 
 use super::Call;
@@ -253,12 +253,14 @@ impl Call {
         }
     }
 
-    /// Whether a worker takes no sessions, and another one does.
+    /// Whether a worker asks its clients to connect elsewhere, and another one takes sessions. One that only drains finishes what
+    /// it has.
     fn is_leaving(&self, at: &Reach) -> bool {
         let snapshot = self.desk.directory.now();
-        let mut gates = snapshot.workers.iter().map(|view| (view.owner.worker == at.worker, view.gate));
-        let is_closed = gates.clone().any(|(is_it, gate)| is_it && gate != Gate::Open);
-        is_closed && gates.any(|(is_it, gate)| !is_it && gate == Gate::Open)
+        let is_it = |view: &WorkerView| view.owner.worker == at.worker;
+        let asks = |view: &WorkerView| view.said.as_ref().is_some_and(|said| said.gate == Gate::Leaving);
+        let workers = || snapshot.workers.iter();
+        workers().any(|view| is_it(view) && asks(view)) && workers().any(|view| !is_it(view) && view.gate == Gate::Open)
     }
 
     /// Brings a client back to its session.

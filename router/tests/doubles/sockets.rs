@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use streamfleet_session::fleet::Refused;
 use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
-use streamfleet_store::SessionView;
+use streamfleet_store::{Gate, SessionView};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -304,6 +304,40 @@ async fn who_comes_back_has_its_session_again() {
     // Over another transport it is a move, to whichever worker.
     let moved = world.offer(&one, "x", &json!({ "resume": token })).await;
     assert_eq!(moved.1["type"], "answer");
+}
+
+/// A worker that drains finishes what it has, by whichever socket; one that asks its clients to go elsewhere does not get them back.
+#[tokio::test]
+async fn who_comes_back_to_a_worker_that_drains_stays_and_to_one_that_leaves_does_not() {
+    let mut world = World::new();
+    for name in ["u", "v"] {
+        world.worker(name).await;
+    }
+    let router = world.router(json!({}));
+    let (_socket, token) = begin(&router, "x").await;
+    let first = world.next().await.worker;
+    let attached = format!("{first}: attached");
+    let ask = async |gate| {
+        let name = first.parse().unwrap();
+        assert!(world.store.ask_gate(&service(), &name, gate).await.unwrap());
+        // For its worker to hear, and for the router.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let views = world.store.workers(&service()).await.unwrap();
+        let view = views.into_iter().find(|view| view.owner.worker == name).unwrap();
+        assert_eq!((view.gate, view.said.unwrap().gate), (gate, gate));
+    };
+    let comes_back = async || {
+        let mut socket = open(&router).await;
+        socket.send(start("x", &json!({ "resume": token }))).await.unwrap();
+        text(&mut socket).await
+    };
+    for gate in [Gate::Draining, Gate::Open] {
+        ask(gate).await;
+        assert_eq!(comes_back().await, attached, "{gate:?}");
+    }
+    ask(Gate::Leaving).await;
+    let session: Value = serde_json::from_str(&comes_back().await).unwrap();
+    assert_eq!(session["type"], "session", "it begins at the other one");
 }
 
 #[tokio::test]

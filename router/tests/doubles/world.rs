@@ -360,13 +360,17 @@ fn beat(address: SocketAddr, capacity: u32) -> Heartbeat {
 
 impl Double {
     /// Does what the store asks of it, and is known to it again when it has been away.
-    async fn obey(self: Arc<Self>, beat: Heartbeat) {
+    async fn obey(self: Arc<Self>, mut beat: Heartbeat) {
         let owner = self.owner.lock().clone();
         let mut listener = self.store.listen(&service(), Topic::Worker(owner.worker));
         loop {
             let owner = self.owner.lock().clone();
             match self.store.renew(&service(), &owner, &beat).await {
                 Ok(orders) => {
+                    if (beat.gate, beat.heard) != (orders.gate, orders.order) {
+                        (beat.gate, beat.heard) = (orders.gate, orders.order);
+                        continue;
+                    }
                     for asked in orders.asked {
                         if let Demand::End(reason) = asked.demand {
                             self.held.lock().retain(|_, held| held.placed.ticket != asked.ticket.bits());
@@ -528,7 +532,7 @@ async fn serve_socket(double: Arc<Double>, request: Request) -> Response {
         let start: Value = serde_json::from_str(&start).unwrap();
         assert_eq!(start["event"], "start");
         let said = match &placed {
-            Some(placed) if start["resume"].is_boolean() => {
+            Some(placed) if !start["resume"].is_null() => {
                 Some(json!({ "type": "session", "data": { "resume": placed.context.token } }).to_string())
             }
             Some(_) => None,

@@ -194,10 +194,9 @@ impl Fleet {
         now: Instant,
     ) -> Result<Orders, FleetError> {
         let worker = self.fenced(owner)?;
-        let before = worker.gate();
+        let before = worker.said.replace(beat.clone());
         worker.renewed = now;
-        worker.said = Some(beat.clone());
-        if worker.gate() != before {
+        if before.is_none_or(|before| before.gate != beat.gate) {
             self.wakes.insert(Topic::Directory);
         }
         self.sweep(contexts, now);

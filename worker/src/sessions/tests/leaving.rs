@@ -57,3 +57,37 @@ async fn who_could_not_be_told_is_asked_again() {
     sessions.urge_all(&member, Gate::Leaving);
     assert_eq!(told(&mut orders), Some(0));
 }
+
+/// Who asks clients to connect elsewhere has told routers, which bring none of them back.
+#[tokio::test]
+async fn a_worker_that_is_near_its_end_leaves_before_its_clients_hear_of_it() {
+    let (_idle, sessions) = Worker::sessions();
+    let (shared, _, mut orders) = over_a_socket(&sessions, "echo", "a").await;
+    connect(&shared);
+    let occupancy = Occupancy::new(NonZeroU32::MIN);
+    occupancy.drain();
+    let until = async |deadline: Instant, what: &mut dyn FnMut() -> bool| {
+        tokio::select! {
+            () = sessions.drain(deadline, &occupancy) => panic!("a session is there"),
+            () = async { while !what() { tokio::time::sleep(Duration::from_millis(10)).await } } => {}
+        }
+    };
+    let mut looks = 0;
+    let far = Instant::now() + RECONNECT_LEAD + PATIENCE;
+    until(far, &mut || {
+        looks += 1;
+        assert_eq!(
+            (told(&mut orders), occupancy.gate()),
+            (None, Gate::Draining),
+            "they have all the time that they want"
+        );
+        looks > 10
+    })
+    .await;
+    until(Instant::now() + RECONNECT_LEAD, &mut || {
+        let is_told = told(&mut orders).is_some();
+        assert!(!is_told || occupancy.gate() == Gate::Leaving);
+        is_told
+    })
+    .await;
+}

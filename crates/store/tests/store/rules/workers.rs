@@ -97,6 +97,14 @@ pub(super) async fn a_worker_is_asked_to_leave(world: &World) {
     assert!(!matches!(scene.claim(&request("k3x9", &["a"])).await, Claimed::Placed(_)));
     assert!(store.ask_gate(service, &name("a"), Gate::Open).await.unwrap());
     assert_eq!(seen().await, Gate::Draining);
+    // Of its own accord: nobody wants more than that it drains, and whoever watches hears of it.
+    let mut listener = store.listen(service, Topic::Directory);
+    listener.woken().await;
+    let leaving = Heartbeat { gate: Gate::Leaving, ..draining };
+    store.renew(service, &owner, &leaving).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(5), listener.woken()).await.expect("whoever watches is told");
+    let view = store.workers(service).await.unwrap().remove(0);
+    assert_eq!((view.gate, view.said), (Gate::Draining, Some(leaving)));
 }
 
 pub(super) async fn a_second_process_of_a_name_replaces_the_first(world: &World) {
