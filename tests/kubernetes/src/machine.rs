@@ -24,8 +24,9 @@ exec unshare --cgroup sh -ec "$0" sh "$@""#;
 /// What the first process does next, and how it stays: it reads until its standard input ends, which is when whoever started the
 /// machine is gone, however it went, and the kernel then kills whatever else runs there. SIGCHLD is ignored: orphans are reaped.
 ///
-/// `/proc` must show the processes of the machine; `/run`, `/var/log` and `/var/lib/cni` are where containerd, its shims, CNI and
-/// the kubelet put things at fixed paths. The mounts are seen by this machine alone, and go with it. With cgroups of version 2, one
+/// `/proc` must show the processes of the machine; `/run`, `/var/log`, `/var/lib/cni` and `/var/lib/kubelet` are where containerd, its
+/// shims, CNI and the kubelet put things at fixed paths: two kubelets that begin at once and share the last one's `device-plugins` take
+/// each other's socket, and one of them gives up. The mounts are seen by this machine alone, and go with it. With cgroups of version 2, one
 /// that has others with controllers below it may have no processes.
 const THEN: &str = r#"for own; do mount --bind "${own#*=}" "${own%%=*}"; done
 if [ -e /sys/fs/cgroup/cgroup.controllers ] && [ $# != 0 ]; then
@@ -35,9 +36,8 @@ fi
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/netns /run/lock
-mkdir -p /var/lib/cni
-mount -t tmpfs -o mode=755 tmpfs /var/lib/cni
-mount -t tmpfs -o mode=755 tmpfs /var/log
+mkdir -p /var/lib/cni /var/lib/kubelet
+for own in /var/lib/cni /var/lib/kubelet /var/log; do mount -t tmpfs -o mode=755 tmpfs "$own"; done
 ip link set lo up
 echo ready
 exec env --ignore-signal=CHLD cat"#;
