@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, Force, Mode, Refusal};
 use crate::kind::Kind;
 use crate::names::Key;
 use crate::objects::{Object, Trial};
+use crate::reasons::Word;
 use crate::small::SmallMap;
 use crate::status::Fault;
 use crate::view::{Item, Known, View};
@@ -91,7 +92,7 @@ fn stays(object: &Object, known: &Known, owner: &str) -> Fault {
         (true, names) => format!("is being deleted, and its finalizers ({names}) keep it"),
     };
     let text = format!("{} {}{whose} {how}: it is waited for", object.kind.name(), object.name);
-    Fault::new("ObjectStays", text)
+    Fault::new(Word::ObjectStays, text)
 }
 
 /// Whether an object is of a StreamService of this name that was deleted: garbage collection takes a while.
@@ -356,7 +357,7 @@ impl Writer<'_> {
                 Err(Refusal::Away(text)) => return Applied::Away(text),
                 Err(refusal) => {
                     let text = format!("{} {name} is not wanted and cannot be deleted: {refusal}", kind.name());
-                    refused.keeps(kind, name, Fault::new("ObjectRefused", text), rand::random());
+                    refused.keeps(kind, name, Fault::new(Word::ObjectRefused, text), rand::random());
                     if matches!(refusal, Refusal::TimedOut(_)) {
                         refused.rest();
                         return Applied::TimedOut;
@@ -384,14 +385,14 @@ enum Failure {
 fn foreign(object: &Object) -> Failure {
     let text =
         format!("there is a {} {} already that is not ours: it is left as it is", object.kind.name(), object.name);
-    Failure::Fault(Fault::new("ForeignObject", text))
+    Failure::Fault(Fault::new(Word::ForeignObject, text))
 }
 
 /// The words of the API server about one object. That it does not answer about one may be a webhook's doing: it is told of that one.
 fn away_or(object: &Object) -> impl Fn(Refusal) -> Failure + '_ {
     let fault = |refusal: &Refusal| {
         let text = format!("{} {}: {refusal}", object.kind.name(), object.name);
-        Fault::new("ObjectRefused", text)
+        Fault::new(Word::ObjectRefused, text)
     };
     move |refusal| match refusal {
         Refusal::Away(text) => Failure::Away(text),

@@ -129,7 +129,7 @@ impl Care {
             self.failed = Some((now, trouble.clone()));
         }
         let (_, trouble) = self.failed.as_ref().filter(|(at, _)| now.since(*at) < FAILED)?;
-        Some(Fault::new(&trouble.reason, format!("a worker's pod has failed: {}", trouble.message)))
+        Some(Fault::told(trouble, format!("a worker's pod has failed: {}", trouble.message)))
     }
 
     /// Notes what the store has answered. Returns what is told of why it says nothing: words that were told stay for a while.
@@ -232,6 +232,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::reasons::Word;
 
     #[test]
     fn a_status_is_written_every_ten_seconds_and_news_at_once() {
@@ -297,7 +298,7 @@ mod tests {
         let mut care = Care::default();
         let mut told = |pods: &[PodFacts], after: u64| {
             let now = crate::doubles::NOW + Duration::from_secs(after);
-            care.failure(pods, now).map(|fault| (fault.reason, fault.message))
+            care.failure(pods, now).map(|fault| (fault.reason.as_str().to_owned(), fault.message))
         };
         let fault = |reason: &str| Some((reason.to_owned(), "a worker's pod has failed: no".to_owned()));
         let starts = PodFacts { stage: Stage::Waiting, ..pod("ImagePullBackOff") };
@@ -317,7 +318,7 @@ mod tests {
             care.shares.insert(variant.map(str::to_owned), 1);
             care.replicas.insert(name.to_owned(), 1);
             let wait = Wait::after(None, Instant::now(), 0.5);
-            let denial = Denial { replicas: 1, wait, fault: Fault::new("ObjectRefused", "") };
+            let denial = Denial { replicas: 1, wait, fault: Fault::new(Word::ObjectRefused, "") };
             care.denied.insert(name.to_owned(), Box::new(denial));
         }
         let sizes = |care: &Care| [care.scaling.len(), care.shares.len(), care.replicas.len(), care.denied.len()];

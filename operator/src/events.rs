@@ -11,6 +11,8 @@ use k8s_openapi::api::events::v1::{Event, EventSeries};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::reasons::{Place, Reason};
+
 /// How long the same words are the same Event: as long as Kubernetes' own recorders have it.
 const SERIES: Duration = Duration::from_secs(6 * 60);
 /// The same words are written no more often than this.
@@ -38,7 +40,7 @@ pub struct Note {
     /// How it is meant.
     pub tone: Tone,
     /// One word.
-    pub reason: String,
+    pub reason: Reason,
     /// What was done, or tried.
     pub action: &'static str,
     /// A sentence.
@@ -46,14 +48,19 @@ pub struct Note {
 }
 
 impl Note {
+    fn new(tone: Tone, reason: Reason, action: &'static str, text: String) -> Self {
+        debug_assert!(reason.may_be(Place::Event), "{reason:?}");
+        Self { tone, reason, action, text }
+    }
+
     /// Something that was done.
-    pub fn normal(reason: impl Into<String>, action: &'static str, text: impl Into<String>) -> Self {
-        Self { tone: Tone::Normal, reason: reason.into(), action, text: text.into() }
+    pub fn normal(reason: impl Into<Reason>, action: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Tone::Normal, reason.into(), action, text.into())
     }
 
     /// Something that stands in the way.
-    pub fn warning(reason: impl Into<String>, action: &'static str, text: impl Into<String>) -> Self {
-        Self { tone: Tone::Warning, reason: reason.into(), action, text: text.into() }
+    pub fn warning(reason: impl Into<Reason>, action: &'static str, text: impl Into<String>) -> Self {
+        Self::new(Tone::Warning, reason.into(), action, text.into())
     }
 }
 
@@ -138,7 +145,7 @@ pub fn event(name: String, note: &Note, regarding: &ObjectReference, reporter: &
     Event {
         metadata: ObjectMeta { name: Some(name), namespace: regarding.namespace.clone(), ..ObjectMeta::default() },
         action: Some(note.action.to_owned()),
-        reason: Some(note.reason.clone()),
+        reason: Some(note.reason.as_str().to_owned()),
         note: Some(cut(&note.text)),
         type_: Some(match note.tone {
             Tone::Normal => "Normal".to_owned(),
@@ -161,13 +168,14 @@ pub fn series(times: i32, now: Timestamp) -> EventSeries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reasons::Word;
 
     #[test]
     fn the_same_words_are_one_event() {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut ledger = Ledger::default();
-        let note = |text: &str| Note::normal("WorkersCreated", "Scale", text);
+        let note = |text: &str| Note::normal(Word::WorkersCreated, "Scale", text);
         let mut tell = |text: &str, unique, seconds| ledger.tell("a", &note(text), unique, at(seconds));
         assert_eq!(tell("one", 1, 0), Telling::New("a.1".to_owned()));
         assert_eq!(tell("two", 2, 0), Telling::New("a.2".to_owned()));
@@ -183,7 +191,7 @@ mod tests {
         let now = Instant::now();
         let mut ledger = Ledger::default();
         let mut told = |n: u64, at: Instant| {
-            let note = Note::warning("Refused", "Apply", n.to_string());
+            let note = Note::warning(Word::DrainExpired, "Apply", n.to_string());
             ledger.tell("a", &note, n, at) != Telling::Nothing
         };
         assert_eq!((0..100).filter(|n| told(*n, now)).count(), 20);

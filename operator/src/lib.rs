@@ -1,7 +1,7 @@
 //! The operator: makes StreamServices into workers, as many as are needed, and ends none that has a call.
 //!
 //! Pure: [`names`], [`kind`], [`prepare`] (validate), [`objects`] (build), [`diff`], [`facts`], [`workers`], [`steps`],
-//! [`status`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`follow`], [`watch`], [`address`], [`view`], [`apply`], `secrets`,
+//! [`status`], [`reasons`], [`events`], [`precedence`], [`lease`], [`due`], [`resource`]. Shells: [`cluster`], [`follow`], [`watch`], [`address`], [`view`], [`apply`], `secrets`,
 //! [`operator`] with its looks, [`leader`], [`program`]. How many workers there are is decided in `streamfleet_scaling`.
 
 pub mod address;
@@ -29,6 +29,7 @@ pub mod operator;
 pub mod precedence;
 pub mod prepare;
 pub mod program;
+pub mod reasons;
 pub mod requests;
 pub mod resource;
 mod scale;

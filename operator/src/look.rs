@@ -19,6 +19,7 @@ use crate::metrics::Outcome;
 use crate::names::{FINALIZER, Key, worker};
 use crate::operator::Operator;
 use crate::prepare::{IDLE, TICK};
+use crate::reasons::Word;
 use crate::resource::Resource;
 use crate::scale::{Run, Scaling};
 use crate::status::{Fault, Standing};
@@ -91,7 +92,7 @@ impl Seen {
     fn blindness(&self) -> Option<Fault> {
         let unseen: Vec<&str> = self.unseen.iter().map(String::as_str).collect();
         let text = || format!("the operator may not list {}: what changes of them is not seen", unseen.join(", "));
-        (!unseen.is_empty()).then(|| Fault::new("NotListed", text()))
+        (!unseen.is_empty()).then(|| Fault::new(Word::NotListed, text()))
     }
 
     /// All of its workers are to go. Where there is no Deployment to be told so, as it bears no label any more or has left its ReplicaSet
@@ -312,7 +313,7 @@ impl Operator {
             Err(Refusal::Absent | Refusal::Conflict(_)) => Ok(false),
             Err(Refusal::Away(text)) => Err(Stop::Away(text)),
             Err(refusal) => {
-                findings.faults.push(Fault::new("ObjectRefused", format!("its finalizers: {refusal}")));
+                findings.faults.push(Fault::new(Word::ObjectRefused, format!("its finalizers: {refusal}")));
                 if matches!(refusal, Refusal::TimedOut(_)) { Err(Stop::TimedOut) } else { Ok(false) }
             }
         }
@@ -383,7 +384,7 @@ fn find(seen: &Seen, standing: Standing, told: Result<Traffic, StoreError>, care
             "{} that bear its labels are left alone: no Deployment of its own makes them, or none that is known",
             crate::status::plural(seen.alone, "pod", "pods")
         );
-        faults.push(Fault::new("PodsLeftAlone", text));
+        faults.push(Fault::new(Word::PodsLeftAlone, text));
     }
     Findings { standing, figures, silence, traffic, workers, scaling, faults, now }
 }

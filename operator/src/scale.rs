@@ -20,6 +20,7 @@ use crate::names::{DELETION_COST, DRAIN_REASON, DRAINING, DRAINING_SINCE, Key, P
 use crate::objects::LEAVING;
 use crate::operator::Operator;
 use crate::prepare::{Part, Prepared};
+use crate::reasons::Word;
 use crate::status::{Fault, Standing};
 use crate::steps::{Deeds, PodId, Rules, Step, Steps, Wanted, close, steps};
 use crate::view::{Item, KnownPod};
@@ -384,7 +385,7 @@ impl Operator {
                 }
                 Err(Refusal::Away(text)) => return Err(Stop::Away(text)),
                 Err(refusal) => {
-                    let fault = Fault::new("PodRefused", format!("pod {}: {refusal}", step.pod()));
+                    let fault = Fault::new(Word::PodRefused, format!("pod {}: {refusal}", step.pod()));
                     outcome = Outcome::Error;
                     findings.faults.push(fault.clone());
                     failed.insert(step.pod());

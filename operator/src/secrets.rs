@@ -13,6 +13,7 @@ use crate::care::Care;
 use crate::look::{Seen, is_closing};
 use crate::operator::Operator;
 use crate::prepare::Prepared;
+use crate::reasons::Word;
 use crate::status::{Fault, Standing};
 use crate::traces::part;
 
@@ -47,13 +48,16 @@ fn named(prepared: &Prepared) -> Vec<(Purpose, SecretKeyRef)> {
 fn judge(namespace: &str, purpose: Purpose, key: &SecretKeyRef, secret: Option<&Data>) -> Option<Fault> {
     let (field, SecretKeyRef { name, key }) = (purpose.field(), key);
     let Some(data) = secret else {
-        return Some(Fault::new("SecretMissing", format!("{field}: the Secret {namespace}/{name} is not there")));
+        return Some(Fault::new(Word::SecretMissing, format!("{field}: the Secret {namespace}/{name} is not there")));
     };
     let Some(text) = data.get(key) else {
-        return Some(Fault::new("SecretMissing", format!("{field}: the Secret {namespace}/{name} has no key {key}")));
+        return Some(Fault::new(
+            Word::SecretMissing,
+            format!("{field}: the Secret {namespace}/{name} has no key {key}"),
+        ));
     };
     let why = purpose.check(text).err()?;
-    Some(Fault::new("SecretInvalid", format!("{field}: the key {key} of the Secret {namespace}/{name} {why}")))
+    Some(Fault::new(Word::SecretInvalid, format!("{field}: the key {key} of the Secret {namespace}/{name} {why}")))
 }
 
 impl Operator {
@@ -109,6 +113,7 @@ mod tests {
 
     use super::*;
     use crate::doubles;
+    use crate::reasons::Reason;
     use crate::resource::Resource;
 
     #[test]
@@ -119,13 +124,13 @@ mod tests {
         };
         let data = |key: &str, len: usize| Some(Data::from([(key.to_owned(), vec![b'x'; len])]));
         let fault =
-            |reason: &str, message: &str| Some((reason.to_owned(), format!("spec.identity.jwt.secret: {message}")));
-        assert_eq!(of(None), fault("SecretMissing", "the Secret voice/jwt is not there"));
-        assert_eq!(of(data("other", 32)), fault("SecretMissing", "the Secret voice/jwt has no key key"));
+            |word: Word, message: &str| Some((Reason::from(word), format!("spec.identity.jwt.secret: {message}")));
+        assert_eq!(of(None), fault(Word::SecretMissing, "the Secret voice/jwt is not there"));
+        assert_eq!(of(data("other", 32)), fault(Word::SecretMissing, "the Secret voice/jwt has no key key"));
         let weak = "the key key of the Secret voice/jwt must have at least 32 bytes";
-        assert_eq!(of(data("key", 31)), fault("SecretInvalid", weak));
+        assert_eq!(of(data("key", 31)), fault(Word::SecretInvalid, weak));
         let large = "the key key of the Secret voice/jwt has more than 65536 bytes";
-        assert_eq!(of(data("key", 900_000)), fault("SecretInvalid", large));
+        assert_eq!(of(data("key", 900_000)), fault(Word::SecretInvalid, large));
         assert_eq!(of(data("key", 32)), None);
     }
 
@@ -172,7 +177,7 @@ mod tests {
             let wait = care.inspection.as_ref().unwrap().again.saturating_duration_since(Instant::now());
             (faults.into_iter().map(|fault| fault.reason).collect::<Vec<_>>(), wait > WRONG)
         };
-        let missing = || vec!["SecretMissing".to_owned(); 2];
+        let missing = || vec![Reason::from(Word::SecretMissing); 2];
         assert_eq!(look(seen(1), false).await, (missing(), false));
         assert_eq!(look(seen(1), false).await, (missing(), false));
         assert_eq!(asked.load(Ordering::Relaxed), 1, "one Secret, once");

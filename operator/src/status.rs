@@ -9,9 +9,10 @@ use streamfleet_scaling::{Figures, Limit, Moment, Phase, Stay, Worker};
 use streamfleet_service::resource::{StreamServiceStatus, is_printable};
 use streamfleet_store::StoreError;
 
-use crate::facts::{DeploymentFacts, PodFacts, cut};
+use crate::facts::{DeploymentFacts, PodFacts, Trouble, cut};
 use crate::names;
 use crate::precedence::Conflict;
+use crate::reasons::{Place, Reason, Word};
 
 /// A drain that waits for sessions is news after this: most are over sooner.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,15 +38,20 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// One word.
-    pub reason: String,
+    pub reason: Reason,
     /// A sentence.
     pub message: String,
 }
 
 impl Fault {
     /// A fault.
-    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(reason: impl Into<Reason>, message: impl Into<String>) -> Self {
         Self { reason: reason.into(), message: message.into() }
+    }
+
+    /// What Kubernetes says of a pod, in its word; the sentence is ours.
+    pub fn told(trouble: &Trouble, message: impl Into<String>) -> Self {
+        Self { reason: Reason::Told(trouble.reason.clone()), message: message.into() }
     }
 }
 
@@ -84,11 +90,11 @@ pub struct Picture<'a> {
 
 struct Finding {
     is: bool,
-    reason: String,
+    reason: Reason,
     message: String,
 }
 
-fn finding(is: bool, reason: impl Into<String>, message: impl Into<String>) -> Finding {
+fn finding(is: bool, reason: impl Into<Reason>, message: impl Into<String>) -> Finding {
     Finding { is, reason: reason.into(), message: message.into() }
 }
 
@@ -110,11 +116,11 @@ impl Picture<'_> {
         let serves = |worker: &Worker<String>| worker.phase == Phase::Serving;
         let selected = self.pods.iter().filter(|pod| !pod.marks.draining && !pod.ending);
         let findings = [
-            ("Ready", self.ready()),
-            ("Progressing", self.progressing()),
-            ("Degraded", self.degraded()),
-            ("ScalingLimited", self.limited()),
-            ("DrainBlocked", self.drain_blocked()),
+            (Place::Ready, self.ready()),
+            (Place::Progressing, self.progressing()),
+            (Place::Degraded, self.degraded()),
+            (Place::ScalingLimited, self.limited()),
+            (Place::DrainBlocked, self.drain_blocked()),
         ];
         let conditions = findings.map(|(kind, finding)| self.condition(kind, finding, before));
         StreamServiceStatus {
@@ -131,7 +137,9 @@ impl Picture<'_> {
         }
     }
 
-    fn condition(&self, kind: &str, finding: Finding, before: &StreamServiceStatus) -> Condition {
+    fn condition(&self, kind: Place, finding: Finding, before: &StreamServiceStatus) -> Condition {
+        debug_assert!(finding.reason.may_be(kind), "{:?} of {kind:?}", finding.reason);
+        let kind = kind.as_str();
         let status = if finding.is { "True" } else { "False" };
         let before = before.conditions.iter().find(|condition| condition.type_ == kind && condition.status == status);
         let millis = i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX);
@@ -139,7 +147,7 @@ impl Picture<'_> {
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
-            reason: one_word(&finding.reason),
+            reason: one_word(finding.reason.as_str()),
             message: printable(&finding.message[..finding.message.floor_char_boundary(MAX_MESSAGE)]),
             observed_generation: Some(self.generation),
             last_transition_time: before.map_or(Time(seconds), |before| before.last_transition_time.clone()),
@@ -149,18 +157,18 @@ impl Picture<'_> {
     fn ready(&self) -> Finding {
         let serving = self.in_phase(Phase::Serving);
         match self.standing {
-            Standing::Invalid(mistakes) => finding(false, "Invalid", said(mistakes)),
+            Standing::Invalid(mistakes) => finding(false, Word::Invalid, said(mistakes)),
             Standing::Displaced(conflict) => finding(
                 false,
-                "PathConflict",
+                Word::PathConflict,
                 format!("{} is served by {}, which was there before", conflict.path, conflict.by),
             ),
-            Standing::Ending => finding(false, "Deleting", "it takes no more calls"),
+            Standing::Ending => finding(false, Word::Deleting, "it takes no more calls"),
             Standing::Served if serving > 0 => {
-                finding(true, "WorkersReady", format!("{} calls", plural(serving, "worker takes", "workers take")))
+                finding(true, Word::WorkersReady, format!("{} calls", plural(serving, "worker takes", "workers take")))
             }
-            Standing::Served if self.want == 0 => finding(true, "ScaledToZero", "the next call starts a worker"),
-            Standing::Served => finding(false, "NoWorkers", "no worker takes calls yet"),
+            Standing::Served if self.want == 0 => finding(true, Word::ScaledToZero, "the next call starts a worker"),
+            Standing::Served => finding(false, Word::NoWorkers, "no worker takes calls yet"),
         }
     }
 
@@ -169,12 +177,14 @@ impl Picture<'_> {
             (self.in_phase(Phase::Starting) + self.coming as usize, self.in_phase(Phase::Draining));
         let rolling = self.deployments.iter().find(|deployment| !deployment.is_rolled_out());
         match (self.standing, rolling) {
-            (Standing::Ending, _) => {
-                finding(true, "Deleting", format!("{} left", plural(self.workers.len(), "worker is", "workers are")))
-            }
+            (Standing::Ending, _) => finding(
+                true,
+                Word::Deleting,
+                format!("{} left", plural(self.workers.len(), "worker is", "workers are")),
+            ),
             (_, Some(rolling)) => finding(
                 true,
-                "RollingOut",
+                Word::RollingOut,
                 format!(
                     "{} of {} pods are of the present template",
                     rolling.updated,
@@ -183,22 +193,22 @@ impl Picture<'_> {
             ),
             _ if self.coming > 0 && self.in_phase(Phase::Starting) == 0 && self.is_refused() => {
                 let coming = plural(self.coming as usize, "worker is", "workers are");
-                finding(false, "NotMade", format!("{coming} wanted and cannot be made: Degraded says why"))
+                finding(false, Word::NotMade, format!("{coming} wanted and cannot be made: Degraded says why"))
             }
             _ if starting > 0 => {
-                finding(true, "Starting", format!("{} starting", plural(starting, "worker is", "workers are")))
+                finding(true, Word::Starting, format!("{} starting", plural(starting, "worker is", "workers are")))
             }
             _ if draining > 0 => {
-                finding(true, "Draining", format!("{} draining", plural(draining, "worker is", "workers are")))
+                finding(true, Word::Draining, format!("{} draining", plural(draining, "worker is", "workers are")))
             }
-            _ => finding(false, "Settled", "as many workers as there shall be"),
+            _ => finding(false, Word::Settled, "as many workers as there shall be"),
         }
     }
 
     fn degraded(&self) -> Finding {
         let mut faults: Vec<Fault> = Vec::new();
         if let Standing::Invalid(_) = self.standing {
-            faults.push(Fault::new("Invalid", "the specification is wrong; what runs goes on as it was"));
+            faults.push(Fault::new(Word::Invalid, "the specification is wrong; what runs goes on as it was"));
         }
         if self.figures == Figures::Stale {
             let what = match self.silence {
@@ -213,14 +223,14 @@ impl Picture<'_> {
         }
         faults.extend(self.faults.iter().cloned());
         let failures = self.deployments.iter().filter_map(|deployment| deployment.failure.as_ref());
-        faults.extend(failures.map(|failure| Fault::new(&failure.reason, &failure.message)));
+        faults.extend(failures.map(|failure| Fault::told(failure, &failure.message)));
         let lost = self.in_phase(Phase::Lost);
         if lost > 0 && self.figures == Figures::Fresh {
             let text = format!("{} not heard of: others are made", plural(lost, "worker is", "workers are"));
-            faults.push(Fault::new("WorkersLost", text));
+            faults.push(Fault::new(Word::WorkersLost, text));
         }
         for trouble in self.pods.iter().filter(|pod| !pod.ending).filter_map(|pod| pod.trouble.as_ref()) {
-            faults.push(Fault::new(&trouble.reason, format!("a worker does not start: {}", trouble.message)));
+            faults.push(Fault::told(trouble, format!("a worker does not start: {}", trouble.message)));
         }
         // A hundred pods that cannot be pulled are one fault.
         let mut told: Vec<Fault> = Vec::new();
@@ -229,36 +239,36 @@ impl Picture<'_> {
                 told.push(fault);
             }
         }
-        let Some(first) = told.first() else { return finding(false, "AsExpected", "nothing is wrong") };
+        let Some(first) = told.first() else { return finding(false, Word::AsExpected, "nothing is wrong") };
         let messages: Vec<_> = told.iter().map(|fault| fault.message.as_str()).collect();
         finding(true, first.reason.clone(), messages.join("; "))
     }
 
     /// Why the store does not tell how things are, in a word.
-    fn store_reason(&self) -> &'static str {
+    fn store_reason(&self) -> Word {
         match self.silence {
-            None | Some(StoreError::Unavailable(_)) => "StoreUnavailable",
-            Some(StoreError::Full | StoreError::NoMemory) => "StoreFull",
-            Some(StoreError::Schema { .. }) => "StoreSchema",
-            Some(StoreError::Refused(_)) => "StoreRefuses",
+            None | Some(StoreError::Unavailable(_)) => Word::StoreUnavailable,
+            Some(StoreError::Full | StoreError::NoMemory) => Word::StoreFull,
+            Some(StoreError::Schema { .. }) => Word::StoreSchema,
+            Some(StoreError::Refused(_)) => Word::StoreRefuses,
         }
     }
 
     /// Whether none of the workers that shall come can: the platform refuses their pods, or whatever makes them.
     fn is_refused(&self) -> bool {
-        let is_refusal = |fault: &Fault| matches!(fault.reason.as_str(), "ForeignObject" | "ObjectRefused");
+        let is_refusal = |fault: &Fault| matches!(fault.reason, Reason::Own(Word::ForeignObject | Word::ObjectRefused));
         let has_no_deployment = self.deployments.is_empty() && self.faults.iter().any(is_refusal);
         has_no_deployment || self.deployments.iter().any(|deployment| deployment.failure.is_some())
     }
 
     fn limited(&self) -> Finding {
         let reason = match self.limited {
-            None => return finding(false, "NotLimited", "it has what it needs"),
-            Some(Limit::Max { .. }) => "MaxReplicas",
-            Some(Limit::Starting { .. }) => "Starting",
-            Some(Limit::NotReady { .. }) => "NotReady",
-            Some(Limit::Pods { .. }) => "Pods",
-            Some(Limit::Lost) => "WorkersLost",
+            None => return finding(false, Word::NotLimited, "it has what it needs"),
+            Some(Limit::Max { .. }) => Word::MaxReplicas,
+            Some(Limit::Starting { .. }) => Word::Starting,
+            Some(Limit::NotReady { .. }) => Word::NotReady,
+            Some(Limit::Pods { .. }) => Word::Pods,
+            Some(Limit::Lost) => Word::WorkersLost,
             Some(Limit::Unknown) => self.store_reason(),
         };
         finding(true, reason, self.limited.map(|limit| limit.to_string()).unwrap_or_default())
@@ -286,7 +296,7 @@ impl Picture<'_> {
                 plural(live.len(), "worker is to go and has", "workers are to go and have"),
                 plural(sessions as usize, "session", "sessions")
             );
-            return finding(true, "SessionsLive", text);
+            return finding(true, Word::SessionsLive, text);
         }
         // Those that end by themselves have their grace; but one that holds nothing, or of which nothing is heard, is gone soon or
         // is not there.
@@ -300,15 +310,15 @@ impl Picture<'_> {
                 "{} being deleted, and no node says that it is done: until the grace is over it is waited for",
                 plural(unheard, "worker is", "workers are")
             );
-            return finding(true, "NodeSilent", text);
+            return finding(true, Word::NodeSilent, text);
         }
         let staying =
             self.workers.iter().filter(|worker| worker.phase == Phase::Serving && worker.stay == Stay::Leaving);
         match staying.count() {
-            0 => finding(false, "NotBlocked", "no drain waits"),
+            0 => finding(false, Word::NotBlocked, "no drain waits"),
             n => finding(
                 true,
-                "WaitsForReplacement",
+                Word::WaitsForReplacement,
                 format!("{} on a node that goes, until others are ready", plural(n, "worker stays", "workers stay")),
             ),
         }
@@ -457,16 +467,16 @@ mod tests {
         let served = Standing::Served;
         let coming = Picture { coming: 1, ..picture(&served, &[]) };
         let check = |picture: &Picture<'_>, expected: &str| {
-            assert_eq!(picture.progressing().reason, expected);
+            assert_eq!(picture.progressing().reason.as_str(), expected);
         };
         check(&coming, "Starting");
-        let faults = [Fault::new("ForeignObject", "Deployment s-worker is somebody else's")];
+        let faults = [Fault::new(Word::ForeignObject, "Deployment s-worker is somebody else's")];
         check(&Picture { faults: &faults, ..coming.clone() }, "NotMade");
         let text = "1 worker is wanted and cannot be made: Degraded says why";
         assert_eq!(message(&Picture { faults: &faults, ..coming.clone() }, "Progressing"), text);
         let there = DeploymentFacts { observed: true, ..DeploymentFacts::default() };
         check(&Picture { faults: &faults, deployments: std::slice::from_ref(&there), ..coming.clone() }, "Starting");
-        let failure = Some(crate::facts::Trouble { reason: "FailedCreate".to_owned(), message: "quota".to_owned() });
+        let failure = Some(Trouble { reason: "FailedCreate".to_owned(), message: "quota".to_owned() });
         check(&Picture { deployments: &[DeploymentFacts { failure, ..there }], ..coming.clone() }, "NotMade");
         let starting = [worker(Phase::Starting, Stay::Welcome, 0)];
         check(&Picture { faults: &faults, workers: &starting, ..coming }, "Starting");
@@ -504,12 +514,12 @@ mod tests {
     #[test]
     fn faults_are_told_once_each() {
         let served = Standing::Served;
-        let fault = |n: u32| Fault::new("ErrImagePull", format!("no such image {n}"));
-        let faults = [fault(1), fault(2), Fault::new("failed-create!", "exceeded quota")];
+        let fault = |n: u32| Fault::new(Reason::Told("ErrImagePull".to_owned()), format!("no such image {n}"));
+        let faults = [fault(1), fault(2), Fault::new(Reason::Told("failed-create!".to_owned()), "exceeded quota")];
         let status = Picture { faults: &faults, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
         assert_eq!(status.conditions[2].reason, "ErrImagePull");
         assert_eq!(status.conditions[2].message, "no such image 1; exceeded quota");
-        let said = [Fault::new("CrashLoopBackOff", "\u{1b}[31mno\u{7f}\u{ffff}\n")];
+        let said = [Fault::new(Reason::Told("CrashLoopBackOff".to_owned()), "\u{1b}[31mno\u{7f}\u{ffff}\n")];
         let status = Picture { faults: &said, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
         assert_eq!(status.conditions[2].message, "\u{fffd}[31mno\u{fffd}\u{fffd}\n");
         assert_eq!((one_word("failed-create!"), one_word("9")), ("failedcreate".to_owned(), "R9".to_owned()));

@@ -21,6 +21,7 @@ use crate::look::{Findings, Seen};
 use crate::metrics;
 use crate::names::Key;
 use crate::operator::Operator;
+use crate::reasons::{Place, Reason, Word};
 use crate::resource::Resource;
 use crate::scale::Scaling;
 use crate::status::{Picture, Stands, is_news, stands};
@@ -169,17 +170,17 @@ impl Operator {
             Telling::Nothing => Ok(()),
             Telling::New(name) => {
                 match note.tone {
-                    Tone::Normal => tracing::info!(service = %key, reason = note.reason, "{}", note.text),
-                    Tone::Warning => tracing::warn!(service = %key, reason = note.reason, "{}", note.text),
+                    Tone::Normal => tracing::info!(service = %key, reason = note.reason.as_str(), "{}", note.text),
+                    Tone::Warning => tracing::warn!(service = %key, reason = note.reason.as_str(), "{}", note.text),
                 }
                 let event = event(name, note, regarding, &self.reporter, now);
                 let created = self.cluster.create_event(&key.namespace, &event);
-                part(info_span!("event", reason = note.reason, outcome = Empty), created).await
+                part(info_span!("event", reason = note.reason.as_str(), outcome = Empty), created).await
             }
             Telling::Again(name, times) => {
                 let series = json!(series(times, now));
                 let repeated = self.cluster.repeat_event(&key.namespace, &name, &series);
-                part(info_span!("event", reason = note.reason, outcome = Empty), repeated).await
+                part(info_span!("event", reason = note.reason.as_str(), outcome = Empty), repeated).await
             }
         }
     }
@@ -241,11 +242,11 @@ fn decisions(scaling: &Scaling) -> Vec<Note> {
     let created = scaling.created() as usize;
     if created > 0 {
         let text = created_text(created, scaling.limited(), scaling.want(), scaling.why());
-        notes.push(Note::normal("WorkersCreated", SCALE, text));
+        notes.push(Note::normal(Word::WorkersCreated, SCALE, text));
     }
     if !done.undrained.is_empty() {
         let text = format!("{} put back: {}", workers(done.undrained.len()), named(&done.undrained));
-        notes.push(Note::normal("WorkersUndrained", SCALE, text));
+        notes.push(Note::normal(Word::WorkersUndrained, SCALE, text));
     }
     let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (name, why) in &done.drained {
@@ -253,7 +254,7 @@ fn decisions(scaling: &Scaling) -> Vec<Note> {
     }
     for (why, names) in by_reason {
         let text = format!("{} ({why}): {}", workers(names.len()), named(&names));
-        notes.push(Note::normal("WorkersDraining", "Drain", text));
+        notes.push(Note::normal(Word::WorkersDraining, "Drain", text));
     }
     if !done.expired.is_empty() {
         let text = format!(
@@ -261,11 +262,11 @@ fn decisions(scaling: &Scaling) -> Vec<Note> {
             workers(done.expired.len()),
             named(&done.expired)
         );
-        notes.push(Note::warning("DrainExpired", "Drain", text));
+        notes.push(Note::warning(Word::DrainExpired, "Drain", text));
     }
     if !done.removed.is_empty() {
         let text = format!("{} removed: {}", workers(done.removed.len()), named(&done.removed));
-        notes.push(Note::normal("WorkersRemoved", SCALE, text));
+        notes.push(Note::normal(Word::WorkersRemoved, SCALE, text));
     }
     notes
 }
@@ -282,7 +283,7 @@ fn going(seen: &Seen, care: &mut Care) -> Vec<Note> {
         if care.going.insert(node.clone()) && !is_told {
             let there = there().count();
             let text = format!("node {node} goes ({why}): {} replaced, then drained", workers(there));
-            notes.push(Note::normal("NodeLeaving", "Drain", text));
+            notes.push(Note::normal(Word::NodeLeaving, "Drain", text));
         }
     }
     notes
@@ -298,9 +299,9 @@ fn rollout(rolling: &mut Option<bool>, deployments: &[DeploymentFacts]) -> Optio
     }
     match (rolling.replace(is_rolling), is_rolling) {
         (Some(false), true) => {
-            Some(Note::normal("RollingOut", "Reconcile", "pods are replaced by ones of the present template"))
+            Some(Note::normal(Word::RollingOut, "Reconcile", "pods are replaced by ones of the present template"))
         }
-        (Some(true), false) => Some(Note::normal("RolledOut", "Reconcile", "all pods are of the present template")),
+        (Some(true), false) => Some(Note::normal(Word::RolledOut, "Reconcile", "all pods are of the present template")),
         _ => None,
     }
 }
@@ -312,27 +313,33 @@ fn transitions(before: &Stands, after: &StreamServiceStatus) -> Vec<Note> {
     let was_told = |reason: &str| before.iter().any(|(_, status, other)| status == "True" && other == reason);
     let mut notes: Vec<Note> = Vec::new();
     let mut over: Vec<&str> = Vec::new();
-    for kind in ["Ready", "Degraded", "ScalingLimited", "DrainBlocked"] {
-        let Some(now) = find(kind) else { continue };
-        let then = before.iter().find(|(of, ..)| of == kind);
+    let starting = Word::Starting.as_str();
+    for (kind, is_over) in [
+        (Place::Ready, None),
+        (Place::Degraded, Some(Word::NotDegraded)),
+        (Place::ScalingLimited, Some(Word::NotScalingLimited)),
+        (Place::DrainBlocked, Some(Word::NotDrainBlocked)),
+    ] {
+        let Some(now) = find(kind.as_str()) else { continue };
+        let then = before.iter().find(|(of, ..)| of == kind.as_str());
         if then.is_some_and(|(_, status, reason)| (status, reason) == (&now.status, &now.reason)) {
             continue;
         }
         let bad = match kind {
-            "Ready" => matches!(now.reason.as_str(), "Invalid" | "PathConflict"),
+            Place::Ready => [Word::Invalid, Word::PathConflict].iter().any(|word| now.reason == word.as_str()),
             // A fleet that grows is no fault.
-            "ScalingLimited" => now.status == "True" && now.reason != "Starting",
+            Place::ScalingLimited => now.status == "True" && now.reason != starting,
             _ => now.status == "True",
         };
-        let was_bad = then.filter(|(_, status, reason)| kind != "Ready" && status == "True" && reason != "Starting");
+        let was_bad = then.filter(|(_, status, reason)| status == "True" && reason != starting);
         if bad {
-            let is_told = was_told(&now.reason) || notes.iter().any(|note| note.reason == now.reason);
+            let is_told = was_told(&now.reason) || notes.iter().any(|note| note.reason.as_str() == now.reason);
             if !is_told {
-                notes.push(Note::warning(now.reason.clone(), "Reconcile", brief(&now.message)));
+                notes.push(Note::warning(Reason::Told(now.reason.clone()), "Reconcile", brief(&now.message)));
             }
-        } else if let Some((.., reason)) = was_bad.filter(|_| now.status == "False") {
+        } else if let (Some((.., reason)), Some(word)) = (was_bad.filter(|_| now.status == "False"), is_over) {
             if !over.contains(&reason.as_str()) {
-                notes.push(Note::normal(format!("Not{kind}"), "Reconcile", brief(&now.message)));
+                notes.push(Note::normal(word, "Reconcile", brief(&now.message)));
             }
             over.push(reason);
         }

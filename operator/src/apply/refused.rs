@@ -90,7 +90,7 @@ impl Refused {
         let (value, trial) = (serde_json::Value::Null, crate::objects::Trial::None);
         let object = Object { kind: Kind::Service, name: "a".to_owned(), value, trial };
         let long_ago = Instant::now().checked_sub(MAX_WAIT * 2).unwrap_or_else(Instant::now);
-        self.note(&object, object.hash(), Fault::new("ObjectRefused", ""), long_ago, 0.5);
+        self.note(&object, object.hash(), Fault::new(crate::reasons::Word::ObjectRefused, ""), long_ago, 0.5);
     }
 
     /// What is wrong.

@@ -64,7 +64,7 @@ fn what_is_refused_is_tried_again_later_and_later() {
     let at = |seconds| now + Duration::from_secs(seconds);
     let (mut refused, one) = (Refused::default(), object(1));
     let hash = one.hash();
-    let fault = || Fault::new("ObjectRefused", "exceeded quota");
+    let fault = || Fault::new(Word::ObjectRefused, "exceeded quota");
     refused.note(&one, hash, fault(), at(0), 0.5);
     assert!(refused.waits(&one, hash, at(1)) && !refused.waits(&one, hash, at(2)));
     assert!(!refused.waits(&object(2), object(2).hash(), at(1)), "another text is another try");
@@ -89,7 +89,7 @@ async fn what_is_another_s_is_not_told_anew_with_each_look() {
     let mut refused = Refused::default();
     assert_eq!(writer.apply(&[object(1)], &[], &mut refused).await, Applied::Done);
     let next = refused.next();
-    assert!(next.is_some() && refused.faults().all(|fault| fault.reason == "ForeignObject"));
+    assert!(next.is_some() && refused.faults().all(|fault| fault.reason == Word::ForeignObject.into()));
     for _ in 0..5 {
         writer.apply(&[object(1)], &[], &mut refused).await;
     }
@@ -173,7 +173,7 @@ fn pods_are_not_made_that_could_not_start() {
     let refused = |kind| {
         let mut refused = Refused::default();
         let object = Object { kind, ..object(1) };
-        refused.note(&object, object.hash(), Fault::new("ForeignObject", ""), Instant::now(), 0.5);
+        refused.note(&object, object.hash(), Fault::new(Word::ForeignObject, ""), Instant::now(), 0.5);
         refused.keeps_pods_from_starting()
     };
     assert!(refused(Kind::ConfigMap) && refused(Kind::Secret) && refused(Kind::ServiceAccount));
@@ -331,7 +331,7 @@ async fn another_s_deployment_is_not_tried_out() {
 }
 
 fn foreign_fault() -> Fault {
-    Fault::new("ForeignObject", "")
+    Fault::new(Word::ForeignObject, "")
 }
 
 /// A leader that waited for an answer until its leave was over wrote all the same, while another one acted.
@@ -357,7 +357,7 @@ async fn what_is_as_it_was_again_is_not_refused() {
     let value = json!({ "spec": { "replicas": 1 } });
     let first = Object { kind: Kind::Deployment, name: "d".to_owned(), value, trial: Trial::First };
     let mut refused = Refused::default();
-    refused.note(&first, [7; 16], Fault::new("ObjectRefused", ""), Instant::now(), 0.5);
+    refused.note(&first, [7; 16], Fault::new(Word::ObjectRefused, ""), Instant::now(), 0.5);
     assert_eq!(writer.apply(&[first], &[], &mut refused).await, Applied::Done);
     assert!(refused.faults().next().is_none());
 }

@@ -156,7 +156,7 @@ fn what_may_not_be_listed_is_a_fault() {
     assert_eq!(faults(&view), []);
     view.blind(Topic::Object(crate::kind::Kind::Deployment), Some("voice"), true);
     let text = "the operator may not list deployments: what changes of them is not seen";
-    assert_eq!(faults(&view), [Fault::new("NotListed", text)]);
+    assert_eq!(faults(&view), [Fault::new(Word::NotListed, text)]);
 }
 
 /// Five looks a second for as long as a service was on its way out: what was refused before stayed due.

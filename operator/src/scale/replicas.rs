@@ -13,6 +13,7 @@ use crate::known::Version;
 use crate::look::{Findings, Seen, Stop, is_closing};
 use crate::names::Key;
 use crate::operator::Operator;
+use crate::reasons::Word;
 use crate::scale::{Run, pods};
 use crate::status::Fault;
 use crate::traces::part;
@@ -170,7 +171,8 @@ impl Operator {
                     return Err(Stop::Away(text));
                 }
                 Err(refusal) => {
-                    let fault = Fault::new("ObjectRefused", format!("the replicas of Deployment {name}: {refusal}"));
+                    let fault =
+                        Fault::new(Word::ObjectRefused, format!("the replicas of Deployment {name}: {refusal}"));
                     faults.push(fault.clone());
                     let wait = Wait::after(before, Instant::now(), rand::random());
                     care.denied.insert(name.to_owned(), Box::new(Denial { replicas, wait, fault }));

@@ -310,7 +310,7 @@ async fn what_is_refused_is_not_told_as_done() {
     let is_ending = operator.view.lock().get(&key).unwrap().pods.values().all(|pod| pod.facts.ending);
     assert!(is_ending, "it is not deleted a second time");
     // A webhook that hangs is not waited for with each pod of each look.
-    care.pods_rest = Some(Box::new(Rest::after(Fault::new("PodRefused", "no answer"), Instant::now())));
+    care.pods_rest = Some(Box::new(Rest::after(Fault::new(Word::PodRefused, "no answer"), Instant::now())));
     assert_eq!(look(&mut care).await, (vec![], 1, 2));
 }
 

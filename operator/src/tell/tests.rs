@@ -96,7 +96,7 @@ async fn a_transition_is_told_once_however_late_its_status_is_written() {
     look(Standing::Served, &mut care).await;
     look(conflict(), &mut care).await;
     let text = "/x is served by voice/other, which was there before";
-    let note = Note::warning("PathConflict", "Reconcile", text);
+    let note = Note::warning(Reason::Told("PathConflict".to_owned()), "Reconcile", text);
     let later = Instant::now() + Duration::from_secs(60);
     let Telling::Again(_, times) = care.ledger.tell("s", &note, 0, later) else { panic!("it was not told") };
     assert_eq!(times, 3, "two conflicts, and this one");
@@ -111,7 +111,7 @@ fn what_stands_in_the_way_of_several_is_told_once() {
     };
     let (well, away) = (both("False", "AsExpected"), both("True", "StoreUnavailable"));
     let reasons = |before: &StreamServiceStatus, after: &StreamServiceStatus| {
-        transitions(&stands(before), after).into_iter().map(|note| note.reason).collect::<Vec<_>>()
+        transitions(&stands(before), after).into_iter().map(|note| note.reason.as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(reasons(&well, &away), ["StoreUnavailable"]);
     let mut later = away.clone();
@@ -128,12 +128,12 @@ fn rollouts_are_told_from_beginning_to_end() {
     let mut rolling = None;
     let mut reason = |facts: Vec<DeploymentFacts>| rollout(&mut rolling, &facts).map(|note| note.reason);
     assert_eq!(reason(facts(0, 3, true)), None, "nobody knows what was told before");
-    assert_eq!(reason(facts(3, 3, true)), Some("RolledOut".to_owned()));
+    assert_eq!(reason(facts(3, 3, true)), Some(Word::RolledOut.into()));
     assert_eq!(reason(facts(3, 3, false)), None, "another number of pods");
-    assert_eq!(reason(facts(0, 3, true)), Some("RollingOut".to_owned()));
+    assert_eq!(reason(facts(0, 3, true)), Some(Word::RollingOut.into()));
     assert_eq!(reason(facts(1, 4, true)), None);
     assert_eq!(reason(facts(1, 4, false)), None, "still");
-    assert_eq!(reason(facts(3, 3, true)), Some("RolledOut".to_owned()));
+    assert_eq!(reason(facts(3, 3, true)), Some(Word::RolledOut.into()));
 }
 
 #[test]
@@ -198,10 +198,10 @@ fn what_was_done_is_told() {
         scaling.did(&step);
     }
     let expected = [
-        Note::normal("WorkersUndrained", "Scale", "1 worker put back: a"),
-        Note::normal("WorkersDraining", "Drain", "1 worker (no calls): b"),
+        Note::normal(Word::WorkersUndrained, "Scale", "1 worker put back: a"),
+        Note::normal(Word::WorkersDraining, "Drain", "1 worker (no calls): b"),
         Note::warning(
-            "DrainExpired",
+            Word::DrainExpired,
             "Drain",
             "1 worker told to send their clients elsewhere, as maxDrainSeconds is over: c",
         ),

@@ -250,7 +250,7 @@ async fn who_may_not_be_told_to_have_fewer_keeps_its_pods() {
     let mut removed_with = |denied: Option<i32>| {
         bench.care.denied.clear();
         if let Some(replicas) = denied {
-            let denial = Denial { replicas, wait, fault: Fault::new("ObjectRefused", "no") };
+            let denial = Denial { replicas, wait, fault: Fault::new(Word::ObjectRefused, "no") };
             bench.care.denied.insert("a-worker".to_owned(), Box::new(denial));
         }
         let (seen, _) = bench.look();
