@@ -14,10 +14,9 @@ use crate::ice::{IceServer, IceUrl, check_servers, check_turn};
 use crate::operation::{BASE, Operation};
 use crate::pattern::PathPattern;
 use crate::spec::{
-    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS, MAX_METADATA_BYTES,
-    MAX_METADATA_DEPTH, MAX_METADATA_KEYS, MAX_RETENTION_SECONDS, MAX_SESSIONS_PER_WORKER, MAX_WEBHOOK_MS, MediaSpec,
-    MetadataSpec, Modality, OnFailure, Packing, ResumeBy, RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec,
-    TurnSpec, VariantSpec, WebhookSpec,
+    AffinitySpec, AffinityStrength, Exposure, HandlerSpec, IdentitySpec, JwtSpec, MAX_HOLD_SECONDS,
+    MAX_RETENTION_SECONDS, MAX_SESSIONS_PER_WORKER, MAX_WEBHOOK_MS, MediaSpec, Modality, OnFailure, Packing, ResumeBy,
+    RoutingSpec, SecretSource, StreamServiceSpec, TelephoneSpec, TurnSpec, VariantSpec, WebhookSpec,
 };
 
 /// The longest name of a variant: a worker's name has the service's in it, too, and is a DNS label.
@@ -331,21 +330,10 @@ fn identity(spec: IdentitySpec, mistakes: &mut Mistakes) -> Identity {
     Identity {
         user_id_from,
         demand,
-        metadata: checked_metadata(&metadata, mistakes),
+        metadata: metadata.limits("spec.identity.metadata", mistakes),
         tokens: jwt.and_then(|jwt| tokens(jwt, mistakes)),
         webhook: webhook.map(|webhook| checked_webhook(webhook, mistakes)),
     }
-}
-
-fn checked_metadata(spec: &MetadataSpec, mistakes: &mut Mistakes) -> MetadataLimits {
-    for (key, value, most) in [
-        ("maxBytes", spec.max_bytes, MAX_METADATA_BYTES),
-        ("maxDepth", spec.max_depth, MAX_METADATA_DEPTH),
-        ("maxKeys", spec.max_keys, MAX_METADATA_KEYS),
-    ] {
-        at_most(&format!("spec.identity.metadata.{key}"), value, most, mistakes);
-    }
-    MetadataLimits::from(spec)
 }
 
 fn tokens(jwt: JwtSpec, mistakes: &mut Mistakes) -> Option<Tokens> {

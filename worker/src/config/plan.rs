@@ -16,7 +16,6 @@ use streamfleet_process::tls::Certificate;
 use streamfleet_service::Service as Manifest;
 use streamfleet_service::ice::IceServers;
 use streamfleet_session::fleet::MAX_PLACED;
-use streamfleet_session::metadata::MetadataLimits;
 use streamfleet_session::{AdminToken, FleetKey, IdentityPolicy, Limits, PathPrefix, UserIdSource};
 use streamfleet_store::Backend;
 use streamfleet_store::config::RedisTls;
@@ -243,7 +242,7 @@ fn services(configured: &[ServiceConfig], handler: HandlerCheck<'_>, mistakes: &
         if let Err(problem) = handler(&config.handler.name, &config.handler.config) {
             mistakes.push(key("handler"), problem);
         }
-        let identity = identity(&config.identity, &key("identity.userIdFrom"), mistakes);
+        let identity = identity(&config.identity, &key("identity"), mistakes);
         let Some(name) = config.name.clone() else {
             mistakes.push(key("name"), "a service needs a name");
             continue;
@@ -269,9 +268,10 @@ fn services(configured: &[ServiceConfig], handler: HandlerCheck<'_>, mistakes: &
 
 fn identity(config: &IdentityConfig, key: &str, mistakes: &mut Mistakes) -> IdentityPolicy {
     let sources = config.user_id_from.iter().enumerate();
-    let user_id_from =
-        sources.filter_map(|(n, text)| mistakes.check(format!("{key}[{n}]"), text.parse::<UserIdSource>())).collect();
-    IdentityPolicy { user_id_from, metadata: MetadataLimits::from(&config.metadata) }
+    let user_id_from = sources
+        .filter_map(|(n, text)| mistakes.check(format!("{key}.userIdFrom[{n}]"), text.parse::<UserIdSource>()))
+        .collect();
+    IdentityPolicy { user_id_from, metadata: config.metadata.limits(&format!("{key}.metadata"), mistakes) }
 }
 
 fn telephone(config: &TelephoneConfig, key: &str, mistakes: &mut Mistakes) -> Telephone {

@@ -143,6 +143,13 @@ fn every_mistake_is_named() {
         ],
     );
     check(
+        "services: [{ name: a, identity: { metadata: { maxBytes: 65537, maxDepth: 65, maxKeys: 4096 } } }]",
+        &[
+            "services[0].identity.metadata.maxBytes: 65537 is more than 65536",
+            "services[0].identity.metadata.maxDepth: 65 is more than 64",
+        ],
+    );
+    check(
         "services: [{ name: a, telephone: { authToken: ' ' } }]",
         &["services[0].telephone.authToken: the auth token must not be empty; leave it out if calls need no signature"],
     );

@@ -4,9 +4,11 @@ use std::num::NonZeroU32;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use streamfleet_process::config::Mistakes;
 use streamfleet_session::metadata::{AllowList, MetadataLimits};
 
 use super::SecretSource;
+use crate::service::at_most;
 
 /// The longest that the admission webhook may take, in milliseconds: it is time that a caller waits.
 pub const MAX_WEBHOOK_MS: u32 = 10_000;
@@ -72,11 +74,18 @@ impl Default for MetadataSpec {
     }
 }
 
-impl From<&MetadataSpec> for MetadataLimits {
-    fn from(spec: &MetadataSpec) -> Self {
-        let MetadataSpec { max_bytes, max_depth, max_keys, allow } = spec;
-        let allow = AllowList::from_keys(allow.iter().cloned());
-        Self { max_bytes: *max_bytes, max_depth: *max_depth, max_keys: *max_keys, allow }
+impl MetadataSpec {
+    /// The bounds, of a specification whose key is `at`. What is larger than the schema allows is a mistake.
+    pub fn limits(&self, at: &str, mistakes: &mut Mistakes) -> MetadataLimits {
+        let Self { max_bytes, max_depth, max_keys, ref allow } = *self;
+        for (key, value, most) in [
+            ("maxBytes", max_bytes, MAX_METADATA_BYTES),
+            ("maxDepth", max_depth, MAX_METADATA_DEPTH),
+            ("maxKeys", max_keys, MAX_METADATA_KEYS),
+        ] {
+            at_most(&format!("{at}.{key}"), value, most, mistakes);
+        }
+        MetadataLimits { max_bytes, max_depth, max_keys, allow: AllowList::from_keys(allow.iter().cloned()) }
     }
 }
 
