@@ -14,7 +14,7 @@ use streamfleet_store::Backend;
 use streamfleet_store::config::{RedisSpec, StoreConfig};
 
 use crate::cluster::DEADLINE;
-use crate::lease::Terms;
+use crate::lease::{LONGEST, Terms};
 use crate::objects::{FILES, Site};
 
 /// Everything that whoever installs the operator can say about it. Keys are `camelCase`.
@@ -179,6 +179,9 @@ impl OperatorConfig {
                 DEADLINE.as_secs()
             );
             mistakes.push("lease.deadline", text);
+        }
+        if *duration > LONGEST {
+            mistakes.push("lease.duration", format!("must be at most {} s", LONGEST.as_secs()));
         }
         if retry >= deadline || retry.is_zero() {
             mistakes.push("lease.retry", "must be more than nothing and less than lease.deadline");

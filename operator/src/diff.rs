@@ -16,7 +16,8 @@ pub fn covers(actual: &Value, wanted: &Value) -> bool {
                 "requests" | "limits" => covers_amounts(actual, wanted),
                 _ => covers(actual, wanted),
             },
-            None => is_nothing(wanted),
+            // A Deployment that is not paused does not say so.
+            None => is_nothing(wanted) || (key == "paused" && *wanted == Value::Bool(false)),
         }),
         (Value::Array(actual), Value::Array(wanted)) => match list_key(wanted) {
             Some(key) => wanted

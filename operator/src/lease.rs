@@ -8,6 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+/// The longest lease. Whoever says more is no operator, and is not waited for longer.
+pub const LONGEST: Duration = Duration::from_secs(120);
+
 /// How long leases last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
@@ -93,7 +96,7 @@ impl Candidate {
             return Act::Lost;
         }
         let since = self.seen.as_ref().map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since));
-        if lease.holder.is_empty() || since >= lease.duration.unwrap_or(self.terms.duration) {
+        if lease.holder.is_empty() || since >= lease.duration.unwrap_or(self.terms.duration).min(LONGEST) {
             return take(lease.transitions.saturating_add(1));
         }
         Act::Wait
@@ -156,6 +159,10 @@ mod tests {
         assert_eq!(me.look(Some(&seen("other", 2)), at(48)), Act::Wait, "24 seconds");
         assert_eq!(me.look(Some(&seen("other", 2)), at(49)), take(2, 4));
         assert_eq!(me.look(Some(&seen("", 3)), at(49)), take(3, 4), "given back");
+        let forever = Seen { duration: Some(Duration::MAX), ..seen("ghost", 9) };
+        let mut other = Candidate::new("other".to_owned(), Terms::default());
+        let acts = [0, 119, 120].map(|second| other.look(Some(&forever), at(second)));
+        assert_eq!(acts, [Act::Wait, Act::Wait, take(9, 4)]);
         assert_eq!(me.leads_until(), None, "nothing was written yet");
         me.written(at(49));
         assert_eq!(me.leads_until(), Some(at(59)));

@@ -13,8 +13,10 @@ use streamfleet_process::config::{Mistakes, Secret};
 use streamfleet_scaling::{Buffer, Mode, Schedule, Tuning};
 use streamfleet_service::operation::{Autoscaling, Workers};
 use streamfleet_service::spec::{self, EnvSpec, ResourcesSpec, ScalingMode, ScheduleSpec, Template};
+use streamfleet_session::RECONNECT_LEAD;
 
-use crate::objects::{Blueprint, Group, Site};
+use crate::names::CONTAINER;
+use crate::objects::{Blueprint, Group, LEAVING, Site};
 use crate::resource::{Resource, Said};
 
 /// How often a service is looked at while something goes on.
@@ -82,10 +84,13 @@ impl Prepared {
         mistakes.or(Self { generation: resource.generation, said: said.clone(), parts })
     }
 
-    /// From SIGTERM to SIGKILL.
+    /// From SIGTERM to SIGKILL. Where that is bounded, calls go on for the longest drain before their clients are asked to connect
+    /// elsewhere, as in a drain that the operator has begun.
     #[must_use]
     pub fn grace(&self) -> Duration {
-        self.said.service.longest_drain().unwrap_or(UNBOUNDED_GRACE)
+        let service = &self.said.service;
+        let bounded = service.operation.autoscaling.max_drain.map(|drain| drain + RECONNECT_LEAD + LEAVING);
+        bounded.or_else(|| service.longest_drain()).unwrap_or(UNBOUNDED_GRACE)
     }
 
     /// What its objects are made from, with so many pods of each part.
@@ -212,7 +217,27 @@ fn overlay(key: &str, template: &Template, mistakes: &mut Mistakes) -> Option<Po
     for path in unknown {
         mistakes.push(path, "there is no such field in a pod's template");
     }
+    what_drains_go_by(&format!("{key}.template"), &typed, mistakes);
     Some(typed)
+}
+
+/// What says how long calls have is said elsewhere, and once: a worker that believes in another time than its kubelet would be killed with
+/// its calls.
+fn what_drains_go_by(key: &str, template: &PodTemplateSpec, mistakes: &mut Mistakes) {
+    const OWN: &str = "STREAMFLEET_";
+    let Some(spec) = &template.spec else { return };
+    if spec.termination_grace_period_seconds.is_some() {
+        let why = "is as long as calls may last: say spec.autoscaling.scaleDown.maxDrainSeconds or spec.limits.timeLimitSeconds";
+        mistakes.push(format!("{key}.spec.terminationGracePeriodSeconds"), why);
+    }
+    for (n, container) in spec.containers.iter().enumerate().filter(|(_, container)| container.name == CONTAINER) {
+        for (m, variable) in container.env.iter().flatten().enumerate() {
+            if variable.name.starts_with(OWN) {
+                let why = format!("variables that begin with {OWN} are the operator's");
+                mistakes.push(format!("{key}.spec.containers[{n}].env[{m}].name"), why);
+            }
+        }
+    }
 }
 
 /// Keys of `said` that are not in `known`, with their paths.
@@ -279,6 +304,8 @@ mod tests {
         assert_eq!(prepared.parts[1].tuning.buffer, Buffer::Places(3));
         assert_eq!(prepared.parts[0].tuning.schedules[0].min(), 9);
         assert_eq!(prepared.grace().as_secs(), 660);
+        let drain = json!({ "autoscaling": { "scaleDown": { "maxDrainSeconds": 40 } } });
+        assert_eq!(prepare(drain).unwrap().grace().as_secs(), 65, "10 s to go elsewhere, and 15 to leave");
         assert_eq!(prepared.parts[0].tuning.tick, IDLE, "a service at rest is not looked at more often");
     }
 
@@ -293,6 +320,16 @@ mod tests {
                 "spec.workers.template.spec.nodeSelektor: there is no such field in a pod's template".to_owned(),
             ])
         );
+        let drained = json!({ "terminationGracePeriodSeconds": 30, "containers": [
+            { "name": "sidecar", "env": [{ "name": "STREAMFLEET_LOG_FORMAT" }] },
+            { "name": "worker", "env": [{ "name": "LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }] },
+        ] });
+        let mistakes = template(json!({ "spec": drained })).unwrap_err();
+        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        for key in ["containers[1].env[1].name: ", "terminationGracePeriodSeconds: "] {
+            let key = format!("spec.workers.template.spec.{key}");
+            assert!(mistakes.iter().any(|mistake| mistake.starts_with(&key)), "{key} {mistakes:?}");
+        }
         let wrong = template(json!({ "spec": { "containers": 1 } })).unwrap_err();
         assert!(wrong[0].starts_with("spec.workers.template: is no part of a pod's template"), "{wrong:?}");
         let never = json!({ "autoscaling": { "schedule": [{ "cron": "0 0 30 2 *", "durationSeconds": 60, "minReplicas": 1 }] } });

@@ -348,7 +348,7 @@ impl Remaining {
         if !closed.is_empty() {
             told.push(format!(
                 "StreamServices may not be listed in the namespaces {}. Where such a namespace is there, give its Role back (helm rollback, or \
-                 helm upgrade). Where it has been deleted, nothing in it needs the operator{}.",
+                 helm upgrade). Where it has been deleted and is gone, nothing in it needs the operator{}.",
                 closed.join(", "),
                 if names.is_empty() { ": helm uninstall --no-hooks" } else { "" },
             ));

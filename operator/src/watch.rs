@@ -208,6 +208,11 @@ fn is_refused(error: &watcher::Error) -> bool {
     }
 }
 
+/// Whether there is no such kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+}
+
 /// Why nothing is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Silence {
@@ -275,6 +280,9 @@ impl Ear {
             Silence::Away => tracing::warn!(?topic, namespace, %error, "nothing is told"),
             Silence::Refused => {
                 self.told.blind(topic, self.namespace.as_deref(), true);
+                if is_unknown(error) && topic == Topic::Service {
+                    tracing::error!("this cluster does not know StreamServices: install the chart streamfleet-crds");
+                }
                 if self.missing.as_ref().is_some_and(Missing::refused) {
                     tracing::error!(?topic, namespace, %error, "its StreamServices are left alone until it can be listed");
                 } else {

@@ -158,8 +158,11 @@ impl Acquaintance {
             met.registered = Some(pod.restarts);
         }
         let said = view.and_then(|view| view.said.as_ref());
+        let is_ready = matches!(pod.stage, Stage::Ready(_));
         let phase = match view {
             _ if pod.ending || pod.marks.draining => Phase::Draining,
+            // One that was ready before anybody here has met it has been in the directory.
+            None if sight.figures == Figures::Stale && met.phase == Phase::Starting && is_ready => Phase::Serving,
             // What the store does not say cannot make anybody lost while it says nothing at all.
             None if sight.figures == Figures::Stale && met.phase != Phase::Draining => met.phase,
             Some(view) if said.is_some() && view.gate != Gate::Open => Phase::Draining,
@@ -491,6 +494,13 @@ mod tests {
         assert_eq!(look(&mut met, &ready("a"), &[view("a", Gate::Open, 3)], Figures::Fresh).phase, Phase::Serving);
         let silent = look(&mut met, &ready("a"), &[], Figures::Stale);
         assert_eq!((silent.phase, silent.figures, silent.empty), (Phase::Serving, Figures::Stale, false));
+        // An operator that begins in the silence goes by what Kubernetes says.
+        for (stage, expected) in
+            [(Stage::Ready(NOW), Phase::Serving), (Stage::Running, Phase::Starting), (Stage::Waiting, Phase::Starting)]
+        {
+            let seen = look(&mut Acquaintance::default(), &pod("a", stage), &[], Figures::Stale);
+            assert_eq!((seen.phase, seen.figures, seen.empty), (expected, Figures::Stale, false), "{stage:?}");
+        }
     }
 
     #[test]

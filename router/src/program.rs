@@ -48,6 +48,8 @@ use crate::{tell, web};
 const STOP_GRACE: Duration = Duration::from_secs(2);
 /// How often it is looked whether the store answers.
 const LOOK: Duration = Duration::from_millis(500);
+/// A router that has begun has read the store within this, where that answers.
+const FIRST_SIGHT: Duration = Duration::from_secs(1);
 
 /// The router: takes what clients ask and passes it on to the workers of a fleet.
 ///
@@ -246,7 +248,7 @@ pub async fn serve(
     let mut subsystems = Subsystems::new();
     let roster = match (cluster.services, &client) {
         (Some(scope), Some(client)) => {
-            let (sender, roster) = watch::channel(Arc::new(Roster::default()));
+            let (sender, roster) = watch::channel(Arc::new(Roster::unread()));
             let counts = Counts::default();
             counts.observe(&metrics.meter("kubernetes"), &contact);
             let hold = readiness.hold("kubernetes");
@@ -283,6 +285,7 @@ pub async fn serve(
     let minting = told.map(|(minting, ..)| minting);
     let more = relay.as_ref().map(|relay| relay.view().route(plan.access.admin_token.clone())).unwrap_or_default();
     let traffic = relay.as_ref().map(Relay::traffic);
+    let relays = if relay.is_some() { Relays::Media } else { Relays::Nothing };
     if let Some(relay) = relay {
         let stop = stop.clone();
         subsystems.spawn(leave::RELAY, async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
@@ -290,7 +293,7 @@ pub async fn serve(
     if let Some(renewal) = renewal {
         until(&mut subsystems, "certificate", &stop, renewal.follow());
     }
-    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone()));
+    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone(), relays));
     let hold = calls::Hold::default();
     until(&mut subsystems, "held calls", &stop, tell::tell(hold.clone(), store.clone(), metrics.meter("router")));
     let sockets = Sockets::new(plan.sockets);
@@ -383,6 +386,13 @@ enum Sight {
     Blind,
 }
 
+/// Whether media comes by a router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relays {
+    Media,
+    Nothing,
+}
+
 /// What has been seen of the store.
 #[derive(Debug, Default)]
 struct Eyes {
@@ -405,17 +415,26 @@ impl Eyes {
     }
 }
 
-/// Says whether the store can be read. A router that has read it once goes on serving; one that never has cannot.
-async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness) {
+/// Whether a router that has not read the store since it has begun, so long ago, is kept from clients. It cannot place calls, and another one
+/// may. But media of calls that live comes by its relay, and needs no store: where all routers have died since the store went, there
+/// is no other one.
+fn is_of_no_use(relays: Relays, begun: Duration) -> bool {
+    relays == Relays::Nothing || begun < FIRST_SIGHT
+}
+
+/// Says whether the store can be read. A router that has read it once goes on serving.
+async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness, relays: Relays) {
     let mut eyes = Eyes::default();
-    let mut said: Option<(Sight, Option<Note>, Option<Hold>)> = None;
+    let begun = Instant::now();
+    let mut before = None;
+    let mut _said: (Option<Note>, Option<Hold>);
     loop {
         let now = Instant::now();
         let sight = eyes.look(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
-        if said.as_ref().is_none_or(|(before, ..)| *before != sight) {
-            let note = (sight == Sight::Past).then(|| readiness.note("the store does not answer"));
-            let hold = (sight == Sight::Blind).then(|| readiness.hold("store"));
-            said = Some((sight, note, hold));
+        let waits = sight == Sight::Blind && is_of_no_use(relays, now - begun);
+        if before.replace((sight, waits)) != Some((sight, waits)) {
+            let note = (sight != Sight::Clear && !waits).then(|| readiness.note("the store does not answer"));
+            _said = (note, waits.then(|| readiness.hold("store")));
         }
         sleep(LOOK).await;
     }
@@ -434,6 +453,17 @@ fn announce(addresses: &Addresses) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_relays_media_is_not_kept_from_clients_for_long() {
+        for (relays, after, expected) in [
+            (Relays::Media, Duration::ZERO, true),
+            (Relays::Media, FIRST_SIGHT, false),
+            (Relays::Nothing, Duration::from_secs(600), true),
+        ] {
+            assert_eq!(is_of_no_use(relays, after), expected, "{relays:?} after {after:?}");
+        }
+    }
 
     #[test]
     fn what_was_seen_once_is_enough_to_serve() {

@@ -57,6 +57,7 @@ pub struct Desk {
 pub struct Roster {
     /// Which one a request is for.
     pub catalog: Catalog,
+    is_unread: bool,
     desks: HashMap<ServiceName, Arc<Desk>>,
 }
 
@@ -76,6 +77,18 @@ pub struct Means {
 }
 
 impl Roster {
+    /// The one before anybody has told which services there are.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self { is_unread: true, ..Self::default() }
+    }
+
+    /// Whether a service that is not found may be there all the same.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.is_unread
+    }
+
     /// The desk of a service.
     #[must_use]
     pub fn desk(&self, name: &ServiceName) -> Option<&Arc<Desk>> {
@@ -117,7 +130,7 @@ impl Roster {
                 Err(mistake) => deskless.push((service.name.clone(), mistake)),
             }
         }
-        (Self { catalog, desks }, deskless)
+        (Self { catalog, is_unread: false, desks }, deskless)
     }
 
     fn desk_of(&self, service: &Arc<Service>, means: &Means) -> Result<Arc<Desk>, Option<Mistake>> {

@@ -224,8 +224,10 @@ pub enum Reconnect {
 /// How long each step may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// One HTTP request, from connecting to the last byte of the answer.
+    /// One HTTP request, from connecting to the last byte of the answer; of an offer, until it is sent.
     pub request: Duration,
+    /// From an offer, or a socket's `start`, until the service has answered: it may hold a call for a minute until a worker is there.
+    pub answer: Duration,
     /// The offer with all its repetitions while the server says `connection_already_exists` or has no capacity.
     pub admission: Duration,
     /// From the answer until ICE and DTLS are up.
@@ -240,6 +242,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             request: Duration::from_secs(10),
+            answer: Duration::from_secs(75),
             admission: Duration::from_secs(10),
             connect: Duration::from_secs(15),
             liveness: Duration::from_secs(10),

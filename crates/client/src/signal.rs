@@ -68,6 +68,7 @@ pub(crate) struct Signaling {
     configuration: Url,
     id: SessionId,
     metadata: Option<Map<String, Value>>,
+    answer: Duration,
 }
 
 impl Signaling {
@@ -78,6 +79,7 @@ impl Signaling {
             configuration: options.url.configuration_url(),
             id: options.webrtc_id.clone(),
             metadata: options.offer_metadata(),
+            answer: options.timeouts.answer,
         })
     }
 
@@ -104,7 +106,7 @@ impl Signaling {
             metadata: self.metadata.as_ref(),
             resume: resume.map(Resume::expose),
         };
-        let reply = self.post(&body).await?;
+        let reply = self.post(&body, Some(self.answer)).await?;
         read_answer(&reply).map_err(|refused| match refused {
             Refused::Refusal(refusal) => refusal.into(),
             Refused::Nonsense(reason) => {
@@ -125,16 +127,21 @@ impl Signaling {
             r#type: "ice-candidate",
             webrtc_id: self.id.as_str(),
         };
-        let reply = self.post(&body).await?;
+        let reply = self.post(&body, None).await?;
         match refusal(&reply) {
             Some(refusal) => Err(refusal.into()),
             None => Ok(()),
         }
     }
 
-    async fn post(&self, body: &impl Serialize) -> Result<Reply, ClientError> {
+    /// Posts a body; where the answer may take longer than those of other requests, `limit` says how long.
+    async fn post(&self, body: &impl Serialize, limit: Option<Duration>) -> Result<Reply, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Request(error.to_string()))?;
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json").body(body);
+        let request = match limit {
+            Some(limit) => request.timeout(limit),
+            None => request,
+        };
         send(request, &self.url, MAX_ANSWER).await
     }
 }
@@ -143,6 +150,7 @@ impl Signaling {
 pub(crate) fn http(headers: &HeaderMap, limit: Duration, trust: Tls) -> Result<reqwest::Client, ClientError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls(trust)?)
+        .connect_timeout(limit)
         .timeout(limit)
         .default_headers(headers.clone())
         .user_agent(concat!("streamfleet-client/", env!("CARGO_PKG_VERSION")))

@@ -229,7 +229,7 @@ async fn refusals_are_told_and_those_that_pass_are_waited_for() {
 async fn a_server_that_says_nothing_has_not_taken_the_call() {
     let server = Server::start(vec![Conduct::Mute]).await;
     let mut options = server.options();
-    options.timeouts.connect = Duration::from_millis(300);
+    options.timeouts.answer = Duration::from_millis(300);
     let found = timeout(PATIENCE, Client::connect_socket(options)).await.unwrap();
     assert!(matches!(found, Err(ClientError::NotAccepted { .. })), "{found:?}");
 }

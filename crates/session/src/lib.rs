@@ -35,7 +35,7 @@ pub use candidate::{InvalidCandidate, ParsedCandidate, RemoteCandidate};
 pub use early::EarlyCandidates;
 pub use id::{ParseError, PathPrefix, ServiceName, SessionId, UserId};
 pub use identity::{Claims, Identity, IdentityPolicy, UserIdSource, Verification, identify};
-pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, State};
+pub use lifecycle::{CloseReason, LifeEvent, LifeLimits, Lifecycle, RECONNECT_LEAD, State};
 pub use limits::Limits;
 pub use metadata::{InvalidMetadata, Metadata, MetadataLimits};
 pub use network::{InvalidNetwork, Network};

@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::ParseError;
 
+/// Clients that the deadline of a drain would cut off are asked to connect elsewhere this long before it.
+pub const RECONNECT_LEAD: Duration = Duration::from_secs(10);
+
 /// Why a session ended. A closed set: the label goes into metrics, events and JSON and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CloseReason {

@@ -42,6 +42,8 @@ pub(super) fn build(of: &Blueprint, group: &Group) -> Object {
                 }),
             }),
             revision_history_limit: Some(REVISIONS),
+            // One that somebody has paused would never be rolled out, and with old pods beside the new ones nobody is drained.
+            paused: Some(false),
             template,
             ..DeploymentSpec::default()
         }),

@@ -20,6 +20,7 @@ mod wait;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
@@ -51,6 +52,9 @@ use crate::reached::{self, Front};
 use crate::relay::Minting;
 use crate::roster::{Desk, Roster};
 use crate::sockets::Sockets;
+
+/// When to come again to a router that has just begun.
+const UNREAD_RETRY: Duration = Duration::from_secs(5);
 
 /// Who may do what over HTTP.
 #[derive(Debug, Clone)]
@@ -249,7 +253,12 @@ async fn dispatch(State(api): State<Arc<Api>>, mut request: Request) -> Response
         let target = Target::new(name, &api.parts.secret.of_service(name), found.rest, request.uri());
         Some((Route::parse(found.rest)?, found.service, found.params, target))
     });
-    let Some((route, service, params, target)) = found else { return unknown::path(request).await };
+    let Some((route, service, params, target)) = found else {
+        if roster.is_unread() {
+            return reply::failure(&Failure::NoCapacity { retry_after: UNREAD_RETRY });
+        }
+        return unknown::path(request).await;
+    };
     // It is there, and what it needs is not: a Secret of its own.
     let Some(desk) = roster.desk(&service.name).cloned() else { return reply::failure(&Failure::UpstreamUnavailable) };
     if !route.methods().contains(request.method()) {

@@ -128,7 +128,8 @@ impl Followed {
                         let changed = book.refuse(watch);
                         if changed == Changed::Yes {
                             let namespace = scope.name(watch);
-                            tracing::error!(namespace, why, "StreamServices cannot be read there: none of them is served until they can");
+                            tracing::error!(namespace, why, "StreamServices cannot be read there: none of them is served until they can. Is the chart streamfleet-crds \
+                                 installed, and has the router its Role there?");
                         }
                         changed
                     }

@@ -137,3 +137,17 @@ async fn a_worker_that_hangs_has_another_stand_in_for_it() {
     assert_eq!(live.at.worker.as_str(), second.worker);
     world.sessions_become(1).await;
 }
+
+/// A router that has begun while the API server does not answer cannot say of any service that it is not there.
+#[tokio::test]
+async fn what_may_be_there_is_not_called_unknown() {
+    let world = World::new();
+    let router = world.unread_router();
+    let (status, answer) = world.offer(&router, "x", &json!({})).await;
+    assert_eq!((status, answer["meta"]["error"].as_str()), (503, Some("no_capacity")), "{answer}");
+    let answer = world.client.get(format!("{router}/sessions")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let router = world.router(json!({}));
+    let elsewhere = router.replace("/a", "/b");
+    assert_eq!(world.offer(&elsewhere, "x", &json!({})).await.0, 404);
+}

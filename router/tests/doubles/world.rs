@@ -195,16 +195,26 @@ impl World {
         let manifest = json!({
             "apiVersion": "streamfleet.dev/v1alpha1", "kind": "StreamService", "metadata": { "name": "a" }, "spec": spec,
         });
-        let store = self.open();
-        let (tasks, stop, http) = (self.tasks.clone(), self.stop.clone(), self.client.clone());
-        let secrets = Secrets::local();
-        let means =
-            Means { store: store.clone(), http: http.clone(), secrets, tasks: tasks.clone(), stop: stop.clone() };
+        let means = self.means();
         let mut mistakes = Mistakes::new();
         let services = files::services(&[("a.yaml".to_owned(), manifest.to_string())], &mut mistakes);
         assert_eq!(mistakes, Mistakes::new());
         let services = services.into_iter().map(|(_, service)| Service { grows_to, ..service }).collect();
-        let roster = Roster::default().next(services, &means).unwrap();
+        self.router_with(Roster::default().next(services, &means).unwrap(), means)
+    }
+
+    /// A router that nobody has told yet which services there are.
+    pub(crate) fn unread_router(&self) -> String {
+        self.router_with(Roster::unread(), self.means())
+    }
+
+    fn means(&self) -> Means {
+        let (tasks, stop) = (self.tasks.clone(), self.stop.clone());
+        Means { store: self.open(), http: self.client.clone(), secrets: Secrets::local(), tasks, stop }
+    }
+
+    fn router_with(&self, roster: Roster, means: Means) -> String {
+        let Means { store, http, tasks, stop, .. } = means;
         let access = Access {
             origins: Origins::Any,
             hosts: Hosts::Any,

@@ -20,6 +20,8 @@ pub struct Promise {
 pub enum WebRtc {
     /// They go on, and hear nothing of it.
     GoOn,
+    /// They go on, and may miss what was on its way until the load balancer notices.
+    Interrupted,
     /// Those of the worker are lost; others may miss what was on its way until the load balancer notices.
     Lost,
 }
@@ -57,6 +59,8 @@ pub fn promise(when: &str) -> Result<Promise> {
 fn understand(webrtc: &str, sockets: &str) -> Result<Promise> {
     let all = if webrtc.starts_with("nothing") || webrtc.contains("calls are finished within the grace") {
         WebRtc::GoOn
+    } else if webrtc.starts_with("what was on its way until the load balancer notices") {
+        WebRtc::Interrupted
     } else if webrtc.starts_with("its calls are lost") {
         WebRtc::Lost
     } else {
@@ -67,6 +71,7 @@ fn understand(webrtc: &str, sockets: &str) -> Result<Promise> {
         "nothing" => Sockets::GoOn,
         "" if all == WebRtc::GoOn => Sockets::GoOn,
         "likewise" if webrtc.contains(comes_back) => Sockets::ComeBack,
+        said if said.starts_with("end, and come back by their token") => Sockets::ComeBack,
         said if said.starts_with("those that are longer than `router.drain.graceSeconds`")
             && said.ends_with("come back by their token") =>
         {
@@ -93,6 +98,7 @@ mod tests {
             ("a node is drained", stays, Sockets::GoOnUnlessDrained),
             ("`kubectl delete pod`", stays, go_on),
             ("a worker or its node dies", WebRtc::Lost, Sockets::ComeBack),
+            ("a router dies", WebRtc::Interrupted, Sockets::ComeBack),
             ("the operator is away", stays, go_on),
             ("the API server is away", stays, go_on),
             ("Redis is away", stays, go_on),

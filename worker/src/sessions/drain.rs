@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use streamfleet_session::CloseReason;
 use streamfleet_session::wire::ServerMessage;
+use streamfleet_session::{CloseReason, RECONNECT_LEAD};
 use streamfleet_store::Gate;
 
 use super::via::Order;
-use super::{Live, RECONNECT_LEAD, Sessions};
+use super::{Live, Sessions};
 use crate::fleet::Member;
 
 /// Clients that are asked together come again spread over so much time: another worker is to take them one by one.

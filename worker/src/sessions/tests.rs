@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use streamfleet_handler::{Emit, Handler, HandlerError, Input, Registry};
 use streamfleet_process::telemetry::Metrics;
 use streamfleet_service::spec::Modality;
-use streamfleet_session::{Identity, IdentityPolicy, Limits};
+use streamfleet_session::{Identity, IdentityPolicy, Limits, RECONNECT_LEAD};
 use tower::ServiceExt as _;
 
 use std::sync::atomic::Ordering::Relaxed;

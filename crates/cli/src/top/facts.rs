@@ -217,7 +217,10 @@ impl Worker {
         let since = text(annotations, DRAINING_SINCE).and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let drain = Drain { since: since.map(jiff::Timestamp::as_second), reason: text(annotations, DRAIN_REASON) };
         let is_leaving = matches!(state, State::Draining | State::Ending);
-        let ended = || Drain { since: seconds(pod.metadata.deletion_timestamp.as_ref()), reason: None };
+        // What Kubernetes writes down is when the pod is to be gone at the latest.
+        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+        let told = seconds(pod.metadata.deletion_timestamp.as_ref()).map(|by| by - grace);
+        let ended = || Drain { since: told, reason: None };
         let drain = if drain == Drain::default() && state == State::Ending { ended() } else { drain };
         let spec = pod.spec.as_ref();
         let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
@@ -333,9 +336,9 @@ pub(super) mod tests {
         assert_eq!((worker.created, worker.node.as_deref()), (Some(1_795_341_600), Some("node-1")));
         let serving = Worker::read(&pod("w", &json!({}))).unwrap();
         assert_eq!((serving.drain, serving.variant, serving.admin_port), (None, None, Some(ADMIN_PORT)));
-        let ending = json!({ "metadata": { "deletionTimestamp": "2026-11-22T11:00:00Z" } });
-        let ending = Worker::read(&pod("w", &ending)).unwrap();
-        assert_eq!(ending.drain, Some(Drain { since: Some(1_795_345_200), reason: None }));
+        let deleted = json!({ "deletionTimestamp": "2026-11-22T11:00:00Z", "deletionGracePeriodSeconds": 3_600 });
+        let ending = Worker::read(&pod("w", &json!({ "metadata": deleted }))).unwrap();
+        assert_eq!(ending.drain, Some(Drain { since: Some(1_795_341_600), reason: None }));
     }
 
     /// A StreamService as the API server shows it.

@@ -129,6 +129,8 @@ impl View {
         let scope = teller.scope.words(choice);
         let clock = jiff::Timestamp::from_second(now).map(|time| time.strftime("%H:%M:%S UTC").to_string());
         let title = ["streamfleet top".to_owned(), teller.name.clone()].into_iter().chain(scope).chain(clock.ok());
+        // A router is asked for sessions, and they say nothing of that.
+        let none = |words| if teller.scope == Scope::Service { "only a cluster tells of this" } else { words };
         let services: Vec<(&Name, &Service)> = facts.services.iter().filter(|(name, _)| choice.is_in(name)).collect();
         let workers: Vec<(&Name, &Worker)> =
             facts.workers.iter().filter(|(_, worker)| choice.takes(&worker.service)).collect();
@@ -138,8 +140,8 @@ impl View {
             tables: vec![
                 services_table(&services, choice),
                 workers_table(facts, &workers, choice, now),
-                drains_table(&workers, now),
-                decisions_table(facts, choice, now),
+                Table { empty: none("nobody drains"), ..drains_table(&workers, now) },
+                Table { empty: none("nothing was decided lately"), ..decisions_table(facts, choice, now) },
             ],
             problem: problem.or(teller.note.clone()),
         }
@@ -243,7 +245,7 @@ fn drains_table(workers: &[(&Name, &Worker)], now: i64) -> Table {
     Table {
         head: vec!["DRAINS", "FOR", "SESSIONS LEFT", "WHY"],
         rows: drains.into_iter().map(row).collect(),
-        empty: "nobody drains",
+        empty: "",
         scroll: 0,
     }
 }
@@ -261,7 +263,7 @@ fn decisions_table(facts: &Facts, choice: &Choice, now: i64) -> Table {
     Table {
         head: vec!["AGO", "SERVICE", "DECISION", ""],
         rows: said.into_iter().take(MAX_DECISIONS).map(row).collect(),
-        empty: "nothing was decided lately",
+        empty: "",
         scroll: 0,
     }
 }

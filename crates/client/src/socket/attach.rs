@@ -87,7 +87,7 @@ pub(crate) async fn once(options: &SocketOptions, resume: Option<&Resume>) -> Re
         socket.send(Frame::Text(text)).await.map_err(|error| closed(error.to_string()))?;
     }
     let pinged = Instant::now();
-    let limit = options.timeouts.connect;
+    let limit = options.timeouts.answer;
     let first = timeout(limit, first_frame(&mut socket)).await;
     let first = first.map_err(|_| ClientError::NotAccepted { url: url.to_string(), after: limit })?;
     let first = first.map_err(|end| match end {

@@ -53,6 +53,8 @@ pub(crate) enum Carriers {
     Lasting,
     /// WebRTC, and WebSockets that come back by their token.
     Returning,
+    /// WebRTC alone.
+    Relayed,
 }
 
 /// Calls of which something else is expected than that they go on.
@@ -78,7 +80,7 @@ impl<'a> Live<'a> {
             let node = fleet.cluster.nodes()[GOES].name();
             let through = fleet.sockets_through(node).await?;
             println!("live: {:?}, {:?} of them by WebRTC, {through} sockets through {node}", live.at, live.webrtc_at);
-            let some_break = carriers == Carriers::Lasting || through > 0;
+            let some_break = carriers != Carriers::Returning || through > 0;
             if some_break && live.webrtc_at.values().all(|sessions| *sessions > 0) {
                 return Ok(live);
             }
@@ -113,6 +115,7 @@ impl<'a> Live<'a> {
                 let talk = |_| Talk::begin(fleet.cluster, &fleet.url, &flags, None);
                 (None, (0..TALKS).map(talk).collect::<Result<_>>()?, there(CALLS + TALKS).await?)
             }
+            Carriers::Relayed => (None, Vec::new(), webrtc_at.clone()),
         };
         eventually("the calls are heard", LIMIT, async || {
             let packets = heard()? - before;
@@ -195,6 +198,7 @@ impl Ended {
         tell(cluster, &self.tables(expected))?;
         match promised.webrtc {
             WebRtc::GoOn => self.webrtc.undisturbed()?,
+            WebRtc::Interrupted => lost(&self.webrtc, 0)?,
             WebRtc::Lost => lost(&self.webrtc, expected.lost)?,
         }
         if let Some(sockets) = &self.sockets {

@@ -33,6 +33,7 @@ async fn calls_outlive_what_is_not_theirs() -> Result<()> {
         timed(cluster, "kubectl drain", node::is_drained(&fleet)).await?;
         timed(cluster, "the operator is away", outages::operator(&fleet)).await?;
         timed(cluster, "Redis is away, and comes back empty", outages::redis(&fleet)).await?;
+        timed(cluster, "Redis is away, and all routers die", outages::redis_and_routers(&fleet)).await?;
         timed(cluster, "the API server is away", outages::api_server(&fleet)).await?;
         timed(cluster, "kubectl delete streamservice", service::deleted(&fleet)).await?;
         println!("all after {:.1} s", began.elapsed().as_secs_f32());

@@ -1,9 +1,11 @@
 //! What works is away for a while: the operator, the API server, Redis.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::fleet::{await_condition, await_status};
 
 use super::LIMIT;
@@ -76,15 +78,43 @@ pub(crate) async fn api_server(fleet: &Fleet<'_>) -> Result<()> {
     live.end("the API server is away", Expected::default()).await
 }
 
-/// Redis is killed, is away for longer than workers' leases last, and comes back with nothing.
-pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
-    let live = Live::begin(fleet, Carriers::Lasting).await?;
+async fn redis_is_killed(fleet: &Fleet<'_>) -> Result<()> {
     fleet.kubectl(&["scale", "deployment", "streamfleet-redis", "--replicas=0"])?;
     for pod in fleet.pods_of("redis")? {
         fleet.kubectl(&["delete", &pod, "--force", "--grace-period=0", "--ignore-not-found"])?;
     }
     let said = await_condition(&fleet.services(), SERVICE, ("Degraded", "True"), LIMIT).await?;
     ensure!(said.contains("StoreUnavailable"), "{said}");
+    Ok(())
+}
+
+/// No router is left that has ever read the store: media goes on all the same, through ones that begin without it.
+pub(crate) async fn redis_and_routers(fleet: &Fleet<'_>) -> Result<()> {
+    let live = Live::begin(fleet, Carriers::Relayed).await?;
+    redis_is_killed(fleet).await?;
+    let restarts = || fleet.restarts_of("router");
+    let before = restarts()?;
+    for node in fleet.cluster.nodes() {
+        node.place()?.output(Command::new("pkill").args(["-KILL", "-f", "^/streamfleet-router "]))?;
+    }
+    let died = Instant::now();
+    eventually("the routers have died", LIMIT, async || Ok((restarts()? >= before + 2).then_some(()))).await?;
+    fleet.await_routers_apart().await?;
+    println!("routers are ready again after {:.1} s", died.elapsed().as_secs_f32());
+    // A caller who hears nothing for ten seconds would have given up by then.
+    let given_up = || died.elapsed() > Duration::from_secs(20);
+    eventually("callers would have given up", LIMIT, async || Ok(given_up().then_some(()))).await?;
+    live.are_where_they_began().await?;
+    fleet.scale("redis", 1).await?;
+    await_condition(&fleet.services(), SERVICE, ("Degraded", "False"), LIMIT).await?;
+    fleet.call("with routers that began without a store")?;
+    live.end("a router dies", Expected::default()).await
+}
+
+/// Redis is killed, is away for longer than workers' leases last, and comes back with nothing.
+pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
+    let live = Live::begin(fleet, Carriers::Lasting).await?;
+    redis_is_killed(fleet).await?;
     // Nobody drains, and none is made but for a minimum: docs/scaling.md.
     let all_stay = async |asked: &str| -> Result<()> {
         let workers = fleet.workers().await?;

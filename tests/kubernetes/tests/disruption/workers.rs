@@ -196,6 +196,14 @@ impl<'a> Fleet<'a> {
         Ok(said.lines().map(str::to_owned).collect())
     }
 
+    /// How often containers of a part have been started again.
+    pub(crate) fn restarts_of(&self, component: &str) -> Result<u32> {
+        let label = format!("--selector=app.kubernetes.io/component={component}");
+        let path = "--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+        let said = self.kubectl(&["get", "pods", &label, path])?;
+        said.split_whitespace().map(|number| Ok(number.parse::<u32>()?)).sum()
+    }
+
     /// Sets the number of a part's pods, and waits until they are there or all gone.
     pub(crate) async fn scale(&self, component: &str, count: usize) -> Result<()> {
         let deployment = format!("streamfleet-{component}");
