@@ -164,6 +164,9 @@ mod tests {
         let check = |actual: Value, wanted: Value, expected: bool| {
             assert_eq!(covers(&actual, &wanted), expected, "{actual} covers {wanted}");
         };
+        check(json!({}), json!({ "paused": false }), true);
+        check(json!({ "paused": true }), json!({ "paused": false }), false);
+        check(json!({}), json!({ "automountServiceAccountToken": false }), false);
         check(json!({ "a": 1, "b": 2 }), json!({ "a": 1 }), true);
         check(json!({ "a": 1 }), json!({ "a": 2 }), false);
         check(json!({}), json!({ "a": {}, "b": [], "c": null, "d": "" }), true);

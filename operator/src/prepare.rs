@@ -224,7 +224,7 @@ fn overlay(key: &str, template: &Template, mistakes: &mut Mistakes) -> Option<Po
 /// What says how long calls have is said elsewhere, and once: a worker that believes in another time than its kubelet would be killed with
 /// its calls.
 fn what_drains_go_by(key: &str, template: &PodTemplateSpec, mistakes: &mut Mistakes) {
-    const OWN: &str = "STREAMFLEET_";
+    const OWN: &str = "STREAMFLEET_DRAIN_";
     let Some(spec) = &template.spec else { return };
     if spec.termination_grace_period_seconds.is_some() {
         let why = "is as long as calls may last: say spec.autoscaling.scaleDown.maxDrainSeconds or spec.limits.timeLimitSeconds";
@@ -321,8 +321,8 @@ mod tests {
             ])
         );
         let drained = json!({ "terminationGracePeriodSeconds": 30, "containers": [
-            { "name": "sidecar", "env": [{ "name": "STREAMFLEET_LOG_FORMAT" }] },
-            { "name": "worker", "env": [{ "name": "LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }] },
+            { "name": "sidecar", "env": [{ "name": "STREAMFLEET_DRAIN_NOTICE" }] },
+            { "name": "worker", "env": [{ "name": "STREAMFLEET_LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }] },
         ] });
         let mistakes = template(json!({ "spec": drained })).unwrap_err();
         assert_eq!(mistakes.len(), 2, "{mistakes:?}");

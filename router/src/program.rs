@@ -50,6 +50,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(500);
 /// A router that has begun has read the store within this, where that answers.
 const FIRST_SIGHT: Duration = Duration::from_secs(1);
+/// One that does not know whether there is another gives that so much time: callers who hear nothing have not given up by then.
+const ALONE: Duration = Duration::from_secs(8);
 
 /// The router: takes what clients ask and passes it on to the workers of a fleet.
 ///
@@ -275,8 +277,9 @@ pub async fn serve(
         let follow = kubernetes::public::follow(public, client.clone(), contact.clone(), board);
         until(&mut subsystems, "addresses", &stop, follow);
     }
+    let (told_to_serve, serve) = watch::channel(None);
     if let (Some(at), Some((_, _, endpoints)), Some(client)) = (cluster.peers, &told, &client) {
-        let follow = kubernetes::peers::follow(client.clone(), at, contact.clone(), endpoints.clone());
+        let follow = kubernetes::peers::follow(client.clone(), at, contact.clone(), endpoints.clone(), told_to_serve);
         until(&mut subsystems, "relays", &stop, follow);
     }
     if client.is_some() {
@@ -285,7 +288,7 @@ pub async fn serve(
     let minting = told.map(|(minting, ..)| minting);
     let more = relay.as_ref().map(|relay| relay.view().route(plan.access.admin_token.clone())).unwrap_or_default();
     let traffic = relay.as_ref().map(Relay::traffic);
-    let relays = if relay.is_some() { Relays::Media } else { Relays::Nothing };
+    let serve = relay.as_ref().map(|_| serve);
     if let Some(relay) = relay {
         let stop = stop.clone();
         subsystems.spawn(leave::RELAY, async move { stop.run_until_cancelled(relay.run()).await.unwrap_or(Ok(())) });
@@ -293,7 +296,7 @@ pub async fn serve(
     if let Some(renewal) = renewal {
         until(&mut subsystems, "certificate", &stop, renewal.follow());
     }
-    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone(), relays));
+    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone(), serve));
     let hold = calls::Hold::default();
     until(&mut subsystems, "held calls", &stop, tell::tell(hold.clone(), store.clone(), metrics.meter("router")));
     let sockets = Sockets::new(plan.sockets);
@@ -386,11 +389,13 @@ enum Sight {
     Blind,
 }
 
-/// Whether media comes by a router.
+/// How media comes to workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Relays {
-    Media,
-    Nothing,
+enum Media {
+    /// By itself.
+    Workers,
+    /// By relays, of which this router is one; whether any other serves clients, if somebody tells.
+    Relayed { others_serve: Option<bool> },
 }
 
 /// What has been seen of the store.
@@ -415,26 +420,38 @@ impl Eyes {
     }
 }
 
-/// Whether a router that has not read the store since it has begun, so long ago, is kept from clients. It cannot place calls, and another one
-/// may. But media of calls that live comes by its relay, and needs no store: where all routers have died since the store went, there
-/// is no other one.
-fn is_of_no_use(relays: Relays, begun: Duration) -> bool {
-    relays == Relays::Nothing || begun < FIRST_SIGHT
+/// Whether a router that has never read the store, and has known its services for so long, is kept from clients. It cannot place calls,
+/// and another one may. But media of calls that live comes by its relay, and needs no store: where all routers have died since the
+/// store went, there is no other one.
+fn is_kept(media: Media, blind: Duration) -> bool {
+    match media {
+        Media::Workers | Media::Relayed { others_serve: Some(true) } => true,
+        Media::Relayed { others_serve: Some(false) } => blind < FIRST_SIGHT,
+        Media::Relayed { others_serve: None } => blind < ALONE,
+    }
 }
 
-/// Says whether the store can be read. A router that has read it once goes on serving.
-async fn tell_of_the_store(roster: watch::Receiver<Arc<Roster>>, readiness: Readiness, relays: Relays) {
+/// Says whether the store can be read. A router that has read it once goes on serving. `serve` is whether any relay does, where somebody
+/// tells; `None` where this router is none.
+async fn tell_of_the_store(
+    roster: watch::Receiver<Arc<Roster>>,
+    readiness: Readiness,
+    serve: Option<watch::Receiver<Option<bool>>>,
+) {
     let mut eyes = Eyes::default();
-    let begun = Instant::now();
-    let mut before = None;
+    let (mut before, mut since, mut is_let) = (None, None, false);
     let mut _said: (Option<Note>, Option<Hold>);
     loop {
         let now = Instant::now();
         let sight = eyes.look(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
-        let waits = sight == Sight::Blind && is_of_no_use(relays, now - begun);
-        if before.replace((sight, waits)) != Some((sight, waits)) {
-            let note = (sight != Sight::Clear && !waits).then(|| readiness.note("the store does not answer"));
-            _said = (note, waits.then(|| readiness.hold("store")));
+        let media = serve.as_ref().map_or(Media::Workers, |serve| Media::Relayed { others_serve: *serve.borrow() });
+        let blind = (sight == Sight::Blind).then(|| now - *since.get_or_insert(now));
+        // Once it serves, it is one of those that do.
+        is_let = blind.is_some_and(|blind| is_let || !is_kept(media, blind));
+        let kept = blind.is_some() && !is_let;
+        if before.replace((sight, kept)) != Some((sight, kept)) {
+            let note = (sight != Sight::Clear && !kept).then(|| readiness.note("the store does not answer"));
+            _said = (note, kept.then(|| readiness.hold("store")));
         }
         sleep(LOOK).await;
     }
@@ -455,13 +472,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_relays_media_is_not_kept_from_clients_for_long() {
-        for (relays, after, expected) in [
-            (Relays::Media, Duration::ZERO, true),
-            (Relays::Media, FIRST_SIGHT, false),
-            (Relays::Nothing, Duration::from_secs(600), true),
+    fn a_relay_without_another_is_not_kept_from_clients_for_long() {
+        const EVER: Duration = Duration::from_secs(86_400);
+        let relayed = |others_serve| Media::Relayed { others_serve };
+        for (media, blind, expected) in [
+            (Media::Workers, EVER, true),
+            (relayed(Some(true)), EVER, true),
+            (relayed(Some(false)), Duration::ZERO, true),
+            (relayed(Some(false)), FIRST_SIGHT, false),
+            (relayed(None), FIRST_SIGHT, true),
+            (relayed(None), ALONE, false),
         ] {
-            assert_eq!(is_of_no_use(relays, after), expected, "{relays:?} after {after:?}");
+            assert_eq!(is_kept(media, blind), expected, "{media:?} after {blind:?}");
         }
     }
 

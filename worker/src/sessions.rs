@@ -58,6 +58,7 @@ use self::view::view;
 
 /// How long `end` waits for a session to be over: longer than the grace that a session gives its client.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// When a client may come again that found its loop behind with its work.
 const OVERLOADED: Duration = Duration::from_secs(2);
 

@@ -56,8 +56,13 @@ pub(crate) async fn join(
     setup.gathered = stopwatch.at(Instant::now());
 
     let mut patience = Patience::new(options, persistence);
+    let limit = match persistence {
+        Persistence::First => options.timeouts.answer,
+        // By a connection that may lead to whoever has died.
+        Persistence::Again => options.timeouts.request,
+    };
     let answer = loop {
-        match signaling.offer(&sdp, resume).await {
+        match signaling.offer(&sdp, resume, limit).await {
             Ok(answer) => break answer,
             Err(error) => patience.wait(error).await?,
         }

@@ -224,9 +224,10 @@ pub enum Reconnect {
 /// How long each step may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// One HTTP request, from connecting to the last byte of the answer; of an offer, until it is sent.
+    /// One HTTP request, from connecting to the last byte of the answer; of a call's first offer, connecting alone.
     pub request: Duration,
-    /// From an offer, or a socket's `start`, until the service has answered: it may hold a call for a minute until a worker is there.
+    /// From a call's first offer, or its socket's `start`, until the service has answered: it may hold a call for a minute until a
+    /// worker is there.
     pub answer: Duration,
     /// The offer with all its repetitions while the server says `connection_already_exists` or has no capacity.
     pub admission: Duration,

@@ -68,7 +68,6 @@ pub(crate) struct Signaling {
     configuration: Url,
     id: SessionId,
     metadata: Option<Map<String, Value>>,
-    answer: Duration,
 }
 
 impl Signaling {
@@ -79,7 +78,6 @@ impl Signaling {
             configuration: options.url.configuration_url(),
             id: options.webrtc_id.clone(),
             metadata: options.offer_metadata(),
-            answer: options.timeouts.answer,
         })
     }
 
@@ -97,8 +95,13 @@ impl Signaling {
         }
     }
 
-    /// Posts an offer once.
-    pub(crate) async fn offer(&self, sdp: &str, resume: Option<&Resume>) -> Result<Answer, ClientError> {
+    /// Posts an offer once, and waits for so long at most.
+    pub(crate) async fn offer(
+        &self,
+        sdp: &str,
+        resume: Option<&Resume>,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
         let body = OfferBody {
             sdp,
             r#type: "offer",
@@ -106,7 +109,7 @@ impl Signaling {
             metadata: self.metadata.as_ref(),
             resume: resume.map(Resume::expose),
         };
-        let reply = self.post(&body, Some(self.answer)).await?;
+        let reply = self.post(&body, Some(limit)).await?;
         read_answer(&reply).map_err(|refused| match refused {
             Refused::Refusal(refusal) => refusal.into(),
             Refused::Nonsense(reason) => {

@@ -266,7 +266,7 @@ impl Service {
         self
     }
 
-    /// How long a worker has from being told to end until its sessions are over: what bounds its drain, or else the longest session,
+    /// How long sessions go on at a worker that drains, before their clients are asked to go: what bounds its drain, or else the longest session,
     /// and a minute for what was just beginning. `None` where neither is bounded.
     #[must_use]
     pub fn longest_drain(&self) -> Option<Duration> {

@@ -258,7 +258,9 @@ impl Call {
     fn is_leaving(&self, at: &Reach) -> bool {
         let snapshot = self.desk.directory.now();
         let is_it = |view: &WorkerView| view.owner.worker == at.worker;
-        let asks = |view: &WorkerView| view.said.as_ref().is_some_and(|said| said.gate == Gate::Leaving);
+        let said = |view: &WorkerView| view.said.as_ref().is_some_and(|said| said.gate == Gate::Leaving);
+        // By an order that it is about to hear, too: its clients may be quicker than what it says next.
+        let asks = |view: &WorkerView| view.gate == Gate::Leaving || said(view);
         let workers = || snapshot.workers.iter();
         workers().any(|view| is_it(view) && asks(view)) && workers().any(|view| !is_it(view) && view.gate == Gate::Open)
     }

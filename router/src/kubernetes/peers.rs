@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::At;
@@ -23,9 +24,27 @@ const MAX_SLICES: usize = 64;
 /// Where all relays are, by slice. Whether they are ready does not matter: one that begins is told as well, and one that ends has clients.
 #[derive(Debug, Default)]
 struct Slices {
-    known: BTreeMap<String, Relays>,
+    known: BTreeMap<String, Slice>,
     /// Those that a list has named until now.
-    listed: Option<BTreeMap<String, Relays>>,
+    listed: Option<BTreeMap<String, Slice>>,
+}
+
+/// What a slice says.
+#[derive(Debug)]
+struct Slice {
+    relays: Relays,
+    /// One of them serves clients, and is not about to end.
+    serves: bool,
+}
+
+impl Slice {
+    fn of(slice: &EndpointSlice) -> Self {
+        // The Service publishes those that are not ready, too, as ready: whether they are is in `serving`.
+        let serves = |endpoint: &Endpoint| {
+            endpoint.conditions.as_ref().is_some_and(|is| is.serving == Some(true) && is.terminating != Some(true))
+        };
+        Self { relays: relays(slice), serves: slice.endpoints.iter().flatten().any(serves) }
+    }
 }
 
 /// The addresses of a slice, with whose they are.
@@ -38,14 +57,14 @@ impl Slices {
             Event::InitApply(slice) => {
                 let listed = self.listed.get_or_insert_default();
                 if listed.len() < MAX_SLICES {
-                    listed.insert(name(&slice), relays(&slice));
+                    listed.insert(name(&slice), Slice::of(&slice));
                 }
             }
             Event::InitDone => self.known = self.listed.take().unwrap_or_default(),
             Event::Apply(slice) => {
                 let name = name(&slice);
                 if self.known.len() < MAX_SLICES || self.known.contains_key(&name) {
-                    self.known.insert(name, relays(&slice));
+                    self.known.insert(name, Slice::of(&slice));
                 }
             }
             Event::Delete(slice) => drop(self.known.remove(&name(&slice))),
@@ -53,7 +72,12 @@ impl Slices {
     }
 
     fn all(&self) -> BTreeSet<IpAddr> {
-        one_each(self.known.values().flatten())
+        one_each(self.known.values().flat_map(|slice| &slice.relays))
+    }
+
+    /// Whether a relay serves: another one, where this one does not.
+    fn serve(&self) -> bool {
+        self.known.values().any(|slice| slice.serves)
     }
 }
 
@@ -101,8 +125,14 @@ pub(crate) async fn first(client: &Client, At { namespace, name }: &At, endpoint
     }
 }
 
-/// Follows them, until it is dropped.
-pub(crate) async fn follow(client: Client, At { namespace, name }: At, contact: Contact, endpoints: Endpoints) {
+/// Follows them, until it is dropped. `serve` is told whether any of them is ready for clients.
+pub(crate) async fn follow(
+    client: Client,
+    At { namespace, name }: At,
+    contact: Contact,
+    endpoints: Endpoints,
+    serve: watch::Sender<Option<bool>>,
+) {
     let config = watcher::Config::default().labels(&of_service(&name));
     let mut watch = Watch::<EndpointSlice>::new(Api::namespaced(client, &namespace), config, contact.line());
     let mut slices = Slices::default();
@@ -112,6 +142,7 @@ pub(crate) async fn follow(client: Client, At { namespace, name }: At, contact: 
         slices.note(event);
         if !is_list {
             endpoints.set(slices.all());
+            serve.send_replace(Some(slices.serve()));
         }
     }
 }
@@ -135,6 +166,28 @@ mod tests {
 
     fn all(slices: &Slices) -> Vec<String> {
         slices.all().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn who_serves() {
+        let check = |conditions: &[Value], expected: bool| {
+            let endpoint = |conditions| json!({ "addresses": ["10.0.0.1"], "conditions": conditions });
+            let slice: EndpointSlice = serde_json::from_value(json!({
+                "metadata": { "name": "a" }, "addressType": "IPv4", "ports": [],
+                "endpoints": conditions.iter().map(endpoint).collect::<Vec<_>>(),
+            }))
+            .unwrap();
+            let mut slices = Slices::default();
+            slices.note(Event::Apply(slice));
+            assert_eq!(slices.serve(), expected, "{conditions:?}");
+            slices.note(Event::Init);
+            slices.note(Event::InitDone);
+            assert!(!slices.serve(), "it is gone");
+        };
+        check(&[], false);
+        check(&[json!({ "ready": true }), json!({ "ready": true, "serving": false })], false);
+        check(&[json!({ "ready": true, "serving": true, "terminating": true })], false);
+        check(&[json!({ "serving": false }), json!({ "ready": true, "serving": true, "terminating": false })], true);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use streamfleet_session::fleet::Refused;
 use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
-use streamfleet_store::{Gate, SessionView};
+use streamfleet_store::{Gate, SessionView, WorkerView};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -320,11 +320,15 @@ async fn who_comes_back_to_a_worker_that_drains_stays_and_to_one_that_leaves_doe
     let ask = async |gate| {
         let name = first.parse().unwrap();
         assert!(world.store.ask_gate(&service(), &name, gate).await.unwrap());
-        // For its worker to hear, and for the router.
+        let heard = async {
+            let is_it = |view: &WorkerView| view.owner.worker == name && view.said.as_ref().unwrap().gate == gate;
+            while !world.store.workers(&service()).await.unwrap().iter().any(is_it) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, heard).await.expect("its worker hears of it");
+        // The router most likely, too.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let views = world.store.workers(&service()).await.unwrap();
-        let view = views.into_iter().find(|view| view.owner.worker == name).unwrap();
-        assert_eq!((view.gate, view.said.unwrap().gate), (gate, gate));
     };
     let comes_back = async || {
         let mut socket = open(&router).await;
@@ -336,7 +340,16 @@ async fn who_comes_back_to_a_worker_that_drains_stays_and_to_one_that_leaves_doe
         assert_eq!(comes_back().await, attached, "{gate:?}");
     }
     ask(Gate::Leaving).await;
-    let session: Value = serde_json::from_str(&comes_back().await).unwrap();
+    let said = async {
+        loop {
+            let said = comes_back().await;
+            if said != attached {
+                break said;
+            }
+        }
+    };
+    let said = timeout(SOON, said).await.expect("the router hears of it");
+    let session: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(session["type"], "session", "it begins at the other one");
 }
 

@@ -163,7 +163,7 @@ impl Args {
     /// An offer that a server holds while a worker starts is not given up before its time.
     fn wait_for(&self, timeouts: &mut Timeouts) {
         if let Some(patience) = self.patience() {
-            timeouts.request = timeouts.request.max(patience);
+            timeouts.answer = timeouts.answer.max(patience);
         }
     }
 
@@ -388,17 +388,20 @@ mod tests {
 
     #[test]
     fn waiting_is_asked_for() {
-        fn check(words: &[&str], patience: Option<u64>, request: u64) {
+        fn check(words: &[&str], patience: Option<u64>, expected: u64) {
             let args = parse(&[&["http://h/echo"], words].concat()).unwrap();
             assert_eq!(args.patience(), patience.map(Duration::from_secs), "{words:?}");
-            assert_eq!(args.options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
-            assert_eq!(args.socket_options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
-            assert_eq!(args.phone_options().unwrap().timeouts.request, Duration::from_secs(request), "{words:?}");
+            let [answer, by_socket, by_phone] = [
+                args.options().unwrap().timeouts.answer,
+                args.socket_options().unwrap().timeouts.answer,
+                args.phone_options().unwrap().timeouts.answer,
+            ];
+            assert_eq!([answer, by_socket, by_phone], [Duration::from_secs(expected); 3], "{words:?}");
         }
-        check(&[], None, 10);
-        check(&["--wait", "0"], None, 10);
-        check(&["--wait", "5"], Some(5), 10);
-        check(&["--wait", "60"], Some(60), 60);
+        check(&[], None, 75);
+        check(&["--wait", "0"], None, 75);
+        check(&["--wait", "60"], Some(60), 75);
+        check(&["--wait", "120"], Some(120), 120);
     }
 
     #[test]

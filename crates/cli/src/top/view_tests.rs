@@ -99,6 +99,9 @@ fn of_what_it_is_told() {
     ] {
         assert_eq!(words(scope, namespace).as_deref(), expected);
     }
+    let by_a_router = Teller { scope: Scope::Service, ..teller() };
+    let drains = |teller: &Teller| View::of(&Facts::default(), &Choice::default(), teller, None, NOW).tables[2].empty;
+    assert_eq!([drains(&teller()), drains(&by_a_router)], ["nobody drains", "only a cluster tells of this"]);
     let note = Some("look here".to_owned());
     let noted = Teller { note: note.clone(), ..teller() };
     let problem =

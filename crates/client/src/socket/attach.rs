@@ -1,7 +1,7 @@
 //! Taking a session up on a socket: open it, say who it is, hear that the server agrees.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Url;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -54,12 +54,13 @@ pub(crate) async fn plain(
     persistence: Persistence,
 ) -> Result<Attached, ClientError> {
     let start = Instant::now();
-    let mut backoff = Backoff::new(match persistence {
-        Persistence::First => options.timeouts.admission,
-        Persistence::Again => options.timeouts.rejoin,
-    });
+    let (patience, limit) = match persistence {
+        Persistence::First => (options.timeouts.admission, options.timeouts.answer),
+        Persistence::Again => (options.timeouts.rejoin, options.timeouts.connect),
+    };
+    let mut backoff = Backoff::new(patience);
     loop {
-        let error = match once(options, resume).await {
+        let error = match once(options, resume, limit).await {
             Ok(attached) => return Ok(attached),
             Err(error) => error,
         };
@@ -75,8 +76,12 @@ pub(crate) async fn plain(
     }
 }
 
-/// Takes up a session, or says why not.
-pub(crate) async fn once(options: &SocketOptions, resume: Option<&Resume>) -> Result<Attached, ClientError> {
+/// Takes up a session, or says why not: if the server does not answer within `limit`, that.
+pub(crate) async fn once(
+    options: &SocketOptions,
+    resume: Option<&Resume>,
+    limit: Duration,
+) -> Result<Attached, ClientError> {
     let stopwatch = Stopwatch::new(Instant::now());
     let url = options.url.socket_url();
     let (mut socket, times) = Socket::open(&url, &options.headers, options.tls, options.timeouts.request).await?;
@@ -87,7 +92,6 @@ pub(crate) async fn once(options: &SocketOptions, resume: Option<&Resume>) -> Re
         socket.send(Frame::Text(text)).await.map_err(|error| closed(error.to_string()))?;
     }
     let pinged = Instant::now();
-    let limit = options.timeouts.answer;
     let first = timeout(limit, first_frame(&mut socket)).await;
     let first = first.map_err(|_| ClientError::NotAccepted { url: url.to_string(), after: limit })?;
     let first = first.map_err(|end| match end {

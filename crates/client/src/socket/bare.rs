@@ -36,7 +36,7 @@ impl BareSocket {
     /// # Errors
     /// As [`crate::Client::connect_socket`].
     pub async fn connect(options: &SocketOptions) -> Result<Self, ClientError> {
-        let attached = attach::once(options, options.resume.as_ref()).await?;
+        let attached = attach::once(options, options.resume.as_ref(), options.timeouts.answer).await?;
         Ok(Self { socket: attached.socket, first: attached.first })
     }
 

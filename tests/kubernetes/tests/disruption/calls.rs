@@ -58,12 +58,20 @@ pub(crate) enum Carriers {
 }
 
 /// Calls of which something else is expected than that they go on.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected {
     /// Calls by WebRTC whose worker died.
     pub(crate) lost: u64,
     /// WebSockets that had to come back, at least and at most.
     pub(crate) back: (u64, u64),
+    /// What is not heard until the load balancer has noticed, where that may be.
+    pub(crate) noticed: Gaps,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self { lost: 0, back: (0, 0), noticed: NOTICED }
+    }
 }
 
 impl<'a> Live<'a> {
@@ -178,7 +186,7 @@ struct Ended {
 
 impl Ended {
     /// A line for each call.
-    fn tables(&self, Expected { lost, back: (least, most) }: Expected) -> String {
+    fn tables(&self, Expected { lost, back: (least, most), .. }: Expected) -> String {
         let mut text = format!("WebRTC, {lost} to be lost\n{}", self.webrtc.table());
         if let Some(sockets) = &self.sockets {
             text += &format!("WebSockets\n{}", sockets.table());
@@ -198,8 +206,8 @@ impl Ended {
         tell(cluster, &self.tables(expected))?;
         match promised.webrtc {
             WebRtc::GoOn => self.webrtc.undisturbed()?,
-            WebRtc::Interrupted => lost(&self.webrtc, 0)?,
-            WebRtc::Lost => lost(&self.webrtc, expected.lost)?,
+            WebRtc::Interrupted => lost(&self.webrtc, 0, expected.noticed)?,
+            WebRtc::Lost => lost(&self.webrtc, expected.lost, expected.noticed)?,
         }
         if let Some(sockets) = &self.sockets {
             ensure!(promised.sockets != Sockets::ComeBack, "such sockets cannot come back");
@@ -229,12 +237,12 @@ impl Ended {
 }
 
 /// So many are over, and others have missed what was on its way until the load balancer noticed.
-fn lost(report: &Report, expected: u64) -> Result<()> {
+fn lost(report: &Report, expected: u64, noticed: Gaps) -> Result<()> {
     let is_over = |each: &&Outcome| each.failure.is_some() || each.pause_ms > OVER_MS;
     let over = report.each.iter().filter(is_over).count() as u64;
     ensure!(over == expected, "{over} calls ended, and {expected} were to:\n{}", report.table());
     ensure!(report.each.len() == report.sessions.asked, "a call is not told of");
-    let noticed = report.allowing(NOTICED);
+    let noticed = report.allowing(noticed);
     let is_well = |each: &Outcome| is_over(&each) || each.is_well(noticed);
     ensure!(report.each.iter().all(is_well), "beyond {noticed:?}:\n{}", report.table());
     Ok(())

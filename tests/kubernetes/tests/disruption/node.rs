@@ -67,7 +67,7 @@ async fn of_lost(fleet: &Fleet<'_>, live: &Live<'_>, node: &str) -> Result<Expec
     let (gone, _) = of_nodes(live, node)?;
     // Nobody knows which of those to its worker came by its router.
     let (to, by) = (live.sockets_at(gone), fleet.sockets_through(node).await?);
-    Ok(Expected { lost: live.webrtc_at[&gone.name], back: (to.max(by), to + by) })
+    Ok(Expected { lost: live.webrtc_at[&gone.name], back: (to.max(by), to + by), ..Expected::default() })
 }
 
 /// Waits until other nodes have as many workers as there are to be.
@@ -144,7 +144,7 @@ pub(crate) async fn is_drained(fleet: &Fleet<'_>) -> Result<()> {
     .await?;
     live.are_where_they_began().await?;
     ensure!(drain.try_wait()?.is_none(), "the drain did not wait for the calls");
-    live.end("a node is drained", Expected { lost: 0, back: (back, back) }).await?;
+    live.end("a node is drained", Expected { back: (back, back), ..Expected::default() }).await?;
     let status = eventually("the drain completes", LIMIT, async || Ok(drain.try_wait()?)).await?;
     let said = std::fs::read_to_string(&told)?;
     ensure!(status.success(), "{status}: {said}");

@@ -6,16 +6,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use streamfleet_kubernetes_tests::eventually;
-use streamfleet_kubernetes_tests::fleet::{await_condition, await_status};
+use streamfleet_kubernetes_tests::fleet::{Gaps, await_condition, await_status};
 
 use super::LIMIT;
 use super::calls::{Carriers, Expected, Live};
-use super::workers::{Fleet, SERVICE, WORKERS, Worker};
+use super::workers::{Fleet, NAMESPACE, SERVICE, WORKERS, Worker};
 
 /// What depends on time is over by then: workers' leases (6 s), the controllers' patience with a node that says nothing (15 s here),
 /// and the minute after which a router gives up a connection to the API server that leads nowhere. An operator that is told to go
 /// gives its lease back.
 const OUTAGE: Duration = Duration::from_secs(62);
+/// Until a router has been started again where none is left, and the load balancer has noticed both.
+const RESTARTED: Gaps = Gaps { outage_ms: 20_000.0, pause_ms: 20_000.0 };
 /// Each half of Redis' outage: longer than workers' leases, and many times what scaling takes while it is there.
 const HALF: Duration = Duration::from_secs(15);
 
@@ -93,22 +95,24 @@ pub(crate) async fn redis_and_routers(fleet: &Fleet<'_>) -> Result<()> {
     let live = Live::begin(fleet, Carriers::Relayed).await?;
     redis_is_killed(fleet).await?;
     let restarts = || fleet.restarts_of("router");
-    let before = restarts()?;
+    let (before, routers) = (restarts()?, fleet.pods_of("router")?.len());
     for node in fleet.cluster.nodes() {
-        node.place()?.output(Command::new("pkill").args(["-KILL", "-f", "^/streamfleet-router "]))?;
+        // On whichever nodes they are.
+        drop(node.place()?.output(Command::new("pkill").args(["-KILL", "-f", "^/streamfleet-router "])));
     }
     let died = Instant::now();
-    eventually("the routers have died", LIMIT, async || Ok((restarts()? >= before + 2).then_some(()))).await?;
-    fleet.await_routers_apart().await?;
-    println!("routers are ready again after {:.1} s", died.elapsed().as_secs_f32());
+    eventually("all routers have died", LIMIT, async || Ok((restarts()? >= before + routers).then_some(()))).await?;
+    eventually("one is ready", LIMIT, async || Ok(fleet.ready_of("router")?.contains(&true).then_some(()))).await?;
+    println!("a router is ready again after {:.1} s", died.elapsed().as_secs_f32());
     // A caller who hears nothing for ten seconds would have given up by then.
     let given_up = || died.elapsed() > Duration::from_secs(20);
     eventually("callers would have given up", LIMIT, async || Ok(given_up().then_some(()))).await?;
     live.are_where_they_began().await?;
     fleet.scale("redis", 1).await?;
+    fleet.cluster.await_available(NAMESPACE, "streamfleet-router", LIMIT).await?;
     await_condition(&fleet.services(), SERVICE, ("Degraded", "False"), LIMIT).await?;
     fleet.call("with routers that began without a store")?;
-    live.end("a router dies", Expected::default()).await
+    live.end("a router dies", Expected { noticed: RESTARTED, ..Expected::default() }).await
 }
 
 /// Redis is killed, is away for longer than workers' leases last, and comes back with nothing.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::str::FromStr;
 
 use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::api::core::v1::Pod;
@@ -197,11 +198,24 @@ impl<'a> Fleet<'a> {
     }
 
     /// How often containers of a part have been started again.
-    pub(crate) fn restarts_of(&self, component: &str) -> Result<u32> {
+    pub(crate) fn restarts_of(&self, component: &str) -> Result<usize> {
+        Ok(self.containers_of::<usize>(component, "restartCount")?.into_iter().sum())
+    }
+
+    /// Whether containers of a part are ready.
+    pub(crate) fn ready_of(&self, component: &str) -> Result<Vec<bool>> {
+        self.containers_of(component, "ready")
+    }
+
+    fn containers_of<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &self,
+        component: &str,
+        field: &str,
+    ) -> Result<Vec<T>> {
         let label = format!("--selector=app.kubernetes.io/component={component}");
-        let path = "--output=jsonpath={.items[*].status.containerStatuses[*].restartCount}";
-        let said = self.kubectl(&["get", "pods", &label, path])?;
-        said.split_whitespace().map(|number| Ok(number.parse::<u32>()?)).sum()
+        let path = format!("--output=jsonpath={{.items[*].status.containerStatuses[*].{field}}}");
+        let said = self.kubectl(&["get", "pods", &label, &path])?;
+        said.split_whitespace().map(|word| Ok(word.parse()?)).collect()
     }
 
     /// Sets the number of a part's pods, and waits until they are there or all gone.

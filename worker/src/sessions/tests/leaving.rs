@@ -58,9 +58,9 @@ async fn who_could_not_be_told_is_asked_again() {
     assert_eq!(told(&mut orders), Some(0));
 }
 
-/// Who asks clients to connect elsewhere has told routers, which bring none of them back.
+/// Routers bring nobody back to a worker that says so.
 #[tokio::test]
-async fn a_worker_that_is_near_its_end_leaves_before_its_clients_hear_of_it() {
+async fn a_worker_that_asks_its_clients_to_go_as_its_end_is_near_leaves() {
     let (_idle, sessions) = Worker::sessions();
     let (shared, _, mut orders) = over_a_socket(&sessions, "echo", "a").await;
     connect(&shared);
