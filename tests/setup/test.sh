@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/build-tools.sh"
 cd "$root"
 
-all=(tools fmt clippy build unit deny charts browser conversation waiting relay kubernetes)
+all=(tools fmt clippy build unit deny charts browser calls waiting kubernetes)
 stages=("$@")
 (($#)) || stages=("${all[@]}")
 deny_version=0.20.2
@@ -78,6 +78,8 @@ stage_fleet() { suite fleet; }
 # In network namespaces of its own, which it makes and removes: as root.
 stage_relay() { suite relay; }
 stage_hostile() { suite hostile; }
+# Both wait for what calls take in real time: for conversations to come to their pauses, for relays to find out who has died.
+stage_calls() { lanes stage_relay stage_conversation; }
 # The fleet's suite mostly waits for leases to end, as the clusters' own tests do for nodes: others have the cores meanwhile.
 stage_waiting() {
     clusters || return
