@@ -78,6 +78,8 @@ pub struct Care {
     pub told: Option<Stands>,
     /// Whether its pods were being replaced then.
     pub rolling: Option<bool>,
+    /// How many workers `kubectl scale` or whoever else sets `spec.autoscaling.replicas` asked for then.
+    pub asked: Option<u32>,
     /// Why the store has not told how things are, and since when that is told.
     pub store: Option<(StoreError, Instant)>,
     /// The Secrets that it names.

@@ -55,6 +55,7 @@ pub enum Word {
     PodRefused,
     Pods,
     PodsLeftAlone,
+    ReplicasIgnored,
     RolledOut,
     RollingOut,
     ScaledToZero,
@@ -114,6 +115,7 @@ impl Word {
             | Self::NotDegraded
             | Self::NotDrainBlocked
             | Self::NotScalingLimited
+            | Self::ReplicasIgnored
             | Self::RolledOut
             | Self::WorkersCreated
             | Self::WorkersDraining

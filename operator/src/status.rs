@@ -18,6 +18,8 @@ use crate::reasons::{Place, Reason, Word};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Faults that are told at a time. The first ones are those that most likely make the others.
 const MAX_FAULTS: usize = 4;
+/// The scheduler's word for a pod that no node has room for.
+const UNSCHEDULABLE: &str = "Unschedulable";
 /// The longest message, in bytes (the API server takes 32 KiB).
 const MAX_MESSAGE: usize = 2048;
 
@@ -229,7 +231,12 @@ impl Picture<'_> {
             let text = format!("{} not heard of: others are made", plural(lost, "worker is", "workers are"));
             faults.push(Fault::new(Word::WorkersLost, text));
         }
-        for trouble in self.pods.iter().filter(|pod| !pod.ending).filter_map(|pod| pod.trouble.as_ref()) {
+        let stuck = self.pods.iter().filter(|pod| !pod.ending);
+        let mut stuck: Vec<_> = stuck.filter_map(|pod| Some((pod.created, pod.trouble.as_ref()?))).collect();
+        // What is wrong with its template is told before that there is no room for one more like it, or the reason would change with
+        // each pod that is made beside one that does not start.
+        stuck.sort_by_key(|(created, trouble)| (trouble.reason == UNSCHEDULABLE, *created));
+        for (_, trouble) in stuck {
             faults.push(Fault::told(trouble, format!("a worker does not start: {}", trouble.message)));
         }
         // A hundred pods that cannot be pulled are one fault.
@@ -358,6 +365,7 @@ pub fn is_news(before: &StreamServiceStatus, after: &StreamServiceStatus) -> boo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::Stage;
 
     const NOW: Moment = Moment::from_millis(1_000_000_000);
 
@@ -447,6 +455,28 @@ mod tests {
         assert_eq!(said(StoreError::Refused("WRONGTYPE no".to_owned())), "the store refuses: WRONGTYPE no");
         let schema = StoreError::Schema { found: "99999".to_owned(), ours: "1" };
         assert_eq!(said(schema), "the store is written in schema 99999, and this program reads and writes schema 1");
+    }
+
+    /// A pod that was made beside one that could not be pulled found no room, and that alone was told, by turns.
+    #[test]
+    fn the_fault_that_makes_the_others_is_told_first() {
+        let pod = |name: &str, age: u64, reason: &str| {
+            let trouble = Trouble { reason: reason.to_owned(), message: name.to_owned() };
+            let created = NOW - Duration::from_secs(age);
+            PodFacts { created, trouble: Some(trouble), ..crate::doubles::pod(name, Stage::Waiting) }
+        };
+        let (spare, old) = (pod("spare", 5, "Unschedulable"), pod("old", 60, "ImagePullBackOff"));
+        let (older, crashing) = (pod("older", 90, "Unschedulable"), pod("crashing", 50, "CrashLoopBackOff"));
+        let check = |pods: &[&PodFacts], expected: &str| {
+            let served = Standing::Served;
+            let status = Picture { pods, ..picture(&served, &[]) }.status(&StreamServiceStatus::default());
+            let degraded = status.conditions.iter().find(|condition| condition.type_ == "Degraded").unwrap();
+            assert_eq!(degraded.reason, expected, "{}", degraded.message);
+        };
+        check(&[&spare, &old], "ImagePullBackOff");
+        check(&[&older, &crashing, &old], "ImagePullBackOff");
+        check(&[&crashing, &spare], "CrashLoopBackOff");
+        check(&[&spare, &older], "Unschedulable");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use streamfleet_scaling::{DrainReason, Limit, Phase, Worker};
 use streamfleet_service::resource::StreamServiceStatus;
+use streamfleet_service::spec::{AutoscalingSpec, ScalingMode};
 use streamfleet_service::{API_VERSION, KIND};
 use tracing::field::Empty;
 use tracing::info_span;
@@ -90,6 +91,7 @@ impl Operator {
         let then = care.told.clone().unwrap_or_else(|| stands(before));
         notes.extend(transitions(&then, &after));
         notes.extend(rollout(&mut care.rolling, &deployments));
+        notes.extend(ignored(&seen.resource, &mut care.asked));
         let later = self.write_status(key, before, &after, care).await;
         self.publish(key, seen, &notes, care).await;
         if self.may_act() {
@@ -304,6 +306,22 @@ fn rollout(rolling: &mut Option<bool>, deployments: &[DeploymentFacts]) -> Optio
         (Some(true), false) => Some(Note::normal(Word::RolledOut, "Reconcile", "all pods are of the present template")),
         _ => None,
     }
+}
+
+/// That somebody says how many workers there shall be, where sessions decide: `kubectl scale` has said "scaled". An operator that is
+/// new does not know what was told.
+fn ignored(resource: &Resource, asked: &mut Option<u32>) -> Option<Note> {
+    let scaling = &resource.said.as_ref().ok()?.service.operation.autoscaling;
+    let replicas = scaling.replicas;
+    let is_new = resource.status.observed_generation.is_none();
+    let before = asked.replace(replicas).or(is_new.then_some(AutoscalingSpec::default().replicas));
+    if scaling.mode != ScalingMode::Sessions || before.is_none_or(|before| before == replicas) {
+        return None;
+    }
+    let text = format!(
+        "autoscaling.replicas is {replicas}, and in mode Sessions the sessions decide: say minReplicas, or mode: External"
+    );
+    Some(Note::warning(Word::ReplicasIgnored, "Scale", text))
 }
 
 /// Conditions that have changed and say that something stands in the way, or does not any more. One thing that stands in the way of

@@ -88,7 +88,7 @@ struct Server {
     url: ServiceUrl,
     /// The operator's token, or the resume token of the session
     #[arg(long, value_name = "TOKEN", env = "STREAMFLEET_ADMIN_TOKEN", hide_env_values = true)]
-    token: String,
+    token: Option<String>,
     /// Accept any certificate, such as the self-signed one of `streamfleet fleet --tls`
     #[arg(long)]
     insecure: bool,
@@ -162,7 +162,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
 
 impl Server {
     fn control(&self) -> Result<Control, Problem> {
-        Control::new(&self.url, &self.token, self.insecure)
+        let token = self.token.as_deref().ok_or(Problem::NoToken)?;
+        Control::new(&self.url, token, self.insecure)
     }
 }
 
@@ -254,8 +255,8 @@ mod tests {
             panic!("not a list")
         };
         assert_eq!(
-            (server.url.to_string().as_str(), server.token.as_str(), server.json),
-            ("http://h:1/echo", "t", false)
+            (server.url.to_string().as_str(), server.token.as_deref(), server.json),
+            ("http://h:1/echo", Some("t"), false)
         );
         assert_eq!(Filter::from(which), Filter { user: Some("mia".to_owned()), state: Some("active") });
         let Action::Watch { every, .. } = parse("watch http://h:1 --token t --every 0.5").unwrap() else {

@@ -158,7 +158,7 @@ fn check_autoscaling(spec: &AutoscalingSpec, mistakes: &mut Mistakes) {
     at_most("spec.autoscaling.scaleDown.maxDrainSeconds", drain, MAX_DRAIN_SECONDS, mistakes);
     for (n, peak) in schedule.iter().enumerate() {
         let key = format!("spec.autoscaling.schedule[{n}]");
-        if let Some((field, fault)) = peak.fault() {
+        for (field, fault) in peak.faults() {
             mistakes.push(format!("{key}.{field}"), fault);
         }
         if !(60..=604_800).contains(&peak.duration_seconds) {
@@ -309,11 +309,12 @@ mod tests {
         let peak = |cron: &str, zone: &str, duration: u32, min: u32| json!({ "cron": cron, "timeZone": zone, "durationSeconds": duration, "minReplicas": min });
         check(scaling(json!({ "schedule": [peak("30 8 * * MON-FRI", "Europe/Berlin", 3600, 10)] })), &[]);
         check(
-            scaling(json!({ "schedule": [peak("30 8 * *", "UTC", 59, 11), peak("0 0 1 1 *", "../etc", 60, 0)] })),
+            scaling(json!({ "schedule": [peak("30 8 * *", "UTC", 59, 11), peak("0 0 1 1", "../etc", 60, 0)] })),
             &[
                 "spec.autoscaling.schedule[0].cron: must be five fields",
                 "spec.autoscaling.schedule[0].durationSeconds: 59 is not between",
                 "spec.autoscaling.schedule[0].minReplicas: 11 is more than maxReplicas 10",
+                "spec.autoscaling.schedule[1].cron: must be five fields",
                 "spec.autoscaling.schedule[1].timeZone: is no name",
             ],
         );

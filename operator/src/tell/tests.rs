@@ -136,6 +136,29 @@ fn rollouts_are_told_from_beginning_to_end() {
     assert_eq!(reason(facts(3, 3, true)), Some(Word::RolledOut.into()));
 }
 
+/// `kubectl scale` said "scaled", and nothing else was ever said.
+#[test]
+fn a_number_that_counts_for_nothing_is_told_once() {
+    let resource = |mode: &str, replicas: u32, is_new: bool| {
+        let autoscaling = json!({ "mode": mode, "replicas": replicas });
+        let spec =
+            json!({ "handler": { "name": "echo" }, "limits": { "timeLimitSeconds": 60 }, "autoscaling": autoscaling });
+        let status = if is_new { json!({}) } else { json!({ "observedGeneration": 1 }) };
+        let metadata = json!({ "namespace": "voice", "name": "s", "uid": "u", "generation": 1 });
+        let object = json!({ "metadata": metadata, "spec": spec, "status": status });
+        Resource::of(&serde_json::from_value(object).unwrap()).unwrap()
+    };
+    let check = |looks: &[(&str, u32, bool)], expected: &[bool]| {
+        let mut asked = None;
+        let mut told = |&(mode, replicas, is_new)| ignored(&resource(mode, replicas, is_new), &mut asked).is_some();
+        assert_eq!(looks.iter().map(&mut told).collect::<Vec<_>>(), expected, "{looks:?}");
+    };
+    check(&[("Sessions", 1, true), ("Sessions", 5, false), ("Sessions", 5, false)], &[false, true, false]);
+    check(&[("Sessions", 5, true), ("Sessions", 6, false)], &[true, true]);
+    check(&[("Sessions", 5, false), ("Sessions", 1, false)], &[false, true]);
+    check(&[("External", 1, true), ("External", 5, false), ("Sessions", 5, false)], &[false; 3]);
+}
+
 #[test]
 fn texts_of_events_are_short() {
     assert_eq!(brief("a sentence"), "a sentence");

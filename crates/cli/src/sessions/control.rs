@@ -19,6 +19,10 @@ const MAX_PAGES: usize = 10_000;
 /// How rustls begins what it says of a server's certificate that does not hold.
 const BAD_CERTIFICATE: &str = "invalid peer certificate: ";
 
+/// Where whoever has none finds one.
+const WHERE_TOKENS_ARE: &str = "a server prints one at its start; in a cluster it is admin-token in the Secret that \
+     fleet.existingSecret names, or in NAME-fleet of a release called NAME";
+
 /// What went wrong, in words for whoever has typed the command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
@@ -33,9 +37,9 @@ pub(crate) enum Problem {
     Untrusted { url: String, reason: String },
     #[error("the router cannot reach its store: {}", .0.without_store())]
     NoStore(Asked),
-    #[error(
-        "the server does not take this token: --token or STREAMFLEET_ADMIN_TOKEN (a server prints one at its start; in a cluster it is admin-token in the Secret NAME-fleet, of a release called NAME)"
-    )]
+    #[error("a token is needed: --token or STREAMFLEET_ADMIN_TOKEN ({WHERE_TOKENS_ARE})")]
+    NoToken,
+    #[error("the server does not take this token: --token or STREAMFLEET_ADMIN_TOKEN ({WHERE_TOKENS_ARE})")]
     Unauthorized,
     #[error(
         "the server does not answer control requests by this name: ask at an address or at localhost, or add it to http.hosts"
@@ -77,6 +81,7 @@ impl Problem {
             // A proxy's own page, while it has nobody behind it.
             Self::NotAnAnswer { .. } => true,
             Self::Local(_)
+            | Self::NoToken
             | Self::Untrusted { .. }
             | Self::Unauthorized
             | Self::Forbidden

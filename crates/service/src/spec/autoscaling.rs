@@ -189,7 +189,7 @@ impl ScheduleSpec {
     }
 
     /// What is wrong with its form, as the API server would say it.
-    pub(crate) fn fault(&self) -> Option<(&'static str, &'static str)> {
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let is_field = |field: &str| {
             !field.is_empty()
                 && field
@@ -201,13 +201,11 @@ impl ScheduleSpec {
                 && zone.starts_with(|c: char| c.is_ascii_alphabetic())
                 && zone.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'/' | b'-'))
         };
-        if self.cron.len() > 128 || self.cron.split(' ').count() != 5 || !self.cron.split(' ').all(is_field) {
-            Some(("cron", "must be five fields: minute, hour, day of the month, month, day of the week"))
-        } else if !is_zone(&self.time_zone) {
-            Some(("timeZone", "is no name of IANA's database such as Europe/Berlin"))
-        } else {
-            None
-        }
+        let is_cron = self.cron.len() <= 128 && self.cron.split(' ').count() == 5 && self.cron.split(' ').all(is_field);
+        let cron = ("cron", "must be five fields: minute, hour, day of the month, month, day of the week");
+        let zone = ("timeZone", "is no name of IANA's database such as Europe/Berlin");
+        let cron = (!is_cron).then_some(cron);
+        cron.into_iter().chain((!is_zone(&self.time_zone)).then_some(zone))
     }
 }
 
