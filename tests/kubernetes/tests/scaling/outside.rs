@@ -13,16 +13,24 @@ const NAME: &str = "external";
 const NOTHING: Promise = Promise { webrtc: WebRtc::GoOn, sockets: Sockets::GoOnUnlessDrained };
 
 pub(crate) async fn obeys_kubectl_and_an_hpa(fleet: &Fleet<'_>) -> Result<()> {
-    fleet.apply(
-        NAME,
-        &json!({
+    let spec = |autoscaling: Value| {
+        json!({
             "routing": { "packing": "Spread" },
             "workers": { "sessionsPerWorker": 8 },
-            "autoscaling": { "mode": "External", "maxReplicas": 5 },
-        }),
-    )?;
+            "autoscaling": autoscaling,
+        })
+    };
+    fleet.apply(NAME, &spec(json!({ "maxReplicas": 5 })))?;
     fleet.await_figures(NAME, &[("readyReplicas", 1)], LIMIT).await?;
+    // Where sessions decide, a number is told to count for nothing; it counts when nobody else decides.
     scale(fleet, 3)?;
+    eventually("the number is told to count for nothing", LIMIT, async || {
+        let told = fleet.events(NAME, "ReplicasIgnored")?;
+        Ok(told.contains("autoscaling.replicas is 3").then_some(()))
+    })
+    .await?;
+    fleet.await_figures(NAME, &[("replicas", 1), ("desiredReplicas", 1)], LIMIT).await?;
+    fleet.apply(NAME, &spec(json!({ "mode": "External", "maxReplicas": 5 })))?;
     fleet.await_figures(NAME, &[("replicas", 3), ("readyReplicas", 3)], LIMIT).await?;
     let all = fleet.chronicle.in_state(NAME, "serving");
     ensure!(promise("a StreamService scales down")? == NOTHING, "this is what WebSockets are held to as well");
