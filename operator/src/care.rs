@@ -18,6 +18,7 @@ use crate::prepare::Prepared;
 use crate::resource::Resource;
 use crate::secrets::Inspection;
 use crate::status::{Fault, Stands};
+use crate::users::Admitted;
 use crate::workers::Acquaintance;
 
 /// Looks that have failed are repeated after this, then after twice as long, up to [`MAX_BACKOFF`].
@@ -84,6 +85,8 @@ pub struct Care {
     pub store: Option<(StoreError, Instant)>,
     /// The Secrets that it names.
     pub inspection: Option<Inspection>,
+    /// When its user was last made in the store.
+    pub admitted: Option<Admitted>,
     /// When its status may be written.
     pub pace: Pace,
     /// How often in a row a look has failed.

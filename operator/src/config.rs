@@ -27,6 +27,8 @@ pub struct OperatorConfig {
     pub worker_image: Option<String>,
     /// What the fleet knows together. Workers get it as it stands here.
     pub store: StoreConfig,
+    /// Whether workers log into the store as a user of their service, which the operator makes, and not with the login above.
+    pub service_users: bool,
     /// What routers and the operator share; workers get a key of their service that is made of it. Required.
     pub secret: Option<Secret>,
     /// Labels of the routers' pods: who reaches the workers.
@@ -57,6 +59,7 @@ impl Default for OperatorConfig {
             namespaces: Vec::new(),
             worker_image: None,
             store: StoreConfig::default(),
+            service_users: false,
             secret: None,
             router_selector: BTreeMap::new(),
             router_namespace: None,
@@ -123,6 +126,8 @@ pub struct OperatorPlan {
     pub worker_image: String,
     /// The store.
     pub store: Backend,
+    /// Whether each service has a user of its own there.
+    pub service_users: bool,
     /// What routers show, before it is made into keys of services.
     pub secret: FleetSecret,
     /// What is the same for all workers. The routers' namespace is the operator's where it is empty.
@@ -194,10 +199,7 @@ impl OperatorConfig {
         }
         let files = files(&self.store.redis, &mut mistakes);
         let salt = self.secret.clone().unwrap_or_else(|| Secret::new(""));
-        let password = self.store.redis.password.as_ref().map(|password| {
-            let variable = "STREAMFLEET_FLEET_STORE_REDIS_PASSWORD".to_owned();
-            (variable, "store-password".to_owned(), password.clone())
-        });
+        let password = self.store.redis.password.clone().map(store_password);
         let site = Site {
             config: worker_config(&self.store.redis, &self.log, &self.otlp),
             secret_env: password.into_iter().collect(),
@@ -216,6 +218,7 @@ impl OperatorConfig {
             namespaces: self.namespaces,
             worker_image,
             store,
+            service_users: self.service_users,
             secret,
             site,
             public_url: self.public_url.map(|url| url.trim_end_matches('/').to_owned()),
@@ -226,6 +229,11 @@ impl OperatorConfig {
             telemetry: TelemetryConfig { log: self.log, otlp: self.otlp },
         })
     }
+}
+
+/// The password that a worker shows the store: variable, key in its Secret, value.
+pub(crate) fn store_password(password: Secret) -> (String, String, Secret) {
+    ("STREAMFLEET_FLEET_STORE_REDIS_PASSWORD".to_owned(), "store-password".to_owned(), password)
 }
 
 /// The files that say how TLS to the store is spoken, which workers need as well: name and text.

@@ -71,12 +71,13 @@ pub(crate) fn operator(client: kube::Client) -> Operator {
     let installation = Installation {
         site: Site::default(),
         secret: "a-secret-of-the-fleet".parse().unwrap(),
+        service_users: false,
         image: "worker:1".to_owned(),
         public_url: None,
     };
     Operator::new(
         Cluster::new(client),
-        Arc::new(streamfleet_store::Memory::default()),
+        (Arc::new(streamfleet_store::Memory::default()), None),
         installation,
         Instruments::new(&metrics, Arc::clone(&due)),
         due,

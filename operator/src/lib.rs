@@ -39,6 +39,7 @@ pub mod status;
 pub mod steps;
 mod tell;
 mod traces;
+pub mod users;
 pub mod view;
 pub mod watch;
 pub mod workers;

@@ -164,6 +164,7 @@ impl Operator {
             care.closing = None;
         }
         let told = self.ask_store(&service, care).await;
+        let unadmitted = self.admit(&service, &seen, care).await;
         let mut findings = find(&seen, standing, told, care);
         let done = self.act(key, &service, &seen, &mut findings, care).await;
         self.count(key, &findings);
@@ -196,8 +197,9 @@ impl Operator {
                 return Some(Looked { next, outcome: Outcome::Error, lane: care.lane(Instant::now()) });
             }
         }
-        // These are no looks that failed: nodes run its pods, and whoever owns a service makes its Secrets.
+        // These are no looks that failed: nodes run its pods, whoever owns a service makes its Secrets, and the store has its users.
         findings.faults.extend(care.failure(&seen.pods, findings.now));
+        findings.faults.extend(unadmitted);
         findings.faults.extend(self.secrets(&seen, &findings.standing, care).await);
         self.show(key, &findings, care);
         if let Some(at) = self.tell(key, &seen, &findings, care).await {
@@ -266,6 +268,7 @@ impl Operator {
         let views = Views::of(&care.views);
         let is_over = |pod: &PodFacts| is_over(pod, &views, findings.figures, findings.now);
         if findings.standing == Standing::Ending && seen.pods.iter().all(is_over) && findings.scaling.is_at_zero() {
+            self.dismiss(service, care).await;
             let finalizers = seen.resource.finalizers.iter().filter(|name| *name != FINALIZER).cloned();
             self.finalize(key, seen, finalizers.collect(), findings).await?;
         }

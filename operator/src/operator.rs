@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use streamfleet_store::{Store, Topic as StoreTopic};
+use streamfleet_store::{Store, Topic as StoreTopic, Users};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ impl Tenure {
 pub struct Operator {
     pub(crate) cluster: Cluster,
     pub(crate) store: Arc<dyn Store>,
+    /// Whoever makes users of services in it, where they have such.
+    pub(crate) users: Option<Arc<dyn Users>>,
     pub(crate) installation: Installation,
     pub(crate) view: Mutex<View>,
     pub(crate) instruments: Instruments,
@@ -75,11 +77,11 @@ struct Losers {
 }
 
 impl Operator {
-    /// One that has been told nothing. `due` is also what is measured.
+    /// One that has been told nothing, with the store and whoever makes users in it. `due` is also what is measured.
     #[must_use]
     pub fn new(
         cluster: Cluster,
-        store: Arc<dyn Store>,
+        (store, users): (Arc<dyn Store>, Option<Arc<dyn Users>>),
         installation: Installation,
         instruments: Instruments,
         due: Arc<Mutex<Due>>,
@@ -89,6 +91,7 @@ impl Operator {
         Self {
             cluster,
             store,
+            users,
             installation,
             view: Mutex::default(),
             instruments,

@@ -13,8 +13,10 @@ use streamfleet_process::config::{Mistakes, Secret};
 use streamfleet_scaling::{Buffer, Mode, Schedule, Tuning};
 use streamfleet_service::operation::{Autoscaling, Workers};
 use streamfleet_service::spec::{self, EnvSpec, ResourcesSpec, ScalingMode, ScheduleSpec, Template};
-use streamfleet_session::RECONNECT_LEAD;
+use streamfleet_session::{FleetSecret, RECONNECT_LEAD, ServiceName};
+use streamfleet_store::user_of;
 
+use crate::config;
 use crate::names::CONTAINER;
 use crate::objects::{Blueprint, Group, LEAVING, Site};
 use crate::resource::{Resource, Said};
@@ -113,7 +115,7 @@ impl Prepared {
             grace: self.grace(),
             disruption: service.operation.disruption,
             exposure: service.exposure,
-            site: installation.site.clone(),
+            site: installation.site_of(&service.name),
             secret: Secret::new(installation.secret.of_service(&service.name).reveal()),
         }
     }
@@ -125,11 +127,27 @@ pub struct Installation {
     /// Where things are.
     pub site: Site,
     /// What keys of services are made of.
-    pub secret: streamfleet_session::FleetSecret,
+    pub secret: FleetSecret,
+    /// Whether each service has a user of its own in the store.
+    pub service_users: bool,
     /// The image of workers whose service names none.
     pub image: String,
     /// The beginning of URLs.
     pub public_url: Option<String>,
+}
+
+impl Installation {
+    /// What is the same for all services, and how one of them gets into the store.
+    fn site_of(&self, service: &ServiceName) -> Site {
+        let mut site = self.site.clone();
+        if self.service_users {
+            site.config["fleet"]["store"]["redis"]["user"] = user_of(service).into();
+            let password = config::store_password(Secret::new(self.secret.store_password_of(service)));
+            site.secret_env.retain(|(variable, ..)| *variable != password.0);
+            site.secret_env.push(password);
+        }
+        site
+    }
 }
 
 fn group(part: &Part, workers: &Workers, installation: &Installation, replicas: i32) -> Group {
@@ -289,6 +307,34 @@ mod tests {
         let object = json!({ "metadata": { "namespace": "voice", "name": "a", "generation": 2 }, "spec": whole });
         let resource = Resource::of(&serde_json::from_value(object).unwrap()).unwrap();
         Prepared::new(&resource).map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn workers_log_into_the_store_as_the_fleet_or_as_their_service() {
+        let prepared = prepare(json!({})).unwrap();
+        let object = json!({ "metadata": { "namespace": "voice", "name": "a" }, "spec": {} });
+        let resource = Resource::of(&serde_json::from_value(object).unwrap()).unwrap();
+        let site = Site {
+            config: json!({ "fleet": { "store": { "redis": { "address": "redis:6379", "user": "fleet" } } } }),
+            secret_env: vec![config::store_password(Secret::new("the-fleet's"))],
+            ..Site::default()
+        };
+        let secret: FleetSecret = "a-secret-of-the-fleet".parse().unwrap();
+        let password = secret.store_password_of(&"voice/a".parse().unwrap());
+        let (image, public_url) = ("worker:1".to_owned(), None);
+        let mut installation = Installation { site, secret, service_users: false, image, public_url };
+        for (service_users, user, shown) in [(false, "fleet", "the-fleet's"), (true, "sf:voice/a", &*password)] {
+            installation.service_users = service_users;
+            let site = prepared.blueprint(&resource, &installation, &[1]).site;
+            let redis = json!({ "address": "redis:6379", "user": user });
+            assert_eq!(site.config, json!({ "fleet": { "store": { "redis": redis } } }));
+            let passwords: Vec<_> = site.secret_env.iter().map(|(.., password)| password.reveal()).collect();
+            assert_eq!(passwords, [shown]);
+        }
+        // A Redis that asked nobody who he is knows users all the same.
+        installation.site.secret_env.clear();
+        let site = prepared.blueprint(&resource, &installation, &[1]).site;
+        assert_eq!(site.secret_env, [config::store_password(Secret::new(password))]);
     }
 
     #[test]

@@ -226,10 +226,16 @@ async fn begin_when_leading(plan: OperatorPlan, given: Given) -> Operating {
     site.pod_monitors = is_served(&cluster, Kind::PodMonitor).await;
     kinds.extend(site.pod_monitors.then_some(Kind::PodMonitor));
     let routers = site.router_namespace.clone();
-    let installation =
-        Installation { site, secret: plan.secret, image: plan.worker_image, public_url: plan.public_url };
+    let installation = Installation {
+        site,
+        secret: plan.secret,
+        service_users: plan.service_users,
+        image: plan.worker_image,
+        public_url: plan.public_url,
+    };
     let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: identity };
-    let store = plan.store.open();
+    let (store, users) = plan.store.open_with_users();
+    let store = (store, users.filter(|_| plan.service_users));
     let operator = Operator::new(cluster, store, installation, instruments, due, leads, reporter);
     let operator = Arc::new(operator);
     let told: Arc<dyn Told> = operator.clone();

@@ -13,6 +13,9 @@ use crate::token::{FleetSecret, equal, read_hex, write_hex};
 /// Keeps what is signed here apart from whatever else is made of the secret. The zero byte ends it: no name has one.
 const LABEL: &[u8] = b"streamfleet service key 1\0";
 
+/// The same of what a service's workers log into the store with.
+const STORE: &[u8] = b"streamfleet store password 1\0";
+
 /// Bytes of a key: SHA-256, whole.
 const LEN: usize = 32;
 
@@ -59,11 +62,22 @@ impl FleetSecret {
     /// The key of a service's workers. The same for everybody who has the secret.
     #[must_use]
     pub fn of_service(&self, service: &ServiceName) -> ServiceKey {
+        ServiceKey([ServiceKey::PREFIX, &self.sign(LABEL, service)].concat().into())
+    }
+
+    /// The password of a service's user of the store, in clear: 64 lower-case hexadecimal digits, made like its key of
+    /// `streamfleet store password 1`. Nobody has to keep it: whoever has the secret makes the same.
+    #[must_use]
+    pub fn store_password_of(&self, service: &ServiceName) -> String {
+        self.sign(STORE, service)
+    }
+
+    fn sign(&self, label: &[u8], service: &ServiceName) -> String {
         let key = hmac::Key::new(hmac::HMAC_SHA256, self.reveal().as_bytes());
         let mut context = hmac::Context::with_key(&key);
-        context.update(LABEL);
+        context.update(label);
         context.update(service.as_str().as_bytes());
-        ServiceKey([ServiceKey::PREFIX, &write_hex(context.sign().as_ref())].concat().into())
+        write_hex(context.sign().as_ref())
     }
 }
 
@@ -122,6 +136,9 @@ mod tests {
         check(SECRET, "echo", "14ad4b7347e40e181e82ce6a47a4c6d6a14c6611af121ca6df749352e7a452fb");
         check(SECRET, "voice/assistant", "4922503e962bdd168a93ee0c40b49a7bf2c850577333e4041e1d936bb184aa3f");
         check("the-secret-of-another", "echo", "d42292edcd6900e55688515788eaa927ad356545aeb67c0c870f8513e965ff8e");
+        let secret: FleetSecret = SECRET.parse().unwrap();
+        let password = secret.store_password_of(&"voice/echo".parse().unwrap());
+        assert_eq!(password, "493fd89c0fde5158784ec4b6ee30ce09875a7028c8a9c444be779f95d0e256a5");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::Store;
 use crate::memory::Memory;
 use crate::redis::{RedisConfig, RedisStore};
+use crate::users::Users;
 use crate::words::Terms;
 
 /// Which store a process uses.
@@ -32,6 +33,18 @@ impl Backend {
         match self {
             Self::Redis(config) => Arc::new(RedisStore::new(*config)),
             Self::Memory(memory) => memory,
+        }
+    }
+
+    /// The same, and whoever makes its users, if it has any.
+    #[must_use]
+    pub fn open_with_users(self) -> (Arc<dyn Store>, Option<Arc<dyn Users>>) {
+        match self {
+            Self::Redis(config) => {
+                let store = Arc::new(RedisStore::new(*config));
+                (store.clone(), Some(store))
+            }
+            Self::Memory(memory) => (memory, None),
         }
     }
 }

@@ -8,8 +8,9 @@
 //! | [`Calls`] | which session a telephone call has |
 //! | [`ContextStore`] | what handlers and backends have written about a session, [`Document`]s of JSON with versions |
 //! | [`Wakeups`] | that something may have changed |
+//! | [`Users`] | logins of single services, where the store has such |
 //!
-//! [`Store`] is all of them. [`Memory`] is the store of a process that stands alone, [`RedisStore`] that of a fleet. One suite of rules
+//! [`Store`] is all of them but the last. [`Memory`] is the store of a process that stands alone, [`RedisStore`] that of a fleet. One suite of rules
 //! holds for both (`tests/`).
 //!
 //! Who gets a context back is decided here, because it is the one place that all transports and all processes ask: the
@@ -43,13 +44,14 @@ mod sessions;
 mod settle;
 mod text;
 mod traffic;
+mod users;
 mod wake;
 mod words;
 
 pub use backend::Backend;
 pub use calls::{Calls, MAX_CALLS};
 
-pub use crate::redis::{Address, Arrangement, Login, RedisConfig, RedisStore, Tls};
+pub use crate::redis::{Address, Arrangement, Login, RIGHTS, RedisConfig, RedisStore, Tls};
 pub use context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Generation, Issued, Opened, Sharing, StoreError,
     WriteError,
@@ -67,6 +69,7 @@ pub use sessions::{
 };
 pub use settle::settle;
 pub use traffic::{HELD_LEASE, MAX_HOLDERS, MAX_WORDS, RECENT, Traffic, Waits};
+pub use users::{Users, user_of};
 pub use wake::{Listener, Topic, Wakeups};
 pub use words::{
     Epoch, InvalidLastWords, InvalidName, LastWords, Order, Owner, PinValue, RouterId, Terms, Ticket, TrackId, WorkerId,

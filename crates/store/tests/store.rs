@@ -19,5 +19,7 @@ mod race;
 mod rules;
 #[path = "store/server.rs"]
 mod server;
+#[path = "store/users.rs"]
+mod users;
 #[path = "store/world.rs"]
 mod world;

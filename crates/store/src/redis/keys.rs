@@ -14,6 +14,11 @@ pub(super) fn everybody() -> String {
     "sf:{HELD}:schema".to_owned()
 }
 
+/// Every key and channel of a service, as a pattern. No name of a service has a character that means something in one.
+pub(super) fn all(service: &ServiceName) -> String {
+    format!("sf:{{{service}}}:*")
+}
+
 pub(super) fn channel((service, topic): &Channel) -> String {
     match topic {
         Topic::Worker(worker) => format!("sf:{{{service}}}:wake:worker:{worker}"),

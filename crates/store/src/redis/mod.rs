@@ -18,6 +18,7 @@ mod reply;
 mod scripts;
 mod sessions;
 mod supervisor;
+mod users;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use config::{Address, Arrangement, Login, RedisConfig, Tls};
 use contexts::Contexts;
 use scripts::{SCHEMA, Scripts, Step};
 use supervisor::Supervisor;
+pub use users::RIGHTS;
 
 /// A full server is told no more often to forget what is over, whatever it is asked.
 const RELIEF_SPACING: Duration = Duration::from_millis(500);

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{PushInfo, PushKind, RedisError, RedisResult, Value};
@@ -32,13 +33,15 @@ pub(super) enum State {
     Down(Arc<str>),
 }
 
-/// What commands have found out about the connection.
+/// What is known of the connection beside the task that keeps it.
 #[derive(Default)]
 struct Alarm {
     /// It may be no good: ask.
     doubt: Notify,
     /// It is to the wrong server: look for the right one.
     wrong: Notify,
+    /// How often there was one.
+    connections: AtomicU64,
 }
 
 /// The connection of a store, and its one task, which ends with it.
@@ -75,6 +78,11 @@ impl Supervisor {
         }
     }
 
+    /// How often a server has been connected to.
+    pub(super) fn connections(&self) -> u64 {
+        self.alarm.connections.load(Ordering::Relaxed)
+    }
+
     /// A command failed like that.
     pub(super) fn failed(&self, error: &RedisError) {
         match error.code() {
@@ -97,6 +105,7 @@ async fn keep(config: Arc<RedisConfig>, hub: Arc<Hub>, state: watch::Sender<Stat
         let error = match connect(&config, &hub, &alarm).await {
             Ok(mut link) => {
                 tracing::info!("connected to the store");
+                alarm.connections.fetch_add(1, Ordering::Relaxed);
                 state.send_replace(State::Up(link.clone()));
                 let since = Instant::now();
                 let error = serve(&mut link, &hub, &alarm, &state).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamfleet_store::{Address, Arrangement, Login, RedisConfig, RedisStore, StoreError, Terms, Tls};
+use streamfleet_store::{Address, Arrangement, Login, RIGHTS, RedisConfig, RedisStore, StoreError, Terms, Tls};
 
 use crate::rules;
 use crate::server::{Clock, Directory, Server, free_port, until};
@@ -60,21 +60,12 @@ async fn single() {
     }
 }
 
-/// What a user of ours may do; docs/store.md says the same.
-const RIGHTS: &str = "resetchannels -@all +evalsha +eval +ping +hello +ssubscribe +sunsubscribe +spublish +time \
-    +get +set +del +exists +pexpire +incrby +decrby +hget +hset +hdel +hmget +hgetall +hkeys +hlen +hexists +hincrby +zadd +zrem \
-    +zrange +zrangebyscore +zrangebylex +zscore +zlexcount +llen +lrange +lpop +rpop +rpush";
-
 #[tokio::test]
 async fn a_user_with_no_more_rights_than_needed() {
     let clock = Arc::new(Clock::new());
     let server = Server::start(Some(&clock), free_port(), &[]);
-    let mut rule =
-        vec!["ACL", "SETUSER", "fleet", "on", ">secret-of-the-fleet", "~sf:{test-*", "~sf:{HELD}:*", "&sf:{test-*"];
-    // Channels first: `resetchannels` takes what was given before.
-    let (channels, rights) = RIGHTS.split_once(' ').unwrap();
-    rule.insert(5, channels);
-    rule.extend(rights.split_whitespace());
+    let keys = ["~sf:{test-*", "~sf:{HELD}:*", "resetchannels", "&sf:{test-*"];
+    let rule = [["ACL", "SETUSER", "fleet", "on", ">secret-of-the-fleet"].as_slice(), &keys, RIGHTS].concat();
     assert_eq!(server.command(&rule), "OK");
     assert_eq!(server.command(&["ACL", "SETUSER", "default", "off"]), "OK");
     let login = Login { user: Some("fleet".to_owned()), password: "secret-of-the-fleet".to_owned() };
@@ -182,11 +173,10 @@ async fn sentinel() {
     rules::hold(&world(sentinels.config(), &clock).await).await;
 }
 
-#[tokio::test]
-async fn cluster() {
-    let clock = Arc::new(Clock::new());
+/// A Cluster of three primaries.
+pub(crate) fn three(clock: Option<&Clock>) -> Vec<Server> {
     let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "100000000"];
-    let nodes: Vec<Server> = (0..3).map(|_| Server::start(Some(&clock), free_port(), &options)).collect();
+    let nodes: Vec<Server> = (0..3).map(|_| Server::start(clock, free_port(), &options)).collect();
     for (node, slots) in nodes.iter().zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]]) {
         assert_eq!(node.command(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]), "OK");
         assert_eq!(node.command(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]), "OK");
@@ -197,6 +187,13 @@ async fn cluster() {
             state.contains("cluster_state:ok") && state.contains("cluster_known_nodes:3")
         })
     });
+    nodes
+}
+
+#[tokio::test]
+async fn cluster() {
+    let clock = Arc::new(Clock::new());
+    let nodes = three(Some(&clock));
     let config = RedisConfig::new(Arrangement::Cluster(nodes.iter().take(1).map(Server::address).collect()));
     rules::hold(&world(config, &clock).await).await;
     let used = nodes.iter().filter(|node| node.command(&["DBSIZE"]) != "0").count();

@@ -260,7 +260,8 @@ fn values(cluster: &Cluster) -> Value {
     }] } });
     json!({
         "images": images(),
-        "redis": { "bundled": { "command": redis_command(), "nodeSelector": stays } },
+        // Users of services are forgotten with everything else.
+        "redis": { "serviceUsers": true, "bundled": { "command": redis_command(), "nodeSelector": stays } },
         "operator": { "affinity": apart },
         "router": { "minReadySeconds": 2, "drain": { "preStopSeconds": 4, "noticeSeconds": 3, "graceSeconds": 10 } },
     })
