@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use streamfleet_session::ServiceName;
 use streamfleet_store::{
-    Arrangement, Directory as _, Login, RIGHTS, RedisConfig, RedisStore, StoreError, Users as _, user_of,
+    Arrangement, Directory as _, Login, RIGHTS, RedisConfig, RedisStore, StoreError, Topic, Users as _, Wakeups as _,
+    user_of,
 };
 
 use crate::arrangements::{Sentinels, connected, three};
@@ -37,7 +38,7 @@ fn is_refused(said: &Result<(), StoreError>) -> bool {
     matches!(said, Err(StoreError::Refused(why)) if why.starts_with("NOPERM"))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_services_user_sees_that_service_alone() {
     let server = Server::start(None, free_port(), &[]);
     let config = RedisConfig::new(Arrangement::Single(server.address()));
@@ -55,9 +56,16 @@ async fn a_services_user_sees_that_service_alone() {
     let said = wrong.ping(&ours).await;
     assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
 
-    // It is set again, with another password: who is there stays, and only who has the new one comes.
-    fleet.admit(&ours, "another").await.unwrap();
-    assert_eq!(worker.ping(&ours).await, Ok(()));
+    // It is set again, with another password: who is there stays and hears what it listens to, and only who has the new one comes.
+    let channel = "sf:{voice/ours}:wake:directory";
+    let _listener = worker.listen(&ours, Topic::Directory);
+    let hears = || server.command(&["PUBSUB", "SHARDNUMSUB", channel]).ends_with('1');
+    until("it is heard", hears);
+    for password in [PASSWORD, "another"] {
+        fleet.admit(&ours, password).await.unwrap();
+        assert_eq!(worker.ping(&ours).await, Ok(()));
+        assert!(hears() && worker.connections() == 1, "{} connections", worker.connections());
+    }
     let said = of_worker(&config, &ours, PASSWORD).ping(&ours).await;
     assert!(matches!(said, Err(StoreError::Unavailable(_))), "{said:?}");
     assert_eq!(answer(&of_worker(&config, &ours, "another"), &ours).await, Ok(()));
