@@ -91,7 +91,7 @@ impl Word {
         match self {
             Self::NoWorkers | Self::PathConflict | Self::ScaledToZero | Self::WorkersReady => &[Ready],
             Self::Deleting => &[Ready, Progressing],
-            Self::Invalid => &[Ready, Degraded],
+            Self::Invalid | Self::SecretInvalid | Self::SecretMissing => &[Ready, Degraded],
             Self::Draining | Self::NotMade | Self::Settled => &[Progressing],
             Self::RollingOut => &[Progressing, Event],
             Self::Starting => &[Progressing, ScalingLimited],
@@ -101,9 +101,7 @@ impl Word {
             | Self::ObjectRefused
             | Self::ObjectStays
             | Self::PodRefused
-            | Self::PodsLeftAlone
-            | Self::SecretInvalid
-            | Self::SecretMissing => &[Degraded],
+            | Self::PodsLeftAlone => &[Degraded],
             Self::WorkersLost => &[Degraded, ScalingLimited],
             Self::StoreFull | Self::StoreRefuses | Self::StoreSchema | Self::StoreUnavailable => {
                 &[Degraded, ScalingLimited, DrainBlocked]

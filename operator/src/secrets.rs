@@ -47,17 +47,22 @@ fn named(prepared: &Prepared) -> Vec<(Purpose, SecretKeyRef)> {
 /// What is wrong with a key of a Secret.
 fn judge(namespace: &str, purpose: Purpose, key: &SecretKeyRef, secret: Option<&Data>) -> Option<Fault> {
     let (field, SecretKeyRef { name, key }) = (purpose.field(), key);
+    let wrong = |word, what: String| {
+        let fault = Fault::new(word, format!("{field}: {what}"));
+        match purpose {
+            Purpose::Tokens | Purpose::Turn => fault.refusing(),
+            // Pods do not start without it, or telephones alone are refused.
+            Purpose::Telephone => fault,
+        }
+    };
     let Some(data) = secret else {
-        return Some(Fault::new(Word::SecretMissing, format!("{field}: the Secret {namespace}/{name} is not there")));
+        return Some(wrong(Word::SecretMissing, format!("the Secret {namespace}/{name} is not there")));
     };
     let Some(text) = data.get(key) else {
-        return Some(Fault::new(
-            Word::SecretMissing,
-            format!("{field}: the Secret {namespace}/{name} has no key {key}"),
-        ));
+        return Some(wrong(Word::SecretMissing, format!("the Secret {namespace}/{name} has no key {key}")));
     };
     let why = purpose.check(text).err()?;
-    Some(Fault::new(Word::SecretInvalid, format!("{field}: the key {key} of the Secret {namespace}/{name} {why}")))
+    Some(wrong(Word::SecretInvalid, format!("the key {key} of the Secret {namespace}/{name} {why}")))
 }
 
 impl Operator {
@@ -122,6 +127,8 @@ mod tests {
         let of = |secret: Option<Data>| {
             judge("voice", Purpose::Tokens, &key, secret.as_ref()).map(|fault| (fault.reason, fault.message))
         };
+        let refuses = |purpose| judge("voice", purpose, &key, None).unwrap().refuses;
+        assert_eq!([Purpose::Tokens, Purpose::Turn, Purpose::Telephone].map(refuses), [true, true, false]);
         let data = |key: &str, len: usize| Some(Data::from([(key.to_owned(), vec![b'x'; len])]));
         let fault =
             |word: Word, message: &str| Some((Reason::from(word), format!("spec.identity.jwt.secret: {message}")));

@@ -43,17 +43,25 @@ pub struct Fault {
     pub reason: Reason,
     /// A sentence.
     pub message: String,
+    /// Whether routers refuse every call for it, however many workers there are.
+    pub refuses: bool,
 }
 
 impl Fault {
     /// A fault.
     pub fn new(reason: impl Into<Reason>, message: impl Into<String>) -> Self {
-        Self { reason: reason.into(), message: message.into() }
+        Self { reason: reason.into(), message: message.into(), refuses: false }
     }
 
     /// What Kubernetes says of a pod, in its word; the sentence is ours.
     pub fn told(trouble: &Trouble, message: impl Into<String>) -> Self {
-        Self { reason: Reason::Told(trouble.reason.clone()), message: message.into() }
+        Self::new(Reason::Told(trouble.reason.clone()), message)
+    }
+
+    /// The same as one for which routers refuse every call.
+    #[must_use]
+    pub fn refusing(self) -> Self {
+        Self { refuses: true, ..self }
     }
 }
 
@@ -158,6 +166,7 @@ impl Picture<'_> {
 
     fn ready(&self) -> Finding {
         let serving = self.in_phase(Phase::Serving);
+        let refused = self.faults.iter().find(|fault| fault.refuses);
         match self.standing {
             Standing::Invalid(mistakes) => finding(false, Word::Invalid, said(mistakes)),
             Standing::Displaced(conflict) => finding(
@@ -166,6 +175,7 @@ impl Picture<'_> {
                 format!("{} is served by {}, which was there before", conflict.path, conflict.by),
             ),
             Standing::Ending => finding(false, Word::Deleting, "it takes no more calls"),
+            Standing::Served if let Some(fault) = refused => finding(false, fault.reason.clone(), &fault.message),
             Standing::Served if serving > 0 => {
                 finding(true, Word::WorkersReady, format!("{} calls", plural(serving, "worker takes", "workers take")))
             }
@@ -408,6 +418,13 @@ mod tests {
         assert_eq!(of(&Picture { coming: 1, ..picture(&served, &[]) }), ["Progressing=Starting"]);
         let leaving = [worker(Phase::Serving, Stay::Leaving, 3)];
         assert_eq!(of(&picture(&served, &leaving)), ["Ready=WorkersReady", "DrainBlocked=WaitsForReplacement"]);
+        let faults = [Fault::new(Word::SecretInvalid, "too short")];
+        let telephones = Picture { faults: &faults, ..picture(&served, &serving) };
+        assert_eq!(of(&telephones), ["Ready=WorkersReady", "Degraded=SecretInvalid"]);
+        let faults = faults.map(Fault::refusing);
+        let refused = Picture { faults: &faults, ..picture(&served, &serving) };
+        assert_eq!(of(&refused), ["Degraded=SecretInvalid"]);
+        assert_eq!(message(&refused, "Ready"), "too short");
         let draining = [worker(Phase::Draining, Stay::Leaving, 3)];
         assert_eq!(of(&picture(&served, &draining)), ["Progressing=Draining", "DrainBlocked=SessionsLive"]);
         let surplus = [worker(Phase::Serving, Stay::Welcome, 3), worker(Phase::Draining, Stay::Welcome, 3)];
