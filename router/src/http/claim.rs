@@ -183,11 +183,12 @@ impl Call {
         failure
     }
 
-    /// Has a worker take the session.
+    /// Has a worker take the session. What it has waited already counts.
     pub(super) async fn place<C: Carrier>(
         &self,
         wanted: &Wanted<'_>,
         carrier: &C,
+        mut wait: Wait<'_>,
     ) -> Result<Served<C::Answer>, Failure> {
         let user = wanted.caller.user.as_ref();
         let audit = self.audit(wanted.session, user);
@@ -195,7 +196,6 @@ impl Call {
             audit.refused(failure.as_str(), Some("media_address"));
             return Err(failure);
         }
-        let mut wait = Wait::new(self);
         let served = self.try_workers(wanted, carrier, &audit, &mut wait).await;
         if let Err(failure) = &served {
             wait.give_up();

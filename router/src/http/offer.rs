@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 
 use super::Call;
 use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers};
+use super::wait::Wait;
 use crate::attempt::Outcome;
 use crate::forward::{ANSWER_TIME, Silence, onward, passed_on};
 use crate::identify::Shown;
@@ -77,7 +78,7 @@ impl Call {
         let key = (self.desk.service.name.clone(), offer.webrtc_id.clone());
         let placing = self.placing(&key);
         let carrier = Posted { call: self, parts, body };
-        let served = self.place(&wanted, &carrier).await?;
+        let served = self.place(&wanted, &carrier, Wait::new(self)).await?;
         if served.outcome == Outcome::Taken {
             self.found(placing, parts, &served.at);
         }

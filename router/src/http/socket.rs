@@ -31,6 +31,7 @@ use super::Call;
 use super::away::Search;
 use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers, unavailable};
 use super::offer::access_token;
+use super::wait::Wait;
 use crate::attempt::{FULL_RETRY, Outcome};
 use crate::forward::{Opened, Silence, onward};
 use crate::identify::{Caller, Shown};
@@ -188,9 +189,11 @@ impl Call {
             let session = hello.earlier.as_ref().map_or(&hello.id, |earlier| &earlier.id);
             self.enter_call(call, session).await.map_err(told)?;
         }
+        let mut wait = Wait::new(self);
         if let Some(earlier) = &hello.earlier {
-            match self.own(earlier, &caller, dialect).await.map_err(told)? {
+            match self.own(earlier, &caller, dialect, &mut wait).await.map_err(told)? {
                 Some(at) => {
+                    wait.found();
                     let worker = self.attach(parts, &at).await.map_err(told)?;
                     self.audit(&earlier.id, user.as_ref()).attached(&at.worker);
                     return Ok((worker, "attached"));
@@ -206,7 +209,7 @@ impl Call {
             delivery: Delivery::Sent,
             medium: Medium::Socket,
         };
-        let served = self.place(&wanted, &Shaken { call: self, parts }).await?;
+        let served = self.place(&wanted, &Shaken { call: self, parts }, wait).await?;
         let key = (self.desk.service.name.clone(), hello.id.clone());
         self.api.known.lock().remember(&key, served.at, Instant::now());
         served.answer.map(|worker| (worker, "accepted"))
@@ -214,13 +217,19 @@ impl Call {
 
     /// Who has the session that somebody says was his own, if it is, and lives over this kind of socket. One over another
     /// transport is taken over, as by an offer.
-    async fn own(&self, earlier: &Earlier, caller: &Caller, dialect: Dialect) -> Result<Option<Reach>, Failure> {
+    async fn own(
+        &self,
+        earlier: &Earlier,
+        caller: &Caller,
+        dialect: Dialect,
+        wait: &mut Wait<'_>,
+    ) -> Result<Option<Reach>, Failure> {
         let store = &self.api.parts.store;
         let service = self.desk.service.name.clone();
         let live = match store.session(&service, &earlier.id).await {
             Ok(Some(SessionView::Live(live))) => live,
             Ok(_) => return Ok(None),
-            Err(error) if error.is_away() => return self.own_there(earlier, caller, dialect).await,
+            Err(error) if error.is_away() => return self.own_there(earlier, caller, dialect, wait).await,
             Err(error) => return Err(unavailable(&error)),
         };
         let says = |key: &str| live.detail.get(key);
@@ -241,8 +250,19 @@ impl Call {
     }
 
     /// The same while the store is away, as the worker says that has it: it also knows the token, and judges it.
-    async fn own_there(&self, earlier: &Earlier, caller: &Caller, dialect: Dialect) -> Result<Option<Reach>, Failure> {
-        match self.api.search(&self.desk, &earlier.id).await {
+    async fn own_there(
+        &self,
+        earlier: &Earlier,
+        caller: &Caller,
+        dialect: Dialect,
+        wait: &mut Wait<'_>,
+    ) -> Result<Option<Reach>, Failure> {
+        let mut search = self.api.search(&self.desk, &earlier.id).await;
+        // Where no worker is known yet, it would begin anew at the first one that is, and end what lives.
+        if search == Search::Unsure && wait.for_anybody().await? {
+            search = self.api.search(&self.desk, &earlier.id).await;
+        }
+        match search {
             Search::Found(found) => {
                 let is_here = found.transport == dialect.transport();
                 let is_anothers = found.verified && caller.proved() != found.user.as_ref();

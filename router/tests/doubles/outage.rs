@@ -184,3 +184,27 @@ async fn who_comes_back_has_its_session_again_without_the_store() {
     over.send(start("y", &json!({ "resume": token }))).await.unwrap();
     assert!(matches!(offered(&mut world).await.placed.unwrap().standing, Standing::Provisional(_)));
 }
+
+/// A router that has begun without the store knows no worker: who comes back to it waits for one, and has its session again. It was ended
+/// for a new one as soon as the store was there.
+#[tokio::test]
+async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
+    let mut redis = Redis::start();
+    let (mut world, one, _) = fleet(&redis, json!({})).await;
+    let (socket, token) = begin(&one, "x").await;
+    let worker = offered(&mut world).await.worker;
+    drop(socket);
+    redis.stop();
+    let (blind, hasty) = (world.router(json!({})), world.router(json!({ "routing": { "offerHoldSeconds": 1 } })));
+    let mut back = open(&blind).await;
+    back.send(start("x", &json!({ "resume": token }))).await.unwrap();
+    // It waits as any call does: no longer than that.
+    let mut in_vain = open(&hasty).await;
+    in_vain.send(start("x", &json!({ "resume": token }))).await.unwrap();
+    let (said, frame) = end(&mut in_vain).await;
+    assert!(said[0].contains("no_capacity"), "{said:?}");
+    assert_eq!(frame, closed(1013, "refused"));
+    redis.again();
+    assert_eq!(text(&mut back).await, format!("{worker}: attached"));
+    world.sessions_become(3).await;
+}
