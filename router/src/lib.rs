@@ -19,6 +19,7 @@
 //! | [`forward`], [`webhook`] | requests to workers, and to who is asked before a call is taken |
 //! | [`web`] | requests to what services name |
 //! | [`http`] | routes |
+//! | [`sight`] | whether clients are to come, where the store was never seen |
 //! | [`config`], [`program`] | the process |
 //! | [`leave`] | what ends while it leaves |
 //!
@@ -42,6 +43,7 @@ pub mod reached;
 pub mod relay;
 pub mod roster;
 pub mod secret;
+mod sight;
 pub mod sockets;
 pub mod tell;
 pub mod web;

@@ -12,7 +12,7 @@ use clap::Parser;
 use streamfleet_process::admin::Admin;
 use streamfleet_process::config::Mistakes;
 use streamfleet_process::exit::{EXIT_CONFIG, fail, refuse};
-use streamfleet_process::readiness::{Hold, Note, Readiness};
+use streamfleet_process::readiness::Readiness;
 use streamfleet_process::serve::Listener;
 use streamfleet_process::signals::Signals;
 use streamfleet_process::tasks::Subsystems;
@@ -37,21 +37,14 @@ use crate::kubernetes::public::Board;
 use crate::kubernetes::services::{Counts, Followed};
 use crate::kubernetes::vault::Vault;
 use crate::leave::{self, Ended};
-use crate::place::Freshness;
 use crate::relay::{Candidates, Minting, Opening, Relay};
 use crate::roster::{self, Means, Roster};
 use crate::secret::Secrets;
 use crate::sockets::Sockets;
-use crate::{tell, web};
+use crate::{sight, tell, web};
 
 /// Tasks end at once when told to; a release that is under way is given this.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-/// How often it is looked whether the store answers.
-const LOOK: Duration = Duration::from_millis(500);
-/// A router that has begun has read the store within this, where that answers.
-const FIRST_SIGHT: Duration = Duration::from_secs(1);
-/// One that does not know whether there is another gives that so much time: callers who hear nothing have not given up by then.
-const ALONE: Duration = Duration::from_secs(8);
 
 /// The router: takes what clients ask and passes it on to the workers of a fleet.
 ///
@@ -296,7 +289,9 @@ pub async fn serve(
     if let Some(renewal) = renewal {
         until(&mut subsystems, "certificate", &stop, renewal.follow());
     }
-    until(&mut subsystems, "readiness", &stop, tell_of_the_store(roster.clone(), readiness.clone(), serve));
+    let seen = roster.clone();
+    let see = move |now| seen.borrow().desks().map(|desk| desk.directory.now().freshness(now)).collect();
+    until(&mut subsystems, "readiness", &stop, sight::tell(see, readiness.clone(), serve));
     let hold = calls::Hold::default();
     until(&mut subsystems, "held calls", &stop, tell::tell(hold.clone(), store.clone(), metrics.meter("router")));
     let sockets = Sockets::new(plan.sockets);
@@ -378,85 +373,6 @@ fn until(
     });
 }
 
-/// What a router can do with what it knows of its workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    /// It sees how things are.
-    Clear,
-    /// It goes by what it has seen: that is enough to serve.
-    Past,
-    /// It has never seen any worker of any service: another router may have.
-    Blind,
-}
-
-/// How media comes to workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Media {
-    /// By itself.
-    Workers,
-    /// By relays, of which this router is one; whether any other serves clients, if somebody tells.
-    Relayed { others_serve: Option<bool> },
-}
-
-/// What has been seen of the store.
-#[derive(Debug, Default)]
-struct Eyes {
-    /// The workers of one service were read once, even if that is gone by now.
-    have_seen: bool,
-}
-
-impl Eyes {
-    /// One service that was never read (it has just been made, or its part of the store is away) is no reason to give up all others, and the
-    /// media that comes by this router.
-    fn look(&mut self, snapshots: impl Iterator<Item = Freshness>) -> Sight {
-        let mut sight = Sight::Clear;
-        for freshness in snapshots {
-            self.have_seen |= freshness != Freshness::Stale(Duration::MAX);
-            if freshness != Freshness::Fresh {
-                sight = Sight::Past;
-            }
-        }
-        if sight == Sight::Past && !self.have_seen { Sight::Blind } else { sight }
-    }
-}
-
-/// Whether a router that has never read the store, and has known its services for so long, is kept from clients. It cannot place calls,
-/// and another one may. But media of calls that live comes by its relay, and needs no store: where all routers have died since the
-/// store went, there is no other one.
-fn is_kept(media: Media, blind: Duration) -> bool {
-    match media {
-        Media::Workers | Media::Relayed { others_serve: Some(true) } => true,
-        Media::Relayed { others_serve: Some(false) } => blind < FIRST_SIGHT,
-        Media::Relayed { others_serve: None } => blind < ALONE,
-    }
-}
-
-/// Says whether the store can be read. A router that has read it once goes on serving. `serve` is whether any relay does, where somebody
-/// tells; `None` where this router is none.
-async fn tell_of_the_store(
-    roster: watch::Receiver<Arc<Roster>>,
-    readiness: Readiness,
-    serve: Option<watch::Receiver<Option<bool>>>,
-) {
-    let mut eyes = Eyes::default();
-    let (mut before, mut since, mut is_let) = (None, None, false);
-    let mut _said: (Option<Note>, Option<Hold>);
-    loop {
-        let now = Instant::now();
-        let sight = eyes.look(roster.borrow().desks().map(|desk| desk.directory.now().freshness(now)));
-        let media = serve.as_ref().map_or(Media::Workers, |serve| Media::Relayed { others_serve: *serve.borrow() });
-        let blind = (sight == Sight::Blind).then(|| now - *since.get_or_insert(now));
-        // Once it serves, it is one of those that do.
-        is_let = blind.is_some_and(|blind| is_let || !is_kept(media, blind));
-        let kept = blind.is_some() && !is_let;
-        if before.replace((sight, kept)) != Some((sight, kept)) {
-            let note = (sight != Sight::Clear && !kept).then(|| readiness.note("the store does not answer"));
-            _said = (note, kept.then(|| readiness.hold("store")));
-        }
-        sleep(LOOK).await;
-    }
-}
-
 /// What the program says on standard output once it listens: one fact a line.
 fn announce(addresses: &Addresses) {
     let Addresses { scheme, http, admin, relay } = addresses;
@@ -465,47 +381,4 @@ fn announce(addresses: &Addresses) {
     let mut out = io::stdout().lock();
     // Without a reader of standard output there is nobody to tell.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relay_without_another_is_not_kept_from_clients_for_long() {
-        const EVER: Duration = Duration::from_secs(86_400);
-        let relayed = |others_serve| Media::Relayed { others_serve };
-        for (media, blind, expected) in [
-            (Media::Workers, EVER, true),
-            (relayed(Some(true)), EVER, true),
-            (relayed(Some(false)), Duration::ZERO, true),
-            (relayed(Some(false)), FIRST_SIGHT, false),
-            (relayed(None), FIRST_SIGHT, true),
-            (relayed(None), ALONE, false),
-        ] {
-            assert_eq!(is_kept(media, blind), expected, "{media:?} after {blind:?}");
-        }
-    }
-
-    #[test]
-    fn what_was_seen_once_is_enough_to_serve() {
-        const FRESH: Freshness = Freshness::Fresh;
-        const PAST: Freshness = Freshness::Stale(Duration::from_secs(9));
-        const NEVER: Freshness = Freshness::Stale(Duration::MAX);
-        // What one router sees, look by look.
-        let check = |looks: &[(&[Freshness], Sight)]| {
-            let mut eyes = Eyes::default();
-            for (n, (snapshots, expected)) in looks.iter().enumerate() {
-                assert_eq!(eyes.look(snapshots.iter().copied()), *expected, "look {n} of {looks:?}");
-            }
-        };
-        check(&[(&[], Sight::Clear), (&[NEVER], Sight::Blind), (&[NEVER, NEVER], Sight::Blind), (&[], Sight::Clear)]);
-        check(&[(&[FRESH, FRESH], Sight::Clear), (&[FRESH, PAST, FRESH], Sight::Past)]);
-        // A service that is made while the store is away, in any order: all others are served.
-        check(&[(&[FRESH], Sight::Clear), (&[PAST, NEVER], Sight::Past), (&[NEVER, PAST], Sight::Past)]);
-        // A part of the store that never answers, of a router that has just begun.
-        check(&[(&[NEVER, NEVER], Sight::Blind), (&[NEVER, FRESH], Sight::Past), (&[NEVER, PAST], Sight::Past)]);
-        // The only one that was read is gone: who has it as a client still sends media.
-        check(&[(&[FRESH], Sight::Clear), (&[], Sight::Clear), (&[NEVER], Sight::Past)]);
-    }
 }

@@ -149,7 +149,15 @@ pub(crate) async fn follow(
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use axum::body::{Body, Bytes};
+    use axum::http::{Request, Response};
+    use futures_util::stream;
+    use parking_lot::Mutex;
     use serde_json::{Value, json};
+    use tokio::sync::mpsc;
 
     use super::*;
 
@@ -188,6 +196,55 @@ mod tests {
         check(&[json!({ "ready": true }), json!({ "ready": true, "serving": false })], false);
         check(&[json!({ "ready": true, "serving": true, "terminating": true })], false);
         check(&[json!({ "serving": false }), json!({ "ready": true, "serving": true, "terminating": false })], true);
+    }
+
+    /// Nothing before the list is there, and all that changes: a router that is never told takes itself for alone.
+    #[tokio::test(start_paused = true)]
+    async fn who_follows_is_told_who_serves() {
+        let slice = |serving: bool| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": { "name": "a", "namespace": "n", "resourceVersion": "1" },
+                "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": true, "serving": serving } }],
+            })
+        };
+        let list = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList", "metadata": { "resourceVersion": "1" },
+            "items": [slice(true)],
+        });
+        let (changes, lines) = mpsc::unbounded_channel::<Bytes>();
+        let lines = Arc::new(Mutex::new(Some(lines)));
+        let server = tower::service_fn(move |request: Request<kube::client::Body>| {
+            let uri = request.uri();
+            assert_eq!(uri.path(), "/apis/discovery.k8s.io/v1/namespaces/n/endpointslices");
+            let query = uri.query().unwrap_or_default();
+            assert!(query.contains("labelSelector=kubernetes.io%2Fservice-name%3Drelays"), "{query}");
+            let body = if query.contains("watch=true") {
+                let lines = stream::unfold(lines.lock().take(), |lines| async move {
+                    let mut lines = lines?;
+                    Some((io::Result::Ok(lines.recv().await?), Some(lines)))
+                });
+                Body::from_stream(lines)
+            } else {
+                Body::from(list.to_string())
+            };
+            async move { Ok::<_, io::Error>(Response::new(body)) }
+        });
+        let (serve, mut told) = watch::channel(None);
+        let (endpoints, at) = (Endpoints::default(), At { namespace: "n".to_owned(), name: "relays".to_owned() });
+        let check = async {
+            assert_eq!(*told.borrow(), None);
+            told.wait_for(|serve| *serve == Some(true)).await.unwrap();
+            for serving in [false, true] {
+                let line = format!("{}\n", json!({ "type": "MODIFIED", "object": slice(serving) }));
+                changes.send(line.into()).unwrap();
+                told.wait_for(|serve| *serve == Some(serving)).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = follow(Client::new(server, "n"), at, Contact::default(), endpoints, serve) => panic!("it has no end"),
+            told = timeout(Duration::from_secs(20), check) => told.expect("it is told"),
+        }
     }
 
     #[test]
