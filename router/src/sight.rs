@@ -19,8 +19,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// then. That is a second until it says that it is ready, one until that is looked at, and what is left for its endpoint to be told of.
 /// It is no longer, as callers count ten seconds of silence from the death of the routers before, and have lost half of them by now.
 const NOBODY: Duration = Duration::from_secs(3);
-/// Where nobody tells of others at all, it takes itself for alone after that: whoever tells has begun to, even if the API server was slow.
-/// Many callers will have given up by then.
+/// Where nobody tells of others at all, it takes itself for alone after that: whoever would tell has begun to by then, also where the API
+/// server is slow. Many callers have given up.
 const ALONE: Duration = Duration::from_secs(8);
 
 /// How media comes to workers.
