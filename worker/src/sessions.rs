@@ -212,20 +212,20 @@ impl Sessions {
     pub async fn drain(&self, deadline: Instant, occupancy: &Occupancy) {
         let mut asked = false;
         loop {
-            let now = Instant::now();
+            let now = tokio::time::Instant::now().into_std();
             // An offer that is being answered has a place and is no session yet.
             if occupancy.live() == 0 && self.is_empty() {
                 return;
             }
-            if now >= deadline {
-                break;
-            }
             if !asked && Self::is_near(now, deadline) {
                 asked = true;
-                // Routers know before clients do, and bring none of them back.
+                // Routers are told at once, and clients come again a little later: none of them is brought back.
                 occupancy.leave();
                 self.nudge();
                 self.warn_of(now, deadline);
+            }
+            if now >= deadline {
+                break;
             }
             tokio::time::sleep(Duration::from_millis(50).min(deadline - now)).await;
         }

@@ -46,6 +46,8 @@ const LEAVE_GRACE: Duration = Duration::from_secs(1);
 const HANDLER_GRACE: Duration = Duration::from_secs(5);
 /// Clients that were asked to connect elsewhere have so long for that: a little less than passes before an operator deletes the pod.
 const FAREWELL: Duration = Duration::from_secs(50);
+/// Who is still there then is asked once more, and has so long to go.
+const LAST_CALL: Duration = Duration::from_secs(1);
 /// Subsystems stop within this, or are named as overdue.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
@@ -268,12 +270,13 @@ impl Worker {
 }
 
 /// Until when sessions may go on, of a worker that is told to end now. Where all clients were asked to connect elsewhere, those of each
-/// service since the time in `leaving`, who is still there has had that time: there is no other drain after it.
+/// service since the time in `leaving`, who is still there has had that time: there is no other drain after it. There is time to be asked
+/// once more: he may have been brought back while the store was away.
 fn deadline(now: Instant, grace: Duration, leaving: impl Iterator<Item = Option<Instant>>) -> Instant {
     let latest = now + grace;
     let asked: Option<Vec<Instant>> = leaving.collect();
     let last = asked.and_then(|asked| asked.into_iter().max());
-    last.map_or(latest, |last| (last + FAREWELL).clamp(now, latest))
+    last.map_or(latest, |last| (last + FAREWELL).max(now + LAST_CALL).min(latest))
 }
 
 /// Where a worker is known.
@@ -398,7 +401,8 @@ mod tests {
         };
         check(&[], 600, 700);
         check(&[None], 600, 700);
-        check(&[Some(20)], 600, 100);
+        check(&[Some(20)], 600, 101);
+        check(&[Some(20)], 0, 100);
         check(&[Some(90)], 600, 140);
         check(&[Some(90)], 30, 130);
         check(&[Some(20), Some(90)], 600, 140);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -213,7 +214,7 @@ impl Owned for Sessions {
     }
 
     fn urge(&self, member: &Member, gate: Gate) {
-        self.urge_all(member, gate);
+        self.urge_all(member, gate, Instant::now());
     }
 
     async fn end(&self, ticket: Ticket, reason: CloseReason, words: Option<&LastWords>) -> bool {

@@ -143,7 +143,7 @@ impl Sessions {
             return Attached::Refused(Failure::ConnectionClosed, Box::new(line));
         }
         let live = live.filter(|live| is_here(&live.shared));
-        let Some(Live { via: Via::Socket(commands), shared, resume, .. }) = live else {
+        let Some(Live { via: Via::Socket(commands), shared, resume, urged, .. }) = live else {
             return Attached::No(Box::new(line));
         };
         // A token is no way around an identity: a verified user's session is his alone.
@@ -170,6 +170,7 @@ impl Sessions {
                     }
                 }
                 drop(table);
+                urged.came_back(Instant::now());
                 permit.send(Command::Attach(Box::new(line), next.token));
                 Attached::Yes
             }
@@ -177,6 +178,7 @@ impl Sessions {
             Ok(None) => Attached::No(Box::new(line)),
             // What the store gave out last is known here too, and stays good until it can give out another.
             Err(_) if resume.is_some_and(|issued| issued.token == token) => {
+                urged.came_back(Instant::now());
                 permit.send(Command::Attach(Box::new(line), token));
                 Attached::Yes
             }

@@ -1,10 +1,12 @@
 //! Who is asked to connect elsewhere where somebody wants the worker empty.
 
 use streamfleet_session::wire::ServerMessage;
-use streamfleet_store::Gate;
+use streamfleet_store::{Directory as _, Gate, Terms};
+use tokio::task::JoinSet;
 
 use super::moving::connect;
 use super::*;
+use crate::fleet::{Surroundings, doubles, run};
 use crate::sockets::session::Command;
 
 /// After how long a session's client is to come elsewhere, if it is told to; all that it was told is read.
@@ -27,7 +29,7 @@ async fn each_who_has_connected_is_asked_once_until_the_worker_is_put_back() {
     let (elsewhere, _, mut other) = over_a_socket(&sessions, "other", "d").await;
     [&first, &second, &elsewhere].into_iter().for_each(|shared| connect(shared));
     let mut urge = |gate: Gate| {
-        sessions.urge_all(&member, gate);
+        sessions.urge_all(&member, gate, Instant::now());
         let mut asked: Vec<u64> = [&mut a, &mut b].into_iter().filter_map(told).collect();
         asked.sort_unstable();
         assert_eq!(told(&mut other), None, "it is of another service");
@@ -51,10 +53,10 @@ async fn who_could_not_be_told_is_asked_again() {
     connect(&shared);
     let via = sessions.live(shared.id()).unwrap().via;
     via.send(shared.token(), Order::HandlerFailed(String::new())).unwrap();
-    sessions.urge_all(&member, Gate::Leaving);
+    sessions.urge_all(&member, Gate::Leaving, Instant::now());
     assert!(matches!(orders.try_recv(), Ok(Command::HandlerFailed(_))));
     assert_eq!(told(&mut orders), None, "it was behind with its work");
-    sessions.urge_all(&member, Gate::Leaving);
+    sessions.urge_all(&member, Gate::Leaving, Instant::now());
     assert_eq!(told(&mut orders), Some(0));
 }
 
@@ -90,4 +92,65 @@ async fn a_worker_that_asks_its_clients_to_go_as_its_end_is_near_leaves() {
         is_told
     })
     .await;
+}
+
+/// The store has been away, and the pod is deleted as soon as it is back: its client may have been brought back meanwhile.
+#[tokio::test(start_paused = true)]
+async fn whom_a_deadline_that_is_over_cuts_off_is_asked_before() {
+    let (_idle, sessions) = Worker::sessions();
+    let (shared, _, mut orders) = over_a_socket(&sessions, "echo", "a").await;
+    connect(&shared);
+    let (occupancy, deadline) = (Occupancy::default(), tokio::time::Instant::now().into_std());
+    let client = async {
+        let first = orders.recv().await;
+        let then = tokio::time::timeout(PATIENCE, orders.recv()).await;
+        shared.closed(CloseReason::Draining);
+        (first, then)
+    };
+    let ((), heard) = tokio::join!(sessions.drain(deadline, &occupancy), client);
+    assert!(matches!(heard, (Some(Command::Reconnect(_)), Ok(Some(Command::End(CloseReason::Draining))))));
+    assert_eq!(occupancy.gate(), Gate::Leaving);
+}
+
+/// Whoever comes again as he was asked to would be brought back by a router that has not heard.
+#[tokio::test(start_paused = true)]
+async fn routers_know_that_a_worker_leaves_before_its_clients_come_again() {
+    let (_idle, sessions) = Worker::sessions();
+    let store = Arc::<Memory>::default();
+    let member = Arc::new(Member::new("echo".parse().unwrap(), "w".parse().unwrap(), store.clone()));
+    sessions.join(HashMap::from([(member.service().clone(), member.clone())]));
+    let occupancy = Occupancy::default();
+    let says = occupancy.clone();
+    let beat = move || doubles::heartbeat(says.gate());
+    let stop = CancellationToken::new();
+    let surroundings = Surroundings { terms: Terms::default(), beat: Box::new(beat), joining: None, stop };
+    let mut running = JoinSet::new();
+    running.spawn(run(member.clone(), Arc::new(sessions.clone()), surroundings));
+    let said = async || store.workers(member.service()).await.unwrap().pop()?.said.map(|said| said.gate);
+    while said().await.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (shared, _, mut orders) = over_a_socket(&sessions, "echo", "a").await;
+    connect(&shared);
+    occupancy.drain();
+    sessions.nudge();
+    // The next word of its own accord is a heartbeat away.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(said().await, Some(Gate::Draining));
+    let client = async {
+        let after = loop {
+            match told(&mut orders) {
+                Some(after) => break Duration::from_millis(after),
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        assert!(after < Terms::default().heartbeat());
+        tokio::time::sleep(after).await;
+        said().await
+    };
+    let deadline = tokio::time::Instant::now().into_std() + RECONNECT_LEAD;
+    tokio::select! {
+        () = sessions.drain(deadline, &occupancy) => panic!("a session is there"),
+        gate = client => assert_eq!(gate, Some(Gate::Leaving)),
+    }
 }

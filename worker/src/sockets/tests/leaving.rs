@@ -1,6 +1,7 @@
 //! Clients of a worker that somebody wants empty.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::Request;
@@ -54,4 +55,28 @@ async fn each_client_is_asked_once_to_connect_elsewhere() {
         assert_eq!(word(peer).await, goodbye, "and nothing before it");
         assert_eq!(word(peer).await, closed(1000, "ended_by_control"));
     }
+}
+
+/// While the store is away a router has nowhere else to bring it.
+#[tokio::test]
+async fn who_is_brought_back_is_asked_again() {
+    let store = Arc::<Memory>::default();
+    let (world, member, _running) = in_a_fleet(&store).await;
+    let place = placed(&store, 1, "a").await.encode().unwrap();
+    let start = |resume| json!({ "event": "start", "websocket_id": "a", "resume": resume });
+    let asked = async |peer: &mut Peer| match word(peer).await {
+        Heard::Text(word) => assert_eq!(word["type"], "reconnect"),
+        other => panic!("{other:?}"),
+    };
+    let mut first = Peer::with(&world, PATH, &[(PLACED_HEADER, &place)]).await;
+    first.say(start(json!(true))).await;
+    let token = first.token().await;
+    assert!(store.ask_gate(member.service(), member.worker(), Gate::Leaving).await.unwrap());
+    asked(&mut first).await;
+    first.vanish();
+    let mut back = Peer::with(&world, PATH, &[("authorization", "Bearer correct-horse-battery")]).await;
+    back.say(start(token)).await;
+    back.token().await;
+    world.sessions.urge_all(&member, Gate::Leaving, Instant::now() + PATIENCE);
+    asked(&mut back).await;
 }
