@@ -28,6 +28,9 @@ pub const IDLE: Duration = Duration::from_secs(5);
 /// From SIGTERM to SIGKILL where nothing bounds a session: the service says that it may be disrupted always.
 const UNBOUNDED_GRACE: Duration = Duration::from_secs(60);
 
+/// Beyond the longest call: for one to connect that had just come at SIGTERM, and for the worker to leave.
+const BEGINNING: Duration = Duration::from_secs(60);
+
 /// A service that can be run.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -86,13 +89,14 @@ impl Prepared {
         mistakes.or(Self { generation: resource.generation, said: said.clone(), parts })
     }
 
-    /// From SIGTERM to SIGKILL. Where that is bounded, calls go on for the longest drain before their clients are asked to connect
-    /// elsewhere, as in a drain that the operator has begun.
+    /// From SIGTERM to SIGKILL. Where drains are bounded, calls go on for the longest one before their clients are asked to connect
+    /// elsewhere, as in a drain that the operator has begun. Where calls are, the longest one that had just begun comes to its end.
     #[must_use]
     pub fn grace(&self) -> Duration {
         let service = &self.said.service;
-        let bounded = service.operation.autoscaling.max_drain.map(|drain| drain + RECONNECT_LEAD + LEAVING);
-        bounded.or_else(|| service.longest_drain()).unwrap_or(UNBOUNDED_GRACE)
+        let drain = service.operation.autoscaling.max_drain.map(|drain| drain + RECONNECT_LEAD + LEAVING);
+        let call = service.limits.time_limit.map(|longest| longest + BEGINNING);
+        drain.or(call).unwrap_or(UNBOUNDED_GRACE)
     }
 
     /// What its objects are made from, with so many pods of each part.
@@ -249,6 +253,10 @@ fn what_drains_go_by(key: &str, template: &PodTemplateSpec, mistakes: &mut Mista
         mistakes.push(format!("{key}.spec.terminationGracePeriodSeconds"), why);
     }
     for (n, container) in spec.containers.iter().enumerate().filter(|(_, container)| container.name == CONTAINER) {
+        if container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()) {
+            let why = "would take its time from that of calls, without the worker's knowing: leave it out, routers hear of a worker that goes at once; what else is to be done then is for another container";
+            mistakes.push(format!("{key}.spec.containers[{n}].lifecycle.preStop"), why);
+        }
         for (m, variable) in container.env.iter().flatten().enumerate() {
             if variable.name.starts_with(OWN) {
                 let why = format!("variables that begin with {OWN} are the operator's");
@@ -352,6 +360,8 @@ mod tests {
         assert_eq!(prepared.grace().as_secs(), 660);
         let drain = json!({ "autoscaling": { "scaleDown": { "maxDrainSeconds": 40 } } });
         assert_eq!(prepare(drain).unwrap().grace().as_secs(), 65, "10 s to go elsewhere, and 15 to leave");
+        let neither = json!({ "limits": {}, "disruption": "Always" });
+        assert_eq!(prepare(neither).unwrap().grace(), UNBOUNDED_GRACE);
         assert_eq!(prepared.parts[0].tuning.tick, IDLE, "a service at rest is not looked at more often");
     }
 
@@ -366,13 +376,17 @@ mod tests {
                 "spec.workers.template.spec.nodeSelektor: there is no such field in a pod's template".to_owned(),
             ])
         );
+        let waits = json!({ "postStart": { "sleep": { "seconds": 1 } }, "preStop": { "sleep": { "seconds": 5 } } });
         let drained = json!({ "terminationGracePeriodSeconds": 30, "containers": [
-            { "name": "sidecar", "env": [{ "name": "STREAMFLEET_DRAIN_NOTICE" }] },
-            { "name": "worker", "env": [{ "name": "STREAMFLEET_LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }] },
+            { "name": "sidecar", "env": [{ "name": "STREAMFLEET_DRAIN_NOTICE" }], "lifecycle": waits },
+            { "name": "worker", "env": [{ "name": "STREAMFLEET_LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }],
+              "lifecycle": waits },
         ] });
         let mistakes = template(json!({ "spec": drained })).unwrap_err();
-        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
-        for key in ["containers[1].env[1].name: ", "terminationGracePeriodSeconds: "] {
+        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
+        for key in
+            ["containers[1].env[1].name: ", "containers[1].lifecycle.preStop: ", "terminationGracePeriodSeconds: "]
+        {
             let key = format!("spec.workers.template.spec.{key}");
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(&key)), "{key} {mistakes:?}");
         }

@@ -266,13 +266,10 @@ impl Service {
         self
     }
 
-    /// How long sessions go on at a worker that drains, before their clients are asked to go: what bounds its drain, or else the longest session,
-    /// and a minute for what was just beginning. `None` where neither is bounded.
+    /// Whether a worker that drains is empty in some known time: drains are bounded, or sessions are.
     #[must_use]
-    pub fn longest_drain(&self) -> Option<Duration> {
-        const BEGINNING: Duration = Duration::from_secs(60);
-        let bounded = self.operation.autoscaling.max_drain;
-        bounded.or_else(|| self.limits.time_limit.map(|longest| longest + BEGINNING))
+    pub fn has_bounded_drains(&self) -> bool {
+        self.operation.autoscaling.max_drain.is_some() || self.limits.time_limit.is_some()
     }
 }
 

@@ -78,7 +78,7 @@ impl Service {
                 // Here there is an operator.
                 let scaling = &service.operation.autoscaling;
                 service.grows_to = (scaling.mode == ScalingMode::Sessions).then_some(scaling.max);
-                if service.longest_drain().is_none() && service.operation.disruption != Disruption::Always {
+                if !service.has_bounded_drains() && service.operation.disruption != Disruption::Always {
                     mistakes.push("spec.limits.timeLimitSeconds", UNBOUNDED);
                 }
                 mistakes.or(service)
