@@ -248,6 +248,24 @@ async fn a_drain_is_followed_with_the_token() {
     });
 }
 
+/// A service may hold a call until a worker is there. A call that comes back offers by a connection that may lead to whoever has died:
+/// it tries another one sooner.
+#[tokio::test]
+async fn a_first_offer_is_waited_for_and_a_later_one_made_again() {
+    let late = vec![Duration::from_secs(2), 3 * PATIENCE];
+    let server = Server::start(Script { late, ..Script::default() });
+    let mut options = options(&server);
+    (options.timeouts.request, options.timeouts.answer) = (Duration::from_secs(1), 2 * PATIENCE);
+    let call = timeout(PATIENCE, Client::connect(options)).await.unwrap().unwrap();
+    event(&call, |event| *event == Event::ChannelOpen).await;
+    server.seen(|seen| assert_eq!(seen.offers.len(), 1));
+    let drain = json!({"after_ms": 0, "reason": "draining", "resume": "drain-token"});
+    server.say(json!({"type": "reconnect", "data": drain})).await;
+    event(&call, |event| *event == Event::Reconnected).await;
+    server.seen(|seen| assert!(seen.offers.len() > 2, "{}", seen.offers.len()));
+    call.end().await;
+}
+
 #[tokio::test]
 async fn a_dead_server_is_replaced() {
     let server = Server::start(Script::default());

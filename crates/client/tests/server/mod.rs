@@ -42,6 +42,8 @@ pub(crate) struct Seen {
 pub(crate) struct Script {
     /// These failures are answered first, in this order.
     pub(crate) refuse: Vec<(StatusCode, Value)>,
+    /// The first offers wait so long for what becomes of them.
+    pub(crate) late: Vec<Duration>,
     /// Answer with PCMU only.
     pub(crate) pcmu: bool,
 }
@@ -151,6 +153,13 @@ async fn offer(State(inner): State<Arc<Inner>>, Json(body): Json<Value>) -> (Sta
         return (StatusCode::OK, Json(json!({"status": "success"})));
     }
     inner.seen.lock().offers.push(body.clone());
+    let late = {
+        let mut script = inner.script.lock();
+        (!script.late.is_empty()).then(|| script.late.remove(0))
+    };
+    if let Some(late) = late {
+        tokio::time::sleep(late).await;
+    }
     let refusal = {
         let mut script = inner.script.lock();
         (!script.refuse.is_empty()).then(|| script.refuse.remove(0))
