@@ -227,7 +227,7 @@ pub struct Timeouts {
     /// One HTTP request, from connecting to the last byte of the answer; of a call's first offer, connecting alone.
     pub request: Duration,
     /// From a call's first offer, or its socket's `start`, until the service has answered: it may hold a call for a minute until a
-    /// worker is there.
+    /// worker is there. A telephone waits for no answer.
     pub answer: Duration,
     /// The offer with all its repetitions while the server says `connection_already_exists` or has no capacity.
     pub admission: Duration,

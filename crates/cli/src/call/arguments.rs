@@ -160,7 +160,7 @@ impl Args {
         })
     }
 
-    /// An offer that a server holds while a worker starts is not given up before its time.
+    /// An offer that a server holds while a worker starts is not given up before its time. A telephone waits for no answer.
     fn wait_for(&self, timeouts: &mut Timeouts) {
         if let Some(patience) = self.patience() {
             timeouts.answer = timeouts.answer.max(patience);
@@ -206,7 +206,6 @@ impl Args {
         }
         options.headers = headers(&self.headers)?;
         options.auth_token = self.auth_token.clone().and_then(AuthToken::new);
-        self.wait_for(&mut options.timeouts);
         if self.no_webhook {
             options.incoming = Incoming::Skip;
         }
@@ -391,12 +390,9 @@ mod tests {
         fn check(words: &[&str], patience: Option<u64>, expected: u64) {
             let args = parse(&[&["http://h/echo"], words].concat()).unwrap();
             assert_eq!(args.patience(), patience.map(Duration::from_secs), "{words:?}");
-            let [answer, by_socket, by_phone] = [
-                args.options().unwrap().timeouts.answer,
-                args.socket_options().unwrap().timeouts.answer,
-                args.phone_options().unwrap().timeouts.answer,
-            ];
-            assert_eq!([answer, by_socket, by_phone], [Duration::from_secs(expected); 3], "{words:?}");
+            let answer = args.options().unwrap().timeouts.answer;
+            let by_socket = args.socket_options().unwrap().timeouts.answer;
+            assert_eq!([answer, by_socket], [Duration::from_secs(expected); 2], "{words:?}");
         }
         check(&[], None, 75);
         check(&["--wait", "0"], None, 75);
