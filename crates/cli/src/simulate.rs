@@ -55,19 +55,19 @@ struct LoadArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = seeds, help_heading = "Load", conflicts_with = "load")]
     seed: Seeds,
     /// Sessions of a generated day, without its bursts
-    #[arg(long, value_name = "N", default_value = "82000", value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value = "82000", value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Load", conflicts_with = "load")]
     sessions_per_day: u32,
     /// Bursts of a generated day
-    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(0..=100), help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u32).range(0..=100), help_heading = "Load", conflicts_with = "load")]
     bursts: u32,
     /// How many times as many sessions come in a burst
-    #[arg(long, value_name = "X", default_value = "4", value_parser = factor, help_heading = "Load")]
+    #[arg(long, value_name = "X", default_value = "4", value_parser = factor, help_heading = "Load", conflicts_with = "load")]
     burst_factor: f64,
     /// How long a burst takes to rise, of its ten minutes, in seconds
-    #[arg(long, value_name = "S", default_value = "120", value_parser = clap::value_parser!(u32).range(0..=300), help_heading = "Load")]
+    #[arg(long, value_name = "S", default_value = "120", value_parser = clap::value_parser!(u32).range(0..=300), help_heading = "Load", conflicts_with = "load")]
     burst_rise: u32,
     /// The duration that half of the sessions do not exceed, in seconds
-    #[arg(long, value_name = "S", default_value = "240", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = "Load")]
+    #[arg(long, value_name = "S", default_value = "240", value_parser = clap::value_parser!(u32).range(1..=86_400), help_heading = "Load", conflicts_with = "load")]
     median: u32,
 }
 
@@ -227,7 +227,7 @@ impl FleetArgs {
         Setup {
             capacity: self.capacity,
             start: seconds(self.pod_start),
-            min: self.min.min(self.max),
+            min: self.min,
             max: self.max,
             hold: seconds(self.hold),
             holding: match self.holding {
@@ -281,6 +281,12 @@ fn joined(side: ScopedJoinHandle<'_, Played>) -> Played {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
+    let FleetArgs { min, max, .. } = args.fleet;
+    if min > max {
+        // Without a reader there is nobody to tell.
+        drop(writeln!(std::io::stderr().lock(), "error: --min {min} is more than --max {max}"));
+        return ExitCode::from(crate::USAGE);
+    }
     match told(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
