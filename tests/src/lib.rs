@@ -27,6 +27,7 @@ pub mod services;
 mod signalling;
 mod site;
 mod steady;
+mod twiml;
 mod websocket;
 
 pub use balancer::Balancer;
@@ -47,4 +48,5 @@ pub use server::{EXACT_HEAP, Server};
 pub use signalling::WithoutCandidates;
 pub use site::{Keys, Plan, Site};
 pub use steady::{Gauge, judged};
+pub use twiml::Twiml;
 pub use websocket::{Received, WebSocket};

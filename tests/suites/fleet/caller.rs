@@ -20,7 +20,7 @@ use crate::PATIENCE;
 pub(crate) const SAID_HZ: f32 = 440.0;
 /// What the handler `plain-tone` plays.
 pub(crate) const PLAYED_HZ: f32 = 660.0;
-/// Enough to tell tones apart.
+/// Enough to tell tones apart; a telephone has half of it.
 const RATE: u32 = 16_000;
 const FORMAT: PcmFormat = PcmFormat { rate: RATE, channels: 1 };
 /// Packets of 20 ms.
@@ -77,13 +77,13 @@ struct Told {
 }
 
 impl Told {
-    fn hear(&mut self, samples: &[i16], now: Instant) {
+    fn hear(&mut self, samples: &[i16], rate: u32, now: Instant) {
         self.rest.extend_from_slice(samples);
-        let size = RATE as usize / 50;
+        let size = rate as usize / 50;
         while self.rest.len() >= size {
             let window: Vec<i16> = self.rest.drain(..size).collect();
             let level = level_dbfs(&window);
-            let is = |hz: &f32| level > LOUD_DBFS && tone_level(&window, RATE, *hz) > level - SHARE_DB;
+            let is = |hz: &f32| level > LOUD_DBFS && tone_level(&window, rate, *hz) > level - SHARE_DB;
             self.tones.extend([SAID_HZ, PLAYED_HZ, 550.0].into_iter().find(is).map(|hz| (now, hz)));
         }
     }
@@ -138,7 +138,12 @@ impl Caller {
             local_addresses: plan.from,
             ..options
         };
-        let call = Arc::new(Client::connect(options).await?);
+        Ok(Self::of(Client::connect(options).await?, plan.id))
+    }
+
+    /// A call that has just been made, whatever carries it.
+    pub(crate) fn of(call: Call, id: SessionId) -> Self {
+        let call = Arc::new(call);
         let told = Arc::<Mutex<Told>>::default();
         let (changes, changed) = watch::channel(());
         let changes = Arc::new(changes);
@@ -147,7 +152,7 @@ impl Caller {
             let (call, told, changes) = (call.clone(), told.clone(), changes.clone());
             async move {
                 while let Some(chunk) = call.next_audio().await {
-                    lock(&told).hear(&chunk.samples, Instant::now());
+                    lock(&told).hear(&chunk.samples, chunk.format.rate, Instant::now());
                     changes.send_replace(());
                 }
             }
@@ -180,7 +185,7 @@ impl Caller {
                 }
             }
         });
-        Ok(Self { call, id: plan.id, told, changed, tasks })
+        Self { call, id, told, changed, tasks }
     }
 
     pub(crate) fn id(&self) -> &SessionId {

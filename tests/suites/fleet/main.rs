@@ -17,6 +17,7 @@ mod races;
 mod redis_lost;
 mod relay;
 mod router_lost;
+mod sockets;
 mod worker_lost;
 
 use std::sync::{Arc, Mutex, PoisonError};
