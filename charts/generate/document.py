@@ -14,7 +14,7 @@ Made of the comments in `values.yaml` by `charts/generate`: do not edit. How to 
 | [`streamfleet`](../charts/streamfleet) | the operator, and the routers with their relays; monitoring; a Redis for trying |
 
 Values are checked against `values.schema.json`: a key that does not exist or a value that does not fit is refused, with its name.
-Kubernetes 1.33 or newer; Helm 3.18 or newer, or 4.
+Kubernetes 1.33 or newer; Helm 3.18 or newer, or 4. Tried were Kubernetes 1.36 and Helm 4.3; Helm 3 was never run.
 """
 
 # The heading of each first key, and what is said below it.
