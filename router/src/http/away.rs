@@ -28,7 +28,7 @@ use crate::roster::Desk;
 /// For workers to say whether they have a session: a look into a table of theirs, and a round trip.
 const SEARCH_TIME: Duration = Duration::from_millis(200);
 /// Workers that one search asks at a time.
-const ASKED_AT_ONCE: usize = 64;
+pub(super) const ASKED_AT_ONCE: usize = 64;
 /// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
 pub(super) const MAX_SEARCHES: usize = 32;
 

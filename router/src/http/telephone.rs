@@ -3,20 +3,39 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
+use futures_util::{StreamExt as _, stream};
 use streamfleet_edge::{body, reply};
 use streamfleet_session::SessionId;
 use streamfleet_session::wire::Failure;
 use streamfleet_socket::hello::Proof;
-use streamfleet_socket::protocol::{CallSid, CallStart};
-use streamfleet_socket::telephone::{CallLeg, CallTokenKey, InvalidCallToken, form_parameters, returning};
+use streamfleet_socket::protocol::{CallSid, CallStart, PARAMETER_SESSION};
+use streamfleet_socket::telephone::{CallLeg, CallNonce, CallTokenKey, InvalidCallToken, form_parameters, returning};
 use streamfleet_store::{Reach, SessionView};
+use tokio::time::timeout;
 
 use super::Call;
+use super::away::ASKED_AT_ONCE;
 use super::owner::Voucher;
+use crate::forward::{onward, passed_on};
 use crate::limit::Kind;
+
+/// For workers to say whether a call is theirs. One that is not found is over for good, and its company waits for much longer.
+const CALL_TIME: Duration = Duration::from_secs(1);
+
+/// Where the session is of a call that comes back.
+enum Whereabouts {
+    /// At this worker.
+    At(Reach),
+    /// It is over; or the call is a new one.
+    Nowhere,
+    /// The store does not know the call: it is away, or was when the call began, or has lost all that it had since.
+    Unknown,
+}
 
 impl Call {
     /// `telephone/incoming`: any worker puts a call through; one that comes back goes to the worker that has its session.
@@ -26,23 +45,79 @@ impl Call {
             Ok(body) => body,
             Err(fault) => return reply::body_fault(fault),
         };
-        let owner = self.owner_of_call(&parts, &body).await;
+        let owner = match self.whereabouts(&parts, &body).await {
+            Whereabouts::At(at) => Some(at),
+            Whereabouts::Nowhere => None,
+            Whereabouts::Unknown => match self.search_call(&parts, &body).await {
+                Some(answer) => return self.counted("passed", answer),
+                None => None,
+            },
+        };
         // Anybody else says that the conversation is over.
         let others = self.some_workers().into_iter();
         self.first_of(&parts, body, Voucher::None, owner.into_iter().chain(others).take(2)).await
     }
 
-    async fn owner_of_call(&self, parts: &Parts, body: &[u8]) -> Option<Reach> {
+    async fn whereabouts(&self, parts: &Parts, body: &[u8]) -> Whereabouts {
+        let Some(nonce) = self.nonce_of_return(parts, body) else { return Whereabouts::Nowhere };
+        let (store, service) = (&self.api.parts.store, &self.desk.service.name);
+        let Ok(Some(session)) = store.session_of_call(service, nonce.bits()).await else {
+            return Whereabouts::Unknown;
+        };
+        match store.session(service, &session).await {
+            Ok(Some(SessionView::Live(live))) => Whereabouts::At(live.at),
+            Ok(_) => Whereabouts::Nowhere,
+            Err(_) => Whereabouts::Unknown,
+        }
+    }
+
+    /// What a call that comes back was put through as; `None` of a new one, and of one that cannot prove it.
+    fn nonce_of_return(&self, parts: &Parts, body: &[u8]) -> Option<CallNonce> {
         let shown = parts.uri.query().and_then(returning)?;
         let form = form_parameters(body);
         let sid = form.iter().find(|(key, _)| key == "CallSid").and_then(|(_, value)| CallSid::parse(value))?;
-        let nonce = self.call_key().verify_return(sid.as_str(), shown)?;
-        let (store, service) = (&self.api.parts.store, &self.desk.service.name);
-        let session = store.session_of_call(service, nonce.bits()).await.ok()??;
-        match store.session(service, &session).await {
-            Ok(Some(SessionView::Live(live))) => Some(live.at),
-            _ => None,
-        }
+        self.call_key().verify_return(sid.as_str(), shown)
+    }
+
+    /// The answer of the worker that has a call's session: all are asked.
+    async fn search_call(&self, parts: &Parts, body: &Bytes) -> Option<Response> {
+        let snapshot = self.desk.directory.now();
+        let workers: Vec<String> =
+            snapshot.workers.iter().filter_map(|view| Some(view.said.as_ref()?.http.clone())).collect();
+        let answers = async {
+            // Never closed: what is not given in time is not given.
+            let Ok(_turn) = self.api.searches.acquire().await else { return None };
+            let mut asked =
+                stream::iter(workers).map(|at| self.takes_up(parts, body, at)).buffer_unordered(ASKED_AT_ONCE);
+            while let Some(answer) = asked.next().await {
+                if answer.is_some() {
+                    return answer;
+                }
+            }
+            None
+        };
+        let searched = timeout(CALL_TIME, answers).await;
+        self.api.record.search(match &searched {
+            Ok(Some(_)) => "found",
+            Ok(None) => "nobody",
+            Err(_) => "unsure",
+        });
+        searched.ok().flatten()
+    }
+
+    /// What a worker answers, if it connects the call to the session that it has. Whoever has none says goodbye.
+    async fn takes_up(&self, parts: &Parts, body: &Bytes, at: String) -> Option<Response> {
+        let body = Body::from(body.clone());
+        let request = onward(parts.method.clone(), &self.target, &parts.headers, self.client, body);
+        let (head, twiml) = self.api.parts.upstream.ask_whole(&at, request, CALL_TIME).await.ok()?.into_parts();
+        // A caller's own words have no quotes there: they are escaped.
+        let names_session = format!("name=\"{PARAMETER_SESSION}\"");
+        let takes_up = twiml.windows(names_session.len()).any(|window| window == names_session.as_bytes());
+        (head.status == StatusCode::OK && takes_up).then(|| {
+            let mut response = Response::new(Body::from(twiml));
+            *response.headers_mut() = passed_on(&head.headers);
+            response
+        })
     }
 
     /// What is known of a media stream. Where requests for TwiML are signed, a stream that one has led here is no attempt of

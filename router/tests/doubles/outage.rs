@@ -5,10 +5,11 @@ use std::time::Duration;
 use futures_util::SinkExt as _;
 use serde_json::json;
 use streamfleet_session::fleet::{Refused, Standing};
+use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
 
 use super::redis::Redis;
-use super::sockets::{begin, closed, end, open, start, text};
-use super::world::{ADMIN, Act, SOON, Seen, World, answer, error};
+use super::sockets::{CALL, begin, call_start, closed, end, open, open_from, start, text, unix_time};
+use super::world::{ADMIN, Act, SOON, Seen, World, answer, error, service_key};
 
 /// Two routers and two workers; everybody has seen everybody.
 async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
@@ -207,4 +208,46 @@ async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
     redis.again();
     assert_eq!(text(&mut back).await, format!("{worker}: attached"));
     world.sessions_become(3).await;
+}
+
+/// A telephone company says which call it is, and not which session that has. It was hung up where a worker was asked that did not have it.
+#[tokio::test]
+async fn a_call_that_comes_back_is_searched_for_where_the_store_does_not_know_it() {
+    let mut redis = Redis::start();
+    let (mut world, one, other) = fleet(&redis, json!({})).await;
+    let (key, nonce) = (CallTokenKey::of_service(&service_key()), CallNonce::from_random([7; 16]));
+    let token = key.issue(CALL, nonce, Visit::First, unix_time());
+    let mut call = open_from(&one, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
+    call.send(call_start("MZ1", &json!({ "streamfleet_token": token }))).await.unwrap();
+    let worker = offered(&mut world).await.worker;
+    drop(call);
+    let client = world.client.clone();
+    // What is answered, and which workers were asked.
+    let incoming = async |world: &mut World, n: u32, shown: &str| {
+        let query = format!("?return={shown}&n={n}");
+        let request = client.post(format!("{other}/telephone/incoming{query}")).body(format!("CallSid={CALL}"));
+        let twiml = request.send().await.unwrap().text().await.unwrap();
+        let seen = std::iter::from_fn(|| world.seen.try_recv().ok());
+        let asked: Vec<String> = seen.filter(|seen| seen.line.ends_with(&query)).map(|seen| seen.worker).collect();
+        (twiml, asked)
+    };
+    let (back, forged) = (key.sign_return(CALL, nonce), CallTokenKey::new("another").sign_return(CALL, nonce));
+    // The store is away, and has then lost which session the call has. By chance it would be found once in two times.
+    for n in 0..16 {
+        match n {
+            0 => redis.stop(),
+            8 => redis.again(),
+            _ => {}
+        }
+        let (twiml, asked) = incoming(&mut world, n, &back).await;
+        assert!(twiml.contains("streamfleet_session\" value=\"MZ1\"") && asked.contains(&worker), "{n}: {asked:?}");
+        let (_, asked) = incoming(&mut world, 100 + n, &forged).await;
+        assert_eq!(asked.len(), 1, "who cannot prove that he was here is searched for by nobody");
+    }
+    redis.stop();
+    let ended = world.client.delete(format!("{other}/sessions/MZ1")).bearer_auth(ADMIN).send().await.unwrap();
+    assert_eq!(ended.status(), 200);
+    let (twiml, asked) = incoming(&mut world, 200, &back).await;
+    assert!(twiml.contains("<Hangup"), "it is over: {twiml}");
+    assert_eq!(asked.len(), 3, "each is asked for it, and any of them says goodbye");
 }

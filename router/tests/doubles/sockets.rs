@@ -20,7 +20,7 @@ use super::world::{Act, SOON, World, error, service, service_key};
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
 /// A socket at a router, from this address of ours.
-async fn open_from(router: &str, route: &str, from: [u8; 4]) -> Result<Socket, Error> {
+pub(super) async fn open_from(router: &str, route: &str, from: [u8; 4]) -> Result<Socket, Error> {
     let url = format!("{}{route}", router.replace("http://", "ws://"));
     let at: SocketAddr = url.strip_prefix("ws://").unwrap().split('/').next().unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
@@ -373,9 +373,9 @@ async fn a_process_that_stops_lets_sockets_go_on_and_then_says_so() {
     world.sockets.drain(Instant::now() + SOON).await;
 }
 
-const CALL: &str = "CA0123456789abcdef0123456789abcdef";
+pub(super) const CALL: &str = "CA0123456789abcdef0123456789abcdef";
 
-fn call_start(stream: &str, parameters: &Value) -> Message {
+pub(super) fn call_start(stream: &str, parameters: &Value) -> Message {
     let start = json!({
         "event": "start", "streamSid": stream,
         "start": {
@@ -386,7 +386,7 @@ fn call_start(stream: &str, parameters: &Value) -> Message {
     Message::Text(start.to_string().into())
 }
 
-fn unix_time() -> Duration {
+pub(super) fn unix_time() -> Duration {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap()
 }
 

@@ -465,6 +465,14 @@ async fn serve(State(double): State<Arc<Double>>, request: Request) -> Response 
         if let Some(id) = parts.uri.path().strip_prefix("/a/sessions/").filter(|id| !id.contains('/')) {
             return double.session(&parts.method, id);
         }
+        if parts.uri.path() == "/a/telephone/incoming" {
+            let held = double.held.lock();
+            let call = held.iter().find(|(_, held)| held.transport == "telephone");
+            let twiml = call.map_or("<Response><Hangup /></Response>".to_owned(), |(id, _)| {
+                format!("<Response><Parameter name=\"streamfleet_session\" value=\"{id}\" /></Response>")
+            });
+            return (StatusCode::OK, [("content-type", "application/xml")], twiml).into_response();
+        }
         if parts.uri.query().is_some_and(|query| query.contains("&lasting")) {
             let first = futures_util::stream::once(async { Ok::<_, std::convert::Infallible>("data: 1\n\n") });
             return Body::from_stream(first.chain(futures_util::stream::pending())).into_response();

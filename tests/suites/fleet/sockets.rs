@@ -1,6 +1,6 @@
 //! WebSockets and telephone streams through a router that is killed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +11,7 @@ use streamfleet_client::{
 use streamfleet_tests::{Shape, Twiml, judged};
 
 use crate::caller::{Caller, PLAYED_HZ, SAID_HZ};
+use crate::redis_lost::Outage;
 use crate::{PATIENCE, World, blocking, in_a_fleet, measured, plain, shape, until};
 
 /// Its handler plays the tone that it was told once, and forgets it with itself.
@@ -127,52 +128,108 @@ fn told(view: &Value) -> (Value, Vec<&str>) {
     (json!([view["transport"], view["since"]]), changes.filter(|change| *change != "detached").collect())
 }
 
+/// Sessions through one router, and what has to stay as it is.
+struct Sockets {
+    sockets: Vec<Socket>,
+    begun: Vec<(Value, String)>,
+    deaths: usize,
+}
+
+impl Sockets {
+    async fn begin(world: &World) -> Result<Self> {
+        let (mut sockets, mut begun) = (Vec::new(), Vec::new());
+        for hz in TONES {
+            sockets.push(Socket::websocket(world, 0, hz).await?);
+            sockets.push(Socket::telephone(world, 0, hz).await?);
+        }
+        for socket in &sockets {
+            // By a router that lives on: which one tells of a session says nothing of it.
+            socket.tell(world, 1).await?;
+            socket.caller.hears(socket.hz, Instant::now()).await?;
+            begun.push((told(&socket.view(world, 1)?.1).0, world.worker_of(SERVICE, socket.id.as_str()).await?));
+        }
+        Ok(Self { sockets, begun, deaths: 0 })
+    }
+
+    /// Kills the router that they go through: each is heard through the next one, as if nothing had been.
+    async fn outlive_their_router(&mut self, world: &mut World) -> Result<Duration> {
+        let killed = Instant::now();
+        world.fleet.routers[self.deaths].server.kill()?;
+        self.deaths += 1;
+        let mut heard = killed;
+        for socket in std::mem::take(&mut self.sockets) {
+            let socket = socket.back(world, self.deaths).await?;
+            heard = heard.max(socket.caller.hears(socket.hz, killed).await?);
+            self.sockets.push(socket);
+        }
+        for (socket, (same, _)) in self.sockets.iter().zip(&self.begun) {
+            let (status, view) = socket.view(world, self.deaths)?;
+            let (now, changes) = told(&view);
+            let expected = ["connecting", "active", "attached", "attached"];
+            ensure!(status == 200 && now == *same && changes == expected[..2 + self.deaths], "{view}");
+            ensure!(!socket.caller.was_told(|message| *message == Message::SendInput), "a handler asks anew");
+        }
+        Ok(heard - killed)
+    }
+
+    /// Waits until the store has all of them, each once and where it was.
+    async fn await_known(&self, world: &World) -> Result<()> {
+        let expected: BTreeMap<_, _> = self
+            .sockets
+            .iter()
+            .map(|socket| socket.id.to_string())
+            .zip(self.begun.iter().map(|(_, at)| at.clone()))
+            .collect();
+        let known = async || {
+            let held = world.held(SERVICE).await?.into_iter();
+            let held: BTreeMap<_, _> =
+                held.map(|live| (live.session.to_string(), live.at.worker.to_string())).collect();
+            Ok((held == expected && world.places(SERVICE).await? == expected.len() as u32).then_some(()))
+        };
+        until("each is known", PATIENCE, known).await.map(drop)
+    }
+
+    async fn hang_up(self, world: &mut World) -> Result<()> {
+        for socket in self.sockets {
+            socket.caller.hang_up().await.context("it was shared")?;
+        }
+        world.await_no_places().await
+    }
+}
+
 /// Twice: what a client gets when it comes back leads it back once more.
 #[test]
 fn websockets_and_telephones_through_a_killed_router_have_their_sessions_again_by_another() -> Result<()> {
     judged(|| {
         in_a_fleet(Shape { routers: 3, ..shape(plain(&[SERVICE])) }, async |world: &mut World| {
-            let mut sockets = Vec::new();
-            for hz in TONES {
-                sockets.push(Socket::websocket(world, 0, hz).await?);
-                sockets.push(Socket::telephone(world, 0, hz).await?);
-            }
-            let mut begun = Vec::new();
-            for socket in &sockets {
-                // By the router that lives on: which one tells of a session says nothing of it.
-                socket.tell(world, 1).await?;
-                socket.caller.hears(socket.hz, Instant::now()).await?;
-                begun.push((told(&socket.view(world, 1)?.1).0, world.worker_of(SERVICE, socket.id.as_str()).await?));
-            }
-            for deaths in 1..=2 {
-                let killed = Instant::now();
-                world.fleet.routers[deaths - 1].server.kill()?;
-                let mut heard = killed;
-                for socket in std::mem::take(&mut sockets) {
-                    let socket = socket.back(world, deaths).await?;
-                    heard = heard.max(socket.caller.hears(socket.hz, killed).await?);
-                    sockets.push(socket);
-                }
+            let mut sockets = Sockets::begin(world).await?;
+            for _ in 0..2 {
+                let took = sockets.outlive_their_router(world).await?;
                 measured(
-                    "router killed: six WebSockets and telephones, one after the other, are heard by the next",
-                    heard - killed,
+                    "router killed: six WebSockets and telephones, one after the other, are heard by another",
+                    took,
                 );
-                for (socket, (same, worker)) in sockets.iter().zip(&begun) {
-                    let (status, view) = socket.view(world, deaths)?;
-                    let (now, changes) = told(&view);
-                    let expected = ["connecting", "active", "attached", "attached"];
-                    ensure!(status == 200 && now == *same && changes == expected[..2 + deaths], "{view}");
-                    ensure!(world.worker_of(SERVICE, socket.id.as_str()).await? == *worker, "{worker} had it");
-                    ensure!(!socket.caller.was_told(|message| *message == Message::SendInput), "a handler asks anew");
-                }
-                let held: BTreeSet<_> = world.held(SERVICE).await?.into_iter().map(|live| live.session).collect();
-                ensure!(held == sockets.iter().map(|socket| socket.id.clone()).collect(), "{held:?}");
-                ensure!(world.places(SERVICE).await? == sockets.len() as u32, "each has one place");
+                sockets.await_known(world).await?;
             }
-            for socket in sockets {
-                socket.caller.hang_up().await.context("it was shared")?;
-            }
-            world.await_no_places().await
+            sockets.hang_up(world).await
+        })
+    })
+}
+
+/// Which session a call has nobody but its worker knows then: while the store is away, and when it has come back with nothing.
+#[test]
+fn they_have_them_again_without_the_store_and_when_it_has_lost_all() -> Result<()> {
+    judged(|| {
+        in_a_fleet(Shape { routers: 3, ..shape(plain(&[SERVICE])) }, async |world: &mut World| {
+            let mut sockets = Sockets::begin(world).await?;
+            Outage::Restarted.begin(world)?;
+            let took = sockets.outlive_their_router(world).await?;
+            measured("router killed without a store: six WebSockets and telephones are heard by another", took);
+            Outage::Restarted.end(world)?;
+            sockets.await_known(world).await?;
+            sockets.outlive_their_router(world).await?;
+            sockets.await_known(world).await?;
+            sockets.hang_up(world).await
         })
     })
 }
