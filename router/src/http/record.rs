@@ -143,7 +143,7 @@ impl Record {
                 .build(),
             searches: counter(
                 "streamfleet_router_searches",
-                "Sessions that workers were asked for while the store was away, by outcome",
+                "Sessions that workers were asked for because the store did not know, by outcome",
             ),
             sockets: meter
                 .i64_up_down_counter("streamfleet_router_sockets")

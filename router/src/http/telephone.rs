@@ -48,10 +48,14 @@ impl Call {
         let owner = match self.whereabouts(&parts, &body).await {
             Whereabouts::At(at) => Some(at),
             Whereabouts::Nowhere => None,
-            Whereabouts::Unknown => match self.search_call(&parts, &body).await {
-                Some(answer) => return self.counted("passed", answer),
-                None => None,
-            },
+            // Where nobody signs, anybody can have a call put through, and have all workers asked for it.
+            Whereabouts::Unknown if self.is_signed() || self.rated(Kind::Session, Instant::now()).is_ok() => {
+                match self.search_call(&parts, &body).await {
+                    Some(answer) => return self.counted("passed", answer),
+                    None => None,
+                }
+            }
+            Whereabouts::Unknown => None,
         };
         // Anybody else says that the conversation is over.
         let others = self.some_workers().into_iter();
@@ -124,13 +128,12 @@ impl Call {
     /// anybody's and its address is not counted: all of them come from the company's few.
     pub(super) fn proof(&self, start: &CallStart, now: Instant) -> Result<Proof, Failure> {
         let proof = self.look_at(start);
-        let is_signed = self.desk.service.telephone.auth_token.is_some();
         match proof {
-            Ok(proof) if is_signed => Ok(proof),
+            Ok(proof) if self.is_signed() => Ok(proof),
             Ok(proof) => self.rated(Kind::Offer, now).map(|()| proof),
             Err(error) => {
                 self.rated(Kind::Offer, now)?;
-                if is_signed {
+                if self.is_signed() {
                     tracing::debug!(%error, "a media stream is refused");
                     return Err(Failure::Forbidden);
                 }
@@ -152,6 +155,10 @@ impl Call {
             Ok(true) | Err(_) => Ok(()),
             Ok(false) => Err(Failure::Forbidden),
         }
+    }
+
+    fn is_signed(&self) -> bool {
+        self.desk.service.telephone.auth_token.is_some()
     }
 
     fn call_key(&self) -> CallTokenKey {

@@ -3,8 +3,11 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
+use streamfleet_socket::telephone::{CallNonce, CallTokenKey};
+
 use super::redis::Redis;
-use super::world::{World, error};
+use super::sockets::CALL;
+use super::world::{World, error, service_key};
 
 #[tokio::test]
 async fn limits_hold_over_all_routers() {
@@ -56,4 +59,25 @@ async fn an_address_offers_so_often_in_the_whole_fleet() {
     assert_eq!(keys, "sf:{a}:rate:address:127.0.0.1");
     let left: i64 = redis.command(&["PTTL", &keys]).parse().unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
+}
+
+/// Anybody who has had a call put through could have all workers asked, again and again.
+#[tokio::test]
+async fn an_address_has_workers_asked_so_often_for_a_call_that_nobody_knows() {
+    let mut world = World::new();
+    world.worker("w").await;
+    let back = CallTokenKey::of_service(&service_key()).sign_return(CALL, CallNonce::from_random([7; 16]));
+    let limits = json!({ "offersPerMinute": 1 });
+    // Where requests are signed the worker sees who has not signed, and all calls come from a few addresses.
+    let signed = json!({ "limits": limits, "telephone": { "authToken": { "env": "HOME" } } });
+    for (spec, searched) in [(json!({ "limits": limits }), 64), (signed, 66)] {
+        let router = world.router(spec);
+        for n in 0..66 {
+            let url = format!("{router}/telephone/incoming?return={back}");
+            let answer = world.client.post(url).body(format!("CallSid={CALL}")).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let asked = std::iter::from_fn(|| world.seen.try_recv().ok()).count();
+            assert_eq!(asked, if n < searched { 2 } else { 1 }, "{n} of {searched}");
+        }
+    }
 }
