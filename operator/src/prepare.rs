@@ -253,7 +253,12 @@ fn what_drains_go_by(key: &str, template: &PodTemplateSpec, mistakes: &mut Mista
         mistakes.push(format!("{key}.spec.terminationGracePeriodSeconds"), why);
     }
     for (n, container) in spec.containers.iter().enumerate().filter(|(_, container)| container.name == CONTAINER) {
-        if container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some()) {
+        let lifecycle = container.lifecycle.as_ref();
+        if lifecycle.is_some_and(|lifecycle| lifecycle.stop_signal.is_some()) {
+            let why = "is SIGTERM: a worker that is ended by another signal ends its calls";
+            mistakes.push(format!("{key}.spec.containers[{n}].lifecycle.stopSignal"), why);
+        }
+        if lifecycle.is_some_and(|lifecycle| lifecycle.pre_stop.is_some()) {
             let why = "would take its time from that of calls, without the worker's knowing: leave it out, routers hear of a worker that goes at once; what else is to be done then is for another container";
             mistakes.push(format!("{key}.spec.containers[{n}].lifecycle.preStop"), why);
         }
@@ -376,17 +381,20 @@ mod tests {
                 "spec.workers.template.spec.nodeSelektor: there is no such field in a pod's template".to_owned(),
             ])
         );
-        let waits = json!({ "postStart": { "sleep": { "seconds": 1 } }, "preStop": { "sleep": { "seconds": 5 } } });
+        let waits = json!({ "postStart": { "sleep": { "seconds": 1 } }, "preStop": { "sleep": { "seconds": 5 } }, "stopSignal": "SIGINT" });
         let drained = json!({ "terminationGracePeriodSeconds": 30, "containers": [
             { "name": "sidecar", "env": [{ "name": "STREAMFLEET_DRAIN_NOTICE" }], "lifecycle": waits },
             { "name": "worker", "env": [{ "name": "STREAMFLEET_LOG" }, { "name": "STREAMFLEET_DRAIN_TERMINATION_GRACE", "value": "1h" }],
               "lifecycle": waits },
         ] });
         let mistakes = template(json!({ "spec": drained })).unwrap_err();
-        assert_eq!(mistakes.len(), 3, "{mistakes:?}");
-        for key in
-            ["containers[1].env[1].name: ", "containers[1].lifecycle.preStop: ", "terminationGracePeriodSeconds: "]
-        {
+        assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+        for key in [
+            "containers[1].env[1].name: ",
+            "containers[1].lifecycle.preStop: ",
+            "containers[1].lifecycle.stopSignal: ",
+            "terminationGracePeriodSeconds: ",
+        ] {
             let key = format!("spec.workers.template.spec.{key}");
             assert!(mistakes.iter().any(|mistake| mistake.starts_with(&key)), "{key} {mistakes:?}");
         }
