@@ -147,6 +147,11 @@ pub struct Gaps {
     pub pause_ms: f64,
 }
 
+impl Gaps {
+    /// "Until the load balancer notices": its health checks take up to two seconds, then a call's next check goes by another relay.
+    pub const NOTICED: Self = Self { outage_ms: 8_000.0, pause_ms: 8_000.0 };
+}
+
 /// Real calls from outside (`streamfleet load`), which go on until they have been measured for as long as was said, or
 /// [`stop`](Self::stop). They end with the cluster.
 pub struct Calls {

@@ -9,6 +9,7 @@ mod fleet;
 mod mistakes;
 mod objects;
 mod renewal;
+mod router;
 mod shown;
 mod site;
 mod top;
@@ -66,6 +67,7 @@ async fn an_installation() -> Result<()> {
         failed.extend(step("a browser", fleet::a_browser(&site)).await.err());
         failed
             .extend(step("every metric of dashboard and alerts is exported", shown::to_prometheus(&site)).await.err());
+        failed.extend(step("a router dies", router::dies(&site)).await.err());
         failed.extend(step("helm upgrade and rollback with calls live", upgrade::with_calls(&site)).await.err());
         failed.extend(step("helm uninstall refuses, then leaves nothing", upgrade::uninstalled(&site)).await.err());
         for failure in &failed {

@@ -109,6 +109,14 @@ impl<'a> Site<'a> {
         Talk::begin(self.cluster, &format!("https://{HOST}{path}"), flags, Some(&self.roots))
     }
 
+    /// What a router says of a session.
+    pub(crate) async fn session(&self, path: &str, id: &str) -> Result<Value> {
+        let url = format!("https://{HOST}{path}");
+        let mut command = self.client(&["sessions", "show", &url, id, "--json"])?;
+        let said = self.cluster.client().output(command.env("STREAMFLEET_ADMIN_TOKEN", self.token().await?))?;
+        serde_json::from_str(&said).with_context(|| said.clone())
+    }
+
     /// `kubectl apply` of a StreamService.
     pub(crate) fn stream_service(&self, namespace: &str, name: &str, spec: &Value) -> Result<()> {
         let mut object = json!({

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::fleet::{self, Calls, Load, await_condition, await_status, stream_services};
 use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
-use streamfleet_kubernetes_tests::{eventually, tell};
+use streamfleet_kubernetes_tests::{Image, Product, built, eventually, pods, tell};
 
 use super::LIMIT;
 use super::site::{CERTIFICATE, HOME, HOST, RELEASE, RESOURCE, Site, values};
@@ -20,13 +20,26 @@ pub(crate) const STEADY: &str = "steady";
 pub(crate) const PATH: &str = "/steady";
 /// Calls that go on through both.
 const CALLS: usize = 8;
+/// What has another version, and how many of each there are.
+const PARTS: [(&str, Product); 2] = [("operator", Product::Operator), ("router", Product::Router)];
+const EACH: usize = 2;
+
+/// A pod of operator or router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Running {
+    uid: String,
+    part: &'static str,
+    image: String,
+    ending: bool,
+}
 
 /// Applies that service, if it is not there.
 pub(crate) fn steady(site: &Site<'_>) -> Result<()> {
     site.stream_service(HOME, STEADY, &json!({ "path": PATH, "handler": { "name": "echo" } }))
 }
 
-/// The resource has another version, then all routers and operators are replaced, twice.
+/// The resource has another version, then all routers and operators have another image and the first one again: none of their pods is
+/// left of those before, and no worker's is another one.
 pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     let objects = stream_services(site.cluster, HOME);
     steady(site)?;
@@ -39,22 +52,31 @@ pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     await_status(&objects, STEADY, "activeSessions", LIMIT, |count| count == CALLS as i64 + 1).await?;
 
     another_resource(site).await?;
-    let before = site.routers().await?;
+    let (before, workers) = (running(site).await?, workers(site).await?);
+    are_all(&before, "test")?;
     let mut changed = values();
-    for part in ["operator", "router"] {
-        changed[part]["podAnnotations"] = json!({ "example.com/version": "2" });
+    for (part, product) in PARTS {
+        let next = format!("{}:next", product.name());
+        site.cluster.load(&Image::of(&next, &built(product.name())?)?)?;
+        changed["images"][part] = json!(next);
     }
     fleet::install(site.cluster, RELEASE, HOME, &fleet::chart("streamfleet"), &changed)?;
-    let between = site.routers().await?;
+    // Those that go may still be handing over.
+    let between: Vec<Running> = running(site).await?.into_iter().filter(|pod| !pod.ending).collect();
+    are_all(&between, "next")?;
     site.cluster.helm(&["rollback", RELEASE, "1", "--namespace", HOME, "--wait", "--timeout=120s"])?;
-    eventually("the routers before are gone", LIMIT, async || {
-        let pods = site.pods(HOME, "app.kubernetes.io/component=router").await?;
-        Ok((pods.len() == 2).then_some(()))
+    let after = eventually("all operators and routers before are gone", LIMIT, async || {
+        let there = running(site).await?;
+        let is_so = there.len() == PARTS.len() * EACH && there.iter().all(|pod| !pod.ending);
+        is_so.then(|| Some(there.clone())).with_context(|| format!("{there:?}"))
     })
     .await?;
-    let after = site.routers().await?;
-    ensure!(between.iter().all(|router| !before.contains(router)), "{before:?}, then {between:?}");
-    ensure!(after.iter().all(|router| !between.contains(router)), "{between:?}, then {after:?}");
+    are_all(&after, "test")?;
+    let earlier: Vec<&Running> = before.iter().chain(&between).collect();
+    let stayed = after.iter().filter(|pod| earlier.iter().any(|earlier| earlier.uid == pod.uid)).count();
+    ensure!(stayed == 0, "{before:?}, then {between:?}, then {after:?}");
+    let kept = self::workers(site).await?;
+    ensure!(kept == workers, "workers have what they had: {workers:?}, then {kept:?}");
     ensure!(calls.are_going_on()?, "they go on");
     let heard = site.call("/voice/echo", &["--wait", "20"])?;
     ensure!(heard["verdict"] == "heard", "new ones are taken: {heard}");
@@ -71,6 +93,37 @@ pub(crate) async fn with_calls(site: &Site<'_>) -> Result<()> {
     tell(site.cluster, &format!("        the WebSocket came back {reconnects} times, {}", said["verdict"]))?;
     ensure!(reconnects > 0 && said["verdict"] == "heard", "{said}");
     site.delete(HOME, &[STEADY]).await
+}
+
+/// The pods of operator and routers, those that are going as well.
+async fn running(site: &Site<'_>) -> Result<Vec<Running>> {
+    let mut running = Vec::new();
+    for (part, _) in PARTS {
+        for pod in site.pods(HOME, &format!("app.kubernetes.io/component={part}")).await? {
+            let ending = pods::is_ending(&pod);
+            let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.clone());
+            let (uid, image) =
+                (pod.metadata.uid.context("a pod without a uid")?, image.context("a pod without an image")?);
+            running.push(Running { uid, part, image, ending });
+        }
+    }
+    Ok(running)
+}
+
+/// That there are as many of each as there are to be, all of the image with this tag.
+fn are_all(running: &[Running], tag: &str) -> Result<()> {
+    for (part, product) in PARTS {
+        let image = format!("{}:{tag}", product.name());
+        let there: Vec<&Running> = running.iter().filter(|pod| pod.part == part).collect();
+        ensure!(there.len() == EACH && there.iter().all(|pod| pod.image == image), "{EACH} of {image}: {there:?}");
+    }
+    Ok(())
+}
+
+/// The pods of the service that is called, by uid.
+async fn workers(site: &Site<'_>) -> Result<Vec<String>> {
+    let workers = site.pods(HOME, &format!("streamfleet.dev/service={STEADY}")).await?;
+    Ok(workers.into_iter().filter_map(|pod| pod.metadata.uid).collect())
 }
 
 /// `helm upgrade` of the resource alone: a version with another short name, so that the API server serves it anew and whoever watches
