@@ -140,8 +140,11 @@ impl Socket {
     }
 }
 
+/// What a router says with 1011 of a worker that has died.
+const WORKER_LOST: &str = "worker_lost";
+
 /// What a close says. 1012 and 1013 are a server that restarts or is overloaded: it may be tried again (IANA's registry of
-/// close codes).
+/// close codes). So may a router whose worker has died: there are others, and the token has the session's data at each.
 fn end(frame: Option<&CloseFrame>) -> End {
     let Some(frame) = frame else { return End::Closed };
     let code = u16::from(frame.code);
@@ -149,6 +152,7 @@ fn end(frame: Option<&CloseFrame>) -> End {
     match code {
         1000 | 1001 | 1005 => End::Closed,
         1012 | 1013 => End::Vanished(words()),
+        1011 if frame.reason.as_str() == WORKER_LOST => End::Vanished(words()),
         _ => End::Fault(words()),
     }
 }
@@ -211,6 +215,8 @@ mod tests {
         check(1001, "going away", End::Closed);
         check(1012, "", End::Vanished("1012".into()));
         check(1011, "", End::Fault("1011".into()));
+        check(1011, "internal_error", End::Fault("1011 internal_error".into()));
+        check(1011, "worker_lost", End::Vanished("1011 worker_lost".into()));
         check(1008, "no start\u{1b}[2J", End::Fault("1008 no start[2J".into()));
     }
 }
