@@ -30,6 +30,14 @@ pub(crate) struct Life {
     restarts: i32,
 }
 
+/// Services to whose workers something is done on purpose.
+pub(crate) struct Exceptions<'a> {
+    /// A process was killed.
+    pub(crate) killed: &'a str,
+    /// A worker with a call was evicted.
+    pub(crate) evicted: &'a str,
+}
+
 impl Life {
     /// Whether it was told to go, or has gone.
     pub(crate) fn is_ending(&self) -> bool {
@@ -76,7 +84,6 @@ impl Chronicle {
 
     fn note(&self, pod: &Pod) {
         let label = |key: &str| pods::label(pod, key).map(str::to_owned);
-        let status = pod.status.clone().unwrap_or_default();
         let mut lives = self.lives.lock();
         let life = lives.entry(pod.metadata.name.clone().unwrap_or_default()).or_default();
         life.service = label("streamfleet.dev/service").unwrap_or_default();
@@ -89,7 +96,7 @@ impl Chronicle {
             // One that becomes ready while it is told to go takes no calls.
             life.was_ready |= life.is_ready;
         }
-        life.restarts = status.container_statuses.iter().flatten().map(|container| container.restart_count).sum();
+        life.restarts = pods::restarts(pod);
     }
 
     /// Those of a service.
@@ -105,15 +112,21 @@ impl Chronicle {
         there.map(|(name, _)| name).collect()
     }
 
-    /// That nobody went who had not been drained, and nobody died.
-    pub(crate) fn judge(&self) -> Result<()> {
+    /// That nobody went who had not been drained, and nobody died, but for one each to whom it was done.
+    pub(crate) fn judge(&self, exceptions: &Exceptions<'_>) -> Result<()> {
         let lives = self.lives.lock();
-        for (name, life) in lives.iter() {
-            ensure!(life.restarts == 0, "{name} was restarted: {life:?}");
-            if life.was_ready {
-                ensure!(life.ended_as.as_deref().is_none_or(|state| state == "draining"), "{name} went: {life:?}");
-            }
-        }
+        let undrained =
+            |life: &&Life| life.was_ready && life.ended_as.as_deref().is_some_and(|state| state != "draining");
+        let restarts = |killed: bool| {
+            let of = lives.iter().filter(move |(_, life)| (life.service == exceptions.killed) == killed);
+            of.filter(|(_, life)| life.restarts > 0).collect::<Vec<_>>()
+        };
+        ensure!(restarts(false).is_empty(), "restarted: {:?}", restarts(false));
+        let killed: i32 = restarts(true).iter().map(|(_, life)| life.restarts).sum();
+        ensure!(killed == 1, "one was killed, once: {:?}", restarts(true));
+        let went: Vec<_> = lives.iter().filter(|(_, life)| undrained(life)).collect();
+        let is_so = went.len() == 1 && went.iter().all(|(_, life)| life.service == exceptions.evicted);
+        ensure!(is_so, "one was evicted, and went undrained: {went:?}");
         let gone = lives.values().filter(|life| life.was_ready && life.is_ending()).count();
         println!("{} pods, {gone} of which were drained and went", lives.len());
         ensure!(gone > 0, "nobody has gone");

@@ -20,7 +20,7 @@ pub(crate) async fn has_ports_of_its_node(fleet: &Fleet<'_>) -> Result<()> {
         }),
     )?;
     fleet.await_figures(NAME, &[("readyReplicas", 1)], LIMIT).await?;
-    let (worker, _) = fleet.chronicle.of_service(NAME).pop_first().context("no worker")?;
+    let worker = fleet.only_worker(NAME).await?;
     let pod = fleet.pod(&worker).await?;
     let node = pod.status.as_ref().and_then(|status| status.host_ip.clone()).context("a pod without a node")?;
     let ports = pod.spec.iter().flat_map(|spec| spec.containers.iter().flat_map(|one| one.ports.iter().flatten()));

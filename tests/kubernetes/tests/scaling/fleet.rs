@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use streamfleet_kubernetes_tests::fleet::{
     self, Calls, Load, Report, chart, images, install, load_product, stream_services,
 };
-use streamfleet_kubernetes_tests::{Cluster, Store, eventually, pods, tell};
+use streamfleet_kubernetes_tests::{Cluster, Store, Talk, eventually, pods, tell};
+use streamfleet_tests::http as plain;
 use streamfleet_tests::metrics::Metrics;
 
 use super::LIMIT;
@@ -27,6 +28,8 @@ const HOME: &str = "streamfleet";
 pub(crate) const NAMESPACE: &str = "voice";
 /// The Secret of the fleet's keys.
 const KEYS: &str = "fleet-keys";
+/// Who may do everything to sessions.
+const ADMIN: &str = "of-the-administrators-of-the-tests";
 /// The routers' Service.
 const ROUTER: &str = "streamfleet-router";
 /// How many of them the chart installs.
@@ -132,6 +135,22 @@ impl<'a> Fleet<'a> {
         Ok(calls)
     }
 
+    /// One call as a person's, with this id: it comes back by its token, and goes on until it is hung up.
+    pub(crate) async fn talk(&self, name: &str, id: &str, flags: &[&str]) -> Result<Talk> {
+        self.await_media().await?;
+        Talk::begin(self.cluster, &format!("{}/{name}", self.base), &[&["--id", id], flags].concat(), None)
+    }
+
+    /// What a router answers who may do everything to a service's sessions.
+    pub(crate) fn control(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let (url, token) = (format!("{}:80/{path}", self.base), format!("Bearer {ADMIN}"));
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let said =
+            self.cluster.client().in_network(|| plain::request(method, &url, &headers, body.to_string().as_bytes()))?;
+        ensure!(said.status == 200, "{method} {path}: {said:?}");
+        said.json()
+    }
+
     /// Waits until clients are told by every router where media goes: to the one address that the name stands for.
     async fn await_media(&self) -> Result<()> {
         let routers: Api<Pod> = Api::namespaced(self.cluster.kube(), HOME);
@@ -183,6 +202,17 @@ impl<'a> Fleet<'a> {
             }
         }
         Ok(sums)
+    }
+
+    /// The one worker that a service has, once the chronicle knows that it is ready.
+    pub(crate) async fn only_worker(&self, name: &str) -> Result<String> {
+        eventually(&format!("{name} has one worker"), LIMIT, async || {
+            let lives = self.chronicle.of_service(name);
+            let ready: Vec<&String> = lives.iter().filter(|(_, life)| life.is_ready).map(|(pod, _)| pod).collect();
+            let is_so = lives.len() == 1 && ready.len() == 1;
+            is_so.then(|| ready.first().map(|pod| (*pod).clone())).with_context(|| format!("{lives:?}"))
+        })
+        .await
     }
 
     /// A worker's pod.
@@ -261,7 +291,7 @@ fn keys() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": { "name": KEYS, "namespace": HOME },
         "stringData": {
-            "secret": "of-the-fleet-of-the-tests", "admin-token": "of-the-administrators-of-the-tests",
+            "secret": "of-the-fleet-of-the-tests", "admin-token": ADMIN,
             "relay-key": STANDARD.encode([7; 32]),
         },
     })

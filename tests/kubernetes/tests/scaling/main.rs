@@ -1,5 +1,6 @@
 //! Workers that come and go with calls, on a real cluster: by the operator's own rule, by somebody else's number, by a schedule, from
-//! and to zero. All calls are real, come from outside through the load balancer, and none of them may be ended.
+//! and to zero. All calls are real, come from outside through the load balancer, and none of them may be ended, but for those of a
+//! worker that is killed and of one that drains for longer than it may: they go on elsewhere.
 //!
 //! The services scale side by side, because they mostly wait: for a minute that has to be quiet, for one worker in a minute.
 //!
@@ -11,10 +12,14 @@
 mod busy;
 mod chronicle;
 mod direct;
+mod evicted;
 mod fleet;
+mod killed;
 mod outside;
+mod overdue;
 mod parts;
 mod quiet;
+mod talks;
 mod unready;
 mod zero;
 
@@ -23,6 +28,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use streamfleet_kubernetes_tests::{Plan, on_cluster};
 
+use chronicle::Exceptions;
 use fleet::Fleet;
 
 /// Of one step. Workers start in seconds, and later on a busy machine.
@@ -42,8 +48,16 @@ async fn workers_come_and_go_and_no_call_is_ended() -> Result<()> {
                 fleet.timed("from zero and back", zero::comes_from_zero_and_goes_back(&fleet)),
                 fleet.timed("a number from outside", outside::obeys_kubectl_and_an_hpa(&fleet)),
                 fleet.timed("variants and a schedule", parts::has_workers_for_each(&fleet)),
-                fleet.timed("media by a port of the node", direct::has_ports_of_its_node(&fleet)),
-                fleet.timed("a worker is not Ready", unready::goes_only_when_empty(&fleet)),
+                // Not all at once: short ones wait for each other.
+                async {
+                    fleet.timed("media by a port of the node", direct::has_ports_of_its_node(&fleet)).await?;
+                    fleet.timed("a drain that lasts too long", overdue::sends_its_clients_elsewhere(&fleet)).await
+                },
+                async {
+                    fleet.timed("a worker is not Ready", unready::goes_only_when_empty(&fleet)).await?;
+                    fleet.timed("a worker dies", killed::comes_back(&fleet)).await?;
+                    fleet.timed("an eviction", evicted::only_where_that_may_be(&fleet)).await
+                },
             )?;
             fleet.timed("nothing happens", quiet::writes_nothing(&fleet)).await
         });
@@ -51,7 +65,7 @@ async fn workers_come_and_go_and_no_call_is_ended() -> Result<()> {
             outcome = scenarios => outcome?,
             error = fleet.chronicle.keep() => error?,
         }
-        fleet.chronicle.judge()?;
+        fleet.chronicle.judge(&Exceptions { killed: killed::NAME, evicted: evicted::NAME })?;
         println!("all of it {:.0} s", began.elapsed().as_secs_f32());
         cluster.check()
     })

@@ -1,9 +1,11 @@
 //! Somebody else's number (`mode: External`): `kubectl scale`, and a HorizontalPodAutoscaler, both at the StreamService.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use streamfleet_kubernetes_tests::eventually;
 use streamfleet_kubernetes_tests::promises::{Promise, Sockets, WebRtc, promise};
+use streamfleet_kubernetes_tests::{built, eventually};
 
 use super::LIMIT;
 use super::fleet::{Fleet, NAMESPACE};
@@ -47,6 +49,7 @@ pub(crate) async fn obeys_kubectl_and_an_hpa(fleet: &Fleet<'_>) -> Result<()> {
         live += fleet.sessions_of(victim).await?;
     }
     ensure!(live > 0.0, "nobody who drains has a call: it is seen no more than that the empty go");
+    top_shows(fleet, &victims, live).await?;
     let said = read_scale(fleet)?;
     // What an HPA averages over are those that take calls.
     ensure!(said["status"]["replicas"] == 1, "{said}");
@@ -116,6 +119,30 @@ fn scale(fleet: &Fleet<'_>, replicas: u32) -> Result<()> {
 fn read_scale(fleet: &Fleet<'_>) -> Result<Value> {
     let path = format!("/apis/streamfleet.dev/v1alpha1/namespaces/{NAMESPACE}/streamservices/{NAME}/scale");
     Ok(serde_json::from_str(&fleet.cluster.kubectl(&["get", "--raw", &path])?)?)
+}
+
+/// `streamfleet top` tells that they drain, why, and how many sessions are left. A worker that does not answer in time has no figure in it.
+async fn top_shows(fleet: &Fleet<'_>, draining: &[String], sessions: f64) -> Result<()> {
+    eventually("a frame has them", LIMIT, async || {
+        let mut command = Command::new(built("streamfleet")?);
+        command.args(["top", "--namespace", NAMESPACE, "--once"]);
+        command.env("KUBECONFIG", fleet.cluster.folder().join("admin.kubeconfig"));
+        let frame = fleet.cluster.control().output(&mut command)?;
+        let row = |begins: &str| -> Option<Vec<&str>> {
+            let mut rows = frame.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            rows.find(|row| row.first() == Some(&begins))
+        };
+        let service =
+            row(&format!("{NAMESPACE}/{NAME}")).is_some_and(|row| row.get(1..4) == Some(&["yes", "1/1", "2"]));
+        let workers = draining.iter().all(|name| row(name).is_some_and(|row| row.get(2) == Some(&"draining")));
+        let drains: Option<Vec<Vec<&str>>> = draining.iter().map(|name| row(&format!("{NAMESPACE}/{name}"))).collect();
+        let left = |row: &Vec<&str>| {
+            row.get(2)?.parse::<f64>().ok().filter(|_| row[3..].join(" ").contains("3 workers, 1 wanted"))
+        };
+        let left: Option<f64> = drains.and_then(|rows| rows.iter().map(left).sum());
+        (service && workers && left == Some(sessions)).then_some(Some(())).context(frame)
+    })
+    .await
 }
 
 /// Waits until the chronicle has so many that drain, and answers who.
