@@ -23,8 +23,6 @@ const TRIES: usize = 5;
 const SOCKETS: usize = 2;
 /// WebSockets that come back: each goes by a router of its own choice, and one in eight times none by that of one node.
 const TALKS: usize = 3;
-/// "Until the load balancer notices": its health checks take up to two seconds, then a call's next check goes by another relay.
-const NOTICED: Gaps = Gaps { outage_ms: 8_000.0, pause_ms: 8_000.0 };
 /// A call that heard nothing for so long is over: longer than anybody may take to notice, on a machine that stands still too, and shorter
 /// than what is waited for those that are lost.
 const OVER_MS: f64 = 20_000.0;
@@ -70,7 +68,7 @@ pub(crate) struct Expected {
 
 impl Default for Expected {
     fn default() -> Self {
-        Self { lost: 0, back: (0, 0), noticed: NOTICED }
+        Self { lost: 0, back: (0, 0), noticed: Gaps::NOTICED }
     }
 }
 

@@ -6,6 +6,7 @@
 mod calls;
 mod node;
 mod outages;
+mod rule;
 mod service;
 mod workers;
 
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use streamfleet_kubernetes_tests::{Cluster, Plan, on_cluster, tell};
 
+use self::rule::Ruled;
 use self::workers::Fleet;
 
 /// Whatever is waited for is there within this, on a busy machine too.
@@ -31,8 +33,10 @@ async fn calls_outlive_what_is_not_theirs() -> Result<()> {
         timed(cluster, "a node dies", node::dies(&fleet)).await?;
         timed(cluster, "a node is cut off, and returns", node::is_cut_off(&fleet)).await?;
         timed(cluster, "kubectl drain", node::is_drained(&fleet)).await?;
-        timed(cluster, "the operator is away", outages::operator(&fleet)).await?;
-        timed(cluster, "Redis is away, and comes back empty", outages::redis(&fleet)).await?;
+        // Scaled by its calls, through both.
+        let mut ruled = Ruled::begin(&fleet)?;
+        timed(cluster, "the operator is away", outages::operator(&fleet, &mut ruled)).await?;
+        timed(cluster, "Redis is away, and comes back empty", outages::redis(&fleet, ruled)).await?;
         timed(cluster, "Redis is away, and all routers die", outages::redis_and_routers(&fleet)).await?;
         timed(cluster, "the API server is away", outages::api_server(&fleet)).await?;
         timed(cluster, "kubectl delete streamservice", service::deleted(&fleet)).await?;

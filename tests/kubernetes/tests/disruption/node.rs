@@ -11,7 +11,7 @@ use super::LIMIT;
 use super::calls::{Carriers, Expected, Live};
 use super::workers::{Fleet, GOES, NAMESPACE, SERVICE, WORKERS, Worker};
 
-/// docs/kubernetes.md: replacements of a dead node's workers are Ready within this.
+/// docs/kubernetes.md: what replaces the workers of a dead node takes calls within this.
 const REPLACED: Duration = Duration::from_secs(60);
 
 /// The worker of the node that goes, and the other one.

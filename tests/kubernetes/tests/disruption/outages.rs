@@ -10,6 +10,7 @@ use streamfleet_kubernetes_tests::fleet::{Gaps, await_condition, await_status};
 
 use super::LIMIT;
 use super::calls::{Carriers, Expected, Live};
+use super::rule::Ruled;
 use super::workers::{Fleet, NAMESPACE, SERVICE, WORKERS, Worker};
 
 /// What depends on time is over by then: workers' leases (6 s), the controllers' patience with a node that says nothing (15 s here),
@@ -33,8 +34,9 @@ fn calls_for(fleet: &Fleet<'_>, outage: Duration, when: &str) -> Result<()> {
 }
 
 /// No operator. What is asked for meanwhile is done when it is back.
-pub(crate) async fn operator(fleet: &Fleet<'_>) -> Result<()> {
+pub(crate) async fn operator(fleet: &Fleet<'_>, ruled: &mut Ruled<'_>) -> Result<()> {
     let live = Live::begin(fleet, Carriers::Lasting).await?;
+    ruled.grow().await?;
     fleet.scale("operator", 0).await?;
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS + 1 } }))?;
     calls_for(fleet, OUTAGE, "without an operator")?;
@@ -46,6 +48,7 @@ pub(crate) async fn operator(fleet: &Fleet<'_>) -> Result<()> {
     fleet.await_workers("it does what was asked for meanwhile", serve(WORKERS + 1)).await?;
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS } }))?;
     fleet.await_workers("and the other way", serve(WORKERS)).await?;
+    ruled.stays().await?;
     live.are_where_they_began().await?;
     live.end("the operator is away", Expected::default()).await
 }
@@ -116,7 +119,7 @@ pub(crate) async fn redis_and_routers(fleet: &Fleet<'_>) -> Result<()> {
 }
 
 /// Redis is killed, is away for longer than workers' leases last, and comes back with nothing.
-pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
+pub(crate) async fn redis(fleet: &Fleet<'_>, ruled: Ruled<'_>) -> Result<()> {
     let live = Live::begin(fleet, Carriers::Lasting).await?;
     redis_is_killed(fleet).await?;
     // Nobody drains, and none is made but for a minimum: docs/scaling.md.
@@ -136,8 +139,10 @@ pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
     fleet.patch(&json!({ "autoscaling": { "minReplicas": WORKERS + 1 } }))?;
     fleet.await_workers("a minimum is made all the same", |workers| workers.len() == WORKERS + 1).await?;
     live.are_where_they_began().await?;
+    ruled.stays().await?;
     fleet.scale("redis", 1).await?;
     await_condition(&fleet.services(), SERVICE, ("Degraded", "False"), LIMIT).await?;
+    let back = Instant::now();
     let serve = |workers: &[Worker]| workers.iter().filter(|worker| worker.serves()).count() == WORKERS + 1;
     fleet.await_workers("it does what was asked for meanwhile", serve).await?;
     let count = i64::try_from(live.count())?;
@@ -145,5 +150,6 @@ pub(crate) async fn redis(fleet: &Fleet<'_>) -> Result<()> {
     fleet.call("with a store that was empty")?;
     fleet.patch(&json!({ "autoscaling": { "replicas": WORKERS, "minReplicas": null } }))?;
     live.are_where_they_began().await?;
+    ruled.outlives(back).await?;
     live.end("Redis is away", Expected::default()).await
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use streamfleet_kubernetes_tests::eventually;
-use streamfleet_kubernetes_tests::fleet::await_condition;
+use streamfleet_kubernetes_tests::fleet::{await_condition, events};
 
 use super::LIMIT;
 use super::calls::{Carriers, Expected, Live};
@@ -12,6 +12,14 @@ use super::workers::{Fleet, NAMESPACE, NEXT_IMAGE, SERVICE, WORKERS, Worker};
 /// All workers get another image. The calls last longer than that: nothing but they keeps the old ones.
 pub(crate) async fn rollout(fleet: &Fleet<'_>) -> Result<()> {
     let live = Live::begin(fleet, Carriers::Lasting).await?;
+    let told = |reason: &str| events(fleet.cluster, NAMESPACE, SERVICE, reason);
+    let await_told = async |reason: &str| {
+        eventually(&format!("people are told: {reason}"), LIMIT, async || Ok((!told(reason)?.is_empty()).then_some(())))
+            .await
+    };
+    for reason in ["RollingOut", "RolledOut"] {
+        ensure!(told(reason)?.is_empty(), "nothing is rolled out yet: {reason}");
+    }
     fleet.patch(&json!({ "workers": { "image": NEXT_IMAGE } }))?;
     let is_new = |worker: &Worker| worker.image == NEXT_IMAGE;
     fleet
@@ -21,6 +29,10 @@ pub(crate) async fn rollout(fleet: &Fleet<'_>) -> Result<()> {
             new == WORKERS && old.clone().count() == WORKERS && old.clone().all(|worker| !worker.serves())
         })
         .await?;
+    // Those that only finish their calls have been replaced.
+    for reason in ["RollingOut", "RolledOut"] {
+        await_told(reason).await?;
+    }
     live.are_where_they_began().await?;
     fleet.call("to a new worker")?;
     let old = fleet.sessions(&live.workers)?;
