@@ -197,6 +197,12 @@ impl OperatorConfig {
                 mistakes.push("publicUrl", "must be https:// or http:// and a host, without a path");
             }
         }
+        if self.service_users && self.store.redis.password.is_none() {
+            mistakes.push(
+                "serviceUsers",
+                "needs store.redis.password: a Redis that asks nobody who he is keeps nobody apart",
+            );
+        }
         let files = files(&self.store.redis, &mut mistakes);
         let salt = self.secret.clone().unwrap_or_else(|| Secret::new(""));
         let password = self.store.redis.password.clone().map(store_password);
@@ -315,6 +321,10 @@ publicUrl: https://voice.example.com/
         let shown = format!("{plan:?}");
         assert!(!shown.contains("quite-secret") && !shown.contains("a-secret-of-the-fleet"), "{shown}");
         assert_eq!(plan.lease.duration.as_secs(), 25);
+        assert!(load(&format!("{WHOLE}serviceUsers: true\n")).is_ok());
+        let open = WHOLE.replace(", password: quite-secret", "");
+        let mistakes = load(&format!("{open}serviceUsers: true\n")).unwrap_err();
+        assert!(mistakes[0].starts_with("serviceUsers: needs store.redis.password"), "{mistakes:?}");
         let traced = load(&format!("{WHOLE}otlp: {{endpoint: \"http://collector:4318\", sample: 0.5}}\n")).unwrap();
         let otlp = json!({ "endpoint": "http://collector:4318", "sample": 0.5 });
         assert_eq!(serde_json::to_value(&traced.telemetry.otlp).unwrap(), otlp);

@@ -7,6 +7,9 @@
 {{- if and .tls.existingSecret (not .tls.enabled) (not (hasPrefix "rediss://" .url)) -}}
 {{- fail "redis.tls.existingSecret has certificates, and nothing says TLS: set redis.tls.enabled, or write redis.url with rediss://" -}}
 {{- end -}}
+{{- if and .serviceUsers (not (include "streamfleet.redisPasswordSecret" $ | fromJson).name) -}}
+{{- fail "redis.serviceUsers needs a password, in redis.url or redis.existingSecret: a Redis that asks nobody who he is keeps nobody apart" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.monitoring.podMonitors.enabled .Values.networkPolicy.enabled (not .Values.monitoring.namespace) -}}
 {{- fail "monitoring.namespace must say where Prometheus is: NetworkPolicies keep it from reading metrics otherwise" -}}

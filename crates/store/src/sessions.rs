@@ -186,7 +186,8 @@ pub struct Restored {
     pub pin: Option<PinValue>,
     /// Where it is in its life.
     pub phase: Phase,
-    /// For how long it has lived. Of two with one id the younger has to go; ages compare where clocks do not.
+    /// For how long it has lived. Of two with one id the younger has to go, but for one whose client has gone on with it; ages compare where
+    /// clocks do not.
     pub age: Duration,
     /// How long its context is kept after its end.
     pub retention: Duration,
@@ -216,7 +217,7 @@ pub struct Kept {
 pub enum Restoration {
     /// It is known again.
     Kept,
-    /// An older one has its id: it must end.
+    /// Another one has its id, an older one or the one where its client has gone on: it must end.
     Superseded,
 }
 

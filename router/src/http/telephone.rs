@@ -90,7 +90,7 @@ impl Call {
             snapshot.workers.iter().filter_map(|view| Some(view.said.as_ref()?.http.clone())).collect();
         let answers = async {
             // Never closed: what is not given in time is not given.
-            let Ok(_turn) = self.api.searches.acquire().await else { return None };
+            let Ok(_turn) = self.api.call_searches.acquire().await else { return None };
             let mut asked =
                 stream::iter(workers).map(|at| self.takes_up(parts, body, at)).buffer_unordered(ASKED_AT_ONCE);
             while let Some(answer) = asked.next().await {

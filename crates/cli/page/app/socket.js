@@ -32,6 +32,8 @@ const PAUSE_MS = 200;
 
 /** Close codes that say "not here, not now" (RFC 6455, 7.4.1): the session may go on over another socket. */
 const COME_BACK = new Set([1001, 1006, 1012, 1013]);
+/** What a router says with 1011 of a worker that has died: another one has the session's data. */
+const WORKER_LOST = "worker_lost";
 
 export class SocketPeer extends EventTarget {
   #sound;
@@ -120,7 +122,7 @@ export class SocketPeer extends EventTarget {
         settled();
         // A browser does not say why a handshake failed, not even its status.
         fail(this.#open === "done" ? new Problem("socket_closed", { detail: reason || `code ${code}` }) : new Problem("socket_failed"));
-        this.#over(code);
+        this.#over(code, reason);
       };
     });
   }
@@ -176,10 +178,10 @@ export class SocketPeer extends EventTarget {
     this.#socket.send('{"event":"ping"}');
   }
 
-  #over(code) {
+  #over(code, reason) {
     this.#quiet();
     if (this.#accepted !== "done") return;
-    if (!COME_BACK.has(code)) return this.#emit("remoteclose");
+    if (!COME_BACK.has(code) && reason !== WORKER_LOST) return this.#emit("remoteclose");
     this.#open = this.#accepted = "closed";
     this.#emit("progress");
     this.#emit("lost");

@@ -143,6 +143,11 @@ impl Table {
         self.contexts.get(&id).is_some_and(|context| context.expires.is_none() && context.fits_token(claim, now))
     }
 
+    /// The place of the token that was given out last.
+    pub(super) fn generation(&self, id: ContextId) -> Option<Generation> {
+        self.contexts.get(&id).map(|context| context.tokens.generation())
+    }
+
     /// Holds a context for a session that is restored; it is written again if it was lost.
     ///
     /// # Errors

@@ -154,6 +154,16 @@ async fn who_may_not_make_users_is_told_so() {
     assert!(is_refused(&fleet.dismiss(&named("voice/ours")).await));
 }
 
+/// A provider's may know no users at all; it repeats what it was told, and a status shows that.
+#[tokio::test]
+async fn a_server_without_users_is_told_no_password() {
+    let server = Server::start(None, free_port(), &["--rename-command", "ACL", ""]);
+    let fleet = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
+    let said = fleet.admit(&named("voice/ours"), PASSWORD).await;
+    assert!(matches!(&said, Err(StoreError::Refused(why)) if why.contains("sf:voice/ours")), "{said:?}");
+    assert!(!format!("{said:?}").contains(PASSWORD), "{said:?}");
+}
+
 #[test]
 fn the_rights_are_those_that_are_written_down() {
     let text = include_str!("../../../../docs/store.md");

@@ -1,5 +1,6 @@
 //! What owners say about their sessions, and what is asked of them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -120,7 +121,7 @@ impl Fleet {
         if let Some(other) = holder.and_then(|ticket| self.sessions.get(&ticket))
             // What nobody has confirmed is nobody's call yet.
             && other.phase != Phase::Reserved
-            && other.since <= since
+            && keeps(other, since, restored, contexts)
         {
             return Ok(Restoration::Superseded);
         }
@@ -270,5 +271,17 @@ impl Fleet {
         let last = kept.last;
         self.wakes.insert(topic);
         Ok(Appended::Upto(last))
+    }
+}
+
+/// Whether the holder of an id keeps it from a session that is written again. Where both have one context, its client is at the one that was
+/// given the later token, if it has got there: the other one's worker was cut off while it went on elsewhere. Of two that know nothing of
+/// each other the elder stays.
+fn keeps(held: &Session, since: Instant, restored: &Restored, contexts: &Table) -> bool {
+    let last = contexts.generation(restored.context.id).filter(|_| held.context == restored.context.id);
+    match last.map(|last| last.cmp(&restored.context.issued.generation)) {
+        Some(Ordering::Greater) if held.phase == Phase::Active => true,
+        Some(Ordering::Less) if restored.phase == Phase::Active => false,
+        _ => held.since <= since,
     }
 }

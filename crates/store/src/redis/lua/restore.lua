@@ -35,6 +35,16 @@ local function restore_context(key, id, user, token, generation, version, data)
   return true
 end
 
+-- Whether the holder of an id keeps it from a session that is written again. Where both have one context, its client is at the one that was
+-- given the later token, if it has got there: the other one's worker was cut off while it went on elsewhere. Of two that know nothing of
+-- each other the elder stays.
+local function keeps(held, since, phase, id, generation)
+  local kept = held.context == id and stored_context(id)
+  if kept and kept.generation > generation and held.phase == 'active' then return true end
+  if kept and kept.generation < generation and phase == 'active' then return false end
+  return held.since <= since
+end
+
 local counted_since = tonumber(call('HGET', P .. 'traffic', 'since') or now)
 
 local function restore(ticket, id, user, pin, phase, age, retention, detail, ...)
@@ -52,7 +62,7 @@ local function restore(ticket, id, user, pin, phase, age, retention, detail, ...
   local holder = call('HGET', P .. 'ids', id)
   local held = holder and session(holder)
   -- What nobody has confirmed is nobody's call yet.
-  if held and held.phase ~= 'reserved' and held.since <= since then return 'superseded' end
+  if held and held.phase ~= 'reserved' and keeps(held, since, phase, (...), tonumber((select(4, ...)))) then return 'superseded' end
   if not restore_context(id, ...) then return redis.error_reply('FULL no room') end
   if held then
     local taker = call('HGET', P .. 'moving', id)

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use streamfleet_session::CloseReason;
-use streamfleet_store::{ClaimRequest, Expected, FleetError, Phase, Restoration, SessionView};
+use streamfleet_store::{
+    ClaimRequest, Expected, FleetError, Generation, Issued, Kept, Owner, Phase, Restoration, Restored, SessionView,
+};
 
 use crate::world::{World, beat, end_of, limit, object, request, restored, user, with_token};
 
@@ -60,7 +62,7 @@ pub(super) async fn sessions_are_restored(world: &World) {
     assert_eq!(scene.store.reap(&scene.service).await.unwrap(), 1);
     assert_eq!(scene.store.renew(&scene.service, &a, &beat(8)).await, Err(FleetError::Unregistered));
     let epoch = scene.store.register(&scene.service, &a.worker).await.unwrap();
-    let a = streamfleet_store::Owner { epoch, ..a };
+    let a = Owner { epoch, ..a };
     let age = Duration::from_secs(90);
     for _ in 0..2 {
         let outcome = scene.store.restore(&scene.service, &a, &[restored(&claim, age)]).await.unwrap();
@@ -115,4 +117,65 @@ pub(super) async fn the_younger_goes(world: &World) {
     assert_eq!(scene.holder("k3x9").await, Some(there.ticket));
     scene.end(&b, there.ticket).await;
     assert_eq!((scene.load("a").await, scene.load("b").await), (Some(0), Some(0)));
+}
+
+/// A worker was cut off, and a client that had come back elsewhere by its token was ended when that worker was there again.
+pub(super) async fn who_has_gone_on_elsewhere_stays_there(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let left = request("k3x9", &["a"]);
+    let context = scene.active(&a, &left).await.opened.id;
+    scene.contexts().write(context, object(json!({"cart": 3})), Expected::Anything).await.unwrap();
+    world.pass(world.terms.lease).await;
+    scene.store.reap(&scene.service).await.unwrap();
+    let b = scene.worker("b", 8).await;
+    let gone_on = with_token("k3x9", &["b"], left.token);
+    assert!(scene.active(&b, &gone_on).await.opened.resumed);
+    let epoch = scene.store.register(&scene.service, &a.worker).await.unwrap();
+    let a = Owner { epoch, ..a };
+    let old = Duration::from_secs(90);
+    let written = async |owner: &Owner, session: Restored| {
+        scene.store.restore(&scene.service, owner, &[session]).await.unwrap()[0]
+    };
+    assert_eq!(written(&a, restored(&left, old)).await, Restoration::Superseded);
+    assert_eq!((scene.holder("k3x9").await, scene.load("a").await), (Some(gone_on.ticket), Some(0)));
+    scene.end(&b, gone_on.ticket).await;
+
+    // The store has lost all, and they are written again in either order.
+    let later = |phase| {
+        let mut session = restored(&request("both", &["b"]), Duration::from_secs(5));
+        session.phase = phase;
+        session
+    };
+    for (phase, is_elder_first, stays) in [
+        (Phase::Active, true, false),
+        (Phase::Active, false, false),
+        // It has not got there yet.
+        (Phase::Connecting, true, true),
+        (Phase::Connecting, false, true),
+    ] {
+        let (elder, mut younger) = (restored(&request("both", &["a"]), old), later(phase));
+        younger.context = Kept { id: elder.context.id, issued: next(younger.context.issued), ..younger.context };
+        let (one, other) = (elder.ticket, younger.ticket);
+        let outcomes = if is_elder_first {
+            [written(&a, elder).await, written(&b, younger).await]
+        } else {
+            let outcome = written(&b, younger).await;
+            [written(&a, elder).await, outcome]
+        };
+        let (holder, goes) = if stays { (one, 1) } else { (other, 0) };
+        assert_eq!(scene.holder("both").await, Some(holder), "{phase:?}, the elder first: {is_elder_first}");
+        // Who comes second is told so; who was there before is asked to end.
+        let is_second = goes == usize::from(is_elder_first);
+        assert_eq!(outcomes[goes] == Restoration::Superseded, is_second, "{outcomes:?}");
+        assert_eq!(outcomes[1 - goes], Restoration::Kept);
+        for (owner, ticket) in [(&a, one), (&b, other)] {
+            let _ = scene.store.end(&scene.service, owner, ticket, CloseReason::Superseded).await;
+        }
+    }
+}
+
+/// What was given out after it.
+fn next(issued: Issued) -> Issued {
+    Issued { generation: Generation::from_number(1), ..issued }
 }
