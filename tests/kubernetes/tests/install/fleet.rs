@@ -22,7 +22,9 @@ pub(crate) async fn a_call(site: &Site<'_>) -> Result<()> {
     let minimal = streamfleet_kubernetes_tests::root().join("examples/kubernetes/minimal.yaml");
     site.cluster.kubectl(&["apply", "--namespace", HOME, "--filename", &minimal.display().to_string()])?;
     let heard = site.call("/voice/echo", &["--wait", "60"])?;
-    ensure!(heard["verdict"] == "heard" && heard["dominant_tone_hz"] == 440, "{heard}");
+    // What a jitter buffer has stretched or concealed may put it a hertz beside.
+    let is_tone = heard["dominant_tone_hz"].as_u64().is_some_and(|hz| hz.abs_diff(440) <= 2);
+    ensure!(heard["verdict"] == "heard" && is_tone, "{heard}");
     println!("        answered in {} ms, mouth to ear {} ms", heard["setup_ms"]["answered"], heard["mouth_to_ear_ms"]);
     let heard = site.call("/voice/echo", &["--transport", "websocket"])?;
     ensure!(heard["verdict"] == "heard", "{heard}");
