@@ -30,10 +30,7 @@ impl Backend {
     /// The store. A Redis is connected to from here on, by tasks of the runtime that this is called in.
     #[must_use]
     pub fn open(self) -> Arc<dyn Store> {
-        match self {
-            Self::Redis(config) => Arc::new(RedisStore::new(*config)),
-            Self::Memory(memory) => memory,
-        }
+        self.open_with_users().0
     }
 
     /// The same, and whoever makes its users, if it has any.

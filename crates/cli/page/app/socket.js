@@ -32,8 +32,9 @@ const PAUSE_MS = 200;
 
 /** Close codes that say "not here, not now" (RFC 6455, 7.4.1): the session may go on over another socket. */
 const COME_BACK = new Set([1001, 1006, 1012, 1013]);
-/** What a router says with 1011 of a worker that has died: another one has the session's data. */
-const WORKER_LOST = "worker_lost";
+
+/** Whether the session may go on over another socket. A router says with 1011 that a worker has died: another one has its data. */
+export const comesBack = (code, reason) => COME_BACK.has(code) || (code === 1011 && reason === "worker_lost");
 
 export class SocketPeer extends EventTarget {
   #sound;
@@ -181,7 +182,7 @@ export class SocketPeer extends EventTarget {
   #over(code, reason) {
     this.#quiet();
     if (this.#accepted !== "done") return;
-    if (!COME_BACK.has(code) && reason !== WORKER_LOST) return this.#emit("remoteclose");
+    if (!comesBack(code, reason)) return this.#emit("remoteclose");
     this.#open = this.#accepted = "closed";
     this.#emit("progress");
     this.#emit("lost");

@@ -4,7 +4,7 @@ import { CODECS } from "../app/pcm.js";
 import { Playout } from "../app/playout.js";
 import { Problem } from "../app/problem.js";
 import { Resampler } from "../app/resampler.js";
-import { Figures, readFirst } from "../app/socket.js";
+import { Figures, comesBack, readFirst } from "../app/socket.js";
 
 const sine = (hz, rate, length, amplitude = 0.5) => Float32Array.from({ length }, (_, i) => amplitude * Math.sin((2 * Math.PI * hz * i) / rate));
 const rms = (samples) => Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length);
@@ -128,6 +128,15 @@ test("the end is told when the last sample is out", () => {
   assert.equal(playout.drained, false);
   assert.equal(pull(playout, 0.03).filter((x) => x !== 0).length, 960, "nothing is waited for");
   assert.equal(playout.drained, true);
+});
+
+test("after which ends of a socket a session may go on", () => {
+  const check = (code, reason, expected) => assert.equal(comesBack(code, reason), expected, `${code} ${reason}`);
+  for (const code of [1001, 1006, 1012, 1013]) check(code, "", true);
+  check(1011, "worker_lost", true);
+  check(1011, "internal_error", false);
+  check(1000, "worker_lost", false);
+  check(1008, "", false);
 });
 
 test("the first word of a server", () => {

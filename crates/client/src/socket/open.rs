@@ -9,6 +9,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
 use rustls::pki_types::ServerName;
+use streamfleet_session::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -140,9 +141,6 @@ impl Socket {
     }
 }
 
-/// What a router says with 1011 of a worker that has died.
-const WORKER_LOST: &str = "worker_lost";
-
 /// What a close says. 1012 and 1013 are a server that restarts or is overloaded: it may be tried again (IANA's registry of
 /// close codes). So may a router whose worker has died: there are others, and the token has the session's data at each.
 fn end(frame: Option<&CloseFrame>) -> End {
@@ -152,7 +150,7 @@ fn end(frame: Option<&CloseFrame>) -> End {
     match code {
         1000 | 1001 | 1005 => End::Closed,
         1012 | 1013 => End::Vanished(words()),
-        1011 if frame.reason.as_str() == WORKER_LOST => End::Vanished(words()),
+        1011 if frame.reason.as_str() == CloseReason::WorkerLost.as_str() => End::Vanished(words()),
         _ => End::Fault(words()),
     }
 }

@@ -33,21 +33,21 @@ pub(super) enum State {
     Down(Arc<str>),
 }
 
-/// What is known of the connection beside the task that keeps it.
+/// What commands have found out about the connection.
 #[derive(Default)]
 struct Alarm {
     /// It may be no good: ask.
     doubt: Notify,
     /// It is to the wrong server: look for the right one.
     wrong: Notify,
-    /// How often there was one.
-    connections: AtomicU64,
 }
 
 /// The connection of a store, and its one task, which ends with it.
 pub(super) struct Supervisor {
     state: watch::Receiver<State>,
     alarm: Arc<Alarm>,
+    /// How often a server has been connected to.
+    connections: Arc<AtomicU64>,
     patience: Duration,
     _task: JoinSet<()>,
 }
@@ -56,11 +56,11 @@ impl Supervisor {
     /// Begins to connect. Needs a runtime.
     pub(super) fn start(config: Arc<RedisConfig>, hub: Arc<Hub>) -> Self {
         let (sender, state) = watch::channel(State::Starting);
-        let alarm = Arc::new(Alarm::default());
+        let (alarm, connections) = (Arc::new(Alarm::default()), Arc::<AtomicU64>::default());
         let patience = config.connect_deadline;
         let mut task = JoinSet::new();
-        task.spawn(keep(config, hub, sender, alarm.clone()));
-        Self { state, alarm, patience, _task: task }
+        task.spawn(keep(config, hub, sender, alarm.clone(), connections.clone()));
+        Self { state, alarm, connections, patience, _task: task }
     }
 
     /// The connection, if there is one. Waits only for the first.
@@ -80,7 +80,7 @@ impl Supervisor {
 
     /// How often a server has been connected to.
     pub(super) fn connections(&self) -> u64 {
-        self.alarm.connections.load(Ordering::Relaxed)
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// A command failed like that.
@@ -99,13 +99,19 @@ fn speaks_against(error: &RedisError) -> bool {
     error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || error.is_unrecoverable_error()
 }
 
-async fn keep(config: Arc<RedisConfig>, hub: Arc<Hub>, state: watch::Sender<State>, alarm: Arc<Alarm>) {
+async fn keep(
+    config: Arc<RedisConfig>,
+    hub: Arc<Hub>,
+    state: watch::Sender<State>,
+    alarm: Arc<Alarm>,
+    connections: Arc<AtomicU64>,
+) {
     let mut backoff = Backoff::default();
     loop {
         let error = match connect(&config, &hub, &alarm).await {
             Ok(mut link) => {
                 tracing::info!("connected to the store");
-                alarm.connections.fetch_add(1, Ordering::Relaxed);
+                connections.fetch_add(1, Ordering::Relaxed);
                 state.send_replace(State::Up(link.clone()));
                 let since = Instant::now();
                 let error = serve(&mut link, &hub, &alarm, &state).await;

@@ -34,6 +34,15 @@ async fn answer(store: &RedisStore, service: &ServiceName) -> Result<(), StoreEr
     store.ping(service).await
 }
 
+/// The fleet's store, a service that has a user, and its worker's store.
+async fn at_work(config: &RedisConfig) -> (RedisStore, ServiceName, RedisStore) {
+    let (fleet, service) = (connected(config.clone()).await, named("voice/ours"));
+    fleet.admit(&service, PASSWORD).await.unwrap();
+    let worker = of_worker(config, &service, PASSWORD);
+    assert_eq!(answer(&worker, &service).await, Ok(()));
+    (fleet, service, worker)
+}
+
 fn is_refused(said: &Result<(), StoreError>) -> bool {
     matches!(said, Err(StoreError::Refused(why)) if why.starts_with("NOPERM"))
 }
@@ -80,11 +89,7 @@ async fn a_services_user_sees_that_service_alone() {
 async fn users_are_made_again_at_a_server_that_has_forgotten_them() {
     let mut server = Server::start(None, free_port(), &[]);
     let config = RedisConfig::new(Arrangement::Single(server.address()));
-    let fleet = connected(config.clone()).await;
-    let service = named("voice/ours");
-    fleet.admit(&service, PASSWORD).await.unwrap();
-    let worker = of_worker(&config, &service, PASSWORD);
-    assert_eq!(answer(&worker, &service).await, Ok(()));
+    let (fleet, service, worker) = at_work(&config).await;
     let before = fleet.connections();
     server.restart(None);
     assert_eq!(answer(&fleet, &service).await, Ok(()));
@@ -101,11 +106,7 @@ async fn users_are_made_again_after_a_failover() {
     let clock = Clock::new();
     let mut sentinels = Sentinels::start(&clock);
     let config = sentinels.config();
-    let fleet = connected(config.clone()).await;
-    let service = named("voice/ours");
-    fleet.admit(&service, PASSWORD).await.unwrap();
-    let worker = of_worker(&config, &service, PASSWORD);
-    assert_eq!(answer(&worker, &service).await, Ok(()));
+    let (fleet, service, worker) = at_work(&config).await;
     let before = fleet.connections();
     sentinels.nodes[0].kill();
     for _ in 0..600 {
