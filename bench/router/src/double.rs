@@ -11,7 +11,7 @@ use serde_json::json;
 use streamfleet_session::fleet::{PLACED_HEADER, Placed};
 use streamfleet_session::{CloseReason, ServiceName};
 use streamfleet_store::{
-    Address, Arrangement, Epoch, Gate, Heartbeat, Order, Owner, RedisConfig, RedisStore, Store, Ticket,
+    Address, Arrangement, Entry, Epoch, Gate, Heartbeat, Order, Owner, RedisConfig, RedisStore, Store, Ticket,
 };
 
 use tokio_util::task::TaskTracker;
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut owners = Vec::new();
     for n in 0..workers {
         let worker = format!("double-{n}").parse()?;
-        let epoch = store.register(&service, &worker).await?;
+        let epoch = store.register(&service, &worker, Entry::New).await?;
         owners.push(Owner { worker, epoch });
     }
     let owners = Arc::new(owners);

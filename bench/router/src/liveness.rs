@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Map;
 use streamfleet_session::{ResumeToken, ServiceName};
-use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Owner, Phase, Terms, Ticket};
+use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Entry, Owner, Phase, Terms, Ticket};
 
 use crate::double::{beat, store};
 use crate::drive::say;
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut owners = Vec::new();
     for n in 0..args.workers {
         let worker = format!("worker-{n}").parse()?;
-        let owner = Owner { epoch: store.register(&service, &worker).await?, worker };
+        let owner = Owner { epoch: store.register(&service, &worker, Entry::New).await?, worker };
         store.renew(&service, &owner, &beat("127.0.0.1:1", args.sessions, 0)).await?;
         owners.push(owner);
     }

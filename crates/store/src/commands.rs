@@ -7,7 +7,8 @@
 macro_rules! commands {
     ($apply:ident) => {
         $apply! { Directory,
-            register(service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError>;
+            register(service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError>;
+            settling(service: &ServiceName) -> Result<Duration, StoreError>;
             renew(service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError>;
             leave(service: &ServiceName, owner: &Owner) -> Result<(), FleetError>;
             workers(service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;

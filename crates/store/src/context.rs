@@ -196,7 +196,8 @@ pub enum WriteError {
 /// Where contexts are kept.
 ///
 /// A context is *open* from [`open`](Self::open) until each that opened it has called [`close`](Self::close): two sessions
-/// hold one context while a client moves from one to the other. Closed, it is retained for a while and then forgotten; one that nothing was written to is forgotten at once.
+/// hold one context while a client moves from one to the other. Closed, it is retained for a while and then forgotten. Of one that nothing was written to
+/// only the tokens are retained, for [`EMPTY_RETENTION`](crate::EMPTY_RETENTION) at most: who shows one has it again.
 #[async_trait]
 pub trait ContextStore: Send + Sync + 'static {
     /// Opens a session's context: an earlier one of the same key whose token or verified user the claim shows, or a new

@@ -138,6 +138,19 @@ impl WorkerView {
     }
 }
 
+/// For how long after a worker has come [again](Entry::Again) others may still have sessions that the store does not know: all of them try
+/// every half second, and a connection that was broken is tried every 2 s at last.
+pub const SETTLING: Duration = Duration::from_secs(3);
+
+/// Whether a worker that registers has been here before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// It begins, and has no session.
+    New,
+    /// Its process was registered before, or has sessions. Where the store has forgotten one worker, it may have forgotten all.
+    Again,
+}
+
 /// Registrations and leases of a service's workers.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
@@ -148,7 +161,15 @@ pub trait Directory: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn register(&self, service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError>;
+    async fn register(&self, service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError>;
+
+    /// For how long it is unsure whether the store knows all sessions that live: for [`SETTLING`] after a worker has come
+    /// [again](Entry::Again), and while there is no worker at all. Who says until then that a session is his own is to be believed, and
+    /// [waits](crate::Claimed::Settling).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError>;
 
     /// A worker lives. Returns what it shall do.
     ///

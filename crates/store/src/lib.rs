@@ -57,9 +57,11 @@ pub use context::{
     WriteError,
 };
 pub use control::{Done, Listed, carry_out};
-pub use directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+pub use directory::{
+    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView,
+};
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
-pub use memory::{Bounds, Memory, TOKEN_GRACE, Usage};
+pub use memory::{Bounds, EMPTY_RETENTION, Memory, TOKEN_GRACE, Usage};
 pub use observed::{Answered, Observed, Observer};
 pub use outputs::{Appended, Batch, MAX_EARLIER, MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ, Outputs, Read, Seen, Whose};
 pub use sessions::{

@@ -13,7 +13,7 @@ use crate::calls::Calls;
 use crate::context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
 };
-use crate::directory::{Demand, Directory, FleetError, Gate, Heartbeat, Orders, WorkerView};
+use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, WorkerView};
 use crate::document::{Document, Version};
 use crate::outputs::{Appended, Batch, Outputs, Read, Seen, Whose};
 use crate::sessions::{
@@ -134,7 +134,7 @@ mod tests {
         let store = Arc::new(Observed::new(Arc::new(Memory::default()), notes.clone()));
         let service: ServiceName = "echo".parse().unwrap();
         let worker: WorkerId = "a".parse().unwrap();
-        let epoch = store.register(&service, &worker).await.unwrap();
+        let epoch = store.register(&service, &worker, Entry::New).await.unwrap();
         let stranger = Owner { worker: "b".parse().unwrap(), epoch };
         assert_eq!(store.leave(&service, &stranger).await, Err(FleetError::Unregistered));
         let contexts = store.clone().contexts(&service);

@@ -96,6 +96,9 @@ pub enum Claimed {
     },
     /// The session is the client's own and is being ended: nobody takes its place.
     Closing,
+    /// Nobody is known to have the id, and a token is shown: for [so long](crate::Directory::settling) the session may live at a worker that
+    /// the store has not heard of it yet.
+    Settling(Duration),
     /// One of its accounts has claimed as often as it may, for so long.
     RateLimited(Duration),
     /// The service has as many sessions as it may.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
-    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory, Gate, Heartbeat, Memory, Order, Owner, Phase,
+    Claim, ClaimRequest, Claimed, ContextId, Delivery, Directory, Entry, Gate, Heartbeat, Memory, Order, Owner, Phase,
     Sessions, Ticket,
 };
 
@@ -147,7 +147,7 @@ impl Play {
     /// One that knows nobody. Its orders have numbers that no other's have, as those of Redis, which are times.
     async fn new_store(&mut self) -> Memory {
         let (store, other) = (Memory::default(), "other".parse().unwrap());
-        store.register(&self.service, &other).await.unwrap();
+        store.register(&self.service, &other, Entry::New).await.unwrap();
         self.stores += 1;
         for _ in 0..self.stores * 500 {
             store.ask_gate(&self.service, &other, Gate::Draining).await.unwrap();
@@ -177,7 +177,7 @@ impl Play {
                 Some(owner) => owner.clone(),
                 None => {
                     let worker = subject.pod.name.parse().unwrap();
-                    let epoch = store.register(&self.service, &worker).await.unwrap();
+                    let epoch = store.register(&self.service, &worker, Entry::New).await.unwrap();
                     // Orders are a registration's.
                     (subject.gate, subject.heard, subject.urges) = (subject.own_gate(), Order::default(), None);
                     subject.over.clear();

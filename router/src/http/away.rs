@@ -106,6 +106,11 @@ impl Api {
         search
     }
 
+    /// For how long the store may not know of all sessions that live; `None` where it cannot tell.
+    pub(super) async fn settling(&self, desk: &Desk) -> Option<Duration> {
+        self.parts.store.settling(&desk.service.name).await.ok()
+    }
+
     async fn has(&self, target: &Target, at: Reach) -> Said {
         /// The part of a session's view that says whose it is.
         #[derive(Deserialize)]

@@ -95,6 +95,8 @@ impl Grant {
 enum Unclaimed {
     /// No worker has room that looked as if it had.
     NoRoom,
+    /// Its session may live: the workers are still telling the store what they have, for so long.
+    Settling(Duration),
     /// The client is told so.
     Refused(Failure),
     /// The store cannot be asked.
@@ -234,6 +236,11 @@ impl Call {
                     wait.no_room(wanted, &attempts).await?;
                     continue;
                 }
+                Err(Unclaimed::Settling(left)) => {
+                    claim.settle(Fate::Kept);
+                    wait.settles(left).await?;
+                    continue;
+                }
                 Err(Unclaimed::Refused(failure)) => return Err(failure),
                 Err(Unclaimed::Away) => match (self.provision(wanted, &attempts).await, &or) {
                     (Ok(provided), _) => provided,
@@ -331,6 +338,10 @@ impl Call {
             Ok(Claimed::Duplicate { .. }) => Err(attempts.duplicate()),
             // It is on its way out: its client may come again in a moment.
             Ok(Claimed::Closing) => Err(Failure::ConnectionAlreadyExists),
+            Ok(Claimed::Settling(left)) => {
+                self.api.record.claim("settling", began.elapsed());
+                return Err(Unclaimed::Settling(left));
+            }
             Ok(Claimed::RateLimited(wait)) => Err(Failure::RateLimited { retry_after: wait }),
             Ok(Claimed::ServiceLimit) => {
                 Err(limited(service.limits.concurrency, |limit| Failure::ConcurrencyLimitReached { limit }))

@@ -240,6 +240,13 @@ impl Call {
                 Ok(Owner::Live(live))
             }
             Ok(Some(SessionView::Over(_))) => Ok(last().map_or(Owner::Over, Owner::Last)),
+            // Its worker may be about to write it again.
+            Ok(None) if self.api.settling(&self.desk).await.is_some_and(|left| !left.is_zero()) => {
+                match self.api.search(&self.desk, id).await {
+                    Search::Found(found) => Ok(Owner::Said(found)),
+                    Search::Nobody | Search::Unsure => Err(Failure::NotFound),
+                }
+            }
             Ok(None) => Err(Failure::NotFound),
             Err(error) if error.is_away() => match self.api.search(&self.desk, id).await {
                 Search::Found(found) => Ok(Owner::Said(found)),

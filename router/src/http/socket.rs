@@ -19,9 +19,9 @@ use streamfleet_edge::headers::utf8;
 use streamfleet_edge::lobby::NoPlace;
 use streamfleet_edge::reply;
 use streamfleet_process::telemetry::trace;
-use streamfleet_session::Claims;
 use streamfleet_session::fleet::{PLACED_HEADER, REFUSED_HEADER, Refused, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
+use streamfleet_session::{Claims, CloseReason};
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
 use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, WorkerView};
@@ -44,6 +44,9 @@ use crate::sockets::splice::splice;
 const CROWDED: Duration = Duration::from_secs(2);
 /// For a worker to answer a handshake: it asks nobody.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
+
+/// How often somebody looks whether his session is known again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which protocol a route speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,11 +229,25 @@ impl Call {
     ) -> Result<Option<Reach>, Failure> {
         let store = &self.api.parts.store;
         let service = self.desk.service.name.clone();
-        let live = match store.session(&service, &earlier.id).await {
-            Ok(Some(SessionView::Live(live))) => live,
-            Ok(_) => return Ok(None),
-            Err(error) if error.is_away() => return self.own_there(earlier, caller, dialect, wait).await,
-            Err(error) => return Err(unavailable(&error)),
+        let live = loop {
+            match store.session(&service, &earlier.id).await {
+                Ok(Some(SessionView::Live(live))) => break live,
+                // Its worker may be about to write it again. What is begun anew would be ended then.
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => {
+                    match self.api.settling(&self.desk).await {
+                        Some(left) if !left.is_zero() => wait.settles(left.min(LOOK_AGAIN)).await?,
+                        _ => return Ok(None),
+                    }
+                }
+                Ok(Some(SessionView::Over(_))) => return Ok(None),
+                // Where no worker is known yet, it would begin anew at the first one that is. Then the store is there.
+                Err(error) if error.is_away() => {
+                    if !wait.for_anybody().await? {
+                        return self.own_there(earlier, caller, dialect).await;
+                    }
+                }
+                Err(error) => return Err(unavailable(&error)),
+            }
         };
         let says = |key: &str| live.detail.get(key);
         let is_here = says("transport").and_then(Value::as_str) == Some(dialect.transport());
@@ -250,19 +267,8 @@ impl Call {
     }
 
     /// The same while the store is away, as the worker says that has it: it also knows the token, and judges it.
-    async fn own_there(
-        &self,
-        earlier: &Earlier,
-        caller: &Caller,
-        dialect: Dialect,
-        wait: &mut Wait<'_>,
-    ) -> Result<Option<Reach>, Failure> {
-        let mut search = self.api.search(&self.desk, &earlier.id).await;
-        // Where no worker is known yet, it would begin anew at the first one that is, and end what lives.
-        if search == Search::Unsure && wait.for_anybody().await? {
-            search = self.api.search(&self.desk, &earlier.id).await;
-        }
-        match search {
+    async fn own_there(&self, earlier: &Earlier, caller: &Caller, dialect: Dialect) -> Result<Option<Reach>, Failure> {
+        match self.api.search(&self.desk, &earlier.id).await {
             Search::Found(found) => {
                 let is_here = found.transport == dialect.transport();
                 let is_anothers = found.verified && caller.proved() != found.user.as_ref();

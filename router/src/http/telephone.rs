@@ -27,6 +27,11 @@ use crate::limit::Kind;
 /// For workers to say whether a call is theirs. One that is not found is over for good, and its company waits for much longer.
 const CALL_TIME: Duration = Duration::from_secs(1);
 
+/// For workers to be known again, after the store was lost. A company waits for fifteen seconds (Twilio).
+const CALL_PATIENCE: Duration = Duration::from_secs(8);
+/// Between two searches.
+const CALL_AGAIN: Duration = Duration::from_millis(500);
+
 /// Where the session is of a call that comes back.
 enum Whereabouts {
     /// At this worker.
@@ -50,7 +55,7 @@ impl Call {
             Whereabouts::Nowhere => None,
             // Where nobody signs, anybody can have a call put through, and have all workers asked for it.
             Whereabouts::Unknown if self.is_signed() || self.rated(Kind::Session, Instant::now()).is_ok() => {
-                match self.search_call(&parts, &body).await {
+                match self.search_call_long_enough(&parts, &body).await {
                     Some(answer) => return self.counted("passed", answer),
                     None => None,
                 }
@@ -81,6 +86,25 @@ impl Call {
         let form = form_parameters(body);
         let sid = form.iter().find(|(key, _)| key == "CallSid").and_then(|(_, value)| CallSid::parse(value))?;
         self.call_key().verify_return(sid.as_str(), shown)
+    }
+
+    /// The same again and again while workers are about to be known: a call that is not found is over.
+    async fn search_call_long_enough(&self, parts: &Parts, body: &Bytes) -> Option<Response> {
+        let until = Instant::now() + CALL_PATIENCE;
+        loop {
+            if let Some(answer) = self.search_call(parts, body).await {
+                return Some(answer);
+            }
+            let knows_somebody = || self.desk.directory.now().workers.iter().any(|view| view.said.is_some());
+            let goes_on = match self.api.settling(&self.desk).await {
+                Some(left) => !left.is_zero(),
+                None => !knows_somebody(),
+            };
+            if !goes_on || Instant::now() + CALL_AGAIN > until {
+                return None;
+            }
+            tokio::time::sleep(CALL_AGAIN).await;
+        }
     }
 
     /// The answer of the worker that has a call's session: all are asked.

@@ -108,6 +108,15 @@ impl<'a> Wait<'a> {
         }
     }
 
+    /// Waits until the store may know of all sessions that live.
+    pub(super) async fn settles(&mut self, left: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + left;
+        while Instant::now() < until {
+            self.later(until.saturating_duration_since(Instant::now())).await.inspect_err(|_| self.give_up())?;
+        }
+        Ok(())
+    }
+
     /// Waits for a worker that can be asked, where none is known; whether that was so.
     pub(super) async fn for_anybody(&mut self) -> Result<bool, Failure> {
         let (mut snapshot, mut has_waited) = (self.directory.look(), false);

@@ -1,5 +1,6 @@
 //! The store away: sessions are placed and found all the same.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
@@ -9,7 +10,10 @@ use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
 
 use super::redis::Redis;
 use super::sockets::{CALL, begin, call_start, closed, end, open, open_from, start, text, unix_time};
-use super::world::{ADMIN, Act, SOON, Seen, World, answer, error, service_key};
+use super::world::{ADMIN, Act, SOON, Seen, World, answer, error, service, service_key};
+
+/// For how long a worker is not there again when others are.
+const LATE: Duration = Duration::from_millis(1500);
 
 /// Two routers and two workers; everybody has seen everybody.
 async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
@@ -205,9 +209,71 @@ async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
     let (said, frame) = end(&mut in_vain).await;
     assert!(said[0].contains("no_capacity"), "{said:?}");
     assert_eq!(frame, closed(1013, "refused"));
+    // Its worker is not the first that is there again.
+    world.late.lock().insert(worker.clone(), LATE);
     redis.again();
     assert_eq!(text(&mut back).await, format!("{worker}: attached"));
     world.sessions_become(3).await;
+}
+
+/// The store has come back empty, and one of two workers has said what it has: whoever came back to a session of the other one was begun anew
+/// there, and ended when that one had said it too.
+#[tokio::test]
+async fn who_comes_back_while_workers_tell_the_store_again_has_his_session() {
+    let mut redis = Redis::start();
+    let (mut world, one, other) = fleet(&redis, json!({})).await;
+    let key = CallTokenKey::of_service(&service_key());
+    let nonce = CallNonce::from_random([7; 16]);
+    let mut sessions = HashMap::new();
+    let (socket, socket_token) = begin(&one, "socket").await;
+    sessions.insert("socket", offered(&mut world).await);
+    let token = key.issue(CALL, nonce, Visit::First, unix_time());
+    let mut call = open_from(&one, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
+    call.send(call_start("MZ1", &json!({ "streamfleet_token": token }))).await.unwrap();
+    sessions.insert("call", offered(&mut world).await);
+    let media = world.offer(&one, "media", &json!({})).await;
+    sessions.insert("media", offered(&mut world).await);
+    drop((socket, call));
+    for (who, begun) in &sessions {
+        *world.late.lock() = [(begun.worker.clone(), LATE)].into();
+        redis.stop();
+        redis.again();
+        let others_are_there = async {
+            while world.store.workers(&service()).await.is_ok_and(|workers| workers.is_empty()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(SOON, others_are_there).await.expect("one is there at once");
+        while world.seen.try_recv().is_ok() {}
+        match *who {
+            "socket" => {
+                let mut back = open(&other).await;
+                back.send(start("socket", &json!({ "resume": socket_token }))).await.unwrap();
+                assert_eq!(text(&mut back).await, format!("{}: attached", begun.worker));
+            }
+            "call" => {
+                let url = format!("{other}/telephone/incoming?return={}", key.sign_return(CALL, nonce));
+                let request = world.client.post(url).body(format!("CallSid={CALL}"));
+                let twiml = request.send().await.unwrap().text().await.unwrap();
+                assert!(twiml.contains("streamfleet_session\" value=\"MZ1\""), "{twiml}");
+            }
+            _ => {
+                let asked = world.client.get(format!("{other}/sessions/media")).bearer_auth(ADMIN).send().await;
+                let seen = answer(asked.unwrap()).await.1;
+                assert_eq!(seen["worker"], begun.worker, "whoever controls it finds it");
+                // It moves, as it would at any time, once that router sees the store.
+                let resume = json!({ "resume": media.1["resume"] });
+                let mut again = world.offer(&other, "media", &resume).await;
+                while error(&again).1 == "connection_already_exists" {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    again = world.offer(&other, "media", &resume).await;
+                }
+                assert_eq!(again.1["type"], "answer", "{again:?}");
+                let placed = offered(&mut world).await.placed.unwrap();
+                assert_eq!(placed.takes_over, Some(begun.placed.as_ref().unwrap().ticket));
+            }
+        }
+    }
 }
 
 /// A telephone company says which call it is, and not which session that has. It was hung up where a worker was asked that did not have it.

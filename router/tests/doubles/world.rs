@@ -31,8 +31,8 @@ use streamfleet_service::{Service, files};
 use streamfleet_session::fleet::{MAX_PLACED, PLACED_HEADER, Placed, REFUSED_HEADER, Refused, SECRET_HEADER, Standing};
 use streamfleet_session::{FleetSecret, ServiceKey, ServiceName};
 use streamfleet_store::{
-    Arrangement, Bounds, ContextId, Demand, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued, Kept,
-    MAX_PAGE, Memory, Order, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
+    Arrangement, Bounds, ContextId, Demand, Entry, Epoch, Filter, FleetError, Gate, Generation, Heartbeat, Issued,
+    Kept, MAX_PAGE, Memory, Order, Owner, Phase, RedisConfig, RedisStore, Restored, Store, Ticket, Topic, Version,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -105,6 +105,8 @@ pub(crate) struct World {
     pub(crate) trusted: Vec<Network>,
     /// Told to routers that leave.
     pub(crate) leaving: CancellationToken,
+    /// By worker: for how long it leaves a store alone that has forgotten it.
+    pub(crate) late: Arc<Mutex<HashMap<String, Duration>>>,
     _ends: DropGuard,
 }
 
@@ -116,6 +118,7 @@ struct Double {
     /// Its sessions, by id.
     held: Mutex<HashMap<String, Held>>,
     told: mpsc::UnboundedSender<Seen>,
+    late: Arc<Mutex<HashMap<String, Duration>>>,
 }
 
 impl World {
@@ -157,6 +160,7 @@ impl World {
             relay: None,
             trusted: Vec::new(),
             leaving: CancellationToken::new(),
+            late: Arc::default(),
             _ends: stop.drop_guard(),
         }
     }
@@ -260,7 +264,7 @@ impl World {
     /// A worker with so many places.
     pub(crate) async fn worker_for(&self, name: &str, capacity: u32) {
         let worker = name.parse().unwrap();
-        let epoch = self.store.register(&service(), &worker).await.unwrap();
+        let epoch = self.store.register(&service(), &worker, Entry::New).await.unwrap();
         let owner = Owner { worker, epoch };
         let double = Arc::new(Double {
             name: name.to_owned(),
@@ -269,6 +273,7 @@ impl World {
             store: self.open(),
             held: Mutex::default(),
             told: self.told.clone(),
+            late: self.late.clone(),
         });
         // As a worker's: a session's place fits beside the usual headers.
         let usual = ServeLimits::default();
@@ -285,7 +290,7 @@ impl World {
     /// A worker in the directory that nobody can reach.
     pub(crate) async fn ghost(&self, name: &str) -> Owner {
         let worker = name.parse().unwrap();
-        let epoch: Epoch = self.store.register(&service(), &worker).await.unwrap();
+        let epoch: Epoch = self.store.register(&service(), &worker, Entry::New).await.unwrap();
         // A port that was free a moment ago and that nobody listens on.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let owner = Owner { worker, epoch };
@@ -296,7 +301,7 @@ impl World {
     /// A worker that takes connections and ends them.
     pub(crate) async fn grave(&self, name: &str) {
         let worker = name.parse().unwrap();
-        let epoch: Epoch = self.store.register(&service(), &worker).await.unwrap();
+        let epoch: Epoch = self.store.register(&service(), &worker, Entry::New).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let bury = async move {
@@ -389,9 +394,13 @@ impl Double {
                     }
                 }
                 Err(FleetError::Unregistered) => {
-                    let Ok(epoch) = self.store.register(&service(), &owner.worker).await else { continue };
+                    let late = self.late.lock().get(&self.name).copied();
+                    tokio::time::sleep(late.unwrap_or_default()).await;
+                    let Ok(epoch) = self.store.register(&service(), &owner.worker, Entry::Again).await else {
+                        continue;
+                    };
                     self.owner.lock().epoch = epoch;
-                    let all: Vec<Restored> = self.held.lock().values().map(|held| restored(&held.placed)).collect();
+                    let all: Vec<Restored> = self.held.lock().values().map(restored).collect();
                     let owner = self.owner.lock().clone();
                     let _ = self.store.restore(&service(), &owner, &all).await;
                     continue;
@@ -422,7 +431,7 @@ struct Held {
     transport: &'static str,
 }
 
-fn restored(placed: &Placed) -> Restored {
+fn restored(Held { placed, transport }: &Held) -> Restored {
     let token = Issued { token: placed.context.token, generation: Generation::from_number(placed.context.generation) };
     Restored {
         ticket: Ticket::from_random(placed.ticket),
@@ -432,7 +441,7 @@ fn restored(placed: &Placed) -> Restored {
         phase: Phase::Active,
         age: Duration::from_secs(1),
         retention: placed.retention,
-        detail: Map::new(),
+        detail: [("transport".to_owned(), json!(transport))].into_iter().collect(),
         context: Kept {
             id: ContextId::from_random(placed.context.id),
             user: None,

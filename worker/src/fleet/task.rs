@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use streamfleet_process::readiness::Hold;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Asked, ContextId, Demand, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Order, Orders, Owner,
-    Restoration, Restored, Store, Terms, Ticket, Topic, TrackId, TrackResult,
+    Asked, ContextId, Demand, Entry, Epoch, FleetError, Gate, Heartbeat, Held, LastWords, Listener, Order, Orders,
+    Owner, Restoration, Restored, Store, Terms, Ticket, Topic, TrackId, TrackResult,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -85,6 +85,7 @@ pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings
         owned,
         surroundings,
         registrar,
+        entry: Entry::New,
         listener,
         acts,
         in_hand: HashSet::new(),
@@ -115,6 +116,8 @@ struct Shell {
     owned: Arc<dyn Owned>,
     surroundings: Surroundings,
     registrar: Registrar,
+    /// As which it registers next.
+    entry: Entry,
     listener: Listener,
     acts: JoinSet<Act>,
     in_hand: HashSet<Act>,
@@ -232,8 +235,12 @@ impl Shell {
     }
 
     async fn register(&mut self) -> Event {
-        let answer = self.store().register(self.member.service(), self.member.worker()).await;
+        // A router that finds nothing waits for whoever has come again, and for all others.
+        let has_sessions = !self.owned.held(&self.member).is_empty();
+        let entry = if has_sessions { Entry::Again } else { self.entry };
+        let answer = self.store().register(self.member.service(), self.member.worker(), entry).await;
         if answer.is_ok() {
+            self.entry = Entry::Again;
             // Orders are a registration's: what it was asked before nobody asks any more, and what it says of that proves nothing.
             if self.asked != Gate::Open {
                 self.obey(Gate::Open, Order::default());

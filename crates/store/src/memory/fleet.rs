@@ -17,7 +17,7 @@ use self::traffic::{Client, Counts};
 use super::calls::Calls;
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
-use crate::directory::{Asked, Demand, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+use crate::directory::{Asked, Demand, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView};
 use crate::outputs::Seen;
 use crate::sessions::{Account, Phase, Reach, TrackResult};
 use crate::wake::Topic;
@@ -50,6 +50,8 @@ pub(super) struct Fleet {
     outputs: HashMap<ContextId, Kept>,
     pub(super) calls: Calls,
     counts: Counts,
+    /// When all workers that have come again have said what they have.
+    settled: Option<Instant>,
     /// Who is to be woken after this step.
     wakes: BTreeSet<Topic>,
 }
@@ -159,6 +161,7 @@ impl Fleet {
             outputs: HashMap::new(),
             calls: Calls::default(),
             counts: Counts::default(),
+            settled: None,
             wakes: BTreeSet::new(),
         }
     }
@@ -167,8 +170,12 @@ impl Fleet {
         std::mem::take(&mut self.wakes)
     }
 
-    pub(super) fn register(&mut self, contexts: &mut Table, worker: &WorkerId, now: Instant) -> Epoch {
+    pub(super) fn register(&mut self, contexts: &mut Table, worker: &WorkerId, entry: Entry, now: Instant) -> Epoch {
         self.discard(contexts, worker, CloseReason::WorkerLost, now);
+        // From the first of them on: each that comes later must not begin it anew.
+        if entry == Entry::Again && self.settles(now).is_zero() {
+            self.settled = Some(now + SETTLING);
+        }
         self.counts.begin(now);
         self.last_epoch += 1;
         let epoch = Epoch(self.last_epoch);
@@ -201,6 +208,16 @@ impl Fleet {
         }
         self.sweep(contexts, now);
         self.orders(owner)
+    }
+
+    /// For how long an id that nobody has may be somebody's.
+    fn settles(&self, now: Instant) -> Duration {
+        self.settled.map_or(Duration::ZERO, |settled| settled.saturating_duration_since(now))
+    }
+
+    pub(super) fn settling(&mut self, contexts: &mut Table, now: Instant) -> Duration {
+        self.sweep(contexts, now);
+        if self.workers.is_empty() { SETTLING } else { self.settles(now) }
     }
 
     fn orders(&mut self, owner: &Owner) -> Result<Orders, FleetError> {

@@ -1,6 +1,7 @@
 //! The store of a process that stands alone.
 
 mod calls;
+mod empties;
 mod fleet;
 mod shared;
 mod shelf;
@@ -27,6 +28,10 @@ use table::Table;
 
 /// How long a token that was shown is taken once more: as long as a session waits for a client whose socket broke.
 pub const TOKEN_GRACE: Duration = Duration::from_secs(30);
+
+/// How long the token of a session that is over is good in which nothing was written, unless its service's retention is shorter: long enough
+/// for a client whose worker was lost to come back elsewhere, and short enough for who offers in vain to fill nothing.
+pub const EMPTY_RETENTION: Duration = Duration::from_secs(60);
 
 /// What a [`Memory`] holds at most.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! The traits of a fleet's store over the tables, with the clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use super::table::Table;
 use super::{Memory, now};
 use crate::calls::Calls;
 use crate::context::{ContextId, ContextKey, StoreError};
-use crate::directory::{Demand, Directory, FleetError, Gate, Heartbeat, Orders, WorkerView};
+use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, WorkerView};
 use crate::outputs::{Appended, Batch, Outputs, Read, Seen, Whose};
 use crate::sessions::{
     ClaimRequest, Claimed, Filter, Held, MAX_BATCH, Outcome, Page, Pending, Phase, Restoration, Restored, SessionView,
@@ -43,8 +43,12 @@ fn key(service: &ServiceName, session: &SessionId) -> ContextKey {
 
 #[async_trait]
 impl Directory for Memory {
-    async fn register(&self, service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError> {
-        Ok(self.step(service, |fleet, contexts, now| fleet.register(contexts, worker, now)))
+    async fn register(&self, service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError> {
+        Ok(self.step(service, |fleet, contexts, now| fleet.register(contexts, worker, entry, now)))
+    }
+
+    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError> {
+        Ok(self.step(service, |fleet, contexts, now| fleet.settling(contexts, now)))
     }
 
     async fn renew(&self, service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError> {

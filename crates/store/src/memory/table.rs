@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use streamfleet_session::{ResumeToken, UserId};
 
+use super::empties::{Empties, Empty};
 use super::shelf::Shelf;
 use super::tokens::Tokens;
 use super::{Bounds, Usage};
@@ -22,6 +23,8 @@ pub(super) struct Table {
     /// The contexts of each key, the one opened last at the end.
     by_key: HashMap<ContextKey, Vec<ContextId>>,
     closed: Shelf,
+    /// Closed contexts that nothing was written to: not among all others.
+    empties: Empties,
     bytes: usize,
     /// Closed contexts that were forgotten before their time, by what was short.
     evicted: Evicted,
@@ -49,6 +52,12 @@ struct Context {
 }
 
 impl Context {
+    /// One that nothing was written to and nobody holds.
+    fn empty(key: &ContextKey, user: Option<UserId>, tokens: Tokens) -> Self {
+        let document = Document::default();
+        Self { key: key.clone(), user, tokens, document, bytes: 0, holders: 0, expires: None }
+    }
+
     /// Whether it is to be forgotten, and merely has not been yet.
     fn has_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
@@ -74,8 +83,8 @@ impl Context {
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Self {
         let closed = Shelf::new(bounds.bytes / bounds.contexts.max(1));
-        let (contexts, by_key) = (HashMap::new(), HashMap::new());
-        Self { bounds, contexts, by_key, closed, bytes: 0, evicted: Evicted::default() }
+        let (contexts, by_key, empties) = (HashMap::new(), HashMap::new(), Empties::new(bounds.closed_per_key));
+        Self { bounds, contexts, by_key, closed, empties, bytes: 0, evicted: Evicted::default() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -114,17 +123,11 @@ impl Table {
         if self.contexts.len() >= self.bounds.contexts && !self.forget_oldest() {
             return Err(StoreError::Full);
         }
-        let context = Context {
-            key: key.clone(),
-            user: claim.user.clone(),
-            tokens: Tokens::new(token),
-            document: Document::default(),
-            bytes: 0,
-            holders: 1,
-            expires: None,
-        };
-        self.contexts.insert(fresh, context);
-        self.by_key.entry(key.clone()).or_default().push(fresh);
+        if let Some(Empty { id, user, tokens }) = self.empties.take(key, claim, now) {
+            self.insert(id, Context::empty(key, user, tokens));
+            return Ok(self.reopen(id, claim, token, now));
+        }
+        self.insert(fresh, Context { holders: 1, ..Context::empty(key, claim.user.clone(), Tokens::new(token)) });
         Ok(Opened { id: fresh, resumed: false, token, generation: Generation(0), document: Document::default() })
     }
 
@@ -166,20 +169,18 @@ impl Table {
         if self.contexts.len() >= self.bounds.contexts || self.bytes + bytes > self.bounds.bytes {
             return Err(StoreError::Full);
         }
+        self.empties.forget(kept.id);
         let document = Document { data: kept.data.clone(), version: kept.version };
-        let context = Context {
-            key: key.clone(),
-            user: kept.user.clone(),
-            tokens: Tokens::restored(kept.issued),
-            document,
-            bytes,
-            holders: 1,
-            expires: None,
-        };
+        let empty = Context::empty(key, kept.user.clone(), Tokens::restored(kept.issued));
         self.bytes += bytes;
-        self.contexts.insert(kept.id, context);
-        self.by_key.entry(key.clone()).or_default().push(kept.id);
+        self.insert(kept.id, Context { document, bytes, holders: 1, ..empty });
         Ok(())
+    }
+
+    /// It is the key's newest.
+    fn insert(&mut self, id: ContextId, context: Context) {
+        self.by_key.entry(context.key.clone()).or_default().push(id);
+        self.contexts.insert(id, context);
     }
 
     fn reopen(&mut self, id: ContextId, claim: &Claim, token: ResumeToken, now: Instant) -> Opened {
@@ -296,8 +297,9 @@ impl Table {
             return;
         }
         if context.document.version == Version::default() {
-            // Nothing was written: there is nothing to resume, and strangers cannot fill the table by offering.
-            self.forget(id);
+            if let Some(Context { key, user, tokens, .. }) = self.forget(id) {
+                self.empties.put(key, Empty { id, user, tokens }, retention, now);
+            }
             return;
         }
         let expires = now + retention;
@@ -336,10 +338,11 @@ impl Table {
     fn expire(&mut self, now: Instant) {
         for _ in 0..self.bounds.expired_at_once {
             match self.closed.first() {
-                Some((expires, id)) if expires <= now => self.forget(id),
+                Some((expires, id)) if expires <= now => drop(self.forget(id)),
                 _ => break,
             }
         }
+        self.empties.expire(self.bounds.expired_at_once, now);
     }
 
     /// Returns whether there was one to forget.
@@ -350,8 +353,8 @@ impl Table {
         true
     }
 
-    fn forget(&mut self, id: ContextId) {
-        let Some(context) = self.contexts.remove(&id) else { return };
+    fn forget(&mut self, id: ContextId) -> Option<Context> {
+        let context = self.contexts.remove(&id)?;
         self.bytes -= context.bytes;
         if let Some(expires) = context.expires {
             self.closed.take(expires, id);
@@ -362,6 +365,7 @@ impl Table {
                 self.by_key.remove(&context.key);
             }
         }
+        Some(context)
     }
 }
 

@@ -10,7 +10,9 @@ use streamfleet_session::{CloseReason, ServiceName};
 use super::reply::{self, Reply, nonsense};
 use super::{RedisStore, plain};
 use crate::context::StoreError;
-use crate::directory::{Asked, Demand, Directory, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, WorkerView};
+use crate::directory::{
+    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView,
+};
 use crate::traffic::{HELD_LEASE, Traffic, Waits};
 use crate::words::{Epoch, Order, Owner, RouterId, WorkerId};
 
@@ -74,10 +76,21 @@ fn view(mut reply: Reply) -> Result<WorkerView, StoreError> {
 
 #[async_trait]
 impl Directory for RedisStore {
-    async fn register(&self, service: &ServiceName, worker: &WorkerId) -> Result<Epoch, StoreError> {
+    async fn register(&self, service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError> {
         let lease = self.0.config.terms.lease.as_millis().to_string();
-        let answer = self.run(&self.scripts().register, service, &[worker.as_str(), &lease]).await.map_err(plain)?;
+        let settling = match entry {
+            Entry::New => Duration::ZERO,
+            Entry::Again => SETTLING,
+        };
+        let arguments = [worker.as_str(), &lease, &settling.as_millis().to_string()];
+        let answer = self.run(&self.scripts().register, service, &arguments).await.map_err(plain)?;
         reply::parse(&reply::text(answer)?).map(Epoch)
+    }
+
+    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError> {
+        let arguments = [SETTLING.as_millis().to_string()];
+        let answer = self.run(&self.scripts().settling, service, &arguments).await.map_err(plain)?;
+        reply::parse(&reply::text(answer)?).map(Duration::from_millis)
     }
 
     async fn renew(&self, service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError> {

@@ -4,7 +4,7 @@ use redis::Script;
 
 use super::config::RedisConfig;
 use crate::calls::MAX_CALLS;
-use crate::memory::TOKEN_GRACE;
+use crate::memory::{EMPTY_RETENTION, TOKEN_GRACE};
 use crate::outputs::{MAX_OUTPUTS, MAX_OUTPUTS_BYTES, MAX_READ};
 use crate::traffic::{MAX_HOLDERS, MAX_WORDS, RECENT};
 
@@ -88,6 +88,7 @@ steps! {
     list = "list" HasRoom,
     append = "append" HasRoom,
     outputs = "outputs" HasRoom,
+    settling = "settling" HasRoom,
     call_enter = "call-enter" HasRoom,
     call_find = "call-find" HasRoom,
     context_open = "context-open" HasRoom,
@@ -116,6 +117,7 @@ fn constants(config: &RedisConfig) -> String {
         ("LINGER", LINGER_MS.to_string()),
         ("AFTERLIFE", config.terms.afterlife.as_millis().to_string()),
         ("TOKEN_GRACE", TOKEN_GRACE.as_millis().to_string()),
+        ("EMPTY_RETENTION", EMPTY_RETENTION.as_millis().to_string()),
         ("EXPIRED_AT_ONCE", bounds.expired_at_once.to_string()),
         ("CLOSED_PER_KEY", bounds.closed_per_key.to_string()),
         ("MAX_CONTEXTS", bounds.contexts.to_string()),

@@ -50,6 +50,7 @@ fn claimed(mut reply: Reply, request: &ClaimRequest) -> Result<Claimed, StoreErr
         }
         "duplicate" => Claimed::Duplicate { at: reach(&mut reply)? },
         "closing" => Claimed::Closing,
+        "settling" => Claimed::Settling(Duration::from_millis(reply.parsed()?)),
         "rate_limited" => Claimed::RateLimited(Duration::from_millis(reply.parsed()?)),
         "service_limit" => Claimed::ServiceLimit,
         "user_limit" => Claimed::UserLimit,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    Batch, Calls as _, Demand, Directory as _, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner, Phase,
-    RedisStore, Sessions as _, Store, Told, Waits, Whose,
+    Batch, Calls as _, Demand, Directory as _, Entry, Expected, Filter, MAX_BATCH, MAX_CAPACITY, Outputs as _, Owner,
+    Phase, RedisStore, Sessions as _, Store, Told, Waits, Whose,
 };
 
 use crate::arrangements::{connected, unhurried};
@@ -113,8 +113,8 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
             }
         }};
     }
-    cost!("register", store.register(service, &name("a")));
-    let epoch = store.register(service, &name("a")).await.unwrap();
+    cost!("register", store.register(service, &name("a"), Entry::New));
+    let epoch = store.register(service, &name("a"), Entry::New).await.unwrap();
     let owner = Owner { worker: name("a"), epoch };
     // The first one opens the gate.
     store.renew(service, &owner, &beat(100)).await.unwrap();
@@ -168,6 +168,7 @@ async fn walk(store: &RedisStore, service: &streamfleet_session::ServiceName, mu
     cost!("list", store.list(service, &Filter { limit: 50, ..Filter::default() }));
     cost!("restore", store.restore(service, &owner, &[restored(&request("r1", &[]), Duration::ZERO)]));
     cost!("traffic", store.traffic(service));
+    cost!("settling", store.settling(service));
     let waits = Waits { held: 3, refused: 1 };
     cost!("hold", store.hold(service, &"0123456789abcdef".parse().unwrap(), waits));
     cost!("held", store.held());
@@ -181,7 +182,7 @@ async fn the_end_of_the_largest_worker_holds_nobody_up_for_long() {
     let server = Server::start(None, free_port(), &[]);
     let store = connected(unhurried(&server)).await;
     let service = &"test/assistant".parse().unwrap();
-    let epoch = store.register(service, &name("a")).await.unwrap();
+    let epoch = store.register(service, &name("a"), Entry::New).await.unwrap();
     let owner = Owner { worker: name("a"), epoch };
     for batch in 0..MAX_CAPACITY / MAX_BATCH as u32 {
         let sessions: Vec<_> = (0..MAX_BATCH)

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use streamfleet_session::{CloseReason, ServiceName};
 use streamfleet_store::{
-    Arrangement, Claimed, Directory as _, FleetError, Owner, Phase, RedisConfig, RedisStore, Restoration, SessionView,
-    Sessions as _, StoreError, Topic, Wakeups as _,
+    Arrangement, Claimed, Directory as _, Entry, FleetError, Owner, Phase, RedisConfig, RedisStore, Restoration,
+    SessionView, Sessions as _, StoreError, Topic, Wakeups as _,
 };
 
 use crate::arrangements::{Sentinels, connected, in_time};
@@ -20,7 +20,7 @@ fn service() -> ServiceName {
 async fn registered(store: &RedisStore, worker: &str) -> (Owner, Duration) {
     let since = Instant::now();
     loop {
-        let epoch = store.register(&service(), &name(worker)).await;
+        let epoch = store.register(&service(), &name(worker), Entry::New).await;
         if let Ok(epoch) = epoch {
             let owner = Owner { worker: name(worker), epoch };
             if store.renew(&service(), &owner, &beat(8)).await.is_ok() {
@@ -142,11 +142,11 @@ async fn another_schema_is_refused() {
     let store = connected(RedisConfig::new(Arrangement::Single(server.address()))).await;
     for found in ["0", "2", "nonsense"] {
         server.command(&["SET", "sf:{test-failures/echo}:schema", found]);
-        let refused = store.register(&service(), &name("a")).await;
+        let refused = store.register(&service(), &name("a"), Entry::New).await;
         assert_eq!(refused, Err(StoreError::Schema { found: found.to_owned(), ours: "1" }));
         assert_eq!(server.command(&["DBSIZE"]), "2", "nothing was written");
     }
-    let text = store.register(&service(), &name("a")).await.unwrap_err().to_string();
+    let text = store.register(&service(), &name("a"), Entry::New).await.unwrap_err().to_string();
     assert_eq!(text, "the store is written in schema nonsense, and this program reads and writes schema 1");
 }
 

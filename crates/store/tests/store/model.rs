@@ -9,9 +9,9 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
-    Arrangement, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, FleetError, Gate, HELD_LEASE,
-    Heartbeat, Held, Memory, Order, Owner, Phase, RedisConfig, SessionView, Store, TOKEN_GRACE, Terms, Ticket, Told,
-    Waits,
+    Arrangement, Bounds, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, EMPTY_RETENTION, Entry,
+    FleetError, Gate, HELD_LEASE, Heartbeat, Held, Memory, Order, Owner, Phase, RedisConfig, SETTLING, SessionView,
+    Store, TOKEN_GRACE, Terms, Ticket, Told, Waits,
 };
 
 use crate::arrangements::connected;
@@ -23,7 +23,7 @@ const IDS: [&str; 3] = ["i", "j", "k"];
 
 #[derive(Debug, Clone)]
 enum Word {
-    Register { worker: usize },
+    Register { worker: usize, entry: Entry },
     Renew { worker: usize, capacity: u32, gate: Gate },
     AskGate { worker: usize, gate: Gate },
     Claim { id: usize, user: Option<usize>, pinned: bool, limits: bool, shows: Option<Index>, sent: bool, order: usize },
@@ -43,7 +43,8 @@ fn word() -> impl Strategy<Value = Word> {
     let claim = (0..IDS.len(), proptest::option::of(0..2_usize), any::<bool>(), any::<bool>());
     let more = (proptest::option::of(any::<Index>()), any::<bool>(), 0..2_usize);
     prop_oneof![
-        2 => (0..2_usize).prop_map(|worker| Word::Register { worker }),
+        2 => (0..2_usize, prop_oneof![4 => Just(Entry::New), 1 => Just(Entry::Again)])
+            .prop_map(|(worker, entry)| Word::Register { worker, entry }),
         5 => (0..2_usize, 1..4_u32, gate()).prop_map(|(worker, capacity, gate)| Word::Renew { worker, capacity, gate }),
         1 => (0..2_usize, gate()).prop_map(|(worker, gate)| Word::AskGate { worker, gate }),
         12 => (claim, more).prop_map(|((id, user, pinned, limits), (shows, sent, order))| {
@@ -111,15 +112,19 @@ struct Good {
     opened: usize,
 }
 
-/// What should be so. Contexts are never written here, so each is gone with its last session.
+/// What should be so. Contexts are never written here, so of each only the tokens outlive its last session.
 #[derive(Debug, Default)]
 struct Model {
     now: u64,
     registrations: usize,
     opens: usize,
+    /// When it is sure that all who live are known.
+    settled: u64,
     workers: BTreeMap<usize, Worker>,
     live: Vec<Live>,
     tokens: BTreeMap<ContextId, Good>,
+    /// Those of an id that no session holds any more, and until when they are known; the one that goes first at the front.
+    empty: BTreeMap<usize, Vec<(u64, ContextId)>>,
     /// The last of an id to end, and when.
     over: BTreeMap<usize, (CloseReason, u64)>,
     arrived: u64,
@@ -129,11 +134,22 @@ struct Model {
     held: BTreeMap<usize, (u32, u64)>,
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap()
+}
+
 impl Model {
     fn terms() -> (u64, u64, u64) {
         let terms = Terms::default();
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap();
         (millis(terms.lease), millis(terms.reservation), millis(terms.afterlife))
+    }
+
+    fn compare_settling(&self, seen: Duration) {
+        let unsure = self.settled.saturating_sub(self.now);
+        let left = if self.workers.is_empty() { millis(SETTLING) } else { unsure };
+        // A server's clock goes on meanwhile.
+        let is_so = millis(seen) <= left && millis(seen) + 1000 > left && seen.is_zero() == (left == 0);
+        assert!(is_so, "{seen:?} and {left}");
     }
 
     fn close(&mut self, ticket: Ticket, reason: CloseReason) {
@@ -147,9 +163,23 @@ impl Model {
             (Role::Taker | Role::Former, _) => {}
         }
         self.over.insert(gone.id, (reason, self.now));
-        let tokens = &mut self.tokens;
-        let live = &self.live;
-        tokens.retain(|context, _| live.iter().any(|live| live.context == *context));
+        if self.live.iter().all(|live| live.context != gone.context) {
+            let empty = self.empty.entry(gone.id).or_default();
+            empty.push((self.now + millis(EMPTY_RETENTION), gone.context));
+            empty.sort_unstable();
+            if empty.len() > Bounds::default().closed_per_key {
+                empty.remove(0);
+            }
+        }
+        self.forget_tokens();
+    }
+
+    fn forget_tokens(&mut self) {
+        let Self { now, live, empty, tokens, .. } = self;
+        empty.values_mut().for_each(|empty| empty.retain(|(until, _)| *now < *until));
+        let mut known = live.iter().map(|live| live.context).collect::<Vec<_>>();
+        known.extend(empty.values().flatten().map(|(_, context)| *context));
+        tokens.retain(|context, _| known.contains(context));
     }
 
     fn close_all(&mut self, which: impl Fn(&Live) -> bool, reason: CloseReason) -> u32 {
@@ -162,6 +192,7 @@ impl Model {
         let (now, (lease, _, afterlife)) = (self.now, Self::terms());
         self.close_all(|live| live.due.is_some_and(|due| due <= now), CloseReason::ConnectTimeout);
         self.over.retain(|_, (_, at)| now < *at + afterlife);
+        self.forget_tokens();
         let lost: Vec<usize> =
             self.workers.iter().filter(|(_, worker)| worker.renewed + lease <= now).map(|(name, _)| *name).collect();
         lost.into_iter()
@@ -179,7 +210,7 @@ impl Model {
     }
 
     fn grace(&self) -> u64 {
-        self.now + u64::try_from(TOKEN_GRACE.as_millis()).unwrap()
+        self.now + millis(TOKEN_GRACE)
     }
 
     /// The token is replaced for whoever showed one.
@@ -256,6 +287,7 @@ impl Model {
             Some(holder) if !self.takes(holder.context, claim.claim.token) => return Err("duplicate"),
             Some(holder) if holder.asked.is_some() => return Err("closing"),
             Some(_) => {}
+            None if claim.claim.token.is_some() && self.now < self.settled => return Err("settling"),
             None => {
                 let holders = || self.live.iter().filter(|live| live.role == Role::Holder);
                 let over = |bound: Option<std::num::NonZeroU32>, count: usize| {
@@ -280,8 +312,14 @@ impl Model {
             }
             _ => {
                 // One that lost its id still holds its context, and whoever has its token has it back.
-                let mut theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
-                let context = theirs.find(|context| self.takes(*context, claim.claim.token)).unwrap_or(claim.context);
+                let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
+                // Or of one that is over.
+                let empty = self.empty.get(&id).into_iter().flatten().map(|(_, context)| *context);
+                let known = theirs.chain(empty).find(|context| self.takes(*context, claim.claim.token));
+                let context = known.unwrap_or(claim.context);
+                if let Some(empty) = self.empty.get_mut(&id) {
+                    empty.retain(|(_, other)| *other != context);
+                }
                 self.replace(context, claim.claim.token, claim.token);
                 self.opens += 1;
                 self.tokens.get_mut(&context).unwrap().opened = self.opens;
@@ -383,8 +421,11 @@ impl Run {
     async fn step(&mut self, word: &Word, pass: &impl AsyncFn(Duration)) {
         let (store, service) = (self.store(), self.service.clone());
         match word {
-            Word::Register { worker } => {
-                let epoch = store.register(&service, &name(WORKERS[*worker])).await.unwrap();
+            Word::Register { worker, entry } => {
+                let epoch = store.register(&service, &name(WORKERS[*worker]), *entry).await.unwrap();
+                if *entry == Entry::Again && self.model.settled <= self.model.now {
+                    self.model.settled = self.model.now + millis(SETTLING);
+                }
                 self.model.close_all(|live| live.worker == *worker, CloseReason::WorkerLost);
                 self.model.registrations += 1;
                 let (registration, renewed) = (self.model.registrations, self.model.now);
@@ -466,12 +507,21 @@ impl Run {
                     }
                     Claimed::Duplicate { .. } => Err("duplicate"),
                     Claimed::Closing => Err("closing"),
+                    Claimed::Settling(left) => {
+                        self.model.compare_settling(*left);
+                        Err("settling")
+                    }
                     Claimed::RateLimited(_) => Err("rate"),
                     Claimed::ServiceLimit => Err("service"),
                     Claimed::UserLimit => Err("user"),
                     Claimed::NoCapacity { .. } => Err("capacity"),
                 };
                 assert_eq!(got, expected, "{claimed:?}");
+                if let Claimed::Placed(placement) = &claimed {
+                    let context = self.model.live.last().map(|live| live.context);
+                    let resumed = context != Some(claim.context);
+                    assert_eq!((Some(placement.opened.id), placement.opened.resumed), (context, resumed));
+                }
                 if got.is_ok() {
                     assert_eq!(store.claim(&service, &claim).await.unwrap(), claimed, "said twice, it is the same");
                     self.claims.push(claim);
@@ -530,7 +580,7 @@ impl Run {
                 let id = ["r", "s"][*router].parse().unwrap();
                 store.hold(&service, &id, Waits { held: *held, refused: *refused }).await.unwrap();
                 self.model.refused += u64::from(*refused);
-                let until = self.model.now + u64::try_from(HELD_LEASE.as_millis()).unwrap();
+                let until = self.model.now + millis(HELD_LEASE);
                 self.model.held.insert(*router, (*held, until));
             }
             Word::Traffic => self.compare_traffic(&*store).await,
@@ -582,6 +632,7 @@ impl Run {
                 (seen, expected) => panic!("{seen:?} and {expected:?}"),
             }
         }
+        self.model.compare_settling(store.settling(&service).await.unwrap());
         let views = store.workers(&service).await.unwrap();
         let seen: Vec<(&str, u32, bool)> =
             views.iter().map(|view| (view.owner.worker.as_str(), view.sessions, view.is_drained())).collect();
@@ -605,7 +656,7 @@ async fn follow(routers: [Arc<dyn Store>; 2], words: &[Word], pass: impl AsyncFn
     let (model, claims, heard) = (Model::default(), Vec::new(), Default::default());
     let mut run = Run { routers, service, model, owners, heard, claims, turn: 0 };
     for worker in 0..2 {
-        run.step(&Word::Register { worker }, &pass).await;
+        run.step(&Word::Register { worker, entry: Entry::New }, &pass).await;
         run.step(&Word::Renew { worker, capacity: 3, gate: Gate::Open }, &pass).await;
     }
     for word in words {

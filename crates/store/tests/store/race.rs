@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rand::seq::SliceRandom;
 use streamfleet_session::{CloseReason, ServiceName};
 use streamfleet_store::{
-    ClaimRequest, Claimed, Gate, Heartbeat, Memory, Order, Owner, Phase, SessionView, Store, Ticket,
+    ClaimRequest, Claimed, Entry, Gate, Heartbeat, Memory, Order, Owner, Phase, SessionView, Store, Ticket,
 };
 use tokio::task::JoinSet;
 
@@ -20,7 +20,7 @@ const ROUNDS: usize = 5;
 const CLAIMS: usize = 40;
 
 async fn worker(store: &dyn Store, service: &ServiceName, worker: &str) -> Owner {
-    let epoch = store.register(service, &name(worker)).await.unwrap();
+    let epoch = store.register(service, &name(worker), Entry::New).await.unwrap();
     let owner = Owner { worker: name(worker), epoch };
     store.renew(service, &owner, &beat(1000)).await.unwrap();
     owner

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId, UserId};
 use streamfleet_store::{
-    Asked, Claim, ClaimRequest, Claimed, ContextId, ContextStore, Delivery, Demand, Gate, Generation, Heartbeat, Held,
-    Issued, Kept, Memory, Order, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket, Traffic,
-    Version, WorkerId,
+    Asked, Claim, ClaimRequest, Claimed, ContextId, ContextStore, Delivery, Demand, Entry, Gate, Generation, Heartbeat,
+    Held, Issued, Kept, Memory, Order, Orders, Owner, Phase, Placement, Restored, SessionView, Store, Terms, Ticket,
+    Traffic, Version, WorkerId,
 };
 
 use crate::server::Clock;
@@ -131,7 +131,7 @@ pub(crate) fn with_user(session: &str, workers: &[&str], who: &str) -> ClaimRequ
 impl Scene<'_> {
     /// A worker that serves.
     pub(crate) async fn worker(&self, worker: &str, capacity: u32) -> Owner {
-        let epoch = self.store.register(&self.service, &name(worker)).await.unwrap();
+        let epoch = self.store.register(&self.service, &name(worker), Entry::New).await.unwrap();
         let owner = Owner { worker: name(worker), epoch };
         self.renew(&owner, capacity).await;
         owner

@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName, SessionId};
 use streamfleet_store::{
     Appended, Batch, Calls, Claim, ClaimRequest, Claimed, ContextId, ContextKey, ContextStore, Delivery, Demand,
-    Directory, Document, Epoch, Expected, Filter, FleetError, Gate, Heartbeat, Held, Issued, Listener, Memory, Opened,
-    Orders, Outcome, Outputs, Owner, Page, Pending, Phase, Read, Restoration, Restored, RouterId, Seen, SessionView,
-    Sessions, Sharing, Store, StoreError, Ticket, Told, Topic, TrackId, TrackResult, Traffic, Version, Waits, Wakeups,
-    Whose, WorkerId, WorkerView, WriteError,
+    Directory, Document, Entry, Epoch, Expected, Filter, FleetError, Gate, Heartbeat, Held, Issued, Listener, Memory,
+    Opened, Orders, Outcome, Outputs, Owner, Page, Pending, Phase, Read, Restoration, Restored, RouterId, Seen,
+    SessionView, Sessions, Sharing, Store, StoreError, Ticket, Told, Topic, TrackId, TrackResult, Traffic, Version,
+    Waits, Wakeups, Whose, WorkerId, WorkerView, WriteError,
 };
 
 /// More than any scene asks.

@@ -60,15 +60,6 @@ pub(super) async fn any_worker_reads_them_and_they_outlive_their_worker(ground: 
     let (a, b) = (ground.worker("a").await, ground.worker("b").await);
     let token = a.place(1, "s").await.unwrap();
     a.until("active", async |a| a.active_at("s").await.is_some()).await;
-    // One that nothing was written to is forgotten at its end, and nobody can go on with it.
-    let context = a.live("s").await.unwrap().context;
-    let document = json!({ "n": 1 }).as_object().unwrap().clone();
-    b.store
-        .clone()
-        .contexts(&super::world::service())
-        .write(context, document, streamfleet_store::Expected::Anything)
-        .await
-        .unwrap();
     let history = a.owned.history("s");
     let _writing = history.write();
     for n in 1..=70 {

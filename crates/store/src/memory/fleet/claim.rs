@@ -39,6 +39,10 @@ impl Fleet {
             Some(_) if holder.is_some_and(|holder| self.is_closing(holder)) => return Ok(Claimed::Closing),
             Some(_) => {}
             None => {
+                let left = request.claim.token.map_or(Duration::ZERO, |_| self.settles(now));
+                if !left.is_zero() {
+                    return Ok(Claimed::Settling(left));
+                }
                 if let Some(refused) = self.over_limit(request) {
                     return Ok(refused);
                 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::memory::TOKEN_GRACE;
+use crate::memory::{EMPTY_RETENTION, TOKEN_GRACE};
 
 /// What is given for a live session's token.
 fn rotate(
@@ -174,12 +174,37 @@ fn colliding_ids_neither_share_nor_destroy() {
 }
 
 #[test]
-fn a_context_that_nothing_was_written_to_leaves_nothing() {
+fn of_a_context_that_nothing_was_written_to_the_tokens_stay_for_a_while() {
+    let second = Duration::from_secs(1);
+    for (after, is_known) in [(Duration::ZERO, true), (EMPTY_RETENTION - second, true), (EMPTY_RETENTION, false)] {
+        let mut world = World::new();
+        let opened = world.open("a", &nothing());
+        world.table.close(opened.id, world.now);
+        assert_eq!(world.table.len(), 0, "it takes no room");
+        assert_eq!(world.table.read(opened.id, world.now), None);
+        world.now += after;
+        let again = world.open("a", &by_token(1));
+        assert_eq!((again.resumed, again.id == opened.id), (is_known, is_known), "{after:?}");
+        assert_eq!(again.generation > opened.generation, is_known);
+        assert_eq!(world.table.empties.len(), 0);
+    }
+}
+
+#[test]
+fn a_few_empty_ones_of_an_id_are_known() {
     let mut world = World::new();
-    let opened = world.open("a", &nothing());
-    world.table.close(opened.id, world.now);
-    assert_eq!(world.table.len(), 0);
-    assert!(!world.open("a", &by_token(1)).resumed);
+    for _ in 0..=bounds().closed_per_key {
+        let opened = world.open("a", &nothing());
+        world.table.close(opened.id, world.now);
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(world.table.empties.len(), bounds().closed_per_key);
+    assert!(!world.open("a", &by_token(1)).resumed, "the first has gone for the last");
+    assert!(!world.open("b", &by_token(2)).resumed, "another id");
+    assert!(!world.open("a", &by_user("ann")).resumed, "nobody showed who he was");
+    assert!(world.open("a", &by_token(2)).resumed);
+    assert!(world.open("a", &by_token(2)).resumed, "good once more");
+    assert!(!world.open("a", &by_token(2)).resumed, "and no more");
 }
 
 #[test]
@@ -454,12 +479,16 @@ proptest! {
                     let claim = Claim { token: shown.map(token), user: who.clone() };
                     let (id, fresh) = (ContextId(u128::from(world.opened) + 1), token(world.opened + 1));
                     let key = key(&format!("s{session}"));
-                    let may: Vec<ContextId> = world.table.contexts.iter()
-                        .filter(|(_, c)| c.key == key)
-                        .filter(|(_, c)| (c.user.is_some() && c.user == who)
-                            || (claim.token.is_some_and(|token| c.tokens.takes(&token, world.now)) && (c.user.is_none() || c.user == who)))
-                        .filter(|(_, c)| c.expires.is_none_or(|at| at > world.now))
-                        .map(|(id, _)| *id).collect();
+                    let shows_token = |tokens: &Tokens, user: &Option<UserId>| {
+                        claim.token.is_some_and(|token| tokens.takes(&token, world.now)) && (user.is_none() || *user == who)
+                    };
+                    let kept = world.table.contexts.iter()
+                        .filter(|(_, c)| c.key == key && c.expires.is_none_or(|at| at > world.now))
+                        .filter(|(_, c)| (c.user.is_some() && c.user == who) || shows_token(&c.tokens, &c.user));
+                    let empty = world.table.empties.all().filter(|(of, expires, _)| **of == key && *expires > world.now);
+                    let empty = empty.filter(|(_, _, empty)| shows_token(&empty.tokens, &empty.user));
+                    let may: Vec<ContextId> =
+                        kept.map(|(id, _)| *id).chain(empty.map(|(_, _, empty)| empty.id)).collect();
                     let Ok(opened) = world.table.open(&key, &claim, id, fresh, world.now) else { continue };
                     world.opened += 1;
                     prop_assert_eq!(opened.resumed, !may.is_empty());
@@ -492,6 +521,8 @@ proptest! {
             let table = &world.table;
             prop_assert!(table.len() <= bounds().contexts && table.bytes <= bounds().bytes);
             prop_assert_eq!(table.bytes, table.contexts.values().map(|c| c.bytes).sum::<usize>());
+            prop_assert!(table.empties.len() <= 3 * bounds().closed_per_key);
+            prop_assert!(table.empties.all().all(|(_, _, empty)| !table.contexts.contains_key(&empty.id)));
             prop_assert_eq!(table.by_key.values().map(Vec::len).sum::<usize>(), table.len());
             prop_assert_eq!(table.closed.len(), table.contexts.values().filter(|c| c.expires.is_some()).count());
             prop_assert!(table.contexts.values().all(|c| (c.holders == 0) == c.expires.is_some()));

@@ -156,6 +156,53 @@ end
 local function by_token(kept, token, user) return takes(kept, token) and (not kept.user or kept.user == user) end
 local function by_user(kept, _, user) return user ~= '' and kept.user == user end
 
+-- Contexts that nothing was written to and nobody holds: a client whose worker is lost is known by its token where it comes back. They
+-- are beside all others, a few of a key, and not for long: who offers in vain takes no room from anybody.
+
+-- Those of a key, the one that expires last at the end.
+local function empties(key)
+  local text = call('GET', P .. 'empty:' .. key)
+  local rest = {}
+  for _, empty in ipairs(text and cjson.decode(text) or {}) do
+    if empty.expires > now then rest[#rest + 1] = empty end
+  end
+  return rest
+end
+
+local function put_empties(key, all)
+  local name = P .. 'empty:' .. key
+  if #all == 0 then call('DEL', name) else call('SET', name, cjson.encode(all), 'PX', EMPTY_RETENTION) end
+end
+
+local function forget_empty(key, id)
+  local all, rest = empties(key), {}
+  for _, empty in ipairs(all) do if empty.id ~= id then rest[#rest + 1] = empty end end
+  if #rest < #all then put_empties(key, rest) end
+end
+
+local function remember_empty(id, kept, retention)
+  local all = empties(kept.key)
+  all[#all + 1] = { id = id, expires = now + math.min(retention, EMPTY_RETENTION), user = kept.user, token = kept.token,
+    offered = kept.offered, previous = kept.previous, ['until'] = kept['until'], generation = kept.generation }
+  table.sort(all, function(a, b) return a.expires < b.expires or a.expires == b.expires and a.id < b.id end)
+  if #all > CLOSED_PER_KEY then table.remove(all, 1) end
+  put_empties(kept.key, all)
+end
+
+-- The one of a key that a token is good for is as all others again.
+local function revive(key, token, user)
+  for _, empty in ipairs(empties(key)) do
+    if by_token(empty, token, user) then
+      local id = empty.id
+      forget_empty(key, id)
+      empty.id, empty.expires = nil, nil
+      empty.key, empty.holders, empty.version, empty.bytes = key, 0, 0, 0
+      put_context(id, empty)
+      return id
+    end
+  end
+end
+
 -- Opens an earlier context of the key or a new one; nil when there is no room. The token is replaced.
 local function open_context(key, token, user, fresh, next_token)
   expire_contexts()
@@ -165,6 +212,13 @@ local function open_context(key, token, user, fresh, next_token)
       local kept = not match and context(ids[i])
       if kept and fits(kept, token, user) then match = ids[i] end
     end
+  end
+  if not match then
+    if call('HLEN', P .. 'contexts') >= MAX_CONTEXTS then
+      if not forget_oldest() then return nil end
+      ids = contexts_of(key)
+    end
+    match = token ~= '' and revive(key, token, user)
   end
   if match then
     local kept = context(match)
@@ -179,7 +233,6 @@ local function open_context(key, token, user, fresh, next_token)
     put_contexts_of(key, ids)
     return match, true, kept
   end
-  if call('HLEN', P .. 'contexts') >= MAX_CONTEXTS and not forget_oldest() then return nil end
   local kept = { key = key, token = next_token, generation = 0, holders = 1, version = 0, bytes = 0 }
   if user ~= '' then kept.user = user end
   put_context(fresh, kept)
@@ -200,8 +253,10 @@ local function close_context(id, retention)
   if not kept or kept.holders == 0 then return end
   kept.holders = kept.holders - 1
   if kept.holders > 0 then return put_context(id, kept) end
-  -- Nothing was written: there is nothing to resume, and strangers cannot fill the store by offering.
-  if kept.version == 0 then return forget_context(id) end
+  if kept.version == 0 then
+    remember_empty(id, kept, retention)
+    return forget_context(id)
+  end
   kept.expires = now + retention
   put_context(id, kept)
   call('ZADD', at('contexts-at'), int(kept.expires), id)
@@ -255,6 +310,11 @@ local function occupy(id, ticket, record)
   call('HSET', at('ids'), id, ticket)
   call('ZADD', at('by-id'), 0, id)
   if record and record.user then call('ZADD', at('users'), 0, record.user .. '\0' .. id) end
+end
+
+-- For how long an id that nobody has may be somebody's.
+local function settles()
+  return math.max(0, tonumber(call('GET', P .. 'settles') or 0) - now)
 end
 
 local function begin_to_count()

@@ -24,6 +24,7 @@ local function restore_context(key, id, user, token, generation, version, data)
     or tonumber(call('GET', P .. 'contexts-bytes') or 0) + bytes > MAX_BYTES then
     return false
   end
+  forget_empty(key, id)
   kept = { key = key, token = token, generation = tonumber(generation), holders = 1, version = tonumber(version), bytes = bytes }
   if user ~= '' then kept.user = user end
   put_context(id, kept)

@@ -1,6 +1,6 @@
 //! A worker is taken away when it is asked to drain and says itself that it is empty. Nothing may come to it in between.
 
-use streamfleet_store::{Claimed, Gate, Order, Owner, Phase};
+use streamfleet_store::{Claimed, Entry, Gate, Order, Owner, Phase};
 
 use crate::world::{Scene, World, name, request};
 
@@ -53,7 +53,7 @@ pub(super) async fn a_worker_is_drained_when_it_says_so_itself(world: &World) {
     let alone = scene.worker("b", 8).await;
     scene.says(&alone, Gate::Draining, none, 0, 0).await;
     assert!(scene.is_drained("b").await);
-    let epoch = scene.store.register(&scene.service, &name("c")).await.unwrap();
+    let epoch = scene.store.register(&scene.service, &name("c"), Entry::New).await.unwrap();
     assert!(!scene.is_drained("c").await, "it has not said anything");
     scene.renew(&Owner { worker: name("c"), epoch }, 8).await;
     assert!(!scene.is_drained("c").await);

@@ -3,10 +3,11 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    ClaimRequest, Expected, FleetError, Generation, Issued, Kept, Owner, Phase, Restoration, Restored, SessionView,
+    ClaimRequest, Claimed, Entry, Expected, FleetError, Generation, Issued, Kept, Owner, Phase, Restoration, Restored,
+    SETTLING, SessionView,
 };
 
-use crate::world::{World, beat, end_of, limit, object, request, restored, user, with_token};
+use crate::world::{World, beat, end_of, limit, name, object, request, restored, user, with_token};
 
 pub(super) async fn lost_workers_are_reaped_once(world: &World) {
     let scene = world.scene();
@@ -61,7 +62,7 @@ pub(super) async fn sessions_are_restored(world: &World) {
     world.pass(world.terms.lease).await;
     assert_eq!(scene.store.reap(&scene.service).await.unwrap(), 1);
     assert_eq!(scene.store.renew(&scene.service, &a, &beat(8)).await, Err(FleetError::Unregistered));
-    let epoch = scene.store.register(&scene.service, &a.worker).await.unwrap();
+    let epoch = scene.store.register(&scene.service, &a.worker, Entry::New).await.unwrap();
     let a = Owner { epoch, ..a };
     let age = Duration::from_secs(90);
     for _ in 0..2 {
@@ -74,7 +75,7 @@ pub(super) async fn sessions_are_restored(world: &World) {
     assert!(live.age >= age && live.age < age + Duration::from_secs(30), "{:?}", live.age);
     assert_eq!(live.detail, object(json!({"transport": "webrtc"})));
     let other = ClaimRequest { user: Some(user("ann")), user_limit: limit(1), ..request("other", &["a"]) };
-    assert_eq!(scene.claim(&other).await, streamfleet_store::Claimed::UserLimit, "it counts again");
+    assert_eq!(scene.claim(&other).await, Claimed::UserLimit, "it counts again");
     assert_eq!(scene.load("a").await, Some(1));
     // Its context is what its owner knew, and its token is good.
     scene.end(&a, claim.ticket).await;
@@ -119,29 +120,85 @@ pub(super) async fn the_younger_goes(world: &World) {
     assert_eq!((scene.load("a").await, scene.load("b").await), (Some(0), Some(0)));
 }
 
+/// The store was lost, and its session's worker is not the first that is there again: it was begun anew at that one, and ended as soon as
+/// its own worker had written it again.
+pub(super) async fn who_says_that_he_was_here_waits_for_workers_that_come_again(world: &World) {
+    let scene = world.scene();
+    let settling = async || scene.store.settling(&scene.service).await.unwrap();
+    assert_eq!(settling().await, SETTLING, "nobody is there");
+    let again = async |worker: &str| {
+        let epoch = scene.store.register(&scene.service, &name(worker), Entry::Again).await.unwrap();
+        let owner = Owner { worker: name(worker), epoch };
+        scene.renew(&owner, 8).await;
+        owner
+    };
+    scene.worker("c", 8).await;
+    assert_eq!(settling().await, Duration::ZERO, "one that begins has lost nothing");
+    again("a").await;
+    let lived = request("k3x9", &["a"]);
+    let back = with_token("k3x9", &["a"], lived.token);
+    let Claimed::Settling(left) = scene.claim(&back).await else { panic!("it may live") };
+    assert!(left <= SETTLING && left > SETTLING / 2, "{left:?}");
+    // Who has never been here is served.
+    scene.place(&request("new", &["a"])).await;
+    world.pass(SETTLING / 2).await;
+    let b = again("b").await;
+    assert!(settling().await <= SETTLING / 2, "the second one does not begin it anew");
+    let sessions = [restored(&lived, Duration::from_secs(90))];
+    assert_eq!(scene.store.restore(&scene.service, &b, &sessions).await.unwrap(), [Restoration::Kept]);
+    assert_eq!(scene.place(&back).await.takes_over, Some(lived.ticket), "it is there, and found at once");
+    world.pass(SETTLING / 2).await;
+    assert_eq!(settling().await, Duration::ZERO);
+    let over = with_token("over", &["a"], lived.token);
+    assert!(matches!(scene.claim(&over).await, Claimed::Placed(_)), "nobody has said that it lives");
+}
+
 /// A worker was cut off, and a client that had come back elsewhere by its token was ended when that worker was there again.
 pub(super) async fn who_has_gone_on_elsewhere_stays_there(world: &World) {
     let scene = world.scene();
-    let a = scene.worker("a", 8).await;
-    let left = request("k3x9", &["a"]);
-    let context = scene.active(&a, &left).await.opened.id;
-    scene.contexts().write(context, object(json!({"cart": 3})), Expected::Anything).await.unwrap();
-    world.pass(world.terms.lease).await;
-    scene.store.reap(&scene.service).await.unwrap();
-    let b = scene.worker("b", 8).await;
-    let gone_on = with_token("k3x9", &["b"], left.token);
-    assert!(scene.active(&b, &gone_on).await.opened.resumed);
-    let epoch = scene.store.register(&scene.service, &a.worker).await.unwrap();
-    let a = Owner { epoch, ..a };
+    let mut a = scene.worker("a", 8).await;
     let old = Duration::from_secs(90);
     let written = async |owner: &Owner, session: Restored| {
         scene.store.restore(&scene.service, owner, &[session]).await.unwrap()[0]
     };
-    assert_eq!(written(&a, restored(&left, old)).await, Restoration::Superseded);
-    assert_eq!((scene.holder("k3x9").await, scene.load("a").await), (Some(gone_on.ticket), Some(0)));
-    scene.end(&b, gone_on.ticket).await;
+    // Whether the old one ever wrote, and whether the client has needed two attempts.
+    for (has_written, tries) in [(true, 1), (false, 1), (false, 2)] {
+        let left = request("k3x9", &["a"]);
+        let context = scene.active(&a, &left).await.opened.id;
+        if has_written {
+            scene.contexts().write(context, object(json!({"cart": 3})), Expected::Anything).await.unwrap();
+        }
+        world.pass(world.terms.lease).await;
+        scene.store.reap(&scene.service).await.unwrap();
+        let b = scene.worker("b", 8).await;
+        for _ in 1..tries {
+            scene.place(&with_token("k3x9", &["b"], left.token)).await;
+            world.pass(world.terms.reservation / 2).await;
+            scene.renew(&b, 8).await;
+            world.pass(world.terms.reservation / 2).await;
+            scene.renew(&b, 8).await;
+        }
+        let gone_on = with_token("k3x9", &["b"], left.token);
+        let opened = scene.active(&b, &gone_on).await.opened;
+        assert_eq!((opened.resumed, opened.id), (true, context), "wrote: {has_written}, {tries} tries");
+        a.epoch = scene.store.register(&scene.service, &a.worker, Entry::New).await.unwrap();
+        let returned = restored(&left, old);
+        let returned = Restored { context: Kept { id: context, ..returned.context }, ..returned };
+        assert_eq!(written(&a, returned).await, Restoration::Superseded);
+        assert_eq!((scene.holder("k3x9").await, scene.load("a").await), (Some(gone_on.ticket), Some(0)));
+        scene.end(&b, gone_on.ticket).await;
+        scene.renew(&a, 8).await;
+    }
+}
 
-    // The store has lost all, and they are written again in either order.
+/// The store has lost all, and both are written again in either order.
+pub(super) async fn who_has_gone_on_elsewhere_stays_whoever_is_written_first(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    let old = Duration::from_secs(90);
+    let written = async |owner: &Owner, session: Restored| {
+        scene.store.restore(&scene.service, owner, &[session]).await.unwrap()[0]
+    };
     let later = |phase| {
         let mut session = restored(&request("both", &["b"]), Duration::from_secs(5));
         session.phase = phase;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use streamfleet_session::CloseReason;
-use streamfleet_store::{Batch, Claimed, FleetError, Gate, Heartbeat, Owner, SessionView, Topic};
+use streamfleet_store::{Batch, Claimed, Entry, FleetError, Gate, Heartbeat, Owner, SessionView, Topic};
 
 use crate::world::{World, beat, name, request};
 
@@ -48,7 +48,7 @@ pub(super) async fn leases_run_out(world: &World) {
 
 pub(super) async fn readiness_comes_with_the_first_renewal(world: &World) {
     let scene = world.scene();
-    let epoch = scene.store.register(&scene.service, &name("a")).await.unwrap();
+    let epoch = scene.store.register(&scene.service, &name("a"), Entry::New).await.unwrap();
     let claim = request("k3x9", &["a"]);
     assert_eq!(scene.claim(&claim).await, Claimed::NoCapacity { pinned: None });
     let [view] = &scene.store.workers(&scene.service).await.unwrap()[..] else { panic!("one worker") };

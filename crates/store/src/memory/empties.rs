@@ -1,0 +1,93 @@
+//! Contexts that nothing was written to and nobody holds: a client whose worker is lost is known by its token where it comes back.
+//!
+//! They are beside all others, a few of a key, and not for long: who offers in vain takes no room from anybody.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use streamfleet_session::UserId;
+
+use super::EMPTY_RETENTION;
+use super::tokens::Tokens;
+use crate::context::{Claim, ContextId, ContextKey};
+
+#[derive(Debug)]
+pub(super) struct Empty {
+    pub(super) id: ContextId,
+    pub(super) user: Option<UserId>,
+    pub(super) tokens: Tokens,
+}
+
+#[derive(Debug)]
+pub(super) struct Empties {
+    /// Of one key, at most.
+    per_key: usize,
+    by_key: HashMap<ContextKey, Vec<(Instant, Empty)>>,
+    /// The one that expires first at the front.
+    order: BTreeSet<(Instant, ContextId)>,
+    keys: HashMap<ContextId, ContextKey>,
+}
+
+impl Empties {
+    pub(super) fn new(per_key: usize) -> Self {
+        Self { per_key, by_key: HashMap::new(), order: BTreeSet::new(), keys: HashMap::new() }
+    }
+
+    /// One is closed that would be kept for `retention` if anything had been written to it.
+    pub(super) fn put(&mut self, key: ContextKey, empty: Empty, retention: Duration, now: Instant) {
+        let expires = now + retention.min(EMPTY_RETENTION);
+        self.order.insert((expires, empty.id));
+        self.keys.insert(empty.id, key.clone());
+        let theirs = self.by_key.entry(key).or_default();
+        theirs.push((expires, empty));
+        theirs.sort_by_key(|(expires, empty)| (*expires, empty.id));
+        if theirs.len() > self.per_key {
+            let id = theirs[0].1.id;
+            self.forget(id);
+        }
+    }
+
+    /// Takes out the one of a key that is the claim's.
+    pub(super) fn take(&mut self, key: &ContextKey, claim: &Claim, now: Instant) -> Option<Empty> {
+        let token = claim.token?;
+        let is_theirs =
+            |empty: &Empty| empty.tokens.takes(&token, now) && (empty.user.is_none() || empty.user == claim.user);
+        let mut theirs = self.by_key.get(key)?.iter().filter(|(expires, _)| *expires > now);
+        let id = theirs.find(|(_, empty)| is_theirs(empty))?.1.id;
+        self.forget(id)
+    }
+
+    pub(super) fn forget(&mut self, id: ContextId) -> Option<Empty> {
+        let key = self.keys.remove(&id)?;
+        let theirs = self.by_key.get_mut(&key)?;
+        let at = theirs.iter().position(|(_, empty)| empty.id == id)?;
+        let (expires, empty) = theirs.remove(at);
+        self.order.remove(&(expires, id));
+        if theirs.is_empty() {
+            self.by_key.remove(&key);
+        }
+        Some(empty)
+    }
+
+    /// Forgets a few that have expired.
+    pub(super) fn expire(&mut self, at_once: usize, now: Instant) {
+        for _ in 0..at_once {
+            match self.order.first().copied() {
+                Some((expires, id)) if expires <= now => drop(self.forget(id)),
+                _ => break,
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!((self.keys.len(), self.order.len()), (self.order.len(), self.by_key.values().map(Vec::len).sum()));
+        self.keys.len()
+    }
+
+    /// Each with its key and when it expires.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (&ContextKey, Instant, &Empty)> {
+        self.by_key.iter().flat_map(|(key, theirs)| theirs.iter().map(move |(expires, empty)| (key, *expires, empty)))
+    }
+}
