@@ -76,6 +76,8 @@ pub struct Attempts {
     failed: Option<WorkerId>,
     why: Why,
     claims: u32,
+    /// Those of them that have decided nothing.
+    put_off: u32,
 }
 
 /// Why a worker has not taken it.
@@ -107,11 +109,16 @@ impl Attempts {
         self.claims == 1
     }
 
+    /// The claim has decided nothing: it is made again.
+    pub fn put_off(&mut self) {
+        self.put_off += 1;
+    }
+
     /// The store has no room at any of the workers that looked open. Whether to look again: once, if no worker has been asked. They
     /// may have been asked to drain in between.
     #[must_use]
     pub fn may_look_again(&self) -> bool {
-        self.failed.is_none() && self.claims == 1
+        self.failed.is_none() && self.claims == 1 + self.put_off
     }
 
     /// What follows after a worker was asked.

@@ -60,7 +60,8 @@ pub struct Context {
     pub claims: Map<String, Value>,
     /// The group of an experiment that this session is in.
     pub variant: Option<String>,
-    /// Whether the session goes on where an earlier one of the same client ended: its [`Data`] is that one's.
+    /// Whether the session goes on where an earlier one of the same client ended: its [`Data`] is that one's, and empty if nothing was
+    /// written to it.
     pub resumed: bool,
     /// The trace this session belongs to: 32 hexadecimal digits (W3C Trace Context), where there is one.
     pub trace_id: Option<String>,

@@ -8,7 +8,7 @@ macro_rules! commands {
     ($apply:ident) => {
         $apply! { Directory,
             register(service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError>;
-            settling(service: &ServiceName) -> Result<Duration, StoreError>;
+            settling(service: &ServiceName) -> Result<Settling, StoreError>;
             renew(service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError>;
             leave(service: &ServiceName, owner: &Owner) -> Result<(), FleetError>;
             workers(service: &ServiceName) -> Result<Vec<WorkerView>, StoreError>;

@@ -138,17 +138,30 @@ impl WorkerView {
     }
 }
 
-/// For how long after a worker has come [again](Entry::Again) others may still have sessions that the store does not know: all of them try
-/// every half second, and a connection that was broken is tried every 2 s at last.
-pub const SETTLING: Duration = Duration::from_secs(3);
+/// For how long after a worker has come [again](Entry::Again) others may still have sessions that the store does not know, as a rule: a
+/// connection that was broken is tried every 2 s at last and has a second to be made, and then a worker registers within half a second. One
+/// that needs longer, as where Sentinels choose, is late.
+pub const SETTLING: Duration = Duration::from_secs(4);
 
 /// Whether a worker that registers has been here before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// It begins, and has no session.
+    /// It begins, and the store was there for it at once.
     New,
-    /// Its process was registered before, or has sessions. Where the store has forgotten one worker, it may have forgotten all.
+    /// Its process was registered before, has sessions, or has found the store away. Where that has forgotten one worker, it may have
+    /// forgotten all.
     Again,
+}
+
+/// Whether the store knows all sessions that live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settling {
+    /// It does.
+    Done,
+    /// For so long it may not: [`SETTLING`] after a worker has come [again](Entry::Again), and others have not.
+    For(Duration),
+    /// There is no worker that could have said.
+    Nobody,
 }
 
 /// Registrations and leases of a service's workers.
@@ -163,13 +176,12 @@ pub trait Directory: Send + Sync + 'static {
     /// [`StoreError`].
     async fn register(&self, service: &ServiceName, worker: &WorkerId, entry: Entry) -> Result<Epoch, StoreError>;
 
-    /// For how long it is unsure whether the store knows all sessions that live: for [`SETTLING`] after a worker has come
-    /// [again](Entry::Again), and while there is no worker at all. Who says until then that a session is his own is to be believed, and
+    /// Whether the store knows all sessions that live. While it may not, who says that one is his own is to be believed, and
     /// [waits](crate::Claimed::Settling).
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError>;
+    async fn settling(&self, service: &ServiceName) -> Result<Settling, StoreError>;
 
     /// A worker lives. Returns what it shall do.
     ///

@@ -58,7 +58,7 @@ pub use context::{
 };
 pub use control::{Done, Listed, carry_out};
 pub use directory::{
-    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView,
+    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, Settling, WorkerView,
 };
 pub use document::{Document, InvalidData, InvalidTag, MAX_DATA_BYTES, MAX_DATA_DEPTH, Version, checked, merge};
 pub use memory::{Bounds, EMPTY_RETENTION, Memory, TOKEN_GRACE, Usage};

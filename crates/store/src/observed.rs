@@ -13,7 +13,7 @@ use crate::calls::Calls;
 use crate::context::{
     Claim, ContextId, ContextKey, ContextStore, Delivery, Expected, Issued, Opened, Sharing, StoreError, WriteError,
 };
-use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, WorkerView};
+use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, Settling, WorkerView};
 use crate::document::{Document, Version};
 use crate::outputs::{Appended, Batch, Outputs, Read, Seen, Whose};
 use crate::sessions::{

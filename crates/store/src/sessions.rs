@@ -96,8 +96,8 @@ pub enum Claimed {
     },
     /// The session is the client's own and is being ended: nobody takes its place.
     Closing,
-    /// Nobody is known to have the id, and a token is shown: for [so long](crate::Directory::settling) the session may live at a worker that
-    /// the store has not heard of it yet.
+    /// Nobody is known to have the id, a token is shown, and for [so long](crate::Directory::settling) its session may live at a worker that
+    /// has not told of it yet. Not so where the id's last session is known to be over, but for the loss of its worker.
     Settling(Duration),
     /// One of its accounts has claimed as often as it may, for so long.
     RateLimited(Duration),

@@ -3,7 +3,7 @@
 //!
 //! Two routers that have seen the same workers choose the same one, so that an id that comes to both meets itself there. What
 //! becomes double nevertheless (their snapshots differ, or a worker was silent) is found when the store is back: the younger
-//! ends with `superseded`.
+//! ends with `superseded`, if neither is known to be its client's last.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use streamfleet_session::fleet::{HERE_HEADER, PlacedContext, Share, Standing, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
-use streamfleet_store::{Reach, Ticket};
+use streamfleet_store::{Reach, SETTLING, Ticket};
 use tokio::time::timeout;
 
 use super::claim::{Grant, Wanted};
@@ -29,6 +29,10 @@ use crate::roster::Desk;
 const SEARCH_TIME: Duration = Duration::from_millis(200);
 /// Workers that one search asks at a time.
 pub(super) const ASKED_AT_ONCE: usize = 64;
+/// How often somebody looks whether a session is known again.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Who wait at a router for workers to tell the store what they have: more than had sockets by one router that died.
+pub(super) const MAX_SETTLING: usize = 4096;
 /// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
 pub(super) const MAX_SEARCHES: usize = 32;
 
@@ -106,11 +110,6 @@ impl Api {
         search
     }
 
-    /// For how long the store may not know of all sessions that live; `None` where it cannot tell.
-    pub(super) async fn settling(&self, desk: &Desk) -> Option<Duration> {
-        self.parts.store.settling(&desk.service.name).await.ok()
-    }
-
     async fn has(&self, target: &Target, at: Reach) -> Said {
         /// The part of a session's view that says whose it is.
         #[derive(Deserialize)]
@@ -139,6 +138,14 @@ impl Api {
 }
 
 impl Call {
+    /// Waits a while for workers to tell the store what they have.
+    pub(super) async fn settles(&self, left: Duration) -> Result<(), Failure> {
+        let turn = self.api.settling.try_acquire();
+        let _turn = turn.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })?;
+        tokio::time::sleep(left.min(SETTLING)).await;
+        Ok(())
+    }
+
     /// A place that no claim stands behind.
     ///
     /// The context is a new one: an earlier one is in the store, and comes back to its client with a later offer.

@@ -202,11 +202,16 @@ impl Call {
         if let Err(failure) = &served {
             wait.give_up();
             audit.refused(failure.as_str(), None);
-            if let Failure::NoCapacity { .. } = failure {
-                self.api.parts.hold.refuse(&self.desk.service.name);
-            }
+            self.unserved(failure);
         }
         served
+    }
+
+    /// One has got no place: he is as much a demand as those who have one.
+    pub(super) fn unserved(&self, failure: &Failure) {
+        if let Failure::NoCapacity { .. } = failure {
+            self.api.parts.hold.refuse(&self.desk.service.name);
+        }
     }
 
     async fn try_workers<C: Carrier>(
@@ -238,6 +243,7 @@ impl Call {
                 }
                 Err(Unclaimed::Settling(left)) => {
                     claim.settle(Fate::Kept);
+                    attempts.put_off();
                     wait.settles(left).await?;
                     continue;
                 }

@@ -110,6 +110,8 @@ struct Api {
     searches: Semaphore,
     /// Of telephone calls, which take longer, and of which each that ends while the store is away is one.
     call_searches: Semaphore,
+    /// Who wait for workers to tell the store what they have.
+    settling: Semaphore,
     streams: Arc<Semaphore>,
     record: Record,
 }
@@ -205,8 +207,9 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let known = Arc::<Mutex<Known>>::default();
     let record = Record::new(meter, &parts.hold, &known, &parts.roster, &parts.sockets);
     let [searches, call_searches] = [(); 2].map(|()| Semaphore::new(away::MAX_SEARCHES));
+    let settling = Semaphore::new(away::MAX_SETTLING);
     let streams = Arc::new(Semaphore::new(parts.streams.min(Semaphore::MAX_PERMITS)));
-    let api = Arc::new(Api { parts, known, searches, call_searches, streams, record });
+    let api = Arc::new(Api { parts, known, searches, call_searches, settling, streams, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));
     public.layer(from_fn(reply::private)).layer(from_fn_with_state(api.clone(), catch)).with_state(api)
 }

@@ -12,11 +12,11 @@ use streamfleet_edge::headers::bearer;
 use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{USER_HEADER, VOUCHED, VOUCHED_HEADER, encode_user};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
-use streamfleet_session::{Claims, SessionId, UserId};
-use streamfleet_store::{Gate, LiveSession, Reach, SessionView};
+use streamfleet_session::{Claims, CloseReason, SessionId, UserId};
+use streamfleet_store::{Gate, LiveSession, Reach, SETTLING, SessionView, Settling};
 
 use super::Call;
-use super::away::{Found, Search};
+use super::away::{Found, LOOK_AGAIN, Search};
 use super::claim::unavailable;
 use super::control::Authority;
 use super::offer::access_token;
@@ -49,7 +49,7 @@ pub(super) enum Voucher {
 pub(super) enum Owner {
     /// It lives there.
     Live(Box<LiveSession>),
-    /// The store is away, and this worker says that it lives there.
+    /// The store does not say so, being away or not told yet, and this worker does.
     Said(Box<Found>),
     /// It is over, and this worker had it.
     Last(Reach),
@@ -230,31 +230,38 @@ impl Call {
         self.pass_on_for(&parts, body, at).await
     }
 
-    /// Who has a session. A router that cannot ask the store asks the workers.
+    /// Who has a session. A router that cannot ask the store asks the workers, and so where they are still telling it what they have.
     pub(super) async fn owner(&self, id: &SessionId) -> Result<Owner, Failure> {
-        let key = (self.desk.service.name.clone(), id.clone());
+        let (store, key) = (&self.api.parts.store, (self.desk.service.name.clone(), id.clone()));
         let last = || self.api.known.lock().last(&key, Instant::now());
-        match self.api.parts.store.session(&key.0, id).await {
-            Ok(Some(SessionView::Live(live))) => {
-                self.api.known.lock().remember(&key, live.at.clone(), Instant::now());
-                Ok(Owner::Live(live))
-            }
-            Ok(Some(SessionView::Over(_))) => Ok(last().map_or(Owner::Over, Owner::Last)),
-            // Its worker may be about to write it again.
-            Ok(None) if self.api.settling(&self.desk).await.is_some_and(|left| !left.is_zero()) => {
-                match self.api.search(&self.desk, id).await {
-                    Search::Found(found) => Ok(Owner::Said(found)),
-                    Search::Nobody | Search::Unsure => Err(Failure::NotFound),
+        let until = Instant::now() + SETTLING;
+        loop {
+            let unless_it_lives = match store.session(&key.0, id).await {
+                Ok(Some(SessionView::Live(live))) => {
+                    self.api.known.lock().remember(&key, live.at.clone(), Instant::now());
+                    return Ok(Owner::Live(live));
                 }
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost))) => Ok(last().map_or(Owner::Over, Owner::Last)),
+                Ok(Some(SessionView::Over(_))) => return Ok(last().map_or(Owner::Over, Owner::Last)),
+                Ok(None) => Err(Failure::NotFound),
+                Err(error) if error.is_away() => {
+                    return match self.api.search(&self.desk, id).await {
+                        Search::Found(found) => Ok(Owner::Said(found)),
+                        // Its last outputs are still to be had there.
+                        Search::Nobody => Ok(last().map_or(Owner::Nobody, Owner::Last)),
+                        Search::Unsure => Err(Failure::UpstreamUnavailable),
+                    };
+                }
+                Err(error) => return Err(unavailable(&error)),
+            };
+            let Ok(Settling::For(left)) = store.settling(&key.0).await else { return unless_it_lives };
+            if let Search::Found(found) = self.api.search(&self.desk, id).await {
+                return Ok(Owner::Said(found));
             }
-            Ok(None) => Err(Failure::NotFound),
-            Err(error) if error.is_away() => match self.api.search(&self.desk, id).await {
-                Search::Found(found) => Ok(Owner::Said(found)),
-                // Its last outputs are still to be had there.
-                Search::Nobody => Ok(last().map_or(Owner::Nobody, Owner::Last)),
-                Search::Unsure => Err(Failure::UpstreamUnavailable),
-            },
-            Err(error) => Err(unavailable(&error)),
+            if Instant::now() >= until {
+                return Err(Failure::UpstreamUnavailable);
+            }
+            self.settles(left.min(LOOK_AGAIN)).await?;
         }
     }
 

@@ -24,11 +24,11 @@ use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, CloseReason};
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, WorkerView};
+use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, Settling, WorkerView};
 use tracing::Instrument as _;
 
 use super::Call;
-use super::away::Search;
+use super::away::{LOOK_AGAIN, Search};
 use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers, unavailable};
 use super::offer::access_token;
 use super::wait::Wait;
@@ -44,9 +44,6 @@ use crate::sockets::splice::splice;
 const CROWDED: Duration = Duration::from_secs(2);
 /// For a worker to answer a handshake: it asks nobody.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(3);
-
-/// How often somebody looks whether his session is known again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which protocol a route speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +191,8 @@ impl Call {
         }
         let mut wait = Wait::new(self);
         if let Some(earlier) = &hello.earlier {
-            match self.own(earlier, &caller, dialect, &mut wait).await.map_err(told)? {
+            let own = self.own(earlier, &caller, dialect, &mut wait).await;
+            match own.inspect_err(|failure| self.unserved(failure)).map_err(told)? {
                 Some(at) => {
                     wait.found();
                     let worker = self.attach(parts, &at).await.map_err(told)?;
@@ -232,13 +230,14 @@ impl Call {
         let live = loop {
             match store.session(&service, &earlier.id).await {
                 Ok(Some(SessionView::Live(live))) => break live,
-                // Its worker may be about to write it again. What is begun anew would be ended then.
-                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => {
-                    match self.api.settling(&self.desk).await {
-                        Some(left) if !left.is_zero() => wait.settles(left.min(LOOK_AGAIN)).await?,
-                        _ => return Ok(None),
-                    }
-                }
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => match store.settling(&service).await {
+                    Ok(Settling::Done) => return Ok(None),
+                    // Its worker may be about to write it again. What is begun anew would be ended then.
+                    Ok(Settling::For(left)) => wait.settles(left.min(LOOK_AGAIN)).await?,
+                    Ok(Settling::Nobody) => wait.for_somebody_else().await?,
+                    Err(error) if error.is_away() => {}
+                    Err(error) => return Err(unavailable(&error)),
+                },
                 Ok(Some(SessionView::Over(_))) => return Ok(None),
                 // Where no worker is known yet, it would begin anew at the first one that is. Then the store is there.
                 Err(error) if error.is_away() => {

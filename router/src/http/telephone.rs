@@ -10,12 +10,12 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use streamfleet_edge::{body, reply};
-use streamfleet_session::SessionId;
 use streamfleet_session::wire::Failure;
+use streamfleet_session::{CloseReason, SessionId};
 use streamfleet_socket::hello::Proof;
 use streamfleet_socket::protocol::{CallSid, CallStart, PARAMETER_SESSION};
 use streamfleet_socket::telephone::{CallLeg, CallNonce, CallTokenKey, InvalidCallToken, form_parameters, returning};
-use streamfleet_store::{Reach, SessionView};
+use streamfleet_store::{Reach, SessionView, Settling};
 use tokio::time::timeout;
 
 use super::Call;
@@ -38,7 +38,8 @@ enum Whereabouts {
     At(Reach),
     /// It is over; or the call is a new one.
     Nowhere,
-    /// The store does not know the call: it is away, or was when the call began, or has lost all that it had since.
+    /// The store does not know the call, or where its session is: it is away, or was when the call began, or has lost all that it had
+    /// since; or the worker was lost, which may be there again.
     Unknown,
 }
 
@@ -75,8 +76,8 @@ impl Call {
         };
         match store.session(service, &session).await {
             Ok(Some(SessionView::Live(live))) => Whereabouts::At(live.at),
-            Ok(_) => Whereabouts::Nowhere,
-            Err(_) => Whereabouts::Unknown,
+            Ok(Some(SessionView::Over(reason))) if reason != CloseReason::WorkerLost => Whereabouts::Nowhere,
+            Ok(_) | Err(_) => Whereabouts::Unknown,
         }
     }
 
@@ -96,9 +97,9 @@ impl Call {
                 return Some(answer);
             }
             let knows_somebody = || self.desk.directory.now().workers.iter().any(|view| view.said.is_some());
-            let goes_on = match self.api.settling(&self.desk).await {
-                Some(left) => !left.is_zero(),
-                None => !knows_somebody(),
+            let goes_on = match self.api.parts.store.settling(&self.desk.service.name).await {
+                Ok(settling) => settling != Settling::Done,
+                Err(_) => !knows_somebody(),
             };
             if !goes_on || Instant::now() + CALL_AGAIN > until {
                 return None;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_session::wire::Failure;
-use streamfleet_store::{Gate, WorkerView};
+use streamfleet_store::{Gate, SETTLING, WorkerView};
 
 use super::Call;
 use super::claim::Wanted;
@@ -31,6 +31,8 @@ pub(super) struct Wait<'a> {
     place: Option<Place>,
     /// When it began to wait, and how it ended.
     waited: Option<Waited>,
+    /// Since when it has had to do with a store that does not know all who live.
+    settles: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +43,7 @@ struct Waited {
 
 impl<'a> Wait<'a> {
     pub(super) fn new(call: &'a Call) -> Self {
-        Self { call, directory: call.desk.directory.clone(), place: None, waited: None }
+        Self { call, directory: call.desk.directory.clone(), place: None, waited: None, settles: None }
     }
 
     /// It has a place: it does not wait, unless that comes to nothing.
@@ -108,11 +110,22 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Waits until the store may know of all sessions that live.
+    /// Waits a while for workers to tell the store what they have. That is none of the waiting that services bound and that more workers
+    /// would end.
     pub(super) async fn settles(&mut self, left: Duration) -> Result<(), Failure> {
-        let until = Instant::now() + left;
-        while Instant::now() < until {
-            self.later(until.saturating_duration_since(Instant::now())).await.inspect_err(|_| self.give_up())?;
+        let since = *self.settles.get_or_insert_with(Instant::now);
+        // Workers that come again and again must not hold anybody for ever.
+        if since.elapsed() > 2 * SETTLING {
+            return Err(Failure::NoCapacity { retry_after: FULL_RETRY });
+        }
+        self.call.settles(left).await
+    }
+
+    /// Waits for a worker where the store knows of none.
+    pub(super) async fn for_somebody_else(&mut self) -> Result<(), Failure> {
+        // What was read before may say otherwise yet.
+        if !self.for_anybody().await? {
+            self.later(LOOK).await.inspect_err(|_| self.give_up())?;
         }
         Ok(())
     }

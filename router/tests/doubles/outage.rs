@@ -1,6 +1,5 @@
 //! The store away: sessions are placed and found all the same.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
@@ -11,9 +10,6 @@ use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
 use super::redis::Redis;
 use super::sockets::{CALL, begin, call_start, closed, end, open, open_from, start, text, unix_time};
 use super::world::{ADMIN, Act, SOON, Seen, World, answer, error, service, service_key};
-
-/// For how long a worker is not there again when others are.
-const LATE: Duration = Duration::from_millis(1500);
 
 /// Two routers and two workers; everybody has seen everybody.
 async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
@@ -210,70 +206,116 @@ async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
     assert!(said[0].contains("no_capacity"), "{said:?}");
     assert_eq!(frame, closed(1013, "refused"));
     // Its worker is not the first that is there again.
-    world.late.lock().insert(worker.clone(), LATE);
+    world.late.lock().insert(worker.clone());
     redis.again();
-    assert_eq!(text(&mut back).await, format!("{worker}: attached"));
+    let attached = before_it_is_there(&world, &blind, &worker, text(&mut back)).await;
+    assert_eq!(attached, format!("{worker}: attached"));
     world.sessions_become(3).await;
 }
 
+/// What `client` gets while all workers but this one are known to the store again, and this one is a moment later.
+async fn before_it_is_there<T>(world: &World, router: &str, worker: &str, client: impl Future<Output = T>) -> T {
+    let lists = async || {
+        let list = world.client.get(format!("{router}/sessions")).bearer_auth(ADMIN).send().await.unwrap();
+        list.status() == 200 && world.store.workers(&service()).await.is_ok_and(|workers| workers.len() == 1)
+    };
+    let others_are_there = async {
+        while !lists().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, others_are_there).await.expect("the other one is there, and the router sees it");
+    let comes = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.late.lock().remove(worker);
+    };
+    tokio::join!(client, comes).0
+}
+
 /// The store has come back empty, and one of two workers has said what it has: whoever came back to a session of the other one was begun anew
-/// there, and ended when that one had said it too.
+/// there, and ended when that one had said it too. No service says for how long that is waited for.
 #[tokio::test]
 async fn who_comes_back_while_workers_tell_the_store_again_has_his_session() {
     let mut redis = Redis::start();
+    let (mut world, one, _) = fleet(&redis, json!({})).await;
+    let other = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
+    let (socket, token) = begin(&one, "socket").await;
+    let at = offered(&mut world).await.worker;
+    drop(socket);
+    world.late.lock().insert(at.clone());
+    redis.stop();
+    redis.again();
+    let back = async {
+        let mut back = open(&other).await;
+        back.send(start("socket", &json!({ "resume": token }))).await.unwrap();
+        text(&mut back).await
+    };
+    assert_eq!(before_it_is_there(&world, &other, &at, back).await, format!("{at}: attached"));
+}
+
+#[tokio::test]
+async fn a_call_is_searched_for_until_all_workers_have_told_the_store() {
+    let mut redis = Redis::start();
     let (mut world, one, other) = fleet(&redis, json!({})).await;
-    let key = CallTokenKey::of_service(&service_key());
-    let nonce = CallNonce::from_random([7; 16]);
-    let mut sessions = HashMap::new();
-    let (socket, socket_token) = begin(&one, "socket").await;
-    sessions.insert("socket", offered(&mut world).await);
+    let (key, nonce) = (CallTokenKey::of_service(&service_key()), CallNonce::from_random([7; 16]));
     let token = key.issue(CALL, nonce, Visit::First, unix_time());
     let mut call = open_from(&one, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
     call.send(call_start("MZ1", &json!({ "streamfleet_token": token }))).await.unwrap();
-    sessions.insert("call", offered(&mut world).await);
-    let media = world.offer(&one, "media", &json!({})).await;
-    sessions.insert("media", offered(&mut world).await);
-    drop((socket, call));
-    for (who, begun) in &sessions {
-        *world.late.lock() = [(begun.worker.clone(), LATE)].into();
+    let at = offered(&mut world).await.worker;
+    drop(call);
+    world.late.lock().insert(at.clone());
+    redis.stop();
+    redis.again();
+    let url = format!("{other}/telephone/incoming?return={}", key.sign_return(CALL, nonce));
+    let incoming = world.client.post(url).body(format!("CallSid={CALL}")).send();
+    let twiml = before_it_is_there(&world, &other, &at, incoming).await.unwrap().text().await.unwrap();
+    assert!(twiml.contains("streamfleet_session\" value=\"MZ1\""), "{twiml}");
+}
+
+/// Who may control it is told that it is not there, and a client on its way was begun anew and ended.
+#[tokio::test]
+async fn a_session_is_looked_for_and_moves_until_all_workers_have_told_the_store() {
+    let mut redis = Redis::start();
+    let (mut world, one, _) = fleet(&redis, json!({})).await;
+    let other = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
+    let begun = world.offer(&one, "media", &json!({})).await;
+    let seen = offered(&mut world).await;
+    for looks in [true, false] {
+        world.late.lock().insert(seen.worker.clone());
         redis.stop();
         redis.again();
-        let others_are_there = async {
-            while world.store.workers(&service()).await.is_ok_and(|workers| workers.is_empty()) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(SOON, others_are_there).await.expect("one is there at once");
-        while world.seen.try_recv().is_ok() {}
-        match *who {
-            "socket" => {
-                let mut back = open(&other).await;
-                back.send(start("socket", &json!({ "resume": socket_token }))).await.unwrap();
-                assert_eq!(text(&mut back).await, format!("{}: attached", begun.worker));
-            }
-            "call" => {
-                let url = format!("{other}/telephone/incoming?return={}", key.sign_return(CALL, nonce));
-                let request = world.client.post(url).body(format!("CallSid={CALL}"));
-                let twiml = request.send().await.unwrap().text().await.unwrap();
-                assert!(twiml.contains("streamfleet_session\" value=\"MZ1\""), "{twiml}");
-            }
-            _ => {
-                let asked = world.client.get(format!("{other}/sessions/media")).bearer_auth(ADMIN).send().await;
-                let seen = answer(asked.unwrap()).await.1;
-                assert_eq!(seen["worker"], begun.worker, "whoever controls it finds it");
-                // It moves, as it would at any time, once that router sees the store.
-                let resume = json!({ "resume": media.1["resume"] });
-                let mut again = world.offer(&other, "media", &resume).await;
-                while error(&again).1 == "connection_already_exists" {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    again = world.offer(&other, "media", &resume).await;
-                }
-                assert_eq!(again.1["type"], "answer", "{again:?}");
-                let placed = offered(&mut world).await.placed.unwrap();
-                assert_eq!(placed.takes_over, Some(begun.placed.as_ref().unwrap().ticket));
-            }
+        if looks {
+            let asked = world.client.get(format!("{other}/sessions/media")).bearer_auth(ADMIN).send();
+            let found = answer(before_it_is_there(&world, &other, &seen.worker, asked).await.unwrap()).await;
+            assert_eq!((found.0, found.1["worker"].as_str()), (200, Some(&*seen.worker)), "{found:?}");
+            while world.seen.try_recv().is_ok() {}
+        } else {
+            let resume = json!({ "resume": begun.1["resume"] });
+            let moves = world.offer(&other, "media", &resume);
+            let moved = before_it_is_there(&world, &other, &seen.worker, moves).await;
+            assert_eq!(moved.1["type"], "answer", "{moved:?}");
         }
     }
+    let placed = offered(&mut world).await.placed.unwrap();
+    assert_eq!(placed.takes_over, Some(seen.placed.as_ref().unwrap().ticket));
+}
+
+/// A client of a service that has no worker: that it waits, or may not, is told to whoever makes them.
+#[tokio::test]
+async fn who_comes_back_to_a_service_without_workers_is_a_demand_for_them() {
+    let redis = Redis::start();
+    let world = World::on(&redis).await;
+    let router = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
+    let mut back = open(&router).await;
+    back.send(start("x", &json!({ "resume": "00".repeat(16) }))).await.unwrap();
+    let (said, _) = end(&mut back).await;
+    assert!(said[0].contains("no_capacity"), "{said:?}");
+    let told = async {
+        while world.store.traffic(&service()).await.unwrap().refused == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, told).await.expect("the store is told that one was refused");
 }
 
 /// A telephone company says which call it is, and not which session that has. It was hung up where a worker was asked that did not have it.

@@ -1,6 +1,6 @@
 //! A fleet for a test.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,8 +105,8 @@ pub(crate) struct World {
     pub(crate) trusted: Vec<Network>,
     /// Told to routers that leave.
     pub(crate) leaving: CancellationToken,
-    /// By worker: for how long it leaves a store alone that has forgotten it.
-    pub(crate) late: Arc<Mutex<HashMap<String, Duration>>>,
+    /// Workers that leave a store alone that has forgotten them.
+    pub(crate) late: Arc<Mutex<HashSet<String>>>,
     _ends: DropGuard,
 }
 
@@ -118,7 +118,7 @@ struct Double {
     /// Its sessions, by id.
     held: Mutex<HashMap<String, Held>>,
     told: mpsc::UnboundedSender<Seen>,
-    late: Arc<Mutex<HashMap<String, Duration>>>,
+    late: Arc<Mutex<HashSet<String>>>,
 }
 
 impl World {
@@ -394,8 +394,9 @@ impl Double {
                     }
                 }
                 Err(FleetError::Unregistered) => {
-                    let late = self.late.lock().get(&self.name).copied();
-                    tokio::time::sleep(late.unwrap_or_default()).await;
+                    while self.late.lock().contains(&self.name) {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                     let Ok(epoch) = self.store.register(&service(), &owner.worker, Entry::Again).await else {
                         continue;
                     };

@@ -214,6 +214,13 @@ impl Contexts {
         Some(Ok(entry.document.version))
     }
 
+    /// The context of a session that lives here, by its token.
+    fn live_by(&self, key: &ContextKey, token: &ResumeToken) -> Option<ContextId> {
+        let known = self.known.lock();
+        let mut live = known.iter().filter(|(_, known)| known.holders > 0 && known.session == key.session);
+        live.find(|(_, known)| known.token.as_ref() == Some(token)).map(|(id, _)| *id)
+    }
+
     fn learn(&self, id: ContextId, document: &Document) {
         if let Some(entry) = self.known.lock().get_mut(&id)
             && entry.unwritten == 0
@@ -254,10 +261,10 @@ impl ContextStore for Contexts {
 
     async fn verify(&self, key: &ContextKey, token: &ResumeToken) -> Result<Option<ContextId>, StoreError> {
         match self.store.verify(key, token).await {
-            Err(error) if error.is_away() => {
-                let known = self.known.lock();
-                let mut live = known.iter().filter(|(_, known)| known.holders > 0 && known.session == key.session);
-                live.find(|(_, known)| known.token.as_ref() == Some(token)).map(|(id, _)| Some(*id)).ok_or(error)
+            Err(error) if error.is_away() => self.live_by(key, token).map(Some).ok_or(error),
+            // A store that has come back empty has not been told of it yet.
+            Ok(None) if let Some(id) = self.live_by(key, token) => {
+                Ok(self.store.read(id).await?.is_none().then_some(id))
             }
             verified => verified,
         }

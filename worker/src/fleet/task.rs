@@ -239,8 +239,9 @@ impl Shell {
         let has_sessions = !self.owned.held(&self.member).is_empty();
         let entry = if has_sessions { Entry::Again } else { self.entry };
         let answer = self.store().register(self.member.service(), self.member.worker(), entry).await;
+        // A store that was away may have lost everybody.
+        self.entry = Entry::Again;
         if answer.is_ok() {
-            self.entry = Entry::Again;
             // Orders are a registration's: what it was asked before nobody asks any more, and what it says of that proves nothing.
             if self.asked != Gate::Open {
                 self.obey(Gate::Open, Order::default());

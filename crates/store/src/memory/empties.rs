@@ -20,8 +20,9 @@ pub(super) struct Empty {
 
 #[derive(Debug)]
 pub(super) struct Empties {
-    /// Of one key, at most.
+    /// Of one key, and in all, at most.
     per_key: usize,
+    most: usize,
     by_key: HashMap<ContextKey, Vec<(Instant, Empty)>>,
     /// The one that expires first at the front.
     order: BTreeSet<(Instant, ContextId)>,
@@ -29,8 +30,8 @@ pub(super) struct Empties {
 }
 
 impl Empties {
-    pub(super) fn new(per_key: usize) -> Self {
-        Self { per_key, by_key: HashMap::new(), order: BTreeSet::new(), keys: HashMap::new() }
+    pub(super) fn new(per_key: usize, most: usize) -> Self {
+        Self { per_key, most, by_key: HashMap::new(), order: BTreeSet::new(), keys: HashMap::new() }
     }
 
     /// One is closed that would be kept for `retention` if anything had been written to it.
@@ -45,6 +46,17 @@ impl Empties {
             let id = theirs[0].1.id;
             self.forget(id);
         }
+        if self.keys.len() > self.most
+            && let Some((_, id)) = self.order.first().copied()
+        {
+            self.forget(id);
+        }
+    }
+
+    /// The first of a key of which this is so.
+    pub(super) fn find(&self, key: &ContextKey, is_it: impl Fn(&Empty) -> bool, now: Instant) -> Option<ContextId> {
+        let mut theirs = self.by_key.get(key)?.iter().filter(|(expires, _)| *expires > now);
+        theirs.find(|(_, empty)| is_it(empty)).map(|(_, empty)| empty.id)
     }
 
     /// Takes out the one of a key that is the claim's.
@@ -52,8 +64,7 @@ impl Empties {
         let token = claim.token?;
         let is_theirs =
             |empty: &Empty| empty.tokens.takes(&token, now) && (empty.user.is_none() || empty.user == claim.user);
-        let mut theirs = self.by_key.get(key)?.iter().filter(|(expires, _)| *expires > now);
-        let id = theirs.find(|(_, empty)| is_theirs(empty))?.1.id;
+        let id = self.find(key, is_theirs, now)?;
         self.forget(id)
     }
 

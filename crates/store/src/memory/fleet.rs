@@ -17,7 +17,9 @@ use self::traffic::{Client, Counts};
 use super::calls::Calls;
 use super::table::Table;
 use crate::context::{ContextId, Delivery, Issued};
-use crate::directory::{Asked, Demand, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView};
+use crate::directory::{
+    Asked, Demand, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, Settling, WorkerView,
+};
 use crate::outputs::Seen;
 use crate::sessions::{Account, Phase, Reach, TrackResult};
 use crate::wake::Topic;
@@ -215,9 +217,13 @@ impl Fleet {
         self.settled.map_or(Duration::ZERO, |settled| settled.saturating_duration_since(now))
     }
 
-    pub(super) fn settling(&mut self, contexts: &mut Table, now: Instant) -> Duration {
+    pub(super) fn settling(&mut self, contexts: &mut Table, now: Instant) -> Settling {
         self.sweep(contexts, now);
-        if self.workers.is_empty() { SETTLING } else { self.settles(now) }
+        match self.settles(now) {
+            _ if self.workers.is_empty() => Settling::Nobody,
+            Duration::ZERO => Settling::Done,
+            left => Settling::For(left),
+        }
     }
 
     fn orders(&mut self, owner: &Owner) -> Result<Orders, FleetError> {

@@ -1,6 +1,6 @@
 //! The traits of a fleet's store over the tables, with the clock.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use super::table::Table;
 use super::{Memory, now};
 use crate::calls::Calls;
 use crate::context::{ContextId, ContextKey, StoreError};
-use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, WorkerView};
+use crate::directory::{Demand, Directory, Entry, FleetError, Gate, Heartbeat, Orders, Settling, WorkerView};
 use crate::outputs::{Appended, Batch, Outputs, Read, Seen, Whose};
 use crate::sessions::{
     ClaimRequest, Claimed, Filter, Held, MAX_BATCH, Outcome, Page, Pending, Phase, Restoration, Restored, SessionView,
@@ -47,7 +47,7 @@ impl Directory for Memory {
         Ok(self.step(service, |fleet, contexts, now| fleet.register(contexts, worker, entry, now)))
     }
 
-    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError> {
+    async fn settling(&self, service: &ServiceName) -> Result<Settling, StoreError> {
         Ok(self.step(service, |fleet, contexts, now| fleet.settling(contexts, now)))
     }
 

@@ -83,7 +83,8 @@ impl Context {
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Self {
         let closed = Shelf::new(bounds.bytes / bounds.contexts.max(1));
-        let (contexts, by_key, empties) = (HashMap::new(), HashMap::new(), Empties::new(bounds.closed_per_key));
+        let (contexts, by_key, empties) =
+            (HashMap::new(), HashMap::new(), Empties::new(bounds.closed_per_key, bounds.contexts));
         Self { bounds, contexts, by_key, closed, empties, bytes: 0, evicted: Evicted::default() }
     }
 
@@ -169,11 +170,15 @@ impl Table {
         if self.contexts.len() >= self.bounds.contexts || self.bytes + bytes > self.bounds.bytes {
             return Err(StoreError::Full);
         }
-        self.empties.forget(kept.id);
+        let (mut user, mut tokens) = (kept.user.clone(), Tokens::restored(kept.issued));
+        // Its client has been elsewhere, and was given a later token.
+        let later = self.empties.forget(kept.id).filter(|empty| empty.tokens.generation() > tokens.generation());
+        if let Some(later) = later {
+            (user, tokens) = (later.user.or(user), later.tokens);
+        }
         let document = Document { data: kept.data.clone(), version: kept.version };
-        let empty = Context::empty(key, kept.user.clone(), Tokens::restored(kept.issued));
         self.bytes += bytes;
-        self.insert(kept.id, Context { document, bytes, holders: 1, ..empty });
+        self.insert(kept.id, Context { document, bytes, holders: 1, ..Context::empty(key, user, tokens) });
         Ok(())
     }
 
@@ -243,8 +248,9 @@ impl Table {
 
     pub(super) fn verify(&mut self, key: &ContextKey, token: &ResumeToken, now: Instant) -> Option<ContextId> {
         self.expire(now);
-        let mut newest = self.by_key.get(key)?.iter().rev().copied();
-        newest.find(|id| self.known(*id, now).is_some_and(|context| context.tokens.takes(token, now)))
+        let mut newest = self.by_key.get(key).into_iter().flatten().rev().copied();
+        let known = newest.find(|id| self.known(*id, now).is_some_and(|context| context.tokens.takes(token, now)));
+        known.or_else(|| self.empties.find(key, |empty| empty.tokens.takes(token, now), now))
     }
 
     pub(super) fn read(&mut self, id: ContextId, now: Instant) -> Option<Document> {

@@ -11,7 +11,7 @@ use super::reply::{self, Reply, nonsense};
 use super::{RedisStore, plain};
 use crate::context::StoreError;
 use crate::directory::{
-    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, WorkerView,
+    Asked, Demand, Directory, Entry, FleetError, Gate, Heartbeat, MAX_CAPACITY, Orders, SETTLING, Settling, WorkerView,
 };
 use crate::traffic::{HELD_LEASE, Traffic, Waits};
 use crate::words::{Epoch, Order, Owner, RouterId, WorkerId};
@@ -87,10 +87,12 @@ impl Directory for RedisStore {
         reply::parse(&reply::text(answer)?).map(Epoch)
     }
 
-    async fn settling(&self, service: &ServiceName) -> Result<Duration, StoreError> {
-        let arguments = [SETTLING.as_millis().to_string()];
-        let answer = self.run(&self.scripts().settling, service, &arguments).await.map_err(plain)?;
-        reply::parse(&reply::text(answer)?).map(Duration::from_millis)
+    async fn settling(&self, service: &ServiceName) -> Result<Settling, StoreError> {
+        let answer = self.run::<&str>(&self.scripts().settling, service, &[]).await.map_err(plain)?;
+        Ok(match reply::parse::<i64>(&reply::text(answer)?)? {
+            0 => Settling::Done,
+            left => u64::try_from(left).map_or(Settling::Nobody, |left| Settling::For(Duration::from_millis(left))),
+        })
     }
 
     async fn renew(&self, service: &ServiceName, owner: &Owner, beat: &Heartbeat) -> Result<Orders, FleetError> {

@@ -11,7 +11,7 @@ use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
     Arrangement, Bounds, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, EMPTY_RETENTION, Entry,
     FleetError, Gate, HELD_LEASE, Heartbeat, Held, Memory, Order, Owner, Phase, RedisConfig, SETTLING, SessionView,
-    Store, TOKEN_GRACE, Terms, Ticket, Told, Waits,
+    Settling, Store, TOKEN_GRACE, Terms, Ticket, Told, Waits,
 };
 
 use crate::arrangements::connected;
@@ -144,12 +144,20 @@ impl Model {
         (millis(terms.lease), millis(terms.reservation), millis(terms.afterlife))
     }
 
-    fn compare_settling(&self, seen: Duration) {
-        let unsure = self.settled.saturating_sub(self.now);
-        let left = if self.workers.is_empty() { millis(SETTLING) } else { unsure };
+    /// Nothing speaks against it that it lives at a worker that has not told of it.
+    fn may_live(&self, id: usize) -> bool {
+        self.over.get(&id).is_none_or(|(reason, _)| *reason == CloseReason::WorkerLost)
+    }
+
+    fn compare_settling(&self, seen: Settling) {
+        let left = self.settled.saturating_sub(self.now);
         // A server's clock goes on meanwhile.
-        let is_so = millis(seen) <= left && millis(seen) + 1000 > left && seen.is_zero() == (left == 0);
-        assert!(is_so, "{seen:?} and {left}");
+        let is_so = match seen {
+            Settling::Nobody => self.workers.is_empty(),
+            Settling::Done => left == 0 && !self.workers.is_empty(),
+            Settling::For(seen) => !seen.is_zero() && millis(seen) <= left && millis(seen) + 1000 > left,
+        };
+        assert!(is_so, "{seen:?} and {left}, {} workers", self.workers.len());
     }
 
     fn close(&mut self, ticket: Ticket, reason: CloseReason) {
@@ -287,7 +295,9 @@ impl Model {
             Some(holder) if !self.takes(holder.context, claim.claim.token) => return Err("duplicate"),
             Some(holder) if holder.asked.is_some() => return Err("closing"),
             Some(_) => {}
-            None if claim.claim.token.is_some() && self.now < self.settled => return Err("settling"),
+            None if claim.claim.token.is_some() && self.now < self.settled && self.may_live(id) => {
+                return Err("settling");
+            }
             None => {
                 let holders = || self.live.iter().filter(|live| live.role == Role::Holder);
                 let over = |bound: Option<std::num::NonZeroU32>, count: usize| {
@@ -508,7 +518,7 @@ impl Run {
                     Claimed::Duplicate { .. } => Err("duplicate"),
                     Claimed::Closing => Err("closing"),
                     Claimed::Settling(left) => {
-                        self.model.compare_settling(*left);
+                        self.model.compare_settling(Settling::For(*left));
                         Err("settling")
                     }
                     Claimed::RateLimited(_) => Err("rate"),

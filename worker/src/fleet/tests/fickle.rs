@@ -13,8 +13,8 @@ use streamfleet_store::{
     Appended, Batch, Calls, Claim, ClaimRequest, Claimed, ContextId, ContextKey, ContextStore, Delivery, Demand,
     Directory, Document, Entry, Epoch, Expected, Filter, FleetError, Gate, Heartbeat, Held, Issued, Listener, Memory,
     Opened, Orders, Outcome, Outputs, Owner, Page, Pending, Phase, Read, Restoration, Restored, RouterId, Seen,
-    SessionView, Sessions, Sharing, Store, StoreError, Ticket, Told, Topic, TrackId, TrackResult, Traffic, Version,
-    Waits, Wakeups, Whose, WorkerId, WorkerView, WriteError,
+    SessionView, Sessions, Settling, Sharing, Store, StoreError, Ticket, Told, Topic, TrackId, TrackResult, Traffic,
+    Version, Waits, Wakeups, Whose, WorkerId, WorkerView, WriteError,
 };
 
 /// More than any scene asks.

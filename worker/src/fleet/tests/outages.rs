@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, json};
 use streamfleet_session::CloseReason;
-use streamfleet_store::{ContextId, ContextStore as _, Directory as _, Expected, Gate, Store, Terms, Ticket, Version};
+use streamfleet_store::{
+    ContextId, ContextStore as _, Directory as _, Expected, Gate, Settling, Store, Terms, Ticket, Version,
+};
 
 use super::fickle::Fickle;
 use super::world::{Ground, World, a_moment, service};
@@ -83,6 +85,7 @@ async fn calls_outlive_a_store_that_has_gone_back_in_time() {
     a.place(1, "s").await.unwrap();
     a.until("active", async |a| a.active_at("s").await.is_some()).await;
     let (before, server) = (a.owner().epoch, ground.redis.as_ref().unwrap());
+    assert_eq!(a.store.settling(&service()).await, Ok(Settling::Done), "it has begun");
     let key = |name: &str| format!("sf:{{{}}}:{name}", service());
     server.command(&["FLUSHALL"]);
     let earlier = (before.0 - 60_000).to_string();
@@ -90,6 +93,8 @@ async fn calls_outlive_a_store_that_has_gone_back_in_time() {
     server.command(&["HSET", &key("worker:a"), "epoch", &earlier, "renewed", &earlier]);
     server.command(&["ZADD", &key("leases"), &earlier, "a"]);
     a.until("it has registered again", async |a| a.member.owner().is_some_and(|owner| owner.epoch > before)).await;
+    let settling = a.store.settling(&service()).await;
+    assert!(matches!(settling, Ok(Settling::For(_))), "it has come again, as others may: {settling:?}");
     a.until("its session is known", async |a| a.active_at("s").await.as_deref() == Some("a")).await;
     assert!(a.owned.ended.lock().is_empty());
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use streamfleet_session::CloseReason;
+use streamfleet_session::{CloseReason, SessionId};
 
 use super::{Client, Fleet, Session, Table};
 use crate::context::{ContextKey, Issued, Opened, StoreError};
@@ -39,8 +39,8 @@ impl Fleet {
             Some(_) if holder.is_some_and(|holder| self.is_closing(holder)) => return Ok(Claimed::Closing),
             Some(_) => {}
             None => {
-                let left = request.claim.token.map_or(Duration::ZERO, |_| self.settles(now));
-                if !left.is_zero() {
+                let left = self.settles(now);
+                if !left.is_zero() && request.claim.token.is_some() && self.may_live(&request.session) {
                     return Ok(Claimed::Settling(left));
                 }
                 if let Some(refused) = self.over_limit(request) {
@@ -62,6 +62,12 @@ impl Fleet {
             self.displace(contexts, request, now);
         }
         Ok(self.place(request, worker, opened, holder, now))
+    }
+
+    /// Whether nothing speaks against it that a session lives at a worker that has not told of it.
+    fn may_live(&self, id: &SessionId) -> bool {
+        let last = self.last.get(id).and_then(|ticket| self.over.get(ticket));
+        last.is_none_or(|over| over.reason == CloseReason::WorkerLost)
     }
 
     fn replay(&self, contexts: &mut Table, request: &ClaimRequest, now: Instant) -> Option<Claimed> {

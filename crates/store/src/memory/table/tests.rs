@@ -190,6 +190,38 @@ fn of_a_context_that_nothing_was_written_to_the_tokens_stay_for_a_while() {
     }
 }
 
+/// Whose service keeps nothing has nothing kept.
+#[test]
+fn empty_ones_are_not_kept_for_longer_than_others() {
+    let second = Duration::from_secs(1);
+    for (retention, after, is_known) in [
+        (Duration::ZERO, Duration::ZERO, false),
+        (5 * second, 4 * second, true),
+        (5 * second, 5 * second, false),
+        (RETENTION, EMPTY_RETENTION, false),
+    ] {
+        let mut world = World::new();
+        let opened = world.open("a", &nothing());
+        world.table.close_for(opened.id, retention, world.now);
+        world.now += after;
+        assert_eq!(world.table.verify(&key("a"), &token(1), world.now).is_some(), is_known, "{retention:?} {after:?}");
+        assert_eq!(world.open("a", &by_token(1)).resumed, is_known, "{retention:?} {after:?}");
+    }
+}
+
+#[test]
+fn as_many_empty_ones_are_known_as_others() {
+    let mut world = World::new();
+    for n in 0..=bounds().contexts {
+        let opened = world.open(&format!("s{n}"), &nothing());
+        world.table.close(opened.id, world.now);
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(world.table.empties.len(), bounds().contexts);
+    assert!(!world.open("s0", &by_token(1)).resumed);
+    assert!(world.open("s1", &by_token(2)).resumed);
+}
+
 #[test]
 fn a_few_empty_ones_of_an_id_are_known() {
     let mut world = World::new();

@@ -45,7 +45,7 @@ if held then
   if wants and cjson.decode(wants).reason then return { 'closing' } end
 else
   local left = token ~= '' and settles() or 0
-  if left > 0 then return { 'settling', int(left) } end
+  if left > 0 and may_live(id) then return { 'settling', int(left) } end
   if service_limit > 0 and call('HLEN', P .. 'ids') >= service_limit then return { 'service_limit' } end
   if user ~= '' and user_limit > 0
     and call('ZLEXCOUNT', P .. 'users', '[' .. user .. '\0', '(' .. user .. '\1') >= user_limit then

@@ -174,10 +174,14 @@ local function put_empties(key, all)
   if #all == 0 then call('DEL', name) else call('SET', name, cjson.encode(all), 'PX', EMPTY_RETENTION) end
 end
 
-local function forget_empty(key, id)
-  local all, rest = empties(key), {}
-  for _, empty in ipairs(all) do if empty.id ~= id then rest[#rest + 1] = empty end end
-  if #rest < #all then put_empties(key, rest) end
+-- Forgets it as such, and returns it.
+local function take_empty(key, id)
+  local all, rest, taken = empties(key), {}, nil
+  for _, empty in ipairs(all) do
+    if empty.id == id then taken = empty else rest[#rest + 1] = empty end
+  end
+  if taken then put_empties(key, rest) end
+  return taken
 end
 
 local function remember_empty(id, kept, retention)
@@ -194,7 +198,7 @@ local function revive(key, token, user)
   for _, empty in ipairs(empties(key)) do
     if by_token(empty, token, user) then
       local id = empty.id
-      forget_empty(key, id)
+      take_empty(key, id)
       empty.id, empty.expires = nil, nil
       empty.key, empty.holders, empty.version, empty.bytes = key, 0, 0, 0
       put_context(id, empty)
@@ -315,6 +319,13 @@ end
 -- For how long an id that nobody has may be somebody's.
 local function settles()
   return math.max(0, tonumber(call('GET', P .. 'settles') or 0) - now)
+end
+
+-- Whether nothing speaks against it that a session lives at a worker that has not told of it.
+local function may_live(id)
+  local last = call('HGET', P .. 'last', id)
+  local over = last and call('HGET', P .. 'over', last)
+  return not over or cjson.decode(over).reason == 'worker_lost'
 end
 
 local function begin_to_count()

@@ -24,9 +24,14 @@ local function restore_context(key, id, user, token, generation, version, data)
     or tonumber(call('GET', P .. 'contexts-bytes') or 0) + bytes > MAX_BYTES then
     return false
   end
-  forget_empty(key, id)
   kept = { key = key, token = token, generation = tonumber(generation), holders = 1, version = tonumber(version), bytes = bytes }
   if user ~= '' then kept.user = user end
+  -- Its client has been elsewhere, and was given a later token.
+  local empty = take_empty(key, id)
+  if empty and empty.generation > kept.generation then
+    kept.token, kept.offered, kept.previous, kept['until'] = empty.token, empty.offered, empty.previous, empty['until']
+    kept.generation, kept.user = empty.generation, empty.user or kept.user
+  end
   put_context(id, kept)
   call('HSET', at('documents'), id, data)
   if bytes > 0 then call('INCRBY', at('contexts-bytes'), int(bytes)) end

@@ -1,4 +1,4 @@
--- For how long it is unsure whether all sessions that live are known. ARGV: how long that is where there is no worker. In milliseconds.
+-- Whether all sessions that live are known: for how long that is unsure, in milliseconds, or -1 where there is no worker.
 sweep()
-if #call('ZRANGE', P .. 'leases', 0, 0) == 0 then return int(tonumber(ARGV[1])) end
+if #call('ZRANGE', P .. 'leases', 0, 0) == 0 then return '-1' end
 return int(settles())

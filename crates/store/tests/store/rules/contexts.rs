@@ -3,11 +3,11 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use streamfleet_session::ResumeToken;
 use streamfleet_store::{
-    Bounds, Claim, ContextKey, Delivery, Expected, Generation, InvalidData, Issued, Opened, Sharing, TOKEN_GRACE,
-    Version, WriteError,
+    Bounds, Claim, ClaimRequest, ContextKey, Delivery, Expected, Generation, InvalidData, Issued, Opened, Sharing,
+    TOKEN_GRACE, Version, WriteError,
 };
 
-use crate::world::{Scene, World, id, object, user};
+use crate::world::{Scene, World, id, object, request, user};
 
 fn key(scene: &Scene<'_>, session: &str) -> ContextKey {
     ContextKey { service: scene.service.clone(), session: id(session) }
@@ -223,6 +223,15 @@ pub(super) async fn closed_contexts_are_forgotten(world: &World) {
     let empty = open(&scene, "e", &Claim::default()).await;
     contexts.close(empty.id).await.unwrap();
     assert_eq!(contexts.read(empty.id).await.unwrap(), None, "nothing was written");
+    assert_eq!(contexts.verify(&key(&scene, "e"), &empty.token).await.unwrap(), Some(empty.id), "its client is known");
+    let brief = ClaimRequest { retention: Duration::from_secs(5), ..request("b", &["w"]) };
+    let worker = scene.worker("w", 1).await;
+    scene.active(&worker, &brief).await;
+    scene.end(&worker, brief.ticket).await;
+    let known = async || contexts.verify(&key(&scene, "b"), &brief.token).await.unwrap();
+    assert_eq!(known().await, Some(brief.context));
+    world.pass(Duration::from_secs(5)).await;
+    assert_eq!(known().await, None, "as long as its service keeps contexts");
     let mut all = Vec::new();
     for number in 0..=bounds.closed_per_key {
         all.push(past(&scene, "a", &Claim::default(), &number.to_string()).await.id);

@@ -3,11 +3,11 @@ use std::time::Duration;
 use serde_json::json;
 use streamfleet_session::CloseReason;
 use streamfleet_store::{
-    ClaimRequest, Claimed, Entry, Expected, FleetError, Generation, Issued, Kept, Owner, Phase, Restoration, Restored,
-    SETTLING, SessionView,
+    ClaimRequest, Claimed, ContextKey, Entry, Expected, FleetError, Generation, Issued, Kept, Owner, Phase,
+    Restoration, Restored, SETTLING, SessionView, Settling, TOKEN_GRACE, Version,
 };
 
-use crate::world::{World, beat, end_of, limit, name, object, request, restored, user, with_token};
+use crate::world::{World, beat, end_of, id, limit, name, object, request, restored, user, with_token};
 
 pub(super) async fn lost_workers_are_reaped_once(world: &World) {
     let scene = world.scene();
@@ -125,30 +125,35 @@ pub(super) async fn the_younger_goes(world: &World) {
 pub(super) async fn who_says_that_he_was_here_waits_for_workers_that_come_again(world: &World) {
     let scene = world.scene();
     let settling = async || scene.store.settling(&scene.service).await.unwrap();
-    assert_eq!(settling().await, SETTLING, "nobody is there");
+    assert_eq!(settling().await, Settling::Nobody);
     let again = async |worker: &str| {
         let epoch = scene.store.register(&scene.service, &name(worker), Entry::Again).await.unwrap();
         let owner = Owner { worker: name(worker), epoch };
         scene.renew(&owner, 8).await;
         owner
     };
-    scene.worker("c", 8).await;
-    assert_eq!(settling().await, Duration::ZERO, "one that begins has lost nothing");
+    let c = scene.worker("c", 8).await;
+    assert_eq!(settling().await, Settling::Done, "one that begins has lost nothing");
+    let gone = request("gone", &["c"]);
+    scene.active(&c, &gone).await;
+    scene.end(&c, gone.ticket).await;
     again("a").await;
     let lived = request("k3x9", &["a"]);
     let back = with_token("k3x9", &["a"], lived.token);
     let Claimed::Settling(left) = scene.claim(&back).await else { panic!("it may live") };
     assert!(left <= SETTLING && left > SETTLING / 2, "{left:?}");
-    // Who has never been here is served.
+    // Who has never been here is served, and whoever is known to have ended.
     scene.place(&request("new", &["a"])).await;
+    scene.place(&with_token("gone", &["a"], gone.token)).await;
     world.pass(SETTLING / 2).await;
     let b = again("b").await;
-    assert!(settling().await <= SETTLING / 2, "the second one does not begin it anew");
+    let Settling::For(left) = settling().await else { panic!("it goes on") };
+    assert!(left <= SETTLING / 2, "the second one does not begin it anew: {left:?}");
     let sessions = [restored(&lived, Duration::from_secs(90))];
     assert_eq!(scene.store.restore(&scene.service, &b, &sessions).await.unwrap(), [Restoration::Kept]);
     assert_eq!(scene.place(&back).await.takes_over, Some(lived.ticket), "it is there, and found at once");
     world.pass(SETTLING / 2).await;
-    assert_eq!(settling().await, Duration::ZERO);
+    assert_eq!(settling().await, Settling::Done);
     let over = with_token("over", &["a"], lived.token);
     assert!(matches!(scene.claim(&over).await, Claimed::Placed(_)), "nobody has said that it lives");
 }
@@ -182,13 +187,42 @@ pub(super) async fn who_has_gone_on_elsewhere_stays_there(world: &World) {
         let opened = scene.active(&b, &gone_on).await.opened;
         assert_eq!((opened.resumed, opened.id), (true, context), "wrote: {has_written}, {tries} tries");
         a.epoch = scene.store.register(&scene.service, &a.worker, Entry::New).await.unwrap();
-        let returned = restored(&left, old);
-        let returned = Restored { context: Kept { id: context, ..returned.context }, ..returned };
+        let mut returned = restored(&left, old);
+        returned.context.id = context;
+        if !has_written {
+            (returned.context.version, returned.context.data) = (Version::default(), serde_json::Map::new());
+        }
         assert_eq!(written(&a, returned).await, Restoration::Superseded);
         assert_eq!((scene.holder("k3x9").await, scene.load("a").await), (Some(gone_on.ticket), Some(0)));
         scene.end(&b, gone_on.ticket).await;
         scene.renew(&a, 8).await;
     }
+}
+
+/// Where nothing was written, and the session that it went on with is over: a token that was replaced was good again, and the client's own
+/// was not.
+pub(super) async fn a_worker_that_returns_brings_no_old_token_back(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let left = request("k3x9", &["a"]);
+    let context = scene.active(&a, &left).await.opened.id;
+    world.pass(world.terms.lease).await;
+    let b = scene.worker("b", 8).await;
+    let gone_on = with_token("k3x9", &["b"], left.token);
+    assert_eq!(scene.active(&b, &gone_on).await.opened.id, context);
+    scene.end(&b, gone_on.ticket).await;
+    let key = ContextKey { service: scene.service.clone(), session: id("k3x9") };
+    world.pass(TOKEN_GRACE).await;
+    scene.renew(&b, 8).await;
+    let verify = async |token| scene.contexts().verify(&key, token).await.unwrap();
+    assert_eq!([verify(&left.token).await, verify(&gone_on.token).await], [None, Some(context)], "it is over");
+    let epoch = scene.store.register(&scene.service, &a.worker, Entry::Again).await.unwrap();
+    let mut returned = restored(&left, Duration::from_secs(90));
+    returned.context.id = context;
+    (returned.context.version, returned.context.data) = (Version::default(), serde_json::Map::new());
+    let owner = Owner { epoch, ..a };
+    assert_eq!(scene.store.restore(&scene.service, &owner, &[returned]).await.unwrap(), [Restoration::Kept]);
+    assert_eq!([verify(&left.token).await, verify(&gone_on.token).await], [None, Some(context)], "it lives again");
 }
 
 /// The store has lost all, and both are written again in either order.

@@ -45,7 +45,7 @@ rules! {
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored,
         a_claim_that_nobody_confirmed_gives_way, the_younger_goes, who_has_gone_on_elsewhere_stays_there,
-        who_has_gone_on_elsewhere_stays_whoever_is_written_first,
+        who_has_gone_on_elsewhere_stays_whoever_is_written_first, a_worker_that_returns_brings_no_old_token_back,
         who_says_that_he_was_here_waits_for_workers_that_come_again;
     outputs: outputs_are_numbered_and_bounded, outputs_that_a_store_has_missed_are_asked_for, outputs_outlive_their_session,
         outputs_are_their_verified_users, outputs_go_on_with_their_context;
