@@ -60,13 +60,19 @@ impl<'a> Views<'a> {
     /// Of these.
     #[must_use]
     pub fn of(views: &'a [WorkerView]) -> Self {
-        Self(views.iter().map(|view| (view.owner.worker.as_str(), view)).collect())
+        views.iter().collect()
     }
 
     /// What it has told of one.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a WorkerView> {
         self.0.get(name).copied()
+    }
+}
+
+impl<'a> FromIterator<&'a WorkerView> for Views<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a WorkerView>>(views: T) -> Self {
+        Self(views.into_iter().map(|view| (view.owner.worker.as_str(), view)).collect())
     }
 }
 

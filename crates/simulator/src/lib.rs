@@ -1,8 +1,9 @@
 //! The shipped scaling rules over a day of generated or recorded load.
 //!
-//! Nothing here decides anything: [`streamfleet_scaling::decide`] says what is made, drained and removed, and
-//! [`streamfleet_placement`] where a session goes, as in the operator and in routers. What is played is the rest: sessions that
-//! come and go, pods that start, and Kubernetes' HorizontalPodAutoscaler, to compare with.
+//! Nothing here decides anything: [`streamfleet_scaling::decide`] says what is made, drained and removed,
+//! [`streamfleet_operator::steps`] by which steps, [`WorkerView::is_drained`](streamfleet_store::WorkerView::is_drained) when nobody is
+//! left, and [`streamfleet_placement`] where a session goes, as in the operator and in routers. What is played is the rest: sessions that
+//! come and go, pods that start, workers that say what they have, and Kubernetes' HorizontalPodAutoscaler, to compare with.
 //!
 //! ```
 //! use streamfleet_simulator::{Generator, Hpa, Rule, Setup, autoscaler, streamfleet};
@@ -14,9 +15,8 @@
 //! assert!(ours.pod_hours < autoscaler(&setup, &hpa, &load).pod_hours);
 //! ```
 //!
-//! What is absent: networks, clocks, threads; a router's snapshot is never old, and no pod fails. Those are the cluster
-//! tests' matter. Nor is one drain's way through pods and store played, by which the operator learns that nobody is left and
-//! nobody comes any more (`operator/src/steps.rs`): a pod that drains takes no session here, and is empty once it has none.
+//! What is absent: networks, clocks, threads; a router's snapshot is never old, the store never away, no operator dies between two
+//! steps, and no pod fails. Those are the cluster tests' matter, and the operator's own (`operator/src/steps/played.rs`).
 
 pub mod csv;
 mod hpa;
@@ -25,6 +25,7 @@ mod ours;
 mod outcome;
 pub mod plot;
 mod random;
+mod way;
 mod world;
 
 pub use hpa::{Hpa, Victims};

@@ -7,6 +7,7 @@ use streamfleet_placement::Packing;
 use streamfleet_scaling::{Buffer, Memory, Moment, Snapshot, Traffic, Tuning, Worker, decide};
 use streamfleet_scaling::{Figures, Phase, Stay};
 
+use crate::way::Ways;
 use crate::world::{Keeper, Pod, Setup, Way, World, millis};
 
 /// How the rule is tuned.
@@ -35,6 +36,7 @@ pub(crate) struct Operator {
     packing: Packing,
     memory: Memory,
     snapshot: Snapshot<u32>,
+    ways: Ways,
 }
 
 impl Operator {
@@ -49,20 +51,22 @@ impl Operator {
             tick: rule.tick,
             ..Tuning::default()
         };
-        Self { tuning, packing: rule.packing, memory: Memory::default(), snapshot: Snapshot::default() }
+        let (memory, snapshot, ways) = (Memory::default(), Snapshot::default(), Ways::default());
+        Self { tuning, packing: rule.packing, memory, snapshot, ways }
     }
 
     fn see(&mut self, world: &World<'_>) {
         let (arrived, departed, refused) = (world.tally.arrived, world.tally.departed, world.tally.refused);
         self.snapshot.traffic = Some(Traffic { arrived, departed, refused, held: world.held() });
         self.snapshot.workers.clear();
-        let seen = |(id, pod): (u32, &Pod)| worker(id, pod, world);
+        self.ways.renew(world);
+        let seen = |(id, pod): (u32, &Pod)| worker(id, pod, &self.ways, world);
         self.snapshot.workers.extend(world.alive().filter_map(seen));
     }
 }
 
 /// A pod as the operator sees it.
-fn worker(id: u32, pod: &Pod, world: &World<'_>) -> Option<Worker<u32>> {
+fn worker(id: u32, pod: &Pod, ways: &Ways, world: &World<'_>) -> Option<Worker<u32>> {
     let phase = match pod.way {
         Way::Starting => Phase::Starting,
         Way::Serving => Phase::Serving,
@@ -79,8 +83,7 @@ fn worker(id: u32, pod: &Pod, world: &World<'_>) -> Option<Worker<u32>> {
         capacity: world.setup.capacity,
         figures: Figures::Fresh,
         stay: Stay::Welcome,
-        // A worker says so with a renewal after it was asked.
-        empty: phase == Phase::Draining && pod.sessions == 0 && pod.since < world.now,
+        empty: phase == Phase::Draining && ways.is_empty(id),
     })
 }
 
@@ -96,17 +99,6 @@ impl Keeper for Operator {
     fn look(&mut self, world: &mut World<'_>) {
         self.see(world);
         let plan = decide(&self.tuning, &self.snapshot, &mut self.memory, Moment::from_millis(world.now));
-        for id in plan.undrain {
-            world.serve(id);
-        }
-        for _ in 0..plan.create {
-            world.create();
-        }
-        for (id, _) in plan.drain {
-            world.drain(id);
-        }
-        for id in plan.remove {
-            world.remove(id);
-        }
+        self.ways.follow(&plan, world);
     }
 }
