@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_put_off_is_no_look() {
+        let mut attempts = Attempts::default();
+        assert!(attempts.claims(), "it counts");
+        attempts.put_off();
+        assert!(!attempts.claims() && attempts.may_look_again(), "once, and the directory is looked at again");
+        assert!(!attempts.claims() && !attempts.may_look_again());
+    }
+
+    #[test]
     fn who_waits_and_who_looks_again() {
         let check = |outcome: Option<Outcome>, claims: u32, expected: (bool, bool)| {
             let mut attempts = Attempts::default();

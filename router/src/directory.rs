@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_session::ServiceName;
-use streamfleet_store::{Store, Topic, WorkerView};
+use streamfleet_store::{SETTLING, Store, Topic, WorkerView};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -27,13 +27,27 @@ pub struct Snapshot {
     pub workers: Vec<WorkerView>,
     /// When the store last answered.
     read: Option<Instant>,
+    /// When it last told of any worker.
+    peopled: Option<Instant>,
 }
 
 impl Snapshot {
     /// Workers as the store has told them at `now`.
     #[must_use]
     pub fn read_at(workers: Vec<WorkerView>, now: Instant) -> Self {
-        Self { workers, read: Some(now) }
+        Self::default().then(workers, now)
+    }
+
+    /// What it is when the store has told of these workers.
+    fn then(&self, workers: Vec<WorkerView>, now: Instant) -> Self {
+        let peopled = if workers.is_empty() { self.peopled } else { Some(now) };
+        Self { workers, read: Some(now), peopled }
+    }
+
+    /// Whether there were workers so lately that those that there are now may have been lost with the store, and not have gone.
+    #[must_use]
+    pub fn was_peopled(&self, now: Instant) -> bool {
+        self.peopled.is_some_and(|peopled| now.saturating_duration_since(peopled) < 2 * SETTLING)
     }
 
     /// For how long the store has not told anything; `None` if it never has.
@@ -120,7 +134,8 @@ impl Keeper {
                     if std::mem::take(&mut away) {
                         tracing::info!(%service, "the directory is read again");
                     }
-                    self.snapshots.send_replace(Arc::new(Snapshot::read_at(workers, Instant::now())));
+                    let next = self.snapshots.borrow().then(workers, Instant::now());
+                    self.snapshots.send_replace(Arc::new(next));
                 }
                 // The first failure is news.
                 Err(error) if !std::mem::replace(&mut away, true) => {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use streamfleet_session::fleet::{HERE_HEADER, PlacedContext, Share, Standing, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
-use streamfleet_store::{Reach, SETTLING, Ticket};
+use streamfleet_store::{Reach, Settling, StoreError, Ticket};
 use tokio::time::timeout;
 
 use super::claim::{Grant, Wanted};
@@ -29,10 +29,24 @@ use crate::roster::Desk;
 const SEARCH_TIME: Duration = Duration::from_millis(200);
 /// Workers that one search asks at a time.
 pub(super) const ASKED_AT_ONCE: usize = 64;
+/// Who waits for workers to tell the store what they have. Those of one kind take no place of another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returning {
+    Socket,
+    Offer,
+    /// Whoever asks for a session over HTTP.
+    Asker,
+}
+
+impl Returning {
+    pub(super) const KINDS: usize = 3;
+}
+
 /// How often somebody looks whether a session is known again.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Who wait at a router for workers to tell the store what they have: more than had sockets by one router that died.
-pub(super) const MAX_SETTLING: usize = 4096;
+/// Who wait at a router for workers to tell the store what they have, of each kind: with half of the places that sockets have before they
+/// say anything, and with bodies of 128 MB.
+pub(super) const MAX_SETTLING: usize = 512;
 /// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
 pub(super) const MAX_SEARCHES: usize = 32;
 
@@ -138,12 +152,28 @@ impl Api {
 }
 
 impl Call {
-    /// Waits a while for workers to tell the store what they have.
-    pub(super) async fn settles(&self, left: Duration) -> Result<(), Failure> {
-        let turn = self.api.settling.try_acquire();
-        let _turn = turn.map_err(|_| Failure::NoCapacity { retry_after: FULL_RETRY })?;
-        tokio::time::sleep(left.min(SETTLING)).await;
+    /// Waits a while for workers to tell the store what they have: no longer than until it is to be asked again.
+    ///
+    /// # Errors
+    /// [`Failure::UpstreamUnavailable`] where too many do. They want no more workers: they have theirs.
+    pub(super) async fn settles(&self, kind: Returning, left: Duration) -> Result<(), Failure> {
+        let turn = self.api.settling[kind as usize].try_acquire();
+        let _turn = turn.map_err(|_| Failure::UpstreamUnavailable)?;
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
         Ok(())
+    }
+
+    /// For how long the store may not know of a session that lives; `None` where it does, or there is no worker that could have it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn settling(&self) -> Result<Option<Duration>, StoreError> {
+        Ok(match self.api.parts.store.settling(&self.desk.service.name).await? {
+            Settling::Done => None,
+            Settling::For(left) => Some(left),
+            // All that there were a moment ago are about to come again.
+            Settling::Nobody => self.desk.directory.now().was_peopled(Instant::now()).then_some(LOOK_AGAIN),
+        })
     }
 
     /// A place that no claim stands behind.

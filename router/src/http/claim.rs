@@ -17,6 +17,7 @@ use streamfleet_store::{
 };
 
 use super::Call;
+use super::away::Returning;
 use super::record::Audit;
 use super::wait::Wait;
 use crate::attempt::{self, Attempts, FULL_RETRY, Fate, Next, Outcome};
@@ -244,7 +245,11 @@ impl Call {
                 Err(Unclaimed::Settling(left)) => {
                     claim.settle(Fate::Kept);
                     attempts.put_off();
-                    wait.settles(left).await?;
+                    let kind = match wanted.medium {
+                        Medium::Udp => Returning::Offer,
+                        Medium::Socket => Returning::Socket,
+                    };
+                    wait.settles(kind, left).await?;
                     continue;
                 }
                 Err(Unclaimed::Refused(failure)) => return Err(failure),

@@ -42,6 +42,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::away::Returning;
 use self::owner::Aspect;
 use self::record::Record;
 use self::socket::Dialect;
@@ -111,7 +112,7 @@ struct Api {
     /// Of telephone calls, which take longer, and of which each that ends while the store is away is one.
     call_searches: Semaphore,
     /// Who wait for workers to tell the store what they have.
-    settling: Semaphore,
+    settling: [Semaphore; Returning::KINDS],
     streams: Arc<Semaphore>,
     record: Record,
 }
@@ -207,7 +208,7 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let known = Arc::<Mutex<Known>>::default();
     let record = Record::new(meter, &parts.hold, &known, &parts.roster, &parts.sockets);
     let [searches, call_searches] = [(); 2].map(|()| Semaphore::new(away::MAX_SEARCHES));
-    let settling = Semaphore::new(away::MAX_SETTLING);
+    let settling = [(); Returning::KINDS].map(|()| Semaphore::new(away::MAX_SETTLING));
     let streams = Arc::new(Semaphore::new(parts.streams.min(Semaphore::MAX_PERMITS)));
     let api = Arc::new(Api { parts, known, searches, call_searches, settling, streams, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));

@@ -13,10 +13,10 @@ use streamfleet_edge::{body, reply};
 use streamfleet_session::fleet::{USER_HEADER, VOUCHED, VOUCHED_HEADER, encode_user};
 use streamfleet_session::wire::{Failure, InputBody, OutputsQuery, TriggerBody};
 use streamfleet_session::{Claims, CloseReason, SessionId, UserId};
-use streamfleet_store::{Gate, LiveSession, Reach, SETTLING, SessionView, Settling};
+use streamfleet_store::{Gate, LiveSession, Reach, SETTLING, SessionView};
 
 use super::Call;
-use super::away::{Found, LOOK_AGAIN, Search};
+use super::away::{Found, Returning, Search};
 use super::claim::unavailable;
 use super::control::Authority;
 use super::offer::access_token;
@@ -254,14 +254,19 @@ impl Call {
                 }
                 Err(error) => return Err(unavailable(&error)),
             };
-            let Ok(Settling::For(left)) = store.settling(&key.0).await else { return unless_it_lives };
+            let left = match self.settling().await {
+                Ok(None) => return unless_it_lives,
+                Ok(Some(left)) => left,
+                Err(error) if error.is_away() => continue,
+                Err(error) => return Err(unavailable(&error)),
+            };
             if let Search::Found(found) = self.api.search(&self.desk, id).await {
                 return Ok(Owner::Said(found));
             }
             if Instant::now() >= until {
-                return Err(Failure::UpstreamUnavailable);
+                return unless_it_lives;
             }
-            self.settles(left.min(LOOK_AGAIN)).await?;
+            self.settles(Returning::Asker, left).await?;
         }
     }
 

@@ -24,11 +24,11 @@ use streamfleet_session::wire::Failure;
 use streamfleet_session::{Claims, CloseReason};
 use streamfleet_socket::hello::{Earlier, Hello, Otherwise};
 use streamfleet_socket::{Connection, ConnectionLimits, Opening};
-use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, Settling, WorkerView};
+use streamfleet_store::{ContextKey, Delivery, Gate, Phase, Reach, SessionView, WorkerView};
 use tracing::Instrument as _;
 
 use super::Call;
-use super::away::{LOOK_AGAIN, Search};
+use super::away::{Returning, Search};
 use super::claim::{Ask, Carrier, Medium, Told, Wanted, trace_headers, unavailable};
 use super::offer::access_token;
 use super::wait::Wait;
@@ -230,11 +230,10 @@ impl Call {
         let live = loop {
             match store.session(&service, &earlier.id).await {
                 Ok(Some(SessionView::Live(live))) => break live,
-                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => match store.settling(&service).await {
-                    Ok(Settling::Done) => return Ok(None),
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => match self.settling().await {
+                    Ok(None) => return Ok(None),
                     // Its worker may be about to write it again. What is begun anew would be ended then.
-                    Ok(Settling::For(left)) => wait.settles(left.min(LOOK_AGAIN)).await?,
-                    Ok(Settling::Nobody) => wait.for_somebody_else().await?,
+                    Ok(Some(left)) => wait.settles(Returning::Socket, left).await?,
                     Err(error) if error.is_away() => {}
                     Err(error) => return Err(unavailable(&error)),
                 },

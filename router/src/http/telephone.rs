@@ -15,7 +15,7 @@ use streamfleet_session::{CloseReason, SessionId};
 use streamfleet_socket::hello::Proof;
 use streamfleet_socket::protocol::{CallSid, CallStart, PARAMETER_SESSION};
 use streamfleet_socket::telephone::{CallLeg, CallNonce, CallTokenKey, InvalidCallToken, form_parameters, returning};
-use streamfleet_store::{Reach, SessionView, Settling};
+use streamfleet_store::{Reach, SessionView};
 use tokio::time::timeout;
 
 use super::Call;
@@ -97,8 +97,8 @@ impl Call {
                 return Some(answer);
             }
             let knows_somebody = || self.desk.directory.now().workers.iter().any(|view| view.said.is_some());
-            let goes_on = match self.api.parts.store.settling(&self.desk.service.name).await {
-                Ok(settling) => settling != Settling::Done,
+            let goes_on = match self.settling().await {
+                Ok(left) => left.is_some(),
                 Err(_) => !knows_somebody(),
             };
             if !goes_on || Instant::now() + CALL_AGAIN > until {

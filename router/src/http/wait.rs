@@ -8,6 +8,7 @@ use streamfleet_session::wire::Failure;
 use streamfleet_store::{Gate, SETTLING, WorkerView};
 
 use super::Call;
+use super::away::Returning;
 use super::claim::Wanted;
 use crate::attempt::{Attempts, FULL_RETRY};
 use crate::directory::{Directory, Snapshot};
@@ -112,22 +113,14 @@ impl<'a> Wait<'a> {
 
     /// Waits a while for workers to tell the store what they have. That is none of the waiting that services bound and that more workers
     /// would end.
-    pub(super) async fn settles(&mut self, left: Duration) -> Result<(), Failure> {
+    pub(super) async fn settles(&mut self, kind: Returning, left: Duration) -> Result<(), Failure> {
+        self.place = None;
         let since = *self.settles.get_or_insert_with(Instant::now);
         // Workers that come again and again must not hold anybody for ever.
         if since.elapsed() > 2 * SETTLING {
-            return Err(Failure::NoCapacity { retry_after: FULL_RETRY });
+            return Err(Failure::UpstreamUnavailable);
         }
-        self.call.settles(left).await
-    }
-
-    /// Waits for a worker where the store knows of none.
-    pub(super) async fn for_somebody_else(&mut self) -> Result<(), Failure> {
-        // What was read before may say otherwise yet.
-        if !self.for_anybody().await? {
-            self.later(LOOK).await.inspect_err(|_| self.give_up())?;
-        }
-        Ok(())
+        self.call.settles(kind, left).await
     }
 
     /// Waits for a worker that can be asked, where none is known; whether that was so.

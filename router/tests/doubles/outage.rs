@@ -300,6 +300,40 @@ async fn a_session_is_looked_for_and_moves_until_all_workers_have_told_the_store
     assert_eq!(placed.takes_over, Some(seen.placed.as_ref().unwrap().ticket));
 }
 
+/// The store is there, and no worker has told it anything yet.
+#[tokio::test]
+async fn a_session_is_looked_for_also_before_any_worker_is_there_again() {
+    let mut redis = Redis::start();
+    let (mut world, one, _) = fleet(&redis, json!({})).await;
+    let (socket, token) = begin(&one, "socket").await;
+    let at = offered(&mut world).await.worker;
+    drop(socket);
+    world.late.lock().extend(["v".to_owned(), "w".to_owned()]);
+    redis.stop();
+    redis.again();
+    let is_there = async {
+        while !world.store.workers(&service()).await.is_ok_and(|workers| workers.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, is_there).await.expect("it is there, and knows nobody");
+    let back = async {
+        let mut back = open(&one).await;
+        back.send(start("socket", &json!({ "resume": token }))).await.unwrap();
+        text(&mut back).await
+    };
+    let asked = async {
+        let first = world.client.get(format!("{one}/sessions/first")).bearer_auth(ADMIN).send().await;
+        first.unwrap().status().as_u16()
+    };
+    let come = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.late.lock().clear();
+    };
+    let (back, asked, ()) = tokio::join!(back, asked, come);
+    assert_eq!((back, asked), (format!("{at}: attached"), 200));
+}
+
 /// A client of a service that has no worker: that it waits, or may not, is told to whoever makes them.
 #[tokio::test]
 async fn who_comes_back_to_a_service_without_workers_is_a_demand_for_them() {

@@ -106,6 +106,12 @@ async fn who_holds_a_live_session_is_known_here() {
     assert!(contexts.verify(&key, &ResumeToken::from_random([8; ResumeToken::LEN])).await.is_err());
     contexts.let_go(id);
     assert!(contexts.verify(&key, &TOKEN).await.is_err());
+    // A store that has come back, and has forgotten it.
+    let (lost, token) = (ContextId::from_random(99), ResumeToken::from_random([9; ResumeToken::LEN]));
+    contexts.hold(lost, Document::default(), token, &"a".parse().unwrap());
+    store.away.store(false, Relaxed);
+    assert_eq!(contexts.verify(&key, &token).await, Ok(Some(lost)));
+    assert_eq!(contexts.verify(&other, &token).await, Ok(None));
 }
 
 /// A handler here and a backend at another worker, while only this worker cannot reach the store.

@@ -38,8 +38,8 @@ pub const EMPTY_RETENTION: Duration = Duration::from_secs(60);
 pub struct Bounds {
     /// How long a closed context can be resumed.
     pub retention: Duration,
-    /// Contexts, open and closed. The longest closed make room for new ones; open ones never do. Beside them as many that nothing was
-    /// written to and nobody holds, of which the tokens are kept.
+    /// Contexts, open and closed. The longest closed make room for new ones; open ones never do. A [`Memory`] has beside them as many that
+    /// nothing was written to and nobody holds, of which the tokens are kept.
     pub contexts: usize,
     /// Bytes of all documents, as compact JSON. Closed contexts make room here too: first those with more than an equal
     /// share (`bytes` / `contexts`), the longest closed of them first, then all others. Open ones never do: what is

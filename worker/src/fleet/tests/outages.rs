@@ -22,6 +22,21 @@ async fn world() -> (Arc<Fickle>, World) {
     (fickle, world)
 }
 
+/// It may have lost everybody by the time that it is there.
+#[tokio::test(start_paused = true)]
+async fn who_has_found_no_store_comes_as_one_of_many() {
+    let fickle = Arc::<Fickle>::default();
+    fickle.away.store(true, Relaxed);
+    let store: Arc<dyn Store> = fickle.clone();
+    let world = World::new(store, Terms::default(), "a");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(fickle.memory.settling(&service()).await, Ok(Settling::Nobody));
+    fickle.away.store(false, Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(world.member.owner().is_some());
+    assert!(matches!(fickle.memory.settling(&service()).await, Ok(Settling::For(_))));
+}
+
 /// SIGTERM while it is away: that the worker drains is to be shown, and would be tried again and again.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_is_asked_now_and_then_whatever_there_is_to_show() {
