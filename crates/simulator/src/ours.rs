@@ -68,10 +68,11 @@ impl Operator {
 /// A pod as the operator sees it.
 fn worker(id: u32, pod: &Pod, ways: &Ways, world: &World<'_>) -> Option<Worker<u32>> {
     let phase = match pod.way {
+        Way::Ending | Way::Gone => return None,
+        Way::Starting | Way::Serving if ways.drains(id) => Phase::Draining,
         Way::Starting => Phase::Starting,
         Way::Serving => Phase::Serving,
         Way::Draining => Phase::Draining,
-        Way::Ending | Way::Gone => return None,
     };
     Some(Worker {
         id,

@@ -38,6 +38,11 @@ impl Ways {
         }
     }
 
+    /// Whether a pod says that it drains.
+    pub(crate) fn drains(&self, id: u32) -> bool {
+        self.known[id as usize].facts.marks.draining
+    }
+
     /// Whether nothing is left of what a pod that drains has had.
     pub(crate) fn is_empty(&self, id: u32) -> bool {
         let view = &self.known[id as usize].view;
@@ -58,6 +63,7 @@ impl Ways {
         let drained = plan.drain.iter().map(|(id, _)| *id);
         let mut concerned: BTreeSet<u32> = plan.undrain.iter().chain(&plan.remove).copied().chain(drained).collect();
         concerned.extend(&self.draining);
+        // Of others nothing is wanted, and there are many.
         let concerned = || concerned.iter().map(|id| &self.known[*id as usize]);
         let pods: Vec<&PodFacts> = concerned().map(|known| &known.facts).collect();
         let views: Views<'_> = concerned().map(|known| &known.view).filter(|view| view.said.is_some()).collect();
@@ -87,10 +93,6 @@ impl Ways {
                 let protected = facts.marks.protected;
                 facts.marks = Marks { draining: true, since: Some(*since), reason: Some(why.clone()), protected };
                 self.draining.insert(id);
-                // Nobody can ask one that the store does not know, and it is not waited for.
-                if view.said.is_none() {
-                    world.drain(id);
-                }
             }
             Step::Protect(_) => facts.marks.protected = true,
             Step::Unprotect(_) => facts.marks.protected = false,
