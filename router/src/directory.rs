@@ -27,27 +27,36 @@ pub struct Snapshot {
     pub workers: Vec<WorkerView>,
     /// When the store last answered.
     read: Option<Instant>,
-    /// When it last told of any worker.
-    peopled: Option<Instant>,
+    /// When it last might have told of workers, and did not tell of any: it had until then, or had been away.
+    missed: Option<Instant>,
 }
 
 impl Snapshot {
     /// Workers as the store has told them at `now`.
     #[must_use]
     pub fn read_at(workers: Vec<WorkerView>, now: Instant) -> Self {
-        Self::default().then(workers, now)
+        Self { workers, read: Some(now), missed: None }
     }
 
-    /// What it is when the store has told of these workers.
-    fn then(&self, workers: Vec<WorkerView>, now: Instant) -> Self {
-        let peopled = if workers.is_empty() { self.peopled } else { Some(now) };
-        Self { workers, read: Some(now), peopled }
+    /// What it is when the store has told of these workers, and whether it was away before that.
+    fn then(&self, workers: Vec<WorkerView>, was_away: bool, now: Instant) -> Self {
+        let are_missed = workers.is_empty() && (was_away || !self.workers.is_empty());
+        let missed = if are_missed { Some(now) } else { self.missed };
+        Self { workers, read: Some(now), missed }
     }
 
-    /// Whether there were workers so lately that those that there are now may have been lost with the store, and not have gone.
+    /// Whether a store that tells of no worker may have lost them a moment ago, and they are still there.
     #[must_use]
-    pub fn was_peopled(&self, now: Instant) -> bool {
-        self.peopled.is_some_and(|peopled| now.saturating_duration_since(peopled) < 2 * SETTLING)
+    pub fn may_be_lost(&self, now: Instant) -> bool {
+        // It has not been read again since.
+        let are_known = !self.workers.is_empty();
+        are_known || self.missed.is_some_and(|missed| now.saturating_duration_since(missed) < 2 * SETTLING)
+    }
+
+    /// Whether any worker is known that can be asked.
+    #[must_use]
+    pub fn has_anybody(&self) -> bool {
+        self.workers.iter().any(|view| view.said.is_some())
     }
 
     /// For how long the store has not told anything; `None` if it never has.
@@ -131,10 +140,11 @@ impl Keeper {
         loop {
             match store.workers(&service).await {
                 Ok(workers) => {
-                    if std::mem::take(&mut away) {
+                    let was_away = std::mem::take(&mut away);
+                    if was_away {
                         tracing::info!(%service, "the directory is read again");
                     }
-                    let next = self.snapshots.borrow().then(workers, Instant::now());
+                    let next = self.snapshots.borrow().then(workers, was_away, Instant::now());
                     self.snapshots.send_replace(Arc::new(next));
                 }
                 // The first failure is news.
@@ -154,6 +164,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use streamfleet_store::{Epoch, Gate, Order, Owner};
+
     use super::*;
 
     #[test]
@@ -163,6 +175,35 @@ mod tests {
         assert_eq!(snapshot.freshness(now + STALE_AFTER / 2), Freshness::Fresh);
         assert_eq!(snapshot.freshness(now + STALE_AFTER), Freshness::Stale(STALE_AFTER));
         assert!(matches!(Snapshot::default().freshness(now), Freshness::Stale(_)));
+    }
+
+    #[test]
+    fn workers_of_a_moment_ago_may_be_there() {
+        let (now, short) = (Instant::now(), Duration::from_secs(1));
+        let worker = WorkerView {
+            owner: Owner { worker: "w".parse().unwrap(), epoch: Epoch(1) },
+            said: None,
+            gate: Gate::Open,
+            order: Order::default(),
+            sessions: 0,
+            age: Duration::ZERO,
+        };
+        let check = |snapshot: &Snapshot, since: Instant| {
+            assert!(snapshot.may_be_lost(since + 2 * SETTLING - short));
+            assert!(!snapshot.may_be_lost(since + 2 * SETTLING));
+        };
+        let known = Snapshot::read_at(vec![worker.clone()], now);
+        let late = now + 100 * short;
+        assert!(known.may_be_lost(late), "and it has not been read again");
+        // However long it was away.
+        for was_away in [false, true] {
+            check(&known.then(Vec::new(), was_away, late).then(Vec::new(), false, late + short), late);
+        }
+        // Who has begun without it knows nobody.
+        check(&Snapshot::default().then(Vec::new(), true, late), late);
+        let new = Snapshot::default().then(Vec::new(), false, now);
+        assert!(!new.may_be_lost(now), "nobody ever was there");
+        assert!(new.then(vec![worker], false, now).may_be_lost(now));
     }
 
     /// Many who wait do not have the store read again and again, and do not look at each read of it.

@@ -172,7 +172,7 @@ impl Call {
             Settling::Done => None,
             Settling::For(left) => Some(left),
             // All that there were a moment ago are about to come again.
-            Settling::Nobody => self.desk.directory.now().was_peopled(Instant::now()).then_some(LOOK_AGAIN),
+            Settling::Nobody => self.desk.directory.now().may_be_lost(Instant::now()).then_some(LOOK_AGAIN),
         })
     }
 

@@ -224,7 +224,19 @@ impl Call {
     ) -> Result<Served<C::Answer>, Failure> {
         let mut attempts = Attempts::default();
         let mut or = None;
+        let returning = match wanted.medium {
+            Medium::Udp => Returning::Offer,
+            Medium::Socket => Returning::Socket,
+        };
         loop {
+            // Who shows a token may have a worker, which is not known again yet: he is no demand for more of them.
+            if wanted.resume.is_some()
+                && !self.desk.directory.now().has_anybody()
+                && let Ok(Some(left)) = self.settling().await
+            {
+                wait.settles(returning, left).await?;
+                continue;
+            }
             let plan = match (wait.plan(wanted, &attempts).await, &or) {
                 (Ok(plan), _) => plan,
                 // There is no other worker: what the first one's silence means is what is told.
@@ -245,11 +257,7 @@ impl Call {
                 Err(Unclaimed::Settling(left)) => {
                     claim.settle(Fate::Kept);
                     attempts.put_off();
-                    let kind = match wanted.medium {
-                        Medium::Udp => Returning::Offer,
-                        Medium::Socket => Returning::Socket,
-                    };
-                    wait.settles(kind, left).await?;
+                    wait.settles(returning, left).await?;
                     continue;
                 }
                 Err(Unclaimed::Refused(failure)) => return Err(failure),

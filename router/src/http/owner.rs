@@ -234,7 +234,7 @@ impl Call {
     pub(super) async fn owner(&self, id: &SessionId) -> Result<Owner, Failure> {
         let (store, key) = (&self.api.parts.store, (self.desk.service.name.clone(), id.clone()));
         let last = || self.api.known.lock().last(&key, Instant::now());
-        let until = Instant::now() + SETTLING;
+        let until = Instant::now() + 2 * SETTLING;
         loop {
             let unless_it_lives = match store.session(&key.0, id).await {
                 Ok(Some(SessionView::Live(live))) => {
@@ -264,7 +264,7 @@ impl Call {
                 return Ok(Owner::Said(found));
             }
             if Instant::now() >= until {
-                return unless_it_lives;
+                return Err(Failure::UpstreamUnavailable);
             }
             self.settles(Returning::Asker, left).await?;
         }

@@ -96,10 +96,9 @@ impl Call {
             if let Some(answer) = self.search_call(parts, body).await {
                 return Some(answer);
             }
-            let knows_somebody = || self.desk.directory.now().workers.iter().any(|view| view.said.is_some());
             let goes_on = match self.settling().await {
                 Ok(left) => left.is_some(),
-                Err(_) => !knows_somebody(),
+                Err(_) => !self.desk.directory.now().has_anybody(),
             };
             if !goes_on || Instant::now() + CALL_AGAIN > until {
                 return None;

@@ -126,7 +126,7 @@ impl<'a> Wait<'a> {
     /// Waits for a worker that can be asked, where none is known; whether that was so.
     pub(super) async fn for_anybody(&mut self) -> Result<bool, Failure> {
         let (mut snapshot, mut has_waited) = (self.directory.look(), false);
-        while snapshot.workers.iter().all(|view| view.said.is_none()) {
+        while !snapshot.has_anybody() {
             snapshot = self.later(LOOK).await.inspect_err(|_| self.give_up())?;
             has_waited = true;
         }
