@@ -25,7 +25,8 @@ LISTED = {
     "streamfleet-worker": ("streamfleet-worker", {"rtc", "streamfleet-audio"}, {"kube", "streamfleet-placement"}),
     "streamfleet-router": ("streamfleet-router", {"kube", "streamfleet-relay"}, {"rtc-dtls", "streamfleet-handler"}),
     "streamfleet-operator": ("streamfleet-operator", {"kube", "streamfleet-scaling"}, {"rtc-dtls", "streamfleet-relay"}),
-    "streamfleet": ("streamfleet-cli", {"kube", "rtc", "streamfleet-simulator"}, {"streamfleet-operator"}),
+    # It plays the operator's steps.
+    "streamfleet": ("streamfleet-cli", {"kube", "rtc", "streamfleet-simulator", "streamfleet-operator"}, {"streamfleet-tests", "custom-worker"}),
 }
 
 
