@@ -69,7 +69,14 @@ globalThis.client = (() => {
       const switch_ms = performance.now() - started;
       // The window must hold nothing of the tone before, nor of the decoder's start.
       await sleep(700);
-      return { hz, switch_ms, sent: this.mouth.measure(hz), received: this.ear.measure(hz) };
+      // A machine that stood still for a moment is heard in one window, and what is wrong with the sound in all of them.
+      const windows = [];
+      for (let n = 0; n < 5; n++) {
+        windows.push(this.ear.measure(hz));
+        await sleep(200);
+      }
+      windows.sort((a, b) => a.level_db - b.level_db);
+      return { hz, switch_ms, sent: this.mouth.measure(hz), received: windows[2] };
     }
   }
 
