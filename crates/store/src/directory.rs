@@ -148,8 +148,7 @@ pub const SETTLING: Duration = Duration::from_secs(4);
 pub enum Entry {
     /// It begins, and the store was there for it at once.
     New,
-    /// Its process was registered before, has sessions, or has found the store away. Where that has forgotten one worker, it may have
-    /// forgotten all.
+    /// Its process was registered before, or has found the store away. Where that has forgotten one worker, it may have forgotten all.
     Again,
 }
 

@@ -11,7 +11,7 @@ mod arrangements;
 mod cost;
 #[path = "store/failures.rs"]
 mod failures;
-#[path = "store/model.rs"]
+#[path = "store/model/mod.rs"]
 mod model;
 #[path = "store/race.rs"]
 mod race;

@@ -2,14 +2,14 @@
 //!
 //! They are beside all others, a few of a key, and not for long: who offers in vain takes no room from anybody.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use streamfleet_session::UserId;
 
 use super::EMPTY_RETENTION;
 use super::tokens::Tokens;
-use crate::context::{Claim, ContextId, ContextKey};
+use crate::context::{ContextId, ContextKey};
 
 #[derive(Debug)]
 pub(super) struct Empty {
@@ -24,32 +24,28 @@ pub(super) struct Empties {
     per_key: usize,
     most: usize,
     by_key: HashMap<ContextKey, Vec<(Instant, Empty)>>,
-    /// The one that expires first at the front.
-    order: BTreeSet<(Instant, ContextId)>,
-    keys: HashMap<ContextId, ContextKey>,
+    /// Whose each is; the one that expires first at the front.
+    order: BTreeMap<(Instant, ContextId), ContextKey>,
 }
 
 impl Empties {
     pub(super) fn new(per_key: usize, most: usize) -> Self {
-        Self { per_key, most, by_key: HashMap::new(), order: BTreeSet::new(), keys: HashMap::new() }
+        Self { per_key, most, by_key: HashMap::new(), order: BTreeMap::new() }
     }
 
     /// One is closed that would be kept for `retention` if anything had been written to it.
     pub(super) fn put(&mut self, key: ContextKey, empty: Empty, retention: Duration, now: Instant) {
         let expires = now + retention.min(EMPTY_RETENTION);
-        self.order.insert((expires, empty.id));
-        self.keys.insert(empty.id, key.clone());
-        let theirs = self.by_key.entry(key).or_default();
+        self.order.insert((expires, empty.id), key.clone());
+        let theirs = self.by_key.entry(key.clone()).or_default();
         theirs.push((expires, empty));
         theirs.sort_by_key(|(expires, empty)| (*expires, empty.id));
         if theirs.len() > self.per_key {
             let id = theirs[0].1.id;
-            self.forget(id);
+            self.forget(&key, id);
         }
-        if self.keys.len() > self.most
-            && let Some((_, id)) = self.order.first().copied()
-        {
-            self.forget(id);
+        if self.order.len() > self.most {
+            self.forget_first();
         }
     }
 
@@ -59,32 +55,34 @@ impl Empties {
         theirs.find(|(_, empty)| is_it(empty)).map(|(_, empty)| empty.id)
     }
 
-    /// Takes out the one of a key that is the claim's.
-    pub(super) fn take(&mut self, key: &ContextKey, claim: &Claim, now: Instant) -> Option<Empty> {
-        let token = claim.token?;
-        let is_theirs =
-            |empty: &Empty| empty.tokens.takes(&token, now) && (empty.user.is_none() || empty.user == claim.user);
-        let id = self.find(key, is_theirs, now)?;
-        self.forget(id)
+    /// Takes out the first of a key of which this is so.
+    pub(super) fn take(&mut self, key: &ContextKey, is_it: impl Fn(&Empty) -> bool, now: Instant) -> Option<Empty> {
+        let id = self.find(key, is_it, now)?;
+        self.forget(key, id)
     }
 
-    pub(super) fn forget(&mut self, id: ContextId) -> Option<Empty> {
-        let key = self.keys.remove(&id)?;
-        let theirs = self.by_key.get_mut(&key)?;
+    fn forget(&mut self, key: &ContextKey, id: ContextId) -> Option<Empty> {
+        let theirs = self.by_key.get_mut(key)?;
         let at = theirs.iter().position(|(_, empty)| empty.id == id)?;
         let (expires, empty) = theirs.remove(at);
-        self.order.remove(&(expires, id));
         if theirs.is_empty() {
-            self.by_key.remove(&key);
+            self.by_key.remove(key);
         }
+        self.order.remove(&(expires, id));
         Some(empty)
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(((_, id), key)) = self.order.pop_first() {
+            self.forget(&key, id);
+        }
     }
 
     /// Forgets a few that have expired.
     pub(super) fn expire(&mut self, at_once: usize, now: Instant) {
         for _ in 0..at_once {
-            match self.order.first().copied() {
-                Some((expires, id)) if expires <= now => drop(self.forget(id)),
+            match self.order.first_key_value() {
+                Some(((expires, _), _)) if *expires <= now => self.forget_first(),
                 _ => break,
             }
         }
@@ -92,8 +90,8 @@ impl Empties {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        assert_eq!((self.keys.len(), self.order.len()), (self.order.len(), self.by_key.values().map(Vec::len).sum()));
-        self.keys.len()
+        assert_eq!(self.order.len(), self.by_key.values().map(Vec::len).sum::<usize>());
+        self.order.len()
     }
 
     /// Each with its key and when it expires.

@@ -111,6 +111,8 @@ struct Over {
     id: SessionId,
     context: ContextId,
     reason: CloseReason,
+    /// When it is forgotten.
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -336,8 +338,18 @@ impl Fleet {
         }
         self.wakes.insert(Topic::Session(session.id.clone()));
         self.last.insert(session.id.clone(), ticket);
-        self.over.insert(ticket, Over { id: session.id, context: session.context, reason });
-        self.fading.insert((now + self.terms.afterlife, ticket));
+        let until = now + self.terms.afterlife;
+        let before = self.over.insert(ticket, Over { id: session.id, context: session.context, reason, until });
+        // It was over already, and was written again.
+        if let Some(before) = before {
+            self.fading.remove(&(before.until, ticket));
+        }
+        self.fading.insert((until, ticket));
+    }
+
+    /// How the last session of an id ended, if that is remembered.
+    fn last_end(&self, id: &SessionId) -> Option<&Over> {
+        self.last.get(id).and_then(|ticket| self.over.get(ticket))
     }
 
     /// An id has lost its holder; whoever is taking it over has it now, and is the same client.

@@ -69,10 +69,8 @@ impl Context {
         Opened { id, resumed: true, token, generation, document: self.document.clone() }
     }
 
-    /// A token is no way around an identity: what a verified user opened, only he resumes.
     fn fits_token(&self, claim: &Claim, now: Instant) -> bool {
-        let shown = claim.token.is_some_and(|token| self.tokens.takes(&token, now));
-        shown && (self.user.is_none() || self.user == claim.user)
+        self.tokens.fit(self.user.as_ref(), claim, now)
     }
 
     fn fits_user(&self, claim: &Claim) -> bool {
@@ -124,7 +122,8 @@ impl Table {
         if self.contexts.len() >= self.bounds.contexts && !self.forget_oldest() {
             return Err(StoreError::Full);
         }
-        if let Some(Empty { id, user, tokens }) = self.empties.take(key, claim, now) {
+        let is_theirs = |empty: &Empty| empty.tokens.fit(empty.user.as_ref(), claim, now);
+        if let Some(Empty { id, user, tokens }) = self.empties.take(key, is_theirs, now) {
             self.insert(id, Context::empty(key, user, tokens));
             return Ok(self.reopen(id, claim, token, now));
         }
@@ -172,8 +171,8 @@ impl Table {
         }
         let (mut user, mut tokens) = (kept.user.clone(), Tokens::restored(kept.issued));
         // Its client has been elsewhere, and was given a later token.
-        let later = self.empties.forget(kept.id).filter(|empty| empty.tokens.generation() > tokens.generation());
-        if let Some(later) = later {
+        let empty = self.empties.take(key, |empty| empty.id == kept.id, now);
+        if let Some(later) = empty.filter(|empty| empty.tokens.generation() > tokens.generation()) {
             (user, tokens) = (later.user.or(user), later.tokens);
         }
         let document = Document { data: kept.data.clone(), version: kept.version };

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use streamfleet_session::ResumeToken;
+use streamfleet_session::{ResumeToken, UserId};
 
 use super::TOKEN_GRACE;
-use crate::context::{Delivery, Generation, Issued};
+use crate::context::{Claim, Delivery, Generation, Issued};
 
 /// The token that is good, and the one before it for as long as its successor may have been lost on its way.
 #[derive(Debug)]
@@ -48,6 +48,13 @@ impl Tokens {
     /// Whether whoever shows `token` is the context's client.
     pub(super) fn takes(&self, token: &ResumeToken, now: Instant) -> bool {
         self.is_new(token) || self.previous.as_ref().is_some_and(|p| p.token == *token && now < p.until)
+    }
+
+    /// Whether a claim's token is good for a context of this user's, or of nobody's. A token is no way around an identity: what a
+    /// verified user opened, only he resumes.
+    pub(super) fn fit(&self, user: Option<&UserId>, claim: &Claim, now: Instant) -> bool {
+        let shown = claim.token.is_some_and(|token| self.takes(&token, now));
+        shown && (user.is_none() || user == claim.user.as_ref())
     }
 
     /// Whether this is a token that nobody has shown yet.

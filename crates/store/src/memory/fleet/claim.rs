@@ -66,8 +66,7 @@ impl Fleet {
 
     /// Whether nothing speaks against it that a session lives at a worker that has not told of it.
     fn may_live(&self, id: &SessionId) -> bool {
-        let last = self.last.get(id).and_then(|ticket| self.over.get(ticket));
-        last.is_none_or(|over| over.reason == CloseReason::WorkerLost)
+        self.last_end(id).is_none_or(|over| over.reason == CloseReason::WorkerLost)
     }
 
     fn replay(&self, contexts: &mut Table, request: &ClaimRequest, now: Instant) -> Option<Claimed> {

@@ -174,7 +174,7 @@ impl Fleet {
         let holder = self.ids.get(session).copied();
         let meant = |ticket: &Ticket| self.sessions.get(ticket).is_some_and(|session| is_meant(session.context));
         let Some(ticket) = holder.filter(meant) else {
-            let over = self.last.get(session).and_then(|ticket| self.over.get(ticket));
+            let over = self.last_end(session);
             return over.filter(|over| is_meant(over.context)).map_or(Told::Unknown, |over| Told::Over(over.reason));
         };
         self.want(ticket, demand);

@@ -21,7 +21,7 @@ impl Fleet {
         if let Some(live) = self.ids.get(id).and_then(|ticket| self.live(*ticket, now)) {
             return Some(SessionView::Live(Box::new(live)));
         }
-        self.last.get(id).and_then(|ticket| self.over.get(ticket)).map(|over| SessionView::Over(over.reason))
+        self.last_end(id).map(|over| SessionView::Over(over.reason))
     }
 
     pub(in crate::memory) fn list(&mut self, contexts: &mut Table, filter: &Filter, now: Instant) -> Page {

@@ -7,9 +7,7 @@ local function is_meant(other) return meant == '' or meant == other end
 local ticket = call('HGET', P .. 'ids', id)
 local record = ticket and session(ticket)
 if not record or not is_meant(record.context) then
-  local last = call('HGET', P .. 'last', id)
-  local text = last and call('HGET', P .. 'over', last)
-  local over = text and cjson.decode(text)
+  local over = last_end(id)
   return over and is_meant(over.context) and { 'over', over.reason } or { 'unknown' }
 end
 want(ticket, record, kind, value, message)

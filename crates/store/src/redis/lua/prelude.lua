@@ -321,11 +321,17 @@ local function settles()
   return math.max(0, tonumber(call('GET', P .. 'settles') or 0) - now)
 end
 
--- Whether nothing speaks against it that a session lives at a worker that has not told of it.
-local function may_live(id)
+-- How the last session of an id ended, if that is remembered.
+local function last_end(id)
   local last = call('HGET', P .. 'last', id)
   local over = last and call('HGET', P .. 'over', last)
-  return not over or cjson.decode(over).reason == 'worker_lost'
+  return over and cjson.decode(over)
+end
+
+-- Whether nothing speaks against it that a session lives at a worker that has not told of it.
+local function may_live(id)
+  local over = last_end(id)
+  return not over or over.reason == 'worker_lost'
 end
 
 local function begin_to_count()

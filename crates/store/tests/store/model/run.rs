@@ -1,6 +1,5 @@
-//! Random words of two routers and two workers, against a model that says what they mean in the plainest way.
+//! The words, as a store and the model are told them, and the comparison of both.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,32 +8,78 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
 use streamfleet_store::{
-    Arrangement, Bounds, Claim, ClaimRequest, Claimed, ContextId, ContextKey, Delivery, Demand, EMPTY_RETENTION, Entry,
-    FleetError, Gate, HELD_LEASE, Heartbeat, Held, Memory, Order, Owner, Phase, RedisConfig, SETTLING, SessionView,
-    Settling, Store, TOKEN_GRACE, Terms, Ticket, Told, Waits,
+    Arrangement, Claim, ClaimRequest, Claimed, ContextKey, Delivery, Demand, EMPTY_RETENTION, Entry, FleetError, Gate,
+    Generation, HELD_LEASE, Heartbeat, Held, Issued, Kept, MAX_BATCH, Memory, Order, Owner, Phase, RedisConfig,
+    Restored, SETTLING, SessionView, Settling, Store, Ticket, Told, Version, Waits,
 };
 
+use super::{Mine, Model, Role, Worker, millis};
 use crate::arrangements::connected;
 use crate::server::{Clock, Server, free_port};
 use crate::world::{beat, id, limit, name, nothing, request, user};
 
 const WORKERS: [&str; 2] = ["a", "b"];
 const IDS: [&str; 3] = ["i", "j", "k"];
+const USERS: [&str; 2] = ["ann", "bob"];
+const ROOM: &str = "room";
 
 #[derive(Debug, Clone)]
 enum Word {
-    Register { worker: usize, entry: Entry },
-    Renew { worker: usize, capacity: u32, gate: Gate },
-    AskGate { worker: usize, gate: Gate },
-    Claim { id: usize, user: Option<usize>, pinned: bool, limits: bool, shows: Option<Index>, sent: bool, order: usize },
-    Report { session: Index, phase: usize },
-    Back { id: usize, shows: Index },
-    End { session: Index },
-    Release { session: Index },
-    Ask { id: usize },
-    Hold { router: usize, held: u32, refused: u32 },
+    Register {
+        worker: usize,
+        entry: Entry,
+    },
+    Restore {
+        worker: usize,
+    },
+    /// Nobody was there for so long that nothing is known of anybody, and they come again one after the other with what they have.
+    Return {
+        first: usize,
+    },
+    Renew {
+        worker: usize,
+        capacity: u32,
+        gate: Gate,
+    },
+    AskGate {
+        worker: usize,
+        gate: Gate,
+    },
+    Claim {
+        id: usize,
+        user: Option<usize>,
+        pinned: bool,
+        limits: bool,
+        shows: Option<Index>,
+        sent: bool,
+        order: usize,
+    },
+    Report {
+        session: Index,
+        phase: usize,
+    },
+    Back {
+        id: usize,
+        shows: Index,
+    },
+    End {
+        session: Index,
+    },
+    Release {
+        session: Index,
+    },
+    Ask {
+        id: usize,
+    },
+    Hold {
+        router: usize,
+        held: u32,
+        refused: u32,
+    },
     Traffic,
-    Pass { millis: u64 },
+    Pass {
+        millis: u64,
+    },
     Reap,
 }
 
@@ -43,8 +88,9 @@ fn word() -> impl Strategy<Value = Word> {
     let claim = (0..IDS.len(), proptest::option::of(0..2_usize), any::<bool>(), any::<bool>());
     let more = (proptest::option::of(any::<Index>()), any::<bool>(), 0..2_usize);
     prop_oneof![
-        2 => (0..2_usize, prop_oneof![4 => Just(Entry::New), 1 => Just(Entry::Again)])
+        2 => (0..2_usize, prop_oneof![1 => Just(Entry::New), 1 => Just(Entry::Again)])
             .prop_map(|(worker, entry)| Word::Register { worker, entry }),
+        5 => (0..2_usize).prop_map(|worker| Word::Restore { worker }),
         5 => (0..2_usize, 1..4_u32, gate()).prop_map(|(worker, capacity, gate)| Word::Renew { worker, capacity, gate }),
         1 => (0..2_usize, gate()).prop_map(|(worker, gate)| Word::AskGate { worker, gate }),
         12 => (claim, more).prop_map(|((id, user, pinned, limits), (shows, sent, order))| {
@@ -57,349 +103,10 @@ fn word() -> impl Strategy<Value = Word> {
         2 => (0..IDS.len()).prop_map(|id| Word::Ask { id }),
         2 => (0..2_usize, 0..4_u32, 0..2_u32).prop_map(|(router, held, refused)| Word::Hold { router, held, refused }),
         2 => Just(Word::Traffic),
-        4 => prop_oneof![Just(500), Just(2500), Just(6100), Just(10_100)].prop_map(|millis| Word::Pass { millis }),
+        1 => (0..2_usize).prop_map(|first| Word::Return { first }),
+        4 => prop_oneof![Just(500), Just(2500), Just(6100), Just(10_100), Just(40_000)].prop_map(|millis| Word::Pass { millis }),
         1 => Just(Word::Reap),
     ]
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Role {
-    Holder,
-    Taker,
-    /// Superseded or moved: it has no id any more.
-    Former,
-}
-
-#[derive(Debug, Clone)]
-struct Live {
-    ticket: Ticket,
-    id: usize,
-    worker: usize,
-    role: Role,
-    phase: Phase,
-    user: Option<usize>,
-    pinned: bool,
-    /// Void then.
-    due: Option<u64>,
-    context: ContextId,
-    /// What its client was given, if it moves and has not connected.
-    moves: Option<(ResumeToken, Delivery)>,
-    asked: Option<CloseReason>,
-    /// Its client has been counted.
-    came: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Worker {
-    /// Which of the registrations it is.
-    registration: usize,
-    renewed: u64,
-    said: Option<(u32, Gate, usize)>,
-    asked: Gate,
-    /// Which of the orders that it is, counted from 1.
-    order: usize,
-}
-
-/// Which tokens of a context are good.
-#[derive(Debug, Clone, Copy)]
-struct Good {
-    current: ResumeToken,
-    /// What was given for it to a client that moves.
-    offered: Option<ResumeToken>,
-    /// The one before it, until then.
-    previous: Option<(ResumeToken, u64)>,
-    /// When it was opened last, of all that were.
-    opened: usize,
-}
-
-/// What should be so. Contexts are never written here, so of each only the tokens outlive its last session.
-#[derive(Debug, Default)]
-struct Model {
-    now: u64,
-    registrations: usize,
-    opens: usize,
-    /// When it is sure that all who live are known.
-    settled: u64,
-    workers: BTreeMap<usize, Worker>,
-    live: Vec<Live>,
-    tokens: BTreeMap<ContextId, Good>,
-    /// Those of an id that no session holds any more, and until when they are known; the one that goes first at the front.
-    empty: BTreeMap<usize, Vec<(u64, ContextId)>>,
-    /// The last of an id to end, and when.
-    over: BTreeMap<usize, (CloseReason, u64)>,
-    arrived: u64,
-    departed: u64,
-    refused: u64,
-    /// By router: calls, and until when.
-    held: BTreeMap<usize, (u32, u64)>,
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap()
-}
-
-impl Model {
-    fn terms() -> (u64, u64, u64) {
-        let terms = Terms::default();
-        (millis(terms.lease), millis(terms.reservation), millis(terms.afterlife))
-    }
-
-    /// Nothing speaks against it that it lives at a worker that has not told of it.
-    fn may_live(&self, id: usize) -> bool {
-        self.over.get(&id).is_none_or(|(reason, _)| *reason == CloseReason::WorkerLost)
-    }
-
-    fn compare_settling(&self, seen: Settling) {
-        let left = self.settled.saturating_sub(self.now);
-        // A server's clock goes on meanwhile.
-        let is_so = match seen {
-            Settling::Nobody => self.workers.is_empty(),
-            Settling::Done => left == 0 && !self.workers.is_empty(),
-            Settling::For(seen) => !seen.is_zero() && millis(seen) <= left && millis(seen) + 1000 > left,
-        };
-        assert!(is_so, "{seen:?} and {left}, {} workers", self.workers.len());
-    }
-
-    fn close(&mut self, ticket: Ticket, reason: CloseReason) {
-        let Some(at) = self.live.iter().position(|live| live.ticket == ticket) else { return };
-        let gone = self.live.remove(at);
-        let taker = self.live.iter_mut().find(|live| live.id == gone.id && live.role == Role::Taker);
-        match (&gone.role, taker) {
-            (Role::Holder, Some(taker)) => (taker.role, taker.came) = (Role::Holder, taker.came || gone.came),
-            // A claim that nobody has confirmed has never been.
-            (Role::Holder, None) => self.departed += u64::from(gone.came),
-            (Role::Taker | Role::Former, _) => {}
-        }
-        self.over.insert(gone.id, (reason, self.now));
-        if self.live.iter().all(|live| live.context != gone.context) {
-            let empty = self.empty.entry(gone.id).or_default();
-            empty.push((self.now + millis(EMPTY_RETENTION), gone.context));
-            empty.sort_unstable();
-            if empty.len() > Bounds::default().closed_per_key {
-                empty.remove(0);
-            }
-        }
-        self.forget_tokens();
-    }
-
-    fn forget_tokens(&mut self) {
-        let Self { now, live, empty, tokens, .. } = self;
-        empty.values_mut().for_each(|empty| empty.retain(|(until, _)| *now < *until));
-        let mut known = live.iter().map(|live| live.context).collect::<Vec<_>>();
-        known.extend(empty.values().flatten().map(|(_, context)| *context));
-        tokens.retain(|context, _| known.contains(context));
-    }
-
-    fn close_all(&mut self, which: impl Fn(&Live) -> bool, reason: CloseReason) -> u32 {
-        let tickets: Vec<Ticket> = self.live.iter().filter(|live| which(live)).map(|live| live.ticket).collect();
-        tickets.iter().for_each(|ticket| self.close(*ticket, reason));
-        u32::try_from(tickets.len()).unwrap()
-    }
-
-    fn sweep(&mut self) -> u32 {
-        let (now, (lease, _, afterlife)) = (self.now, Self::terms());
-        self.close_all(|live| live.due.is_some_and(|due| due <= now), CloseReason::ConnectTimeout);
-        self.over.retain(|_, (_, at)| now < *at + afterlife);
-        self.forget_tokens();
-        let lost: Vec<usize> =
-            self.workers.iter().filter(|(_, worker)| worker.renewed + lease <= now).map(|(name, _)| *name).collect();
-        lost.into_iter()
-            .map(|worker| {
-                self.workers.remove(&worker);
-                self.close_all(|live| live.worker == worker, CloseReason::WorkerLost)
-            })
-            .sum()
-    }
-
-    fn takes(&self, context: ContextId, shown: Option<ResumeToken>) -> bool {
-        let Some(good) = self.tokens.get(&context) else { return false };
-        let previous = good.previous.filter(|(_, until)| self.now < *until).map(|(token, _)| token);
-        shown.is_some() && [Some(good.current), good.offered, previous].contains(&shown)
-    }
-
-    fn grace(&self) -> u64 {
-        self.now + millis(TOKEN_GRACE)
-    }
-
-    /// The token is replaced for whoever showed one.
-    fn replace(&mut self, context: ContextId, shown: Option<ResumeToken>, next: ResumeToken) {
-        let grace = self.grace();
-        let fresh = Good { current: next, offered: None, previous: None, opened: 0 };
-        let good = self.tokens.entry(context).or_insert(fresh);
-        let is_first = shown.is_some() && [Some(good.current), good.offered].contains(&shown);
-        let previous = shown.filter(|_| is_first).map(|shown| (shown, grace));
-        *good = Good { current: next, offered: None, previous, ..*good };
-    }
-
-    /// One more is given to whoever showed one, beside it.
-    fn offer(&mut self, context: ContextId, shown: ResumeToken, next: ResumeToken) {
-        let good = self.tokens.get_mut(&context).unwrap();
-        if shown == good.current || Some(shown) == good.offered {
-            (good.current, good.previous) = (shown, None);
-        }
-        good.offered = Some(next);
-    }
-
-    fn confirm(&mut self, context: ContextId, token: ResumeToken, delivery: Delivery) -> bool {
-        let grace = self.grace();
-        let Some(good) = self.tokens.get_mut(&context) else { return false };
-        if good.offered == Some(token) {
-            let shown = good.previous.unwrap_or((good.current, grace));
-            let previous = Some(shown).filter(|_| delivery == Delivery::Sent);
-            *good = Good { current: token, offered: None, previous, ..*good };
-        }
-        good.current == token
-    }
-
-    /// The client of the session that lives under an id is back on its socket, if it shows this.
-    fn back(&mut self, id: usize, shown: ResumeToken, next: ResumeToken) -> bool {
-        let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
-        // The one that was opened last, if an earlier one of another client still ends.
-        let newest = theirs.max_by_key(|context| self.tokens[context].opened);
-        let context = newest.filter(|context| self.takes(*context, Some(shown)));
-        if let Some(context) = context {
-            self.replace(context, Some(shown), next);
-        }
-        context.is_some()
-    }
-
-    fn holder(&self, id: usize) -> Option<&Live> {
-        self.live.iter().find(|live| live.id == id && live.role == Role::Holder)
-    }
-
-    fn load(&self, worker: usize) -> usize {
-        self.live.iter().filter(|live| live.worker == worker).count()
-    }
-
-    fn has_room(&self, worker: usize) -> bool {
-        self.workers.get(&worker).is_some_and(|entry| {
-            entry.asked == Gate::Open
-                && entry
-                    .said
-                    .is_some_and(|(capacity, gate, _)| gate == Gate::Open && self.load(worker) < capacity as usize)
-        })
-    }
-
-    /// What a claim should give: its place, or the name of the refusal.
-    fn claim(
-        &mut self,
-        claim: &ClaimRequest,
-        id: usize,
-        who: Option<usize>,
-        pinned: bool,
-        order: [usize; 2],
-    ) -> Result<usize, &'static str> {
-        self.sweep();
-        let holder = self.holder(id).cloned();
-        match &holder {
-            Some(holder) if !self.takes(holder.context, claim.claim.token) => return Err("duplicate"),
-            Some(holder) if holder.asked.is_some() => return Err("closing"),
-            Some(_) => {}
-            None if claim.claim.token.is_some() && self.now < self.settled && self.may_live(id) => {
-                return Err("settling");
-            }
-            None => {
-                let holders = || self.live.iter().filter(|live| live.role == Role::Holder);
-                let over = |bound: Option<std::num::NonZeroU32>, count: usize| {
-                    bound.is_some_and(|bound| count >= bound.get() as usize)
-                };
-                if over(claim.service_limit, holders().count()) {
-                    return Err("service");
-                }
-                if who.is_some() && over(claim.user_limit, holders().filter(|live| live.user == who).count()) {
-                    return Err("user");
-                }
-            }
-        }
-        // The pin's worker is that of the session with the lowest ticket.
-        let bound = self.live.iter().filter(|live| pinned && live.pinned).min_by_key(|live| live.ticket);
-        let candidates = bound.map_or(order.to_vec(), |live| vec![live.worker]);
-        let worker = candidates.into_iter().find(|worker| self.has_room(*worker)).ok_or("capacity")?;
-        let (role, context) = match (&holder, claim.claim.token) {
-            (Some(holder), Some(shown)) => {
-                self.offer(holder.context, shown, claim.token);
-                (Role::Taker, holder.context)
-            }
-            _ => {
-                // One that lost its id still holds its context, and whoever has its token has it back.
-                let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
-                // Or of one that is over.
-                let empty = self.empty.get(&id).into_iter().flatten().map(|(_, context)| *context);
-                let known = theirs.chain(empty).find(|context| self.takes(*context, claim.claim.token));
-                let context = known.unwrap_or(claim.context);
-                if let Some(empty) = self.empty.get_mut(&id) {
-                    empty.retain(|(_, other)| *other != context);
-                }
-                self.replace(context, claim.claim.token, claim.token);
-                self.opens += 1;
-                self.tokens.get_mut(&context).unwrap().opened = self.opens;
-                (Role::Holder, context)
-            }
-        };
-        let due = Some(self.now + Self::terms().1);
-        let moves = holder.as_ref().map(|_| (claim.token, claim.delivery));
-        let new = Live {
-            ticket: claim.ticket,
-            id,
-            worker,
-            role,
-            phase: Phase::Reserved,
-            user: who,
-            pinned,
-            due,
-            context,
-            moves,
-            asked: None,
-            came: false,
-        };
-        let earlier = self.live.iter().position(|live| live.id == id && live.role == Role::Taker);
-        if holder.is_some()
-            && let Some(earlier) = earlier
-        {
-            if self.live[earlier].phase == Phase::Reserved {
-                self.close(self.live[earlier].ticket, CloseReason::Superseded);
-            } else {
-                self.live[earlier].role = Role::Former;
-                self.live[earlier].asked.get_or_insert(CloseReason::Superseded);
-            }
-        }
-        self.live.push(new);
-        Ok(worker)
-    }
-
-    fn report(&mut self, worker: usize, ticket: Ticket, phase: Phase) -> Held {
-        let Some(at) = self.live.iter().position(|live| live.ticket == ticket && live.worker == worker) else {
-            return Held::No;
-        };
-        if phase == Phase::Active
-            && let Some((token, delivery)) = self.live[at].moves
-        {
-            let context = self.live[at].context;
-            if !self.confirm(context, token, delivery) {
-                let live = &mut self.live[at];
-                live.asked.get_or_insert(CloseReason::Superseded);
-                if live.role == Role::Taker {
-                    live.role = Role::Former;
-                }
-                return Held::No;
-            }
-            self.live[at].moves = None;
-        }
-        self.live[at].phase = phase;
-        self.live[at].due = None;
-        if phase == Phase::Active && self.live[at].role == Role::Taker {
-            let id = self.live[at].id;
-            let old = self.live.iter_mut().find(|live| live.id == id && live.role == Role::Holder).unwrap();
-            old.role = Role::Former;
-            old.asked.get_or_insert(CloseReason::Moved);
-            self.live[at].came |= old.came;
-            self.live[at].role = Role::Holder;
-        }
-        if self.live[at].role == Role::Holder && !std::mem::replace(&mut self.live[at].came, true) {
-            self.arrived += 1;
-        }
-        Held::Yes
-    }
 }
 
 /// A store, two ways to it, and what is known of it.
@@ -412,7 +119,26 @@ struct Run {
     /// What each has heard last, and which order that was.
     heard: [(Order, usize); 2],
     claims: Vec<ClaimRequest>,
+    /// What workers know of those.
+    mine: Vec<Mine>,
     turn: usize,
+}
+
+/// As its worker writes it again.
+fn restored(mine: &Mine, now: u64) -> Restored {
+    let issued = Issued { token: mine.token, generation: Generation::from_number(mine.generation) };
+    let version = Version::default();
+    Restored {
+        ticket: mine.ticket,
+        session: id(IDS[mine.id]),
+        user: mine.user.map(|who| user(USERS[who])),
+        pin: mine.pinned.then(|| ROOM.parse().unwrap()),
+        phase: mine.phase.unwrap(),
+        age: Duration::from_millis(now - mine.since),
+        retention: request(IDS[mine.id], &[]).retention,
+        detail: nothing(),
+        context: Kept { id: mine.context, user: None, issued, data: nothing(), version },
+    }
 }
 
 impl Run {
@@ -442,12 +168,41 @@ impl Run {
                 let new = Worker { registration, renewed, said: None, asked: Gate::Open, order: 0 };
                 self.model.workers.insert(*worker, new);
                 self.heard[*worker] = (Order::default(), 0);
+                if *entry == Entry::New {
+                    self.mine.retain(|mine| mine.worker != *worker);
+                }
                 if let Some((old, _)) =
                     self.owners[*worker].replace((Owner { worker: name(WORKERS[*worker]), epoch }, registration))
                 {
                     assert!(epoch > old.epoch);
                     let fenced = store.renew(&service, &old, &beat(1)).await;
                     assert_eq!(fenced, Err(FleetError::Fenced { current: epoch }));
+                }
+            }
+            Word::Restore { worker } => {
+                let Some((owner, _)) = self.owners[*worker].clone() else { return };
+                let theirs = |mine: &&Mine| mine.worker == *worker && mine.phase.is_some();
+                let theirs: Vec<Mine> = self.mine.iter().filter(theirs).take(MAX_BATCH).cloned().collect();
+                if theirs.is_empty() {
+                    return;
+                }
+                let now = self.model.now;
+                let written: Vec<Restored> = theirs.iter().map(|mine| restored(mine, now)).collect();
+                let told = store.restore(&service, &owner, &written).await;
+                if self.fence(*worker).is_err() {
+                    assert_eq!(told, Err(FleetError::Unregistered));
+                    return;
+                }
+                let expected: Vec<_> = theirs.iter().map(|mine| self.model.restore(mine)).collect();
+                assert_eq!(told, Ok(expected));
+            }
+            Word::Return { first } => {
+                // What is over at the first of them is forgotten at the second.
+                let forgets = Word::Pass { millis: millis(EMPTY_RETENTION) + 1000 };
+                let comes = |worker| [Word::Register { worker, entry: Entry::Again }, Word::Restore { worker }];
+                for word in [[forgets.clone(), forgets], comes(*first), comes(1 - first)].into_iter().flatten() {
+                    Box::pin(self.step(&word, pass)).await;
+                    self.compare().await;
                 }
             }
             Word::Renew { worker, capacity, gate } => {
@@ -501,10 +256,10 @@ impl Run {
                     _ => theirs.first().copied().unwrap_or(at.get(&self.claims).token),
                 });
                 let claim = ClaimRequest {
-                    user: who.map(|who| user(["ann", "bob"][who])),
+                    user: who.map(|who| user(USERS[who])),
                     service_limit: limit(if *limits { 2 } else { 0 }),
                     user_limit: limit(u32::from(*limits)),
-                    pin: pinned.then(|| "room".parse().unwrap()),
+                    pin: pinned.then(|| ROOM.parse().unwrap()),
                     claim: Claim { token: shown, user: None },
                     delivery: if *sent { Delivery::Sent } else { Delivery::Known },
                     ..request(IDS[*id], &order.map(|worker| WORKERS[worker]))
@@ -531,8 +286,20 @@ impl Run {
                     let context = self.model.live.last().map(|live| live.context);
                     let resumed = context != Some(claim.context);
                     assert_eq!((Some(placement.opened.id), placement.opened.resumed), (context, resumed));
-                }
-                if got.is_ok() {
+                    let generation = placement.opened.generation.number();
+                    assert_eq!(generation, self.model.generation(placement.opened.id));
+                    self.mine.push(Mine {
+                        ticket: claim.ticket,
+                        id: *id,
+                        worker: expected.unwrap(),
+                        user: *who,
+                        pinned: *pinned,
+                        phase: None,
+                        since: self.model.now,
+                        context: placement.opened.id,
+                        token: claim.token,
+                        generation,
+                    });
                     assert_eq!(store.claim(&service, &claim).await.unwrap(), claimed, "said twice, it is the same");
                     self.claims.push(claim);
                 }
@@ -543,6 +310,11 @@ impl Run {
                 let phase = [Phase::Connecting, Phase::Active, Phase::Ending][*phase];
                 let held = store.report(&service, &owner, ticket, phase, &nothing()).await.unwrap();
                 assert_eq!(held, self.model.report(worker, ticket, phase));
+                let mine = self.mine.iter_mut().find(|mine| mine.ticket == ticket && mine.worker == worker);
+                // Of one that it has not begun it never says that it has it.
+                if let Some(mine) = mine.filter(|mine| held == Held::Yes || mine.phase.is_some()) {
+                    mine.phase = Some(phase);
+                }
             }
             Word::Back { id: at, shows } => {
                 // The client's latest token, or an older one.
@@ -553,12 +325,21 @@ impl Run {
                 let given = next.map_or(shown, |issued| issued.token);
                 // What its client shows from now on.
                 claim.token = given;
-                assert_eq!(self.model.back(*at, shown, given), next.is_some());
+                let context = self.model.back(*at, shown, given);
+                assert_eq!(context.is_some(), next.is_some());
+                let holder = self.model.holder(*at).filter(|live| Some(live.context) == context);
+                let ticket = holder.map(|live| live.ticket);
+                if let Some(issued) = next
+                    && let Some(mine) = self.mine.iter_mut().find(|mine| Some(mine.ticket) == ticket)
+                {
+                    (mine.token, mine.generation) = (issued.token, issued.generation.number());
+                }
             }
             Word::End { session } => {
                 let Some((ticket, worker)) = self.some_session(session) else { return };
                 let Ok(owner) = self.fence(worker) else { return };
                 store.end(&service, &owner, ticket, CloseReason::EndStream).await.unwrap();
+                self.mine.retain(|mine| mine.ticket != ticket || mine.worker != worker);
                 if self.model.live.iter().any(|live| live.ticket == ticket && live.worker == worker) {
                     self.model.close(ticket, CloseReason::EndStream);
                 }
@@ -664,7 +445,7 @@ async fn follow(routers: [Arc<dyn Store>; 2], words: &[Word], pass: impl AsyncFn
     let service = format!("test-model/m{:x}", rand::random::<u64>()).parse().unwrap();
     let owners = [None, None];
     let (model, claims, heard) = (Model::default(), Vec::new(), Default::default());
-    let mut run = Run { routers, service, model, owners, heard, claims, turn: 0 };
+    let mut run = Run { routers, service, model, owners, heard, claims, mine: Vec::new(), turn: 0 };
     for worker in 0..2 {
         run.step(&Word::Register { worker, entry: Entry::New }, &pass).await;
         run.step(&Word::Renew { worker, capacity: 3, gate: Gate::Open }, &pass).await;
@@ -684,7 +465,7 @@ fn config(cases: u32) -> Config {
 #[test]
 fn in_process() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    TestRunner::new(config(400))
+    TestRunner::new(config(1000))
         .run(&proptest::collection::vec(word(), 1..80), |words| {
             runtime.block_on(async {
                 let store: Arc<dyn Store> = Arc::new(Memory::default());
@@ -703,7 +484,7 @@ fn on_redis() {
     let to = RedisConfig::new(Arrangement::Single(server.address()));
     let (one, two) = runtime.block_on(async { (connected(to.clone()).await, connected(to).await) });
     let (one, two): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(one), Arc::new(two));
-    TestRunner::new(config(120))
+    TestRunner::new(config(200))
         .run(&proptest::collection::vec(word(), 1..80), |words| {
             runtime.block_on(follow([one.clone(), two.clone()], &words, async |span| clock.forward(span)));
             Ok(())
