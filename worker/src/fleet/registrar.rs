@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use streamfleet_store::{Epoch, FleetError, MAX_BATCH, StoreError, Terms, Ticket};
+use streamfleet_store::{Entry, Epoch, FleetError, MAX_BATCH, StoreError, Terms, Ticket};
 
 /// Between two attempts to reach a store that is away. It refuses in microseconds then, so asking is cheap; and a worker
 /// that is back half a second later is back before its clients try again.
@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Register, and say what there is to be written again.
-    Register,
+    Register(Entry),
     /// Write these sessions again.
     Restore(Epoch, Vec<Ticket>),
     /// Renew the lease, and take the orders.
@@ -53,6 +53,8 @@ enum Unheard {
 pub(crate) struct Registrar {
     heartbeat: Duration,
     standing: Standing,
+    /// As which it registers next.
+    entry: Entry,
     unheard: Unheard,
     /// When the next step is due.
     due: Instant,
@@ -63,7 +65,7 @@ pub(crate) struct Registrar {
 impl Registrar {
     pub(crate) fn new(terms: Terms, now: Instant) -> Self {
         let heartbeat = terms.heartbeat();
-        Self { heartbeat, standing: Standing::Outside, unheard: Unheard::None, due: now, speak: now }
+        Self { heartbeat, standing: Standing::Outside, entry: Entry::New, unheard: Unheard::None, due: now, speak: now }
     }
 
     /// What is to be done now.
@@ -75,7 +77,7 @@ impl Registrar {
             return Step::Wait(self.due);
         }
         match &self.standing {
-            Standing::Outside => Step::Register,
+            Standing::Outside => Step::Register(self.entry),
             Standing::Restoring(epoch, left) => Step::Restore(*epoch, left.iter().take(MAX_BATCH).copied().collect()),
             Standing::Member(epoch) => Step::Renew(*epoch),
             Standing::Fenced => Step::Stop,
@@ -113,6 +115,8 @@ impl Registrar {
 
     /// What came of registering, while these sessions lived.
     pub(crate) fn registered(&mut self, answer: Result<Epoch, StoreError>, held: Vec<Ticket>, now: Instant) {
+        // A store that was away may have lost everybody, and so may one that has lost this worker.
+        self.entry = Entry::Again;
         match answer {
             Ok(epoch) => {
                 self.standing = Standing::Restoring(epoch, held.into());
@@ -229,7 +233,7 @@ mod tests {
     fn a_worker_registers_restores_and_renews() {
         let now = Instant::now();
         let mut registrar = Registrar::new(Terms::default(), now);
-        assert_eq!(registrar.poll(now), Step::Register);
+        assert_eq!(registrar.poll(now), Step::Register(Entry::New));
         registrar.registered(Ok(Epoch(7)), tickets(65), now);
         assert_eq!(registrar.epoch(), None, "it may be given none before the store knows what it has");
         assert_eq!(registrar.poll(now), Step::Restore(Epoch(7), tickets(64)));
@@ -250,7 +254,7 @@ mod tests {
         let mut registrar = Registrar::new(Terms::default(), now);
         registrar.registered(away(), Vec::new(), now);
         assert_eq!(registrar.poll(now), Step::Wait(now + RETRY));
-        assert_eq!(registrar.poll(now + RETRY), Step::Register);
+        assert_eq!(registrar.poll(now + RETRY), Step::Register(Entry::Again));
         let mut registrar = member(now);
         let later = now + Duration::from_secs(2);
         registrar.renewed(away().map_err(FleetError::Store), later);
@@ -260,7 +264,7 @@ mod tests {
         assert_eq!(registrar.poll(later), Step::Wait(later + RETRY), "whatever there is to show");
         assert_eq!(registrar.poll(later + RETRY), Step::Renew(Epoch(1)));
         registrar.renewed(Err(FleetError::Unregistered), later);
-        assert_eq!((registrar.epoch(), registrar.poll(later)), (None, Step::Register));
+        assert_eq!((registrar.epoch(), registrar.poll(later)), (None, Step::Register(Entry::Again)));
     }
 
     /// A word that the store refuses again and again, as one for which it has no room.
@@ -298,7 +302,7 @@ mod tests {
         // Two words at a time, both of which are refused.
         registrar.refused(&fenced().unwrap_err(), now);
         registrar.refused(&fenced().unwrap_err(), now);
-        assert_eq!(registrar.poll(now), Step::Register, "the first attempt came through late");
+        assert_eq!(registrar.poll(now), Step::Register(Entry::Again), "the first attempt came through late");
         registrar.registered(Ok(Epoch(8)), Vec::new(), now);
         registrar.renewed(fenced(), now);
         assert_eq!(registrar.poll(now), Step::Stop);
@@ -321,8 +325,8 @@ mod tests {
                 assert_eq!(registrar.poll(now), expected, "{own} {current} {held:?}");
             }
         };
-        check(7, 6, Step::Register);
-        check(7, 0, Step::Register);
+        check(7, 6, Step::Register(Entry::Again));
+        check(7, 0, Step::Register(Entry::Again));
         check(7, 8, Step::Stop);
         check(7, u64::MAX, Step::Stop);
     }
@@ -346,7 +350,7 @@ mod tests {
         fn it_goes_on(answers in proptest::collection::vec((0..5_u8, 0..3_000_u64), 1..60)) {
             let mut now = Instant::now();
             let mut registrar = Registrar::new(Terms::default(), now);
-            let (mut epoch, mut unwritten, mut quiet) = (0, 0, now);
+            let (mut epoch, mut unwritten, mut quiet, mut has_tried) = (0, 0, now, false);
             for (answer, later) in answers {
                 now += Duration::from_millis(later);
                 let refusal = || match answer {
@@ -361,12 +365,17 @@ mod tests {
                     quiet = now + RETRY;
                 }
                 match step {
-                    Step::Register if answer < 3 => {
-                        epoch += 1;
-                        unwritten = 70;
-                        registrar.registered(Ok(Epoch(epoch)), tickets(70), now);
+                    Step::Register(entry) => {
+                        prop_assert_eq!(entry, if has_tried { Entry::Again } else { Entry::New });
+                        has_tried = true;
+                        if answer < 3 {
+                            epoch += 1;
+                            unwritten = 70;
+                            registrar.registered(Ok(Epoch(epoch)), tickets(70), now);
+                        } else {
+                            registrar.registered(away(), tickets(70), now);
+                        }
                     }
-                    Step::Register => registrar.registered(away(), tickets(70), now),
                     Step::Restore(of, batch) => {
                         prop_assert_eq!(of, Epoch(epoch));
                         prop_assert!(!batch.is_empty() && batch.len() <= MAX_BATCH);

@@ -85,7 +85,6 @@ pub(crate) async fn run(member: Arc<Member>, owned: Arc<dyn Owned>, surroundings
         owned,
         surroundings,
         registrar,
-        entry: Entry::New,
         listener,
         acts,
         in_hand: HashSet::new(),
@@ -116,8 +115,6 @@ struct Shell {
     owned: Arc<dyn Owned>,
     surroundings: Surroundings,
     registrar: Registrar,
-    /// As which it registers next.
-    entry: Entry,
     listener: Listener,
     acts: JoinSet<Act>,
     in_hand: HashSet<Act>,
@@ -173,7 +170,7 @@ impl Shell {
                 self.registrar.woken(now());
             }
             let event = match self.registrar.poll(now()) {
-                Step::Register => self.register().await,
+                Step::Register(entry) => self.register(entry).await,
                 Step::Restore(epoch, tickets) => self.restore(epoch, tickets).await,
                 Step::Renew(epoch) => self.renew(epoch).await,
                 Step::Wait(until) => self.wait(until).await,
@@ -234,13 +231,8 @@ impl Shell {
         self.member.store().clone()
     }
 
-    async fn register(&mut self) -> Event {
-        // A router that finds nothing waits for whoever has come again, and for all others.
-        let has_sessions = !self.owned.held(&self.member).is_empty();
-        let entry = if has_sessions { Entry::Again } else { self.entry };
+    async fn register(&mut self, entry: Entry) -> Event {
         let answer = self.store().register(self.member.service(), self.member.worker(), entry).await;
-        // A store that was away may have lost everybody.
-        self.entry = Entry::Again;
         if answer.is_ok() {
             // Orders are a registration's: what it was asked before nobody asks any more, and what it says of that proves nothing.
             if self.asked != Gate::Open {
