@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamfleet_session::ServiceName;
-use streamfleet_store::{SETTLING, Store, Topic, WorkerView};
+use streamfleet_store::{SETTLING, Settling, Store, Topic, WorkerView};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -16,6 +16,9 @@ use crate::place::Freshness;
 const REFRESH: Duration = Duration::from_secs(1);
 /// Beyond this, what was read is no longer how things are: three reads have failed.
 const STALE_AFTER: Duration = Duration::from_secs(3);
+
+/// How often somebody looks whether a session is known again.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who waits does not look more often: whenever somebody has the store read, all who wait are woken.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
@@ -45,12 +48,21 @@ impl Snapshot {
         Self { workers, read: Some(now), missed }
     }
 
-    /// Whether a store that tells of no worker may have lost them a moment ago, and they are still there.
+    /// For how long nobody may know of a session that lives, where the store says this of it; `None` where it is known, or there is no
+    /// worker that could have it.
     #[must_use]
-    pub fn may_be_lost(&self, now: Instant) -> bool {
-        // It has not been read again since.
-        let are_known = !self.workers.is_empty();
-        are_known || self.missed.is_some_and(|missed| now.saturating_duration_since(missed) < 2 * SETTLING)
+    pub fn unsure(&self, said: Settling, now: Instant) -> Option<Duration> {
+        match said {
+            Settling::Done => None,
+            Settling::For(left) => Some(left),
+            // All that there were a moment ago are about to come again.
+            Settling::Nobody => {
+                // It has not been read again since.
+                let are_known = !self.workers.is_empty();
+                let may_be_lost = |missed| now.saturating_duration_since(missed) < 2 * SETTLING;
+                (are_known || self.missed.is_some_and(may_be_lost)).then_some(LOOK_AGAIN)
+            }
+        }
     }
 
     /// Whether any worker is known that can be asked.
@@ -189,12 +201,14 @@ mod tests {
             age: Duration::ZERO,
         };
         let check = |snapshot: &Snapshot, since: Instant| {
-            assert!(snapshot.may_be_lost(since + 2 * SETTLING - short));
-            assert!(!snapshot.may_be_lost(since + 2 * SETTLING));
+            assert_eq!(snapshot.unsure(Settling::Nobody, since + 2 * SETTLING - short), Some(LOOK_AGAIN));
+            assert_eq!(snapshot.unsure(Settling::Nobody, since + 2 * SETTLING), None);
         };
         let known = Snapshot::read_at(vec![worker.clone()], now);
         let late = now + 100 * short;
-        assert!(known.may_be_lost(late), "and it has not been read again");
+        assert_eq!(known.unsure(Settling::Nobody, late), Some(LOOK_AGAIN), "and it has not been read again");
+        assert_eq!(known.unsure(Settling::For(short), late), Some(short));
+        assert_eq!(known.unsure(Settling::Done, late), None, "whoever is known there");
         // However long it was away.
         for was_away in [false, true] {
             check(&known.then(Vec::new(), was_away, late).then(Vec::new(), false, late + short), late);
@@ -202,8 +216,8 @@ mod tests {
         // Who has begun without it knows nobody.
         check(&Snapshot::default().then(Vec::new(), true, late), late);
         let new = Snapshot::default().then(Vec::new(), false, now);
-        assert!(!new.may_be_lost(now), "nobody ever was there");
-        assert!(new.then(vec![worker], false, now).may_be_lost(now));
+        assert_eq!(new.unsure(Settling::Nobody, now), None, "nobody ever was there");
+        assert_eq!(new.then(vec![worker], false, now).unsure(Settling::Nobody, now), Some(LOOK_AGAIN));
     }
 
     /// Many who wait do not have the store read again and again, and do not look at each read of it.

@@ -11,6 +11,8 @@ mod candidates;
 mod configuration;
 #[path = "doubles/control.rs"]
 mod control;
+#[path = "doubles/double.rs"]
+mod double;
 #[path = "doubles/edges.rs"]
 mod edges;
 #[path = "doubles/held.rs"]
@@ -25,6 +27,8 @@ mod outage;
 mod race;
 #[path = "doubles/redis.rs"]
 mod redis;
+#[path = "doubles/settling.rs"]
+mod settling;
 #[path = "doubles/sockets.rs"]
 mod sockets;
 #[path = "doubles/token.rs"]

@@ -15,12 +15,13 @@ use serde::Deserialize;
 use streamfleet_session::fleet::{HERE_HEADER, PlacedContext, Share, Standing, VOUCHED, VOUCHED_HEADER};
 use streamfleet_session::wire::Failure;
 use streamfleet_session::{ResumeToken, SessionId, UserId};
-use streamfleet_store::{Reach, Settling, StoreError, Ticket};
+use streamfleet_store::{Reach, StoreError, Ticket};
 use tokio::time::timeout;
 
 use super::claim::{Grant, Wanted};
 use super::{Api, Call};
 use crate::attempt::{Attempts, FULL_RETRY};
+use crate::directory::LOOK_AGAIN;
 use crate::forward::{Target, onward};
 use crate::place::{Loads, NoPlan, Plan};
 use crate::roster::Desk;
@@ -29,6 +30,12 @@ use crate::roster::Desk;
 const SEARCH_TIME: Duration = Duration::from_millis(200);
 /// Workers that one search asks at a time.
 pub(super) const ASKED_AT_ONCE: usize = 64;
+/// Who wait at a router for workers to tell the store what they have, of each kind: with half of the places that sockets have before they
+/// say anything, and with bodies of 128 MB.
+pub(super) const MAX_SETTLING: usize = 512;
+/// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
+pub(super) const MAX_SEARCHES: usize = 32;
+
 /// Who waits for workers to tell the store what they have. Those of one kind take no place of another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Returning {
@@ -41,14 +48,6 @@ pub(super) enum Returning {
 impl Returning {
     pub(super) const KINDS: usize = 3;
 }
-
-/// How often somebody looks whether a session is known again.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Who wait at a router for workers to tell the store what they have, of each kind: with half of the places that sockets have before they
-/// say anything, and with bodies of 128 MB.
-pub(super) const MAX_SETTLING: usize = 512;
-/// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
-pub(super) const MAX_SEARCHES: usize = 32;
 
 /// What came of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,17 +162,13 @@ impl Call {
         Ok(())
     }
 
-    /// For how long the store may not know of a session that lives; `None` where it does, or there is no worker that could have it.
+    /// For how long nobody may know of a session that lives; see [`Snapshot::unsure`](crate::directory::Snapshot::unsure).
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) async fn settling(&self) -> Result<Option<Duration>, StoreError> {
-        Ok(match self.api.parts.store.settling(&self.desk.service.name).await? {
-            Settling::Done => None,
-            Settling::For(left) => Some(left),
-            // All that there were a moment ago are about to come again.
-            Settling::Nobody => self.desk.directory.now().may_be_lost(Instant::now()).then_some(LOOK_AGAIN),
-        })
+    pub(super) async fn unsure(&self) -> Result<Option<Duration>, StoreError> {
+        let said = self.api.parts.store.settling(&self.desk.service.name).await?;
+        Ok(self.desk.directory.now().unsure(said, Instant::now()))
     }
 
     /// A place that no claim stands behind.

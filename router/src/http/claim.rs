@@ -96,8 +96,8 @@ impl Grant {
 enum Unclaimed {
     /// No worker has room that looked as if it had.
     NoRoom,
-    /// Its session may live: the workers are still telling the store what they have, for so long.
-    Settling(Duration),
+    /// Its session may live, and nobody can say for so long.
+    Unsure(Duration),
     /// The client is told so.
     Refused(Failure),
     /// The store cannot be asked.
@@ -232,7 +232,7 @@ impl Call {
             // Who shows a token may have a worker, which is not known again yet: he is no demand for more of them.
             if wanted.resume.is_some()
                 && !self.desk.directory.now().has_anybody()
-                && let Ok(Some(left)) = self.settling().await
+                && let Ok(Some(left)) = self.unsure().await
             {
                 wait.settles(returning, left).await?;
                 continue;
@@ -254,7 +254,7 @@ impl Call {
                     wait.no_room(wanted, &attempts).await?;
                     continue;
                 }
-                Err(Unclaimed::Settling(left)) => {
+                Err(Unclaimed::Unsure(left)) => {
                     claim.settle(Fate::Kept);
                     attempts.put_off();
                     wait.settles(returning, left).await?;
@@ -359,7 +359,7 @@ impl Call {
             Ok(Claimed::Closing) => Err(Failure::ConnectionAlreadyExists),
             Ok(Claimed::Settling(left)) => {
                 self.api.record.claim("settling", began.elapsed());
-                return Err(Unclaimed::Settling(left));
+                return Err(Unclaimed::Unsure(left));
             }
             Ok(Claimed::RateLimited(wait)) => Err(Failure::RateLimited { retry_after: wait }),
             Ok(Claimed::ServiceLimit) => {

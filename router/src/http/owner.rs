@@ -234,6 +234,7 @@ impl Call {
     pub(super) async fn owner(&self, id: &SessionId) -> Result<Owner, Failure> {
         let (store, key) = (&self.api.parts.store, (self.desk.service.name.clone(), id.clone()));
         let last = || self.api.known.lock().last(&key, Instant::now());
+        let over = || Ok(last().map_or(Owner::Over, Owner::Last));
         let until = Instant::now() + 2 * SETTLING;
         loop {
             let unless_it_lives = match store.session(&key.0, id).await {
@@ -241,8 +242,8 @@ impl Call {
                     self.api.known.lock().remember(&key, live.at.clone(), Instant::now());
                     return Ok(Owner::Live(live));
                 }
-                Ok(Some(SessionView::Over(CloseReason::WorkerLost))) => Ok(last().map_or(Owner::Over, Owner::Last)),
-                Ok(Some(SessionView::Over(_))) => return Ok(last().map_or(Owner::Over, Owner::Last)),
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost))) => over(),
+                Ok(Some(SessionView::Over(_))) => return over(),
                 Ok(None) => Err(Failure::NotFound),
                 Err(error) if error.is_away() => {
                     return match self.api.search(&self.desk, id).await {
@@ -254,7 +255,7 @@ impl Call {
                 }
                 Err(error) => return Err(unavailable(&error)),
             };
-            let left = match self.settling().await {
+            let left = match self.unsure().await {
                 Ok(None) => return unless_it_lives,
                 Ok(Some(left)) => left,
                 Err(error) if error.is_away() => continue,

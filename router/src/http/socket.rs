@@ -230,7 +230,7 @@ impl Call {
         let live = loop {
             match store.session(&service, &earlier.id).await {
                 Ok(Some(SessionView::Live(live))) => break live,
-                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => match self.settling().await {
+                Ok(Some(SessionView::Over(CloseReason::WorkerLost)) | None) => match self.unsure().await {
                     Ok(None) => return Ok(None),
                     // Its worker may be about to write it again. What is begun anew would be ended then.
                     Ok(Some(left)) => wait.settles(Returning::Socket, left).await?,

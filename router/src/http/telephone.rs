@@ -96,7 +96,7 @@ impl Call {
             if let Some(answer) = self.search_call(parts, body).await {
                 return Some(answer);
             }
-            let goes_on = match self.settling().await {
+            let goes_on = match self.unsure().await {
                 Ok(left) => left.is_some(),
                 Err(_) => !self.desk.directory.now().has_anybody(),
             };

@@ -10,7 +10,8 @@ use streamfleet_session::fleet::Refused;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::world::{ADMIN, Act, World, error};
+use super::double::Act;
+use super::world::{ADMIN, World, error};
 
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);

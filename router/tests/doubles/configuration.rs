@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::world::{ADMIN, SOON, World, answer, error};
+use super::world::{ADMIN, World, answer, error, soon};
 
 const KEY: &str = "a secret of thirty-two bytes or more";
 const TURN_SECRET: &str = "north-by-north-west";
@@ -88,12 +88,7 @@ async fn nobody_waits_for_a_service_without_workers() {
     let router = world.growing(json!({ "autoscaling": { "minReplicas": 0 } }), 2);
     assert_eq!(ask(&world, &router, None).await, (200, json!({ "iceServers": [] })));
     world.ghost("gone").await;
-    let silent = async {
-        while error(&ask(&world, &router, None).await).0 != 502 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, silent).await.expect("one that is there is asked");
+    soon("one that is there is asked", async || error(&ask(&world, &router, None).await).0 == 502).await;
 }
 
 #[tokio::test]

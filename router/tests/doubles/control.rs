@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use streamfleet_session::{CloseReason, ResumeToken};
 use streamfleet_store::{Claim, ClaimRequest, Claimed, ContextId, Delivery, Owner, Phase, Ticket};
 
-use super::world::{ADMIN, SOON, World, answer, error, service};
+use super::world::{ADMIN, SOON, World, answer, error, service, soon};
 
 async fn ask(world: &World, method: &str, url: &str, token: Option<&str>) -> (u16, Value) {
     let request = world.client.request(method.parse().unwrap(), url);
@@ -169,12 +169,7 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
     let router = world.router(json!({}));
     let url = format!("{router}/outputs?webrtc_id=x");
     // Its worker does not answer, and the router has yet to hear of another.
-    let read = async {
-        while ask(&world, "GET", &url, None).await.0 != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, read).await.expect("another worker reads it");
+    soon("another worker reads it", async || ask(&world, "GET", &url, None).await.0 == 200).await;
     assert_eq!(world.next().await.worker, "w");
     world.store.end(&service(), &gone, ticket, CloseReason::ClientClosed).await.unwrap();
     world.store.leave(&service(), &gone).await.unwrap();
@@ -186,8 +181,7 @@ async fn outputs_are_read_at_any_worker_where_their_own_is_gone() {
     }
     let router = world.router(json!({}));
     let url = format!("{router}/outputs?webrtc_id=x");
-    let heard = async { while ask(&world, "GET", &url, None).await.0 != 200 {} };
-    tokio::time::timeout(SOON, heard).await.expect("the router hears of workers");
+    soon("the router hears of workers", async || ask(&world, "GET", &url, None).await.0 == 200).await;
     assert_eq!(world.next().await.worker, "w");
     for draw in 0..20 {
         assert_eq!(ask(&world, "GET", &url, None).await.0, 200, "draw {draw}: the one that lives is asked too");
@@ -230,8 +224,7 @@ async fn a_proven_user_is_named_to_who_knows_whose_the_outputs_were() {
     // One knows where it was; the other reads of it in the store alone.
     for router in [&one, &other] {
         let url = format!("{router}/outputs?webrtc_id=x");
-        let read = async || while ask(&world, "GET", &url, None).await.0 != 200 {};
-        tokio::time::timeout(SOON, read()).await.expect("the router hears of a worker");
+        soon("the router hears of a worker", async || ask(&world, "GET", &url, None).await.0 == 200).await;
         while let Ok(_earlier) = world.seen.try_recv() {}
         for (shown, user, operator) in [
             (Some(token.as_str()), Some("dGVzcw"), None),

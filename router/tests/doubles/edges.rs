@@ -10,7 +10,8 @@ use streamfleet_store::{Expected, SessionView};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::world::{ADMIN, Act, World, service, service_key};
+use super::double::Act;
+use super::world::{ADMIN, World, service, service_key};
 
 /// Nothing that only routers write comes from a client, under whichever spelling; nor can a client take away what they write.
 #[tokio::test]

@@ -6,16 +6,13 @@ use serde_json::json;
 use streamfleet_session::fleet::Refused;
 use streamfleet_store::Gate;
 
-use super::world::{Act, SOON, World, error, service};
+use super::double::Act;
+use super::world::{World, error, service, soon};
 
 impl World {
     async fn held_become(&self, expected: u32) {
-        let told = async {
-            while self.store.traffic(&service()).await.unwrap().held != expected {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(SOON, told).await.unwrap_or_else(|_| panic!("the store is never told of {expected}"));
+        let is_told = async || self.store.traffic(&service()).await.unwrap().held == expected;
+        soon(&format!("the store is told of {expected}"), is_told).await;
     }
 
     /// One worker, with a session in its only place.
@@ -58,12 +55,7 @@ async fn a_call_that_may_not_wait_is_refused_and_one_that_waits_in_vain_is_too()
     let (answer, ()) = tokio::join!(world.offer(&router, "x", &nothing), world.held_become(1));
     assert_eq!(error(&answer), (503, "no_capacity"));
     world.held_become(0).await;
-    let counted = async {
-        while world.store.traffic(&service()).await.unwrap().refused != 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, counted).await.expect("both are counted");
+    soon("both are counted", async || world.store.traffic(&service()).await.unwrap().refused == 2).await;
 }
 
 #[tokio::test]
@@ -157,12 +149,7 @@ async fn nobody_waits_longer_for_what_others_took() {
         assert!((PATIENCE..PATIENCE + PATIENCE / 2).contains(after), "{answers:?}");
     }
     world.held_become(0).await;
-    let counted = async {
-        while world.store.traffic(&service()).await.unwrap().refused != 7 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(SOON, counted).await.expect("each is counted once");
+    soon("each is counted once", async || world.store.traffic(&service()).await.unwrap().refused == 7).await;
 }
 
 /// The last worker that may come is there: who is left over is told at once.

@@ -8,7 +8,8 @@ use streamfleet_session::fleet::Refused;
 use streamfleet_session::ufrag::{RelayKey, Seal, WorkerNetworks};
 use streamfleet_store::SessionView;
 
-use super::world::{Act, SOON, World, error, service};
+use super::double::Act;
+use super::world::{SOON, World, error, service};
 
 #[tokio::test]
 async fn an_offer_goes_to_a_worker_with_its_place() {

@@ -5,14 +5,16 @@ use std::time::Duration;
 use futures_util::SinkExt as _;
 use serde_json::json;
 use streamfleet_session::fleet::{Refused, Standing};
-use streamfleet_socket::telephone::{CallNonce, CallTokenKey, Visit};
+use streamfleet_socket::telephone::CallTokenKey;
 
+use super::double::Act;
 use super::redis::Redis;
-use super::sockets::{CALL, begin, call_start, closed, end, open, open_from, start, text, unix_time};
-use super::world::{ADMIN, Act, SOON, Seen, World, answer, error, service, service_key};
+use super::settling::before_it_is_there;
+use super::sockets::{CALL, PutThrough, begin, closed, end, open, put_through, start, text};
+use super::world::{ADMIN, SOON, World, answer, error, soon};
 
 /// Two routers and two workers; everybody has seen everybody.
-async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
+pub(super) async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
     let mut world = World::on(redis).await;
     world.worker("v").await;
     world.worker("w").await;
@@ -22,16 +24,6 @@ async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String
         world.next().await;
     }
     (world, one, other)
-}
-
-/// The next offer that a worker sees, past what it is asked of sessions.
-async fn offered(world: &mut World) -> Seen {
-    loop {
-        let seen = world.next().await;
-        if seen.placed.is_some() {
-            return seen;
-        }
-    }
 }
 
 #[tokio::test]
@@ -69,7 +61,7 @@ async fn sessions_are_placed_and_found_without_the_store() {
         let id = format!("new-{n}");
         let first = world.offer(&one, &id, &json!({ "resume": "00".repeat(16) })).await;
         assert_eq!(first.1["type"], "answer", "{first:?}");
-        let placed = offered(&mut world).await.placed.unwrap();
+        let placed = world.offered().await.placed.unwrap();
         let Standing::Provisional(share) = placed.standing else { panic!("{placed:?}") };
         // Five of the service on two workers, three of a user.
         assert_eq!((share.sessions.unwrap().get(), share.of_user.unwrap().get()), (3, 2));
@@ -80,12 +72,8 @@ async fn sessions_are_placed_and_found_without_the_store() {
     // It comes back, empty: what lives is known to it again, and the next one is claimed.
     redis.again();
     world.sessions_become(7).await;
-    let counted = async {
-        while error(&world.offer(&other, "after", &json!({})).await).1 != "concurrency_limit_reached" {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(SOON, counted).await.expect("seven live where five may, and that is counted again");
+    let is_counted = async || error(&world.offer(&other, "after", &json!({})).await).1 == "concurrency_limit_reached";
+    soon("seven live where five may, and that is counted again", is_counted).await;
 }
 
 /// A server without memory answers, and no lease can be renewed: it is as one that is away. Calls were refused as if all workers were gone.
@@ -102,7 +90,7 @@ async fn sessions_are_placed_and_found_while_the_store_is_full() {
     for (id, router) in [("early", &one), ("late", &other)] {
         let placed = world.offer(router, id, &json!({})).await;
         assert_eq!(placed.1["type"], "answer", "{placed:?}");
-        let placed = offered(&mut world).await.placed.unwrap();
+        let placed = world.offered().await.placed.unwrap();
         assert!(matches!(placed.standing, Standing::Provisional(_)), "{placed:?}");
         if id == "early" {
             tokio::time::sleep(Duration::from_secs(8)).await;
@@ -112,7 +100,7 @@ async fn sessions_are_placed_and_found_while_the_store_is_full() {
     let claimed = async {
         for n in 0.. {
             if world.offer(&one, &format!("after-{n}"), &json!({})).await.1["type"] == "answer" {
-                let placed = offered(&mut world).await.placed.unwrap();
+                let placed = world.offered().await.placed.unwrap();
                 if placed.standing == Standing::Claimed {
                     break;
                 }
@@ -131,11 +119,11 @@ async fn one_other_worker_is_tried_where_that_is_safe() {
     redis.stop();
     world.script.lock().extend([Act::Refuse(Refused::Full), Act::Answer]);
     assert_eq!(world.offer(&one, "x", &json!({})).await.1["type"], "answer");
-    let (first, second) = (offered(&mut world).await, offered(&mut world).await);
+    let (first, second) = (world.offered().await, world.offered().await);
     assert_ne!(first.worker, second.worker);
     world.script.lock().extend([Act::Hang, Act::Answer]);
     assert_eq!(error(&world.offer(&one, "y", &json!({})).await), (502, "upstream_unavailable"));
-    offered(&mut world).await;
+    world.offered().await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(std::iter::from_fn(|| world.seen.try_recv().ok()).all(|seen| seen.placed.is_none()), "one was asked");
 }
@@ -147,7 +135,7 @@ async fn candidates_find_their_session_without_the_store() {
     let (mut world, one, other) = fleet(&redis, json!({})).await;
     redis.stop();
     assert_eq!(world.offer(&one, "x", &json!({})).await.1["type"], "answer");
-    let worker = offered(&mut world).await.worker;
+    let worker = world.offered().await.worker;
     let line = "candidate:1 1 udp 2122260223 192.0.2.1 4242 typ host";
     let candidate =
         json!({ "type": "ice-candidate", "webrtc_id": "x", "candidate": { "candidate": line, "sdpMid": "0" } });
@@ -168,7 +156,7 @@ async fn who_comes_back_has_its_session_again_without_the_store() {
     let mut redis = Redis::start();
     let (mut world, one, other) = fleet(&redis, json!({})).await;
     let (socket, token) = begin(&one, "x").await;
-    let worker = offered(&mut world).await.worker;
+    let worker = world.offered().await.worker;
     drop(socket);
     redis.stop();
     let mut back = open(&other).await;
@@ -183,7 +171,7 @@ async fn who_comes_back_has_its_session_again_without_the_store() {
     // One that is over begins anew.
     let mut over = open(&other).await;
     over.send(start("y", &json!({ "resume": token }))).await.unwrap();
-    assert!(matches!(offered(&mut world).await.placed.unwrap().standing, Standing::Provisional(_)));
+    assert!(matches!(world.offered().await.placed.unwrap().standing, Standing::Provisional(_)));
 }
 
 /// A router that has begun without the store knows no worker: who comes back to it waits for one, and has its session again. It was ended
@@ -193,7 +181,7 @@ async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
     let mut redis = Redis::start();
     let (mut world, one, _) = fleet(&redis, json!({})).await;
     let (socket, token) = begin(&one, "x").await;
-    let worker = offered(&mut world).await.worker;
+    let worker = world.offered().await.worker;
     drop(socket);
     redis.stop();
     let (blind, hasty) = (world.router(json!({})), world.router(json!({ "routing": { "offerHoldSeconds": 1 } })));
@@ -213,156 +201,12 @@ async fn who_comes_back_to_a_router_that_knows_nobody_has_its_session_again() {
     world.sessions_become(3).await;
 }
 
-/// What `client` gets while all workers but this one are known to the store again, and this one is a moment later.
-async fn before_it_is_there<T>(world: &World, router: &str, worker: &str, client: impl Future<Output = T>) -> T {
-    let lists = async || {
-        let list = world.client.get(format!("{router}/sessions")).bearer_auth(ADMIN).send().await.unwrap();
-        list.status() == 200 && world.store.workers(&service()).await.is_ok_and(|workers| workers.len() == 1)
-    };
-    let others_are_there = async {
-        while !lists().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, others_are_there).await.expect("the other one is there, and the router sees it");
-    let comes = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        world.late.lock().remove(worker);
-    };
-    tokio::join!(client, comes).0
-}
-
-/// The store has come back empty, and one of two workers has said what it has: whoever came back to a session of the other one was begun anew
-/// there, and ended when that one had said it too. No service says for how long that is waited for.
-#[tokio::test]
-async fn who_comes_back_while_workers_tell_the_store_again_has_his_session() {
-    let mut redis = Redis::start();
-    let (mut world, one, _) = fleet(&redis, json!({})).await;
-    let other = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
-    let (socket, token) = begin(&one, "socket").await;
-    let at = offered(&mut world).await.worker;
-    drop(socket);
-    world.late.lock().insert(at.clone());
-    redis.stop();
-    redis.again();
-    let back = async {
-        let mut back = open(&other).await;
-        back.send(start("socket", &json!({ "resume": token }))).await.unwrap();
-        text(&mut back).await
-    };
-    assert_eq!(before_it_is_there(&world, &other, &at, back).await, format!("{at}: attached"));
-}
-
-#[tokio::test]
-async fn a_call_is_searched_for_until_all_workers_have_told_the_store() {
-    let mut redis = Redis::start();
-    let (mut world, one, other) = fleet(&redis, json!({})).await;
-    let (key, nonce) = (CallTokenKey::of_service(&service_key()), CallNonce::from_random([7; 16]));
-    let token = key.issue(CALL, nonce, Visit::First, unix_time());
-    let mut call = open_from(&one, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
-    call.send(call_start("MZ1", &json!({ "streamfleet_token": token }))).await.unwrap();
-    let at = offered(&mut world).await.worker;
-    drop(call);
-    world.late.lock().insert(at.clone());
-    redis.stop();
-    redis.again();
-    let url = format!("{other}/telephone/incoming?return={}", key.sign_return(CALL, nonce));
-    let incoming = world.client.post(url).body(format!("CallSid={CALL}")).send();
-    let twiml = before_it_is_there(&world, &other, &at, incoming).await.unwrap().text().await.unwrap();
-    assert!(twiml.contains("streamfleet_session\" value=\"MZ1\""), "{twiml}");
-}
-
-/// Who may control it is told that it is not there, and a client on its way was begun anew and ended.
-#[tokio::test]
-async fn a_session_is_looked_for_and_moves_until_all_workers_have_told_the_store() {
-    let mut redis = Redis::start();
-    let (mut world, one, _) = fleet(&redis, json!({})).await;
-    let other = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
-    let begun = world.offer(&one, "media", &json!({})).await;
-    let seen = offered(&mut world).await;
-    for looks in [true, false] {
-        world.late.lock().insert(seen.worker.clone());
-        redis.stop();
-        redis.again();
-        if looks {
-            let asked = world.client.get(format!("{other}/sessions/media")).bearer_auth(ADMIN).send();
-            let found = answer(before_it_is_there(&world, &other, &seen.worker, asked).await.unwrap()).await;
-            assert_eq!((found.0, found.1["worker"].as_str()), (200, Some(&*seen.worker)), "{found:?}");
-            while world.seen.try_recv().is_ok() {}
-        } else {
-            let resume = json!({ "resume": begun.1["resume"] });
-            let moves = world.offer(&other, "media", &resume);
-            let moved = before_it_is_there(&world, &other, &seen.worker, moves).await;
-            assert_eq!(moved.1["type"], "answer", "{moved:?}");
-        }
-    }
-    let placed = offered(&mut world).await.placed.unwrap();
-    assert_eq!(placed.takes_over, Some(seen.placed.as_ref().unwrap().ticket));
-}
-
-/// The store is there, and no worker has told it anything yet.
-#[tokio::test]
-async fn a_session_is_looked_for_also_before_any_worker_is_there_again() {
-    let mut redis = Redis::start();
-    let (mut world, one, _) = fleet(&redis, json!({})).await;
-    let (socket, token) = begin(&one, "socket").await;
-    let at = offered(&mut world).await.worker;
-    drop(socket);
-    world.late.lock().extend(["v".to_owned(), "w".to_owned()]);
-    redis.stop();
-    redis.again();
-    let is_there = async {
-        while !world.store.workers(&service()).await.is_ok_and(|workers| workers.is_empty()) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, is_there).await.expect("it is there, and knows nobody");
-    let back = async {
-        let mut back = open(&one).await;
-        back.send(start("socket", &json!({ "resume": token }))).await.unwrap();
-        text(&mut back).await
-    };
-    let asked = async {
-        let first = world.client.get(format!("{one}/sessions/first")).bearer_auth(ADMIN).send().await;
-        first.unwrap().status().as_u16()
-    };
-    let come = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        world.late.lock().clear();
-    };
-    let (back, asked, ()) = tokio::join!(back, asked, come);
-    assert_eq!((back, asked), (format!("{at}: attached"), 200));
-}
-
-/// A client of a service that has no worker: that it waits, or may not, is told to whoever makes them.
-#[tokio::test]
-async fn who_comes_back_to_a_service_without_workers_is_a_demand_for_them() {
-    let redis = Redis::start();
-    let world = World::on(&redis).await;
-    let router = world.router(json!({ "routing": { "offerHoldSeconds": 0 } }));
-    let mut back = open(&router).await;
-    back.send(start("x", &json!({ "resume": "00".repeat(16) }))).await.unwrap();
-    let (said, _) = end(&mut back).await;
-    assert!(said[0].contains("no_capacity"), "{said:?}");
-    let told = async {
-        while world.store.traffic(&service()).await.unwrap().refused == 0 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(SOON, told).await.expect("the store is told that one was refused");
-}
-
 /// A telephone company says which call it is, and not which session that has. It was hung up where a worker was asked that did not have it.
 #[tokio::test]
 async fn a_call_that_comes_back_is_searched_for_where_the_store_does_not_know_it() {
     let mut redis = Redis::start();
     let (mut world, one, other) = fleet(&redis, json!({})).await;
-    let (key, nonce) = (CallTokenKey::of_service(&service_key()), CallNonce::from_random([7; 16]));
-    let token = key.issue(CALL, nonce, Visit::First, unix_time());
-    let mut call = open_from(&one, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
-    call.send(call_start("MZ1", &json!({ "streamfleet_token": token }))).await.unwrap();
-    let worker = offered(&mut world).await.worker;
-    drop(call);
+    let PutThrough { worker, nonce, shown } = put_through(&mut world, &one, "MZ1").await;
     let client = world.client.clone();
     // What is answered, and which workers were asked.
     let incoming = async |world: &mut World, n: u32, shown: &str| {
@@ -373,7 +217,7 @@ async fn a_call_that_comes_back_is_searched_for_where_the_store_does_not_know_it
         let asked: Vec<String> = seen.filter(|seen| seen.line.ends_with(&query)).map(|seen| seen.worker).collect();
         (twiml, asked)
     };
-    let (back, forged) = (key.sign_return(CALL, nonce), CallTokenKey::new("another").sign_return(CALL, nonce));
+    let forged = CallTokenKey::new("another").sign_return(CALL, nonce);
     // The store is away, and has then lost which session the call has. By chance it would be found once in two times.
     for n in 0..16 {
         match n {
@@ -381,7 +225,7 @@ async fn a_call_that_comes_back_is_searched_for_where_the_store_does_not_know_it
             8 => redis.again(),
             _ => {}
         }
-        let (twiml, asked) = incoming(&mut world, n, &back).await;
+        let (twiml, asked) = incoming(&mut world, n, &shown).await;
         assert!(twiml.contains("streamfleet_session\" value=\"MZ1\"") && asked.contains(&worker), "{n}: {asked:?}");
         let (_, asked) = incoming(&mut world, 100 + n, &forged).await;
         assert_eq!(asked.len(), 1, "who cannot prove that he was here is searched for by nobody");
@@ -389,7 +233,7 @@ async fn a_call_that_comes_back_is_searched_for_where_the_store_does_not_know_it
     redis.stop();
     let ended = world.client.delete(format!("{other}/sessions/MZ1")).bearer_auth(ADMIN).send().await.unwrap();
     assert_eq!(ended.status(), 200);
-    let (twiml, asked) = incoming(&mut world, 200, &back).await;
+    let (twiml, asked) = incoming(&mut world, 200, &shown).await;
     assert!(twiml.contains("<Hangup"), "it is over: {twiml}");
     assert_eq!(asked.len(), 3, "each is asked for it, and any of them says goodbye");
 }

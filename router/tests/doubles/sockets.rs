@@ -15,7 +15,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::world::{Act, SOON, World, error, service, service_key};
+use super::double::Act;
+use super::world::{SOON, World, error, service, service_key, soon};
 
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
@@ -320,13 +321,9 @@ async fn who_comes_back_to_a_worker_that_drains_stays_and_to_one_that_leaves_doe
     let ask = async |gate| {
         let name = first.parse().unwrap();
         assert!(world.store.ask_gate(&service(), &name, gate).await.unwrap());
-        let heard = async {
-            let is_it = |view: &WorkerView| view.owner.worker == name && view.said.as_ref().unwrap().gate == gate;
-            while !world.store.workers(&service()).await.unwrap().iter().any(is_it) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(SOON, heard).await.expect("its worker hears of it");
+        let is_it = |view: &WorkerView| view.owner.worker == name && view.said.as_ref().unwrap().gate == gate;
+        let heard = async || world.store.workers(&service()).await.unwrap().iter().any(is_it);
+        soon("its worker hears of it", heard).await;
         // The router most likely, too.
         tokio::time::sleep(Duration::from_millis(300)).await;
     };
@@ -375,7 +372,7 @@ async fn a_process_that_stops_lets_sockets_go_on_and_then_says_so() {
 
 pub(super) const CALL: &str = "CA0123456789abcdef0123456789abcdef";
 
-pub(super) fn call_start(stream: &str, parameters: &Value) -> Message {
+fn call_start(stream: &str, parameters: &Value) -> Message {
     let start = json!({
         "event": "start", "streamSid": stream,
         "start": {
@@ -386,8 +383,27 @@ pub(super) fn call_start(stream: &str, parameters: &Value) -> Message {
     Message::Text(start.to_string().into())
 }
 
-pub(super) fn unix_time() -> Duration {
+fn unix_time() -> Duration {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap()
+}
+
+/// A telephone call whose media stream has broken off.
+pub(super) struct PutThrough {
+    /// Which worker has its session.
+    pub(super) worker: String,
+    pub(super) nonce: CallNonce,
+    /// What its company shows when it comes back.
+    pub(super) shown: String,
+}
+
+/// [`CALL`] put through to a worker, as this stream.
+pub(super) async fn put_through(world: &mut World, router: &str, stream: &str) -> PutThrough {
+    let (key, nonce) = (CallTokenKey::of_service(&service_key()), CallNonce::from_random([7; 16]));
+    let token = key.issue(CALL, nonce, Visit::First, unix_time());
+    let mut call = open_from(router, "/telephone/handler", [127, 0, 0, 1]).await.unwrap();
+    call.send(call_start(stream, &json!({ "streamfleet_token": token }))).await.unwrap();
+    let worker = world.offered().await.worker;
+    PutThrough { worker, nonce, shown: key.sign_return(CALL, nonce) }
 }
 
 #[tokio::test]
