@@ -62,8 +62,10 @@ async fn a_tone_comes_back_as_loud_as_it_was() {
         Tone::new(48_000, 440.0, -15.0).fill(&mut speech);
         let heard = loud(&converse(&call, &speech, Duration::from_millis(500)).await);
         assert!(heard.len() >= 7_800, "{name}: {} samples", heard.len());
-        let level = tone_level(&heard, 8_000, 440.0);
-        assert!((level + 15.0).abs() < 1.0, "{name}: {level} dBFS");
+        // The middle one of tenths of a second: a machine that stands still for a moment leaves a gap, and nothing else.
+        let mut levels: Vec<f32> = heard.chunks_exact(800).map(|tenth| tone_level(tenth, 8_000, 440.0)).collect();
+        levels.sort_by(f32::total_cmp);
+        assert!((levels[levels.len() / 2] + 15.0).abs() < 1.0, "{name}: {levels:?} dBFS");
         let view = world.view(&id).unwrap();
         assert_eq!((view.transport, view.service.as_str()), (Transport::Telephone, name));
         assert_eq!((view.user_id.as_ref().map(|user| user.as_str()), view.verified), (Some(from.as_str()), false));
