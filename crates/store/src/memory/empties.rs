@@ -42,10 +42,10 @@ impl Empties {
         theirs.sort_by_key(|(expires, empty)| (*expires, empty.id));
         if theirs.len() > self.per_key {
             let id = theirs[0].1.id;
-            self.forget(&key, id);
+            self.remove(&key, id, now);
         }
         if self.order.len() > self.most {
-            self.forget_first();
+            self.forget_first(now);
         }
     }
 
@@ -58,10 +58,11 @@ impl Empties {
     /// Takes out the first of a key of which this is so.
     pub(super) fn take(&mut self, key: &ContextKey, is_it: impl Fn(&Empty) -> bool, now: Instant) -> Option<Empty> {
         let id = self.find(key, is_it, now)?;
-        self.forget(key, id)
+        self.remove(key, id, now)
     }
 
-    fn forget(&mut self, key: &ContextKey, id: ContextId) -> Option<Empty> {
+    /// Takes this one out. It is gone from then on, and is returned if it was still known.
+    pub(super) fn remove(&mut self, key: &ContextKey, id: ContextId, now: Instant) -> Option<Empty> {
         let theirs = self.by_key.get_mut(key)?;
         let at = theirs.iter().position(|(_, empty)| empty.id == id)?;
         let (expires, empty) = theirs.remove(at);
@@ -69,12 +70,12 @@ impl Empties {
             self.by_key.remove(key);
         }
         self.order.remove(&(expires, id));
-        Some(empty)
+        (expires > now).then_some(empty)
     }
 
-    fn forget_first(&mut self) {
+    fn forget_first(&mut self, now: Instant) {
         if let Some(((_, id), key)) = self.order.pop_first() {
-            self.forget(&key, id);
+            self.remove(&key, id, now);
         }
     }
 
@@ -82,7 +83,7 @@ impl Empties {
     pub(super) fn expire(&mut self, at_once: usize, now: Instant) {
         for _ in 0..at_once {
             match self.order.first_key_value() {
-                Some(((expires, _), _)) if *expires <= now => self.forget_first(),
+                Some(((expires, _), _)) if *expires <= now => self.forget_first(now),
                 _ => break,
             }
         }

@@ -171,7 +171,7 @@ impl Table {
         }
         let (mut user, mut tokens) = (kept.user.clone(), Tokens::restored(kept.issued));
         // Its client has been elsewhere, and was given a later token.
-        let empty = self.empties.take(key, |empty| empty.id == kept.id, now);
+        let empty = self.empties.remove(key, kept.id, now);
         if let Some(later) = empty.filter(|empty| empty.tokens.generation() > tokens.generation()) {
             (user, tokens) = (later.user.or(user), later.tokens);
         }

@@ -12,7 +12,7 @@ use streamfleet_store::{
 };
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Role {
+enum Role {
     Holder,
     Taker,
     /// Superseded or moved: it has no id any more.
@@ -20,52 +20,52 @@ pub(super) enum Role {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Live {
-    pub(super) ticket: Ticket,
-    pub(super) id: usize,
-    pub(super) worker: usize,
-    pub(super) role: Role,
-    pub(super) phase: Phase,
-    pub(super) user: Option<usize>,
-    pub(super) pinned: bool,
+struct Live {
+    ticket: Ticket,
+    id: usize,
+    worker: usize,
+    role: Role,
+    phase: Phase,
+    user: Option<usize>,
+    pinned: bool,
     /// When it was claimed.
-    pub(super) since: u64,
+    since: u64,
     /// Void then.
-    pub(super) due: Option<u64>,
-    pub(super) context: ContextId,
+    due: Option<u64>,
+    context: ContextId,
     /// What its client was given, if it moves and has not connected.
-    pub(super) moves: Option<(ResumeToken, Delivery)>,
-    pub(super) asked: Option<CloseReason>,
+    moves: Option<(ResumeToken, Delivery)>,
+    asked: Option<CloseReason>,
     /// Its client has been counted.
-    pub(super) came: bool,
+    came: bool,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Worker {
+struct Worker {
     /// Which of the registrations it is.
-    pub(super) registration: usize,
-    pub(super) renewed: u64,
-    pub(super) said: Option<(u32, Gate, usize)>,
-    pub(super) asked: Gate,
+    registration: usize,
+    renewed: u64,
+    said: Option<(u32, Gate, usize)>,
+    asked: Gate,
     /// Which of the orders that it is, counted from 1.
-    pub(super) order: usize,
+    order: usize,
 }
 
 /// What a worker knows of a session that it has, whatever the store knows.
 #[derive(Debug, Clone)]
-pub(super) struct Mine {
-    pub(super) ticket: Ticket,
-    pub(super) id: usize,
-    pub(super) worker: usize,
-    pub(super) user: Option<usize>,
-    pub(super) pinned: bool,
+struct Mine {
+    ticket: Ticket,
+    id: usize,
+    worker: usize,
+    user: Option<usize>,
+    pinned: bool,
     /// As which it was reported last; before that it has not begun.
-    pub(super) phase: Option<Phase>,
-    pub(super) since: u64,
-    pub(super) context: ContextId,
+    phase: Option<Phase>,
+    since: u64,
+    context: ContextId,
     /// What its client was given last, of which it knows.
-    pub(super) token: ResumeToken,
-    pub(super) generation: u64,
+    token: ResumeToken,
+    generation: u64,
 }
 
 /// Which tokens of a context are good.
@@ -84,27 +84,27 @@ struct Good {
 
 /// What should be so. Contexts are never written here, so of each only the tokens outlive its last session.
 #[derive(Debug, Default)]
-pub(super) struct Model {
-    pub(super) now: u64,
-    pub(super) registrations: usize,
+struct Model {
+    now: u64,
+    registrations: usize,
     opens: usize,
     /// When it is sure that all who live are known.
-    pub(super) settled: u64,
-    pub(super) workers: BTreeMap<usize, Worker>,
-    pub(super) live: Vec<Live>,
+    settled: u64,
+    workers: BTreeMap<usize, Worker>,
+    live: Vec<Live>,
     tokens: BTreeMap<ContextId, Good>,
     /// Those of an id that no session holds any more, and until when they are known; the one that goes first at the front.
     empty: BTreeMap<usize, Vec<(u64, ContextId)>>,
     /// The last of an id to end, and when.
-    pub(super) over: BTreeMap<usize, (CloseReason, u64)>,
-    pub(super) arrived: u64,
-    pub(super) departed: u64,
-    pub(super) refused: u64,
+    over: BTreeMap<usize, (CloseReason, u64)>,
+    arrived: u64,
+    departed: u64,
+    refused: u64,
     /// By router: calls, and until when.
-    pub(super) held: BTreeMap<usize, (u32, u64)>,
+    held: BTreeMap<usize, (u32, u64)>,
 }
 
-pub(super) fn millis(span: Duration) -> u64 {
+fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap()
 }
 
@@ -119,7 +119,7 @@ impl Model {
         self.over.get(&id).is_none_or(|(reason, _)| *reason == CloseReason::WorkerLost)
     }
 
-    pub(super) fn compare_settling(&self, seen: Settling) {
+    fn compare_settling(&self, seen: Settling) {
         let left = self.settled.saturating_sub(self.now);
         // A server's clock goes on meanwhile.
         let is_so = match seen {
@@ -130,7 +130,7 @@ impl Model {
         assert!(is_so, "{seen:?} and {left}, {} workers", self.workers.len());
     }
 
-    pub(super) fn close(&mut self, ticket: Ticket, reason: CloseReason) {
+    fn close(&mut self, ticket: Ticket, reason: CloseReason) {
         let Some(at) = self.live.iter().position(|live| live.ticket == ticket) else { return };
         let gone = self.live.remove(at);
         let taker = self.live.iter_mut().find(|live| live.id == gone.id && live.role == Role::Taker);
@@ -160,13 +160,13 @@ impl Model {
         tokens.retain(|context, _| known.contains(context));
     }
 
-    pub(super) fn close_all(&mut self, which: impl Fn(&Live) -> bool, reason: CloseReason) -> u32 {
+    fn close_all(&mut self, which: impl Fn(&Live) -> bool, reason: CloseReason) -> u32 {
         let tickets: Vec<Ticket> = self.live.iter().filter(|live| which(live)).map(|live| live.ticket).collect();
         tickets.iter().for_each(|ticket| self.close(*ticket, reason));
         u32::try_from(tickets.len()).unwrap()
     }
 
-    pub(super) fn sweep(&mut self) -> u32 {
+    fn sweep(&mut self) -> u32 {
         let (now, (lease, _, afterlife)) = (self.now, Self::terms());
         self.close_all(|live| live.due.is_some_and(|due| due <= now), CloseReason::ConnectTimeout);
         self.over.retain(|_, (_, at)| now < *at + afterlife);
@@ -229,7 +229,7 @@ impl Model {
     }
 
     /// The client of the session that lives under an id is back on its socket, if it shows this.
-    pub(super) fn back(&mut self, id: usize, shown: ResumeToken, next: ResumeToken) -> Option<ContextId> {
+    fn back(&mut self, id: usize, shown: ResumeToken, next: ResumeToken) -> Option<ContextId> {
         let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
         // The one that was opened last, if an earlier one of another client still ends.
         let newest = theirs.max_by_key(|context| self.tokens[context].opened);
@@ -240,11 +240,16 @@ impl Model {
         context
     }
 
-    pub(super) fn holder(&self, id: usize) -> Option<&Live> {
+    /// Whether all that is left is counts.
+    fn knows_nobody(&self) -> bool {
+        self.workers.is_empty() && self.live.is_empty() && self.tokens.is_empty() && self.over.is_empty()
+    }
+
+    fn holder(&self, id: usize) -> Option<&Live> {
         self.live.iter().find(|live| live.id == id && live.role == Role::Holder)
     }
 
-    pub(super) fn load(&self, worker: usize) -> usize {
+    fn load(&self, worker: usize) -> usize {
         self.live.iter().filter(|live| live.worker == worker).count()
     }
 
@@ -266,13 +271,20 @@ impl Model {
         self.tokens.get_mut(&context).unwrap().opened = self.opens;
     }
 
+    /// The context of an id whose client shows this.
+    fn context_of(&self, id: usize, shown: ResumeToken) -> Option<ContextId> {
+        let held = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
+        let empty = self.empty.get(&id).into_iter().flatten().map(|(_, context)| *context);
+        held.chain(empty).find(|context| self.takes(*context, Some(shown)))
+    }
+
     /// What was given last of a context.
-    pub(super) fn generation(&self, context: ContextId) -> u64 {
+    fn generation(&self, context: ContextId) -> u64 {
         self.tokens[&context].generation
     }
 
     /// What a claim should give: its place, or the name of the refusal.
-    pub(super) fn claim(
+    fn claim(
         &mut self,
         claim: &ClaimRequest,
         id: usize,
@@ -312,11 +324,8 @@ impl Model {
                 (Role::Taker, holder.context)
             }
             _ => {
-                // One that lost its id still holds its context, and whoever has its token has it back.
-                let theirs = self.live.iter().filter(|live| live.id == id).map(|live| live.context);
-                // Or of one that is over.
-                let empty = self.empty.get(&id).into_iter().flatten().map(|(_, context)| *context);
-                let known = theirs.chain(empty).find(|context| self.takes(*context, claim.claim.token));
+                // One that lost its id still holds its context, and whoever has its token has it back; or of one that is over.
+                let known = claim.claim.token.and_then(|shown| self.context_of(id, shown));
                 match known {
                     Some(context) => {
                         self.take_up(id, context);
@@ -359,7 +368,7 @@ impl Model {
         Ok(worker)
     }
 
-    pub(super) fn report(&mut self, worker: usize, ticket: Ticket, phase: Phase) -> Held {
+    fn report(&mut self, worker: usize, ticket: Ticket, phase: Phase) -> Held {
         let Some(at) = self.live.iter().position(|live| live.ticket == ticket && live.worker == worker) else {
             return Held::No;
         };
@@ -394,12 +403,9 @@ impl Model {
     }
 
     /// Its worker writes it again.
-    pub(super) fn restore(&mut self, mine: &Mine) -> Restoration {
+    fn restore(&mut self, mine: &Mine) -> Restoration {
         let phase = mine.phase.unwrap();
         if let Some(known) = self.live.iter_mut().find(|live| live.ticket == mine.ticket) {
-            if known.worker != mine.worker {
-                return Restoration::Superseded;
-            }
             (known.phase, known.due) = (phase, None);
             let comes = known.role == Role::Holder && !std::mem::replace(&mut known.came, true);
             self.arrived += u64::from(comes);

@@ -6,14 +6,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
-use streamfleet_session::{CloseReason, ResumeToken, ServiceName};
+use streamfleet_session::{CloseReason, ServiceName};
 use streamfleet_store::{
     Arrangement, Claim, ClaimRequest, Claimed, ContextKey, Delivery, Demand, EMPTY_RETENTION, Entry, FleetError, Gate,
     Generation, HELD_LEASE, Heartbeat, Held, Issued, Kept, MAX_BATCH, Memory, Order, Owner, Phase, RedisConfig,
-    Restored, SETTLING, SessionView, Settling, Store, Ticket, Told, Version, Waits,
+    Restored, SETTLING, SessionView, Settling, Store, Terms, Ticket, Told, Version, Waits,
 };
 
-use super::{Mine, Model, Role, Worker, millis};
+use super::{Live, Mine, Model, Role, Worker, millis};
 use crate::arrangements::connected;
 use crate::server::{Clock, Server, free_port};
 use crate::world::{beat, id, limit, name, nothing, request, user};
@@ -25,68 +25,45 @@ const ROOM: &str = "room";
 
 #[derive(Debug, Clone)]
 enum Word {
-    Register {
-        worker: usize,
-        entry: Entry,
-    },
-    Restore {
-        worker: usize,
-    },
-    /// Nobody was there for so long that nothing is known of anybody, and they come again one after the other with what they have.
-    Return {
-        first: usize,
-    },
-    Renew {
-        worker: usize,
-        capacity: u32,
-        gate: Gate,
-    },
-    AskGate {
-        worker: usize,
-        gate: Gate,
-    },
-    Claim {
-        id: usize,
-        user: Option<usize>,
-        pinned: bool,
-        limits: bool,
-        shows: Option<Index>,
-        sent: bool,
-        order: usize,
-    },
-    Report {
-        session: Index,
-        phase: usize,
-    },
-    Back {
-        id: usize,
-        shows: Index,
-    },
-    End {
-        session: Index,
-    },
-    Release {
-        session: Index,
-    },
-    Ask {
-        id: usize,
-    },
-    Hold {
-        router: usize,
-        held: u32,
-        refused: u32,
-    },
+    Register { worker: usize, entry: Entry },
+    Restore { worker: usize },
+    Return { first: usize },
+    Renew { worker: usize, capacity: u32, gate: Gate },
+    AskGate { worker: usize, gate: Gate },
+    Claim { id: usize, user: Option<usize>, pinned: bool, limits: bool, shows: Shows, sent: bool, order: usize },
+    Report { session: Index, foreign: bool, phase: usize },
+    Back { id: usize, back: usize },
+    End { session: Index, foreign: bool },
+    Release { session: Index },
+    Ask { id: usize },
+    Hold { router: usize, held: u32, refused: u32 },
     Traffic,
-    Pass {
-        millis: u64,
-    },
+    Pass { millis: u64 },
     Reap,
+}
+
+/// Which token somebody shows.
+#[derive(Debug, Clone)]
+enum Shows {
+    None,
+    /// That of the id's last claim but so many, as of a client that has lost an answer.
+    Theirs(usize),
+    /// Anybody's.
+    Some(Index),
 }
 
 fn word() -> impl Strategy<Value = Word> {
     let gate = || prop_oneof![3 => Just(Gate::Open), 1 => Just(Gate::Draining)];
     let claim = (0..IDS.len(), proptest::option::of(0..2_usize), any::<bool>(), any::<bool>());
-    let more = (proptest::option::of(any::<Index>()), any::<bool>(), 0..2_usize);
+    let shows = prop_oneof![
+        8 => Just(Shows::None),
+        // Or few would ever be taken over.
+        5 => Just(Shows::Theirs(0)),
+        2 => (1..3_usize).prop_map(Shows::Theirs),
+        1 => any::<Index>().prop_map(Shows::Some),
+    ];
+    let more = (shows, any::<bool>(), 0..2_usize);
+    let foreign = || proptest::bool::weighted(0.1);
     prop_oneof![
         2 => (0..2_usize, prop_oneof![1 => Just(Entry::New), 1 => Just(Entry::Again)])
             .prop_map(|(worker, entry)| Word::Register { worker, entry }),
@@ -96,15 +73,16 @@ fn word() -> impl Strategy<Value = Word> {
         12 => (claim, more).prop_map(|((id, user, pinned, limits), (shows, sent, order))| {
             Word::Claim { id, user, pinned, limits, shows, sent, order }
         }),
-        8 => (any::<Index>(), 0..3_usize).prop_map(|(session, phase)| Word::Report { session, phase }),
-        2 => (0..IDS.len(), any::<Index>()).prop_map(|(id, shows)| Word::Back { id, shows }),
-        4 => any::<Index>().prop_map(|session| Word::End { session }),
+        8 => (any::<Index>(), foreign(), 0..3_usize)
+            .prop_map(|(session, foreign, phase)| Word::Report { session, foreign, phase }),
+        2 => (0..IDS.len(), 0..3_usize).prop_map(|(id, back)| Word::Back { id, back }),
+        4 => (any::<Index>(), foreign()).prop_map(|(session, foreign)| Word::End { session, foreign }),
         1 => any::<Index>().prop_map(|session| Word::Release { session }),
         2 => (0..IDS.len()).prop_map(|id| Word::Ask { id }),
         2 => (0..2_usize, 0..4_u32, 0..2_u32).prop_map(|(router, held, refused)| Word::Hold { router, held, refused }),
         2 => Just(Word::Traffic),
         1 => (0..2_usize).prop_map(|first| Word::Return { first }),
-        4 => prop_oneof![Just(500), Just(2500), Just(6100), Just(10_100), Just(40_000)].prop_map(|millis| Word::Pass { millis }),
+        4 => prop_oneof![Just(1), Just(3), Just(6), Just(10), Just(40)].prop_map(|seconds: u64| Word::Pass { millis: 1000 * seconds }),
         1 => Just(Word::Reap),
     ]
 }
@@ -119,6 +97,8 @@ struct Run {
     /// What each has heard last, and which order that was.
     heard: [(Order, usize); 2],
     claims: Vec<ClaimRequest>,
+    /// Where each of them was placed.
+    placed: Vec<usize>,
     /// What workers know of those.
     mine: Vec<Mine>,
     turn: usize,
@@ -148,10 +128,15 @@ impl Run {
     }
 
     /// Whether the model takes the word of a worker's latest registration.
-    fn fence(&self, worker: usize) -> Result<Owner, ()> {
-        let (owner, registration) = self.owners[worker].as_ref().ok_or(())?;
+    fn fence(&self, worker: usize) -> Option<Owner> {
+        let (owner, registration) = self.owners[worker].as_ref()?;
         let present = self.model.workers.get(&worker).is_some_and(|entry| entry.registration == *registration);
-        if present { Ok(owner.clone()) } else { Err(()) }
+        present.then(|| owner.clone())
+    }
+
+    /// What was claimed for an id, the last at the front; each with the token that its client has by now.
+    fn theirs(&self, at: usize) -> impl Iterator<Item = &ClaimRequest> {
+        self.claims.iter().rev().filter(move |claim| claim.session == id(IDS[at]))
     }
 
     async fn step(&mut self, word: &Word, pass: &impl AsyncFn(Duration)) {
@@ -189,7 +174,7 @@ impl Run {
                 let now = self.model.now;
                 let written: Vec<Restored> = theirs.iter().map(|mine| restored(mine, now)).collect();
                 let told = store.restore(&service, &owner, &written).await;
-                if self.fence(*worker).is_err() {
+                if self.fence(*worker).is_none() {
                     assert_eq!(told, Err(FleetError::Unregistered));
                     return;
                 }
@@ -197,10 +182,16 @@ impl Run {
                 assert_eq!(told, Ok(expected));
             }
             Word::Return { first } => {
-                // What is over at the first of them is forgotten at the second.
-                let forgets = Word::Pass { millis: millis(EMPTY_RETENTION) + 1000 };
+                // Nobody is there for so long that nothing is known of anybody, and they come again one after the other with what they have.
+                // What is over at the first of the two is forgotten at the second.
+                let forgets = Word::Pass { millis: millis(EMPTY_RETENTION.max(Terms::default().afterlife)) };
                 let comes = |worker| [Word::Register { worker, entry: Entry::Again }, Word::Restore { worker }];
-                for word in [[forgets.clone(), forgets], comes(*first), comes(1 - first)].into_iter().flatten() {
+                for forgets in [forgets.clone(), forgets] {
+                    Box::pin(self.step(&forgets, pass)).await;
+                    self.compare().await;
+                }
+                assert!(self.model.knows_nobody());
+                for word in [comes(*first), comes(1 - first)].into_iter().flatten() {
                     Box::pin(self.step(&word, pass)).await;
                     self.compare().await;
                 }
@@ -210,7 +201,7 @@ impl Run {
                 let (heard, number) = self.heard[*worker];
                 let said = Heartbeat { gate: *gate, heard, ..beat(*capacity) };
                 let orders = store.renew(&service, &owner, &said).await;
-                if self.fence(*worker).is_err() {
+                if self.fence(*worker).is_none() {
                     assert_eq!(orders, Err(FleetError::Unregistered));
                     return;
                 }
@@ -246,15 +237,12 @@ impl Run {
             }
             Word::Claim { id, user: who, pinned, limits, shows, sent, order } => {
                 let order = [*order, 1 - *order];
-                // Mostly that of the id's last session, or few would ever be taken over.
-                let theirs = self.claims.iter().rev().filter(|claim| claim.session == crate::world::id(IDS[*id]));
-                let theirs: Vec<ResumeToken> = theirs.take(3).map(|claim| claim.token).collect();
-                let shown = shows.filter(|_| !self.claims.is_empty()).map(|at| match at.index(8) {
-                    // Or one before that, as by a client that has lost an answer.
-                    0 => at.get(&self.claims).token,
-                    back @ 1..=2 if back < theirs.len() => theirs[back],
-                    _ => theirs.first().copied().unwrap_or(at.get(&self.claims).token),
-                });
+                let shown = match shows {
+                    Shows::None => None,
+                    Shows::Theirs(back) => self.theirs(*id).nth(*back).map(|claim| claim.token),
+                    Shows::Some(_) if self.claims.is_empty() => None,
+                    Shows::Some(at) => Some(at.get(&self.claims).token),
+                };
                 let claim = ClaimRequest {
                     user: who.map(|who| user(USERS[who])),
                     service_limit: limit(if *limits { 2 } else { 0 }),
@@ -302,11 +290,12 @@ impl Run {
                     });
                     assert_eq!(store.claim(&service, &claim).await.unwrap(), claimed, "said twice, it is the same");
                     self.claims.push(claim);
+                    self.placed.push(expected.unwrap());
                 }
             }
-            Word::Report { session, phase } => {
-                let Some((ticket, worker)) = self.some_session(session) else { return };
-                let Ok(owner) = self.fence(worker) else { return };
+            Word::Report { session, foreign, phase } => {
+                let Some((ticket, worker)) = self.some_session(session, *foreign) else { return };
+                let Some(owner) = self.fence(worker) else { return };
                 let phase = [Phase::Connecting, Phase::Active, Phase::Ending][*phase];
                 let held = store.report(&service, &owner, ticket, phase, &nothing()).await.unwrap();
                 assert_eq!(held, self.model.report(worker, ticket, phase));
@@ -316,10 +305,10 @@ impl Run {
                     mine.phase = Some(phase);
                 }
             }
-            Word::Back { id: at, shows } => {
+            Word::Back { id: at, back } => {
                 // The client's latest token, or an older one.
                 let mut theirs = self.claims.iter_mut().filter(|claim| claim.session == id(IDS[*at])).rev();
-                let Some(claim) = theirs.nth(shows.index(3)) else { return };
+                let Some(claim) = theirs.nth(*back) else { return };
                 let (key, shown) = (ContextKey { service: service.clone(), session: id(IDS[*at]) }, claim.token);
                 let next = store.clone().contexts(&service).rotate(&key, &shown).await.unwrap();
                 let given = next.map_or(shown, |issued| issued.token);
@@ -335,9 +324,9 @@ impl Run {
                     (mine.token, mine.generation) = (issued.token, issued.generation.number());
                 }
             }
-            Word::End { session } => {
-                let Some((ticket, worker)) = self.some_session(session) else { return };
-                let Ok(owner) = self.fence(worker) else { return };
+            Word::End { session, foreign } => {
+                let Some((ticket, worker)) = self.some_session(session, *foreign) else { return };
+                let Some(owner) = self.fence(worker) else { return };
                 store.end(&service, &owner, ticket, CloseReason::EndStream).await.unwrap();
                 self.mine.retain(|mine| mine.ticket != ticket || mine.worker != worker);
                 if self.model.live.iter().any(|live| live.ticket == ticket && live.worker == worker) {
@@ -345,7 +334,7 @@ impl Run {
                 }
             }
             Word::Release { session } => {
-                let Some((ticket, _)) = self.some_session(session) else { return };
+                let Some((ticket, _)) = self.some_session(session, false) else { return };
                 store.release(&service, ticket).await.unwrap();
                 if self.model.live.iter().any(|live| live.ticket == ticket && live.phase == Phase::Reserved) {
                     self.model.close(ticket, CloseReason::ConnectTimeout);
@@ -385,15 +374,15 @@ impl Run {
         }
     }
 
-    /// One that lives, or one that was claimed once and may be over.
-    fn some_session(&self, at: &Index) -> Option<(Ticket, usize)> {
+    /// One that lives, or that was claimed once and may be over, and the worker that speaks of it: its own, or the other one, whose word about
+    /// it must change nothing.
+    fn some_session(&self, at: &Index, foreign: bool) -> Option<(Ticket, usize)> {
         if self.claims.is_empty() {
             return None;
         }
-        let ticket = at.get(&self.claims).ticket;
-        let worker = self.model.live.iter().find(|live| live.ticket == ticket).map(|live| live.worker);
-        // The word of a worker about a session that is not its own must change nothing.
-        Some((ticket, worker.unwrap_or(at.index(2))))
+        let at = at.index(self.claims.len());
+        let own = self.placed[at];
+        Some((self.claims[at].ticket, if foreign { 1 - own } else { own }))
     }
 
     async fn compare_traffic(&mut self, store: &dyn Store) {
@@ -423,6 +412,23 @@ impl Run {
                 (seen, expected) => panic!("{seen:?} and {expected:?}"),
             }
         }
+        for (at, text) in IDS.iter().enumerate() {
+            let key = ContextKey { service: service.clone(), session: id(text) };
+            for claim in self.theirs(at).take(2) {
+                let seen = store.clone().contexts(&service).verify(&key, &claim.token).await.unwrap();
+                assert_eq!(seen, self.model.context_of(at, claim.token));
+            }
+        }
+        // The client of a session that is connected has what was given last, unless more was given of which its worker does not know.
+        for mine in &self.mine {
+            let is_it =
+                |live: &&Live| live.ticket == mine.ticket && live.role == Role::Holder && live.phase == Phase::Active;
+            if let Some(live) = self.model.live.iter().find(is_it)
+                && self.model.generation(live.context) == mine.generation
+            {
+                assert_eq!(self.model.context_of(mine.id, mine.token), Some(mine.context));
+            }
+        }
         self.model.compare_settling(store.settling(&service).await.unwrap());
         let views = store.workers(&service).await.unwrap();
         let seen: Vec<(&str, u32, bool)> =
@@ -445,7 +451,7 @@ async fn follow(routers: [Arc<dyn Store>; 2], words: &[Word], pass: impl AsyncFn
     let service = format!("test-model/m{:x}", rand::random::<u64>()).parse().unwrap();
     let owners = [None, None];
     let (model, claims, heard) = (Model::default(), Vec::new(), Default::default());
-    let mut run = Run { routers, service, model, owners, heard, claims, mine: Vec::new(), turn: 0 };
+    let mut run = Run { routers, service, model, owners, heard, claims, placed: Vec::new(), mine: Vec::new(), turn: 0 };
     for worker in 0..2 {
         run.step(&Word::Register { worker, entry: Entry::New }, &pass).await;
         run.step(&Word::Renew { worker, capacity: 3, gate: Gate::Open }, &pass).await;
@@ -465,7 +471,7 @@ fn config(cases: u32) -> Config {
 #[test]
 fn in_process() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    TestRunner::new(config(1000))
+    TestRunner::new(config(600))
         .run(&proptest::collection::vec(word(), 1..80), |words| {
             runtime.block_on(async {
                 let store: Arc<dyn Store> = Arc::new(Memory::default());
@@ -484,7 +490,7 @@ fn on_redis() {
     let to = RedisConfig::new(Arrangement::Single(server.address()));
     let (one, two) = runtime.block_on(async { (connected(to.clone()).await, connected(to).await) });
     let (one, two): (Arc<dyn Store>, Arc<dyn Store>) = (Arc::new(one), Arc::new(two));
-    TestRunner::new(config(200))
+    TestRunner::new(config(120))
         .run(&proptest::collection::vec(word(), 1..80), |words| {
             runtime.block_on(follow([one.clone(), two.clone()], &words, async |span| clock.forward(span)));
             Ok(())

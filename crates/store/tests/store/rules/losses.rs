@@ -84,6 +84,38 @@ pub(super) async fn sessions_are_restored(world: &World) {
     assert_eq!(placement.opened.document.data, object(json!({"note": "kept"})));
 }
 
+/// It is over twice: what is told of its end is told for a whole minute after the second time.
+pub(super) async fn who_is_lost_once_more_is_remembered_as_long(world: &World) {
+    let scene = world.scene();
+    let a = scene.worker("a", 8).await;
+    let claim = request("k3x9", &["a"]);
+    scene.active(&a, &claim).await;
+    scene.end(&a, claim.ticket).await;
+    world.pass(world.terms.afterlife / 2).await;
+    let epoch = scene.store.register(&scene.service, &a.worker, Entry::Again).await.unwrap();
+    let a = Owner { epoch, ..a };
+    let again = restored(&claim, Duration::from_secs(60));
+    assert_eq!(scene.store.restore(&scene.service, &a, &[again]).await.unwrap(), [Restoration::Kept]);
+    scene.end(&a, claim.ticket).await;
+    let over = Some(SessionView::Over(CloseReason::ClientClosed));
+    world.pass(world.terms.afterlife * 2 / 3).await;
+    assert_eq!(scene.view("k3x9").await, over);
+    world.pass(world.terms.afterlife / 3).await;
+    assert_eq!(scene.view("k3x9").await, None);
+}
+
+/// What has its ticket lives elsewhere: that one stays.
+pub(super) async fn nobody_writes_again_what_another_has(world: &World) {
+    let scene = world.scene();
+    let (a, b) = (scene.worker("a", 8).await, scene.worker("b", 8).await);
+    let claim = request("k3x9", &["a"]);
+    scene.active(&a, &claim).await;
+    let theirs = restored(&claim, Duration::from_secs(60));
+    assert_eq!(scene.store.restore(&scene.service, &b, &[theirs]).await.unwrap(), [Restoration::Superseded]);
+    let Some(SessionView::Live(live)) = scene.view("k3x9").await else { panic!("it lives") };
+    assert_eq!((live.at.worker, scene.load("a").await, scene.load("b").await), (a.worker, Some(1), Some(0)));
+}
+
 /// A call that was begun while the store was away, and the claim of one of its tries whose answer was lost.
 pub(super) async fn a_claim_that_nobody_confirmed_gives_way(world: &World) {
     let scene = world.scene();

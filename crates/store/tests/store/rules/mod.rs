@@ -44,6 +44,7 @@ rules! {
         a_session_that_is_being_ended_is_taken_over_by_nobody, the_first_reason_stays, last_words_go_with_the_end, tracks_are_closed, what_is_unknown_is_said,
         askers_wait_for_the_outcome;
     losses: lost_workers_are_reaped_once, lost_sessions_resume_elsewhere, sessions_are_restored,
+        who_is_lost_once_more_is_remembered_as_long, nobody_writes_again_what_another_has,
         a_claim_that_nobody_confirmed_gives_way, the_younger_goes, who_has_gone_on_elsewhere_stays_there,
         who_has_gone_on_elsewhere_stays_whoever_is_written_first, a_worker_that_returns_brings_no_old_token_back,
         who_says_that_he_was_here_waits_for_workers_that_come_again;

@@ -13,6 +13,7 @@ enum Step {
     Share { session: u8, token: u8, user: Option<u8> },
     Confirm { context: u8, token: u8, delivery: Delivery },
     Close { context: u8 },
+    Restore { context: u8, session: u8, generation: u8 },
     Wait { seconds: u64 },
 }
 
@@ -26,6 +27,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..40_u8, 0..40_u8, prop_oneof![Just(Delivery::Known), Just(Delivery::Sent)])
             .prop_map(|(context, token, delivery)| Step::Confirm { context, token, delivery }),
         2 => (0..40_u8).prop_map(|context| Step::Close { context }),
+        1 => (0..40_u8, 0..3_u8, 0..4_u8)
+            .prop_map(|(context, session, generation)| Step::Restore { context, session, generation }),
         1 => (0..700_u64).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -79,6 +82,21 @@ proptest! {
                     prop_assert_eq!(world.table.confirm(id, &token(shown), delivery, world.now), known);
                 }
                 Step::Close { context } => world.table.close(ContextId(u128::from(context)), world.now),
+                Step::Restore { context, session, generation } => {
+                    let id = ContextId(u128::from(context));
+                    let key = key(&format!("s{session}"));
+                    // One that once was; it has one key for life, and tokens that nobody else was given.
+                    let known = world.table.contexts.get(&id).map(|c| c.key.clone());
+                    let empty = world.table.empties.all().find(|(_, _, empty)| empty.id == id).map(|(of, ..)| of.clone());
+                    if !(1..=world.opened).contains(&context) || known.or(empty).is_some_and(|of| of != key) { continue }
+                    world.opened += 1;
+                    let issued = Issued { token: token(world.opened), generation: Generation(u64::from(generation)) };
+                    let kept = Kept { id, user: None, issued, data: Map::new(), version: Version::default() };
+                    let before = world.table.contexts.get(&id).map_or(0, |c| c.holders);
+                    if world.table.restore(&key, &kept, world.now).is_ok() {
+                        prop_assert_eq!(world.table.contexts[&id].holders, before + 1);
+                    }
+                }
                 Step::Wait { seconds } => world.now += Duration::from_secs(seconds),
             }
             let table = &world.table;
