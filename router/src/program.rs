@@ -43,6 +43,10 @@ use crate::secret::Secrets;
 use crate::sockets::Sockets;
 use crate::{sight, tell, web};
 
+/// Who wait for workers to tell the store what they have, of each kind: half as many as may have a socket that has said nothing yet, and together with
+/// bodies of 128 MB.
+const MAX_SETTLING: usize = 512;
+
 /// Tasks end at once when told to; a release that is under way is given this.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -307,6 +311,7 @@ pub async fn serve(
         access: plan.access,
         relay: minting,
         streams: plan.serve.connections.get() / 2,
+        settling: MAX_SETTLING,
         tasks: tasks.clone(),
         stop: stop.clone(),
         leaving: leaving.clone(),

@@ -30,9 +30,6 @@ use crate::roster::Desk;
 const SEARCH_TIME: Duration = Duration::from_millis(200);
 /// Workers that one search asks at a time.
 pub(super) const ASKED_AT_ONCE: usize = 64;
-/// Who wait at a router for workers to tell the store what they have, of each kind: with half of the places that sockets have before they
-/// say anything, and with bodies of 128 MB.
-pub(super) const MAX_SETTLING: usize = 512;
 /// Searches of a router at a time: each asks every worker of a service, and anybody may name an id that nobody has.
 pub(super) const MAX_SEARCHES: usize = 32;
 

@@ -96,8 +96,8 @@ impl Grant {
 enum Unclaimed {
     /// No worker has room that looked as if it had.
     NoRoom,
-    /// Its session may live, and nobody can say for so long.
-    Unsure(Duration),
+    /// Its session may live: the workers are still telling the store what they have, for so long.
+    Settling(Duration),
     /// The client is told so.
     Refused(Failure),
     /// The store cannot be asked.
@@ -254,7 +254,7 @@ impl Call {
                     wait.no_room(wanted, &attempts).await?;
                     continue;
                 }
-                Err(Unclaimed::Unsure(left)) => {
+                Err(Unclaimed::Settling(left)) => {
                     claim.settle(Fate::Kept);
                     attempts.put_off();
                     wait.settles(returning, left).await?;
@@ -359,7 +359,7 @@ impl Call {
             Ok(Claimed::Closing) => Err(Failure::ConnectionAlreadyExists),
             Ok(Claimed::Settling(left)) => {
                 self.api.record.claim("settling", began.elapsed());
-                return Err(Unclaimed::Unsure(left));
+                return Err(Unclaimed::Settling(left));
             }
             Ok(Claimed::RateLimited(wait)) => Err(Failure::RateLimited { retry_after: wait }),
             Ok(Claimed::ServiceLimit) => {

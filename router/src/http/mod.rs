@@ -95,6 +95,8 @@ pub struct Parts {
     pub relay: Option<Arc<Minting>>,
     /// Streams of outputs at a time: they last, and must leave connections for everything else.
     pub streams: usize,
+    /// Who wait for workers to tell the store what they have, of each kind.
+    pub settling: usize,
     /// Owns what goes on beside requests: releases, the search for sessions of early candidates.
     pub tasks: TaskTracker,
     /// Ends it.
@@ -208,7 +210,7 @@ pub fn router(parts: Parts, meter: &Meter) -> Router {
     let known = Arc::<Mutex<Known>>::default();
     let record = Record::new(meter, &parts.hold, &known, &parts.roster, &parts.sockets);
     let [searches, call_searches] = [(); 2].map(|()| Semaphore::new(away::MAX_SEARCHES));
-    let settling = [(); Returning::KINDS].map(|()| Semaphore::new(away::MAX_SETTLING));
+    let settling = [(); Returning::KINDS].map(|()| Semaphore::new(parts.settling));
     let streams = Arc::new(Semaphore::new(parts.streams.min(Semaphore::MAX_PERMITS)));
     let api = Arc::new(Api { parts, known, searches, call_searches, settling, streams, record });
     let public = Router::new().fallback(dispatch).layer(from_fn_with_state(origins, cors_where_public));

@@ -9,22 +9,8 @@ use streamfleet_socket::telephone::CallTokenKey;
 
 use super::double::Act;
 use super::redis::Redis;
-use super::settling::before_it_is_there;
 use super::sockets::{CALL, PutThrough, begin, closed, end, open, put_through, start, text};
-use super::world::{ADMIN, SOON, World, answer, error, soon};
-
-/// Two routers and two workers; everybody has seen everybody.
-pub(super) async fn fleet(redis: &Redis, spec: serde_json::Value) -> (World, String, String) {
-    let mut world = World::on(redis).await;
-    world.worker("v").await;
-    world.worker("w").await;
-    let (one, other) = (world.router(spec.clone()), world.router(spec));
-    for (router, id) in [(&one, "first"), (&other, "second")] {
-        assert_eq!(world.offer(router, id, &json!({})).await.1["type"], "answer");
-        world.next().await;
-    }
-    (world, one, other)
-}
+use super::world::{ADMIN, SOON, World, answer, before_it_is_there, error, fleet, soon};
 
 #[tokio::test]
 async fn sessions_are_placed_and_found_without_the_store() {

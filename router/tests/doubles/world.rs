@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) client: reqwest::Client,
     /// Streams of outputs that a router has.
     pub(crate) streams: usize,
+    /// Who may wait for workers to tell the store what they have, of each kind.
+    pub(crate) settling: usize,
     /// How media comes by relays.
     pub(crate) relay: Option<Arc<Minting>>,
     /// Proxies whom a router believes.
@@ -114,6 +116,7 @@ impl World {
             sockets,
             client,
             streams: 9,
+            settling: 9,
             relay: None,
             trusted: Vec::new(),
             leaving: CancellationToken::new(),
@@ -207,6 +210,7 @@ impl World {
             access,
             relay: self.relay.clone(),
             streams: self.streams,
+            settling: self.settling,
             tasks,
             stop,
             leaving: self.leaving.clone(),
@@ -309,6 +313,38 @@ impl World {
         })
         .await;
     }
+}
+
+/// Two routers and two workers; everybody has seen everybody.
+pub(crate) async fn fleet(redis: &Redis, spec: Value) -> (World, String, String) {
+    let mut world = World::on(redis).await;
+    world.worker("v").await;
+    world.worker("w").await;
+    let (one, other) = (world.router(spec.clone()), world.router(spec));
+    for (router, id) in [(&one, "first"), (&other, "second")] {
+        assert_eq!(world.offer(router, id, &json!({})).await.1["type"], "answer");
+        world.next().await;
+    }
+    (world, one, other)
+}
+
+/// What `client` gets while all workers but this one are known to the store again, and this one is a moment later.
+pub(crate) async fn before_it_is_there<T>(
+    world: &World,
+    router: &str,
+    worker: &str,
+    client: impl Future<Output = T>,
+) -> T {
+    soon("the other one is there, and the router reaches the store", async || {
+        let list = world.client.get(format!("{router}/sessions")).bearer_auth(ADMIN).send().await.unwrap();
+        list.status() == 200 && world.store.workers(&service()).await.is_ok_and(|workers| workers.len() == 1)
+    })
+    .await;
+    let comes = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        world.late.lock().remove(worker);
+    };
+    tokio::join!(client, comes).0
 }
 
 pub(crate) async fn answer(response: reqwest::Response) -> (u16, Value) {
