@@ -52,6 +52,10 @@ class Running:
         had, waited = had_s(pid) - had, waited_s(pid) - waited
         return {"cores": round(had / seconds, 2), "wanted_cores": round((had + waited) / seconds, 2)}
 
+    async def idle_load(self):
+        """The least of what it does in three seconds: what a session costs all the time, and not what others have left to do."""
+        return min([await self.load(1) for _ in range(3)], key=lambda load: load["wanted_cores"])
+
     def pid(self):
         """The process that listens on the port of `url`, which must be on this machine."""
         port = f":{urllib.parse.urlsplit(self.url).port:04X}"

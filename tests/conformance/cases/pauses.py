@@ -295,4 +295,4 @@ async def idle_cost(server):
     async with Call(server, "/pause") as call:
         await call.open()
         await asyncio.sleep(0.3)
-        return await server.load(1)
+        return await server.idle_load()
